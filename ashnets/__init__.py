@@ -1,0 +1,45 @@
+"""ASH-Nets: artificial-spiking hierarchical networks for vision and language.
+
+    import ashnets
+    model = ashnets.from_pretrained("ashnets-tiny")
+    processor = ashnets.AshNetsProcessor.from_pretrained("ashnets-tiny")
+
+Everything is imported on first use: ``import ashnets`` alone does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AshNetsConfig": "ashnets.configuration",
+    "AshNetsProcessor": "ashnets.processor",
+    "AshNetsModel": "ashnets.model",
+    "AshNetsForPreTraining": "ashnets.model",
+    "AshNetsForRetrieval": "ashnets.model",
+    "AshNetsForVQA": "ashnets.model",
+    "AshNetsForVisualReasoning": "ashnets.model",
+    "AshNetsForVisualEntailment": "ashnets.model",
+    "AshNetsError": "ashnets.errors",
+    "list_models": "ashnets.zoo",
+    "describe": "ashnets.zoo",
+    "config_of": "ashnets.zoo",
+    "create": "ashnets.zoo",
+    "from_pretrained": "ashnets.hub",
+    "resolve": "ashnets.hub",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ashnets' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

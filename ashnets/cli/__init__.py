@@ -1,0 +1,9 @@
+"""The command line ``ashnets``: parse, call one function of the packages, print.
+
+It stands above all four packages and holds no logic of its own. Commands import what they need when they
+run, so that ``ashnets --help`` and ``ashnets list`` answer at once.
+"""
+
+from ashnets.cli.app import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,100 @@
+"""The typer application: its commands, its errors, its exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ashnets import __version__
+from ashnets.cli import data, models, training
+from ashnets.errors import AshNetsError
+
+app = typer.Typer(
+    name="ashnets",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ashnets {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """ASH-Nets: vision-language models that join a spiking abstract encoder with a concrete one.
+
+    \b
+    Examples:
+      ashnets demo                       see the bundled model at work
+      ashnets list                       the names of all models
+      ashnets describe ashnets-tiny      what one is made of
+      ashnets COMMAND --help             more about a command
+
+    \b
+    Exit status: 0 done, 2 wrong usage or configuration, 3 unusable input, 4 unusable data,
+    5 unusable weights, 6 unknown model, 7 missing extra, 8 training cannot go on, 1 any other
+    error, 130 interrupted. ASHNETS_DEBUG=1 shows where an error arose.
+    """
+
+
+app.command("demo")(models.demo)
+app.command("list")(models.list_)
+app.command("describe")(models.describe)
+app.command("train")(training.train)
+app.command("evaluate")(training.evaluate)
+app.add_typer(data.app, name="data")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (``sys.argv`` by default) and return its exit status.
+
+    An ``AshNetsError`` prints its message on stderr and returns its ``exit_code``; an error of the operating
+    system (no permission, disk full) prints one line and returns 1; anything else is a bug and is raised.
+    ``ASHNETS_DEBUG=1`` raises everything.
+    """
+    try:
+        app(args=list(arguments) if arguments is not None else None, prog_name="ashnets")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        return 130
+    except AshNetsError as error:
+        if _debug():
+            raise
+        return _report(str(error), error.exit_code)
+    except OSError as error:
+        if _debug():
+            raise
+        return _report(_about(error), 1)
+    return 0
+
+
+def _debug() -> bool:
+    return os.environ.get("ASHNETS_DEBUG", "") not in ("", "0")
+
+
+def _report(message: str, exit_code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return exit_code
+
+
+def _about(error: OSError) -> str:
+    """``FILE: what is wrong`` where the system says both, else its own words."""
+    if error.filename is not None and error.strerror:
+        return f"{Path(os.fsdecode(error.filename))}: {error.strerror}"
+    return str(error) or type(error).__name__

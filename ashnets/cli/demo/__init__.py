@@ -1,0 +1,231 @@
+"""``ashnets demo``: the bundled model at work on the bundled gallery, from retrieval to energy. No network."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ashnets
+from ashnets.cli.demo import figures
+from ashnets.cli.demo.gallery import DIRECTIONS, KS, Ranking, bundled_gallery, rank_gallery
+from ashnets.cli.demo.terminal import Terminal
+from ashnets.cli.printing import write_json
+from ashnets.errors import MissingExtraError
+from ashnets.export import (
+    Counts,
+    Estimate,
+    SpikingGraph,
+    compare,
+    count,
+    dense_macs,
+    estimate,
+    from_model,
+    load_profile,
+    profile_names,
+    write_onnx_step,
+)
+from ashnets.export.files import write_atomically
+from ashnets.training.evaluate import environment
+
+MODEL = "ashnets-tiny"
+SEED = 0  # of the choice of what to show
+RERANKED = 16
+COUNTED = 32  # pictures whose spikes are compared and counted
+SHOWN = 6  # pictures in the figures of the spiking branch
+
+
+def run(output: Path) -> None:
+    """Run the whole demo and write its files to ``output``.
+
+    Raises:
+        UnknownModelError, WeightsError: the bundled checkpoint is missing or damaged.
+        DataError: the bundled gallery is.
+    """
+    demonstrate(ashnets.from_pretrained(MODEL), ashnets.AshNetsProcessor.from_pretrained(MODEL), output)
+
+
+@torch.inference_mode()
+def demonstrate(model: Any, processor: Any, output: Path) -> dict[str, Any]:
+    """The demo on a loaded model and its processor; returns what ``summary.json`` receives."""
+    start = time.perf_counter()
+    terminal = Terminal(steps=6)
+    files: dict[str, Path] = {}
+
+    def save(name: str, data: bytes, what: str) -> None:
+        files[name] = write_atomically(output / f"{name}.png", data)
+        terminal.file(files[name], what)
+
+    gallery, config = bundled_gallery(), model.config
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    terminal.step(f"{MODEL}, {millions:.1f} million parameters, and a gallery of {len(gallery)} drawings")
+    terminal.say(
+        f"{config.num_visual_tokens} visual tokens of {config.stride} px, T = {config.time_steps} steps, "
+        f"{config.num_concepts} concepts. Training saw none of these drawings: their vendor was held out. Of "
+        f"{len(gallery.of('new'))} it saw no drawing by any other vendor either: they show new concepts."
+    )
+
+    terminal.step(f"Retrieval, {len(gallery)} sentences and {len(gallery)} pictures, both ways")
+    ranking = rank_gallery(model, processor, gallery, RERANKED, terminal)
+    recalls = ranking.recalls()
+    _show_recalls(terminal, recalls)
+    queries = ranking.choose("seen", 5, SEED) + ranking.choose("new", 3, SEED)
+    save("contact_sheet", figures.contact_sheet(ranking, queries), "queries drawn by chance, and what they found")
+
+    terminal.step("The spiking branch at work")
+    graph = from_model(model, MODEL)
+    shown = queries[:SHOWN]
+    fired, _ = graph.run(ranking.spikes[:, shown])
+    _show_rates(terminal, ranking)
+    save("spikes", figures.spike_raster(ranking, fired, shown), "a raster of every layer, and the firing rates")
+    save("summary_ratio", figures.summary_ratio_map(ranking, shown), "where the spiking feature is let in")
+
+    counted = sorted(torch.randperm(len(gallery), generator=torch.Generator().manual_seed(SEED))[:COUNTED].tolist())
+    spikes = ranking.spikes[:, counted]
+    terminal.step("The spiking encoder as an ONNX step graph, in onnxruntime")
+    onnx = _export(terminal, graph, model, spikes, output, files)
+
+    terminal.step(f"What it computes for a picture (mean of {len(counted)})")
+    counts = count(graph, spikes)
+    macs = dense_macs(model, ranking.pixels[:1])
+    _show_counts(terminal, counts, macs)
+
+    terminal.step("A first estimate of its energy")
+    estimates = [estimate(counts, load_profile(name), macs, f"{len(counted)} pictures") for name in profile_names()]
+    _show_estimates(terminal, estimates)
+
+    files["summary"] = output / "summary.json"
+    summary = {
+        "model": MODEL,
+        "seeds": {"choice": SEED, "sampling": config.sampling_seed},
+        "environment": environment(),
+        "gallery": {"pictures": len(gallery), "seen": len(ranking.part("seen")), "new": len(ranking.part("new"))},
+        "retrieval": recalls,
+        "firing_rates": {name: float(rate.mean()) for name, rate in ranking.rates.items()},
+        "summary_ratio": {"mean": float(ranking.summary_ratio.mean()), "std": float(ranking.summary_ratio.std())},
+        "onnx": onnx,
+        "counts": counts.to_dict(),
+        "dense_macs": macs,
+        "energy": [one.to_dict() for one in estimates],
+        "files": {name: path.name for name, path in files.items()},
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    write_json(summary, files["summary"])
+    terminal.file(files["summary"], "all of these numbers, with seeds, versions and hardware")
+    _show_way_on(terminal, output, summary["seconds"])
+    return summary
+
+
+def _show_recalls(terminal: Terminal, recalls: list[dict[str, Any]]) -> None:
+    terminal.table(
+        ["", "ranking", "concepts", "n", *(f"R@{k}" for k in KS), *(f"chance {k}" for k in KS)],
+        [
+            [
+                DIRECTIONS[r["direction"]], r["ranking"], r["concepts"], str(r["n"]),
+                *(f"{r[f'R@{k}']:.3f}" for k in KS), *(f"{r['chance'][f'R@{k}']:.3f}" for k in KS),
+            ]
+            for r in recalls
+        ],
+        words=3,
+    )  # fmt: skip
+    terminal.say(
+        "Every query meets all pictures or sentences. Chance is also what a blind model reaches: nothing in a sentence "
+        "says which picture of the gallery is its own."
+    )
+
+
+def _show_rates(terminal: Terminal, ranking: Ranking) -> None:
+    rates = ", ".join(f"{name} {100 * float(rate.mean()):.1f} %" for name, rate in ranking.rates.items())
+    terminal.say(f"Firing rates, of neurons at a step: {rates}.")
+    ratio = ranking.summary_ratio
+    terminal.say(f"Summary ratio: mean {ratio.mean():.3f}, from {ratio.min():.3f} to {ratio.max():.3f} over all tokens.")
+
+
+def _export(
+    terminal: Terminal, graph: SpikingGraph, model: Any, spikes: torch.Tensor, output: Path, files: dict[str, Path]
+) -> dict[str, Any] | None:
+    """Write, run and compare the step graph; None where the extra is not installed."""
+    path = output / "spiking_encoder.onnx"
+    try:
+        write_onnx_step(graph, path, layer_spikes=True)
+        found = compare(path, graph, model.ashnets.vision.abstract_encoder, spikes)
+    except MissingExtraError as error:
+        terminal.say(f"Left out: {error}")
+        return None
+    files["onnx"] = path
+    terminal.file(path, f"{path.stat().st_size / 1024:.0f} KiB, one step a call, membranes in and out")
+    terminal.table(
+        ["layer", "compared", "unlike the folded graph in torch", "unlike the model, tdBN unfolded"],
+        [
+            [layer.layer, f"{layer.compared:,}", f"{layer.differ_from_graph:,}", f"{layer.differ_from_model:,}"]
+            for layer in (*found.layers,)
+        ],
+    )
+    same = "Every spike matches" if found.differ_from_graph == 0 else f"{found.differ_from_graph:,} spikes differ from"
+    terminal.say(
+        f"{same} the graph that was exported, of {found.compared:,} over {found.pictures} pictures. Against the model "
+        f"with tdBN unfolded {found.differ_from_model:,} differ ({found.differ_from_model / found.compared:.4%}): folding "
+        "rounds the weights once more, and neurons within that of their threshold decide otherwise."
+    )
+    return {
+        "pictures": found.pictures,
+        "steps": found.steps,
+        "compared": found.compared,
+        "differ_from_graph": found.differ_from_graph,
+        "differ_from_model": found.differ_from_model,
+        "layers": [vars(layer) for layer in found.layers],
+    }
+
+
+def _show_counts(terminal: Terminal, counts: Counts, macs: dict[str, int]) -> None:
+    n = counts.pictures
+    rows = [
+        [
+            layer.name, f"{layer.neurons:,}", f"{layer.spikes / n:,.0f}", f"{100 * layer.rate:.1f} %",
+            f"{layer.synaptic_operations / n:,.0f}", f"{layer.membrane_updates / n:,.0f}", f"{layer.dense_macs:,}",
+        ]
+        for layer in counts.layers
+    ]  # fmt: skip
+    total = [counts.spikes / n, counts.synaptic_operations / n, counts.membrane_updates / n, counts.dense_macs]
+    rows.append(
+        ["all", f"{sum(layer.neurons for layer in counts.layers):,}", f"{total[0]:,.0f}", "",
+         *(f"{value:,.0f}" for value in total[1:])]
+    )  # fmt: skip
+    terminal.table(
+        ["layer", "neurons", "spikes", "rate", "synaptic operations", "membrane updates", "MACs of one dense pass"], rows
+    )
+    parts = ", ".join(f"{name.replace('_', ' ')} {value / 1e6:,.1f}" for name, value in macs.items())
+    terminal.say(f"Beside it, in million MACs: {parts} (visual tokens alone).")
+
+
+def _show_estimates(terminal: Terminal, estimates: list[Estimate]) -> None:
+    def micro(picojoules: float) -> str:
+        return f"{picojoules / 1e6:,.1f}"
+
+    terminal.table(
+        ["profile", "synapses", "neurons", "spiking branch", "dense twin", "concrete encoder", "break-even"],
+        [
+            [
+                one.profile.name, micro(one.synapse), micro(one.neuron), micro(one.spiking), micro(one.dense_twin),
+                micro(one.artificial["concrete_encoder"]), f"{one.break_even:.3g}",
+            ]
+            for one in estimates
+        ],
+    )  # fmt: skip
+    terminal.say(
+        "Estimates, in µJ a picture. The dense twin is one pass of an ordinary network of the spiking branch's shape. "
+        "Break-even: spikes an input may send for a picture until its synapses cost what that pass costs. The verdict "
+        "turns with the profile. Not counted: fetching weights and state, sampling, static power."
+    )
+    for one in estimates:
+        terminal.say(f"{one.profile.name}: {one.profile.title}. Synapse: {one.profile.synaptic_operation.source}.")
+
+
+def _show_way_on(terminal: Terminal, output: Path, seconds: float) -> None:
+    terminal.console.print(f"\n[bold]Done in {seconds:.0f} s.[/] Everything is in {output}/. What to do next:")
+    terminal.say("ashnets list                  every model by its name")
+    terminal.say(f"ashnets describe {MODEL}  what this one is made of, and its results")
+    terminal.say("ashnets data pictograms       build the corpus it was trained on")
+    terminal.say("ashnets train tiny-pictograms --output runs/tiny   train it again")

@@ -1,0 +1,160 @@
+"""The demo's pictures, as PNG bytes."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+
+from ashnets.cli.demo.gallery import Ranking
+
+RIGHT, GREY = "#1a9850", "#bbbbbb"
+SHOWN_ITEMS = 5
+RASTER_NEURONS = 80
+LAYER_COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377")
+
+
+def contact_sheet(ranking: Ranking, queries: list[int]) -> bytes:
+    """Sentences beside their five best pictures, pictures beside their three best sentences; right ones in green."""
+    figure = Figure(figsize=(15, 1.45 * len(queries) + 0.9), dpi=100)
+    left, right = figure.subfigures(1, 2, width_ratios=(8, 7), wspace=0)
+    _sentences_to_pictures(left, ranking, queries)
+    _pictures_to_sentences(right, ranking, queries)
+    return _png(figure)
+
+
+def _sentences_to_pictures(figure: SubFigure, ranking: Ranking, queries: list[int]) -> None:
+    figure.suptitle("Sentence → its five best pictures", fontsize=13, weight="bold")
+    order = ranking.best["text_to_image"].argsort(1, descending=True)
+    grid = figure.subplots(
+        len(queries), 1 + SHOWN_ITEMS, squeeze=False, width_ratios=(2.4, *[1] * SHOWN_ITEMS),
+        gridspec_kw={"left": 0.02, "right": 0.98, "top": 0.92, "bottom": 0.02, "wspace": 0.12, "hspace": 0.12},
+    )  # fmt: skip
+    for row, query in zip(grid, queries, strict=True):
+        _words(row[0], f"“{ranking.sentences[query]}”", 24)
+        rank = int((order[query] == query).nonzero()) + 1
+        row[0].text(0, 0.02, f"{_kind(ranking, query)}; right picture at rank {rank}", fontsize=7.5, color="#666666")
+        for axes, item in zip(row[1:], order[query, :SHOWN_ITEMS].tolist(), strict=True):
+            _picture(axes, ranking, item, item in ranking.gold[query])
+
+
+def _pictures_to_sentences(figure: SubFigure, ranking: Ranking, queries: list[int]) -> None:
+    figure.suptitle("Picture → its three best sentences", fontsize=13, weight="bold")
+    order = ranking.best["image_to_text"].argsort(1, descending=True)
+    grid = figure.subplots(
+        len(queries), 2, squeeze=False, width_ratios=(1, 5),
+        gridspec_kw={"left": 0.04, "right": 0.98, "top": 0.92, "bottom": 0.02, "wspace": 0.04, "hspace": 0.12},
+    )  # fmt: skip
+    for (left, right), query in zip(grid, queries, strict=True):
+        _picture(left, ranking, query)
+        right.axis("off")
+        for place, item in enumerate(order[query, :3].tolist()):
+            hit = item in ranking.gold[query]
+            text = textwrap.shorten(ranking.sentences[item], 62, placeholder=" …")
+            right.text(
+                0, 0.78 - 0.26 * place, f"{place + 1}.  {text}", fontsize=10.5, va="center", parse_math=False,
+                color=RIGHT if hit else "black", weight="bold" if hit else "normal",
+            )  # fmt: skip
+        rank = int((order[query] == query).nonzero()) + 1
+        right.text(0, 0.02, f"{_kind(ranking, query)}; right sentence at rank {rank}", fontsize=7.5, color="#666666")
+
+
+def spike_raster(ranking: Ranking, spikes: dict[str, torch.Tensor], shown: list[int]) -> bytes:
+    """Spikes of every layer while pictures are seen one after another, and each layer's firing rate.
+
+    Args:
+        ranking: for the pictures and the rates over the whole gallery.
+        spikes: layer → (T, B, C, h, w) of the pictures ``shown``, each from rest.
+        shown: indices of the B pictures.
+    """
+    figure = Figure(figsize=(13, 1.5 + 1.45 * len(spikes)), dpi=100)
+    steps = next(iter(spikes.values())).shape[0]
+    grid = figure.add_gridspec(
+        1 + len(spikes), 2, width_ratios=(5, 1.1), height_ratios=(0.9, *[1] * len(spikes)),
+        left=0.08, right=0.98, top=0.93, bottom=0.07, wspace=0.12, hspace=0.15,
+    )  # fmt: skip
+    figure.suptitle(
+        f"The spiking branch: {len(shown)} pictures, {steps} steps each, every one from membranes at rest", fontsize=13
+    )
+    pictures = grid[0, 0].subgridspec(1, len(shown), wspace=0.1)
+    for i, index in enumerate(shown):
+        _picture(figure.add_subplot(pictures[0, i]), ranking, index)
+    for row, (name, fired) in enumerate(spikes.items(), start=1):
+        axes = figure.add_subplot(grid[row, 0])
+        flat = fired.flatten(2)  # (T, B, neurons)
+        neurons = flat.shape[2]
+        picked = torch.linspace(0, neurons - 1, min(neurons, RASTER_NEURONS)).long()
+        sequence = flat[:, :, picked].transpose(0, 1).flatten(0, 1)  # (B·T, picked)
+        time, neuron = sequence.nonzero(as_tuple=True)
+        colour = LAYER_COLOURS[(row - 1) % len(LAYER_COLOURS)]
+        axes.scatter(time.numpy() + 0.5, neuron.numpy(), marker="|", s=14, linewidths=1.3, color=colour)
+        for i in range(1, len(shown)):
+            axes.axvline(i * steps, color=GREY, linewidth=0.8)
+        axes.set(xlim=(0, steps * len(shown)), ylim=(-2, len(picked) + 1), yticks=[])
+        axes.set_ylabel(f"{name}\n{len(picked)} of {neurons}", fontsize=9)
+        axes.tick_params(labelbottom=row == len(spikes))
+        if row == len(spikes):
+            axes.set_xlabel("step")
+    bars = figure.add_subplot(grid[1:, 1])
+    rates = [100 * float(ranking.rates[name].mean()) for name in spikes]
+    places = np.arange(len(rates))
+    bars.barh(places, rates, color=[LAYER_COLOURS[i % len(LAYER_COLOURS)] for i in places], height=0.55)
+    for place, rate in zip(places, rates, strict=True):
+        bars.text(rate, place, f" {rate:.1f} %", va="center", fontsize=9)
+    bars.set(yticks=[], ylim=(len(rates) - 0.5, -0.5), xlim=(0, 1.45 * max(*rates, 1e-6)))
+    bars.set_xlabel("firing rate: share of neurons\nthat fire at a step")
+    bars.set_title(f"all {len(ranking.gallery)} pictures", fontsize=10)
+    for side in ("top", "right"):
+        bars.spines[side].set_visible(False)
+    return _png(figure)
+
+
+def summary_ratio_map(ranking: Ranking, shown: list[int]) -> bytes:
+    """Where the model lets the spiking feature in (eq. 7), laid over each picture."""
+    grid = int(ranking.summary_ratio.shape[1] ** 0.5)
+    maps = [ranking.summary_ratio[i].view(grid, grid).float().numpy() for i in shown]
+    low, high = min(m.min() for m in maps), max(m.max() for m in maps)
+    figure = Figure(figsize=(1.9 * len(shown) + 1, 4.6), dpi=100)
+    figure.suptitle("Summary ratio SR = σ(φ(F_CNN)): how much of the spiking feature each token takes in", fontsize=12)
+    axes = figure.subplots(
+        2, len(shown), squeeze=False, gridspec_kw={"left": 0.02, "right": 0.9, "top": 0.88, "bottom": 0.03, "wspace": 0.06}
+    )
+    image = None
+    for above, below, index, ratios in zip(axes[0], axes[1], shown, maps, strict=True):
+        _picture(above, ranking, index)
+        picture = ranking.picture(index)
+        extent = (0, picture.width, picture.height, 0)
+        below.imshow(picture.convert("L"), cmap="gray", vmin=-150, vmax=255, extent=extent)
+        image = below.imshow(ratios, cmap="magma", vmin=low, vmax=high, alpha=0.65, extent=extent, interpolation="nearest")
+        below.set(xticks=[], yticks=[])
+        below.set_xlabel(f"mean {ratios.mean():.2f}", fontsize=9)
+    bar = figure.add_axes((0.92, 0.06, 0.015, 0.38))
+    figure.colorbar(image, cax=bar)
+    return _png(figure)
+
+
+def _kind(ranking: Ranking, index: int) -> str:
+    return "new concept" if ranking.gallery[index]["split"] == "new" else "seen concept, unseen drawing"
+
+
+def _picture(axes: Axes, ranking: Ranking, index: int, right: bool = False) -> None:
+    axes.imshow(ranking.picture(index))
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(color=RIGHT if right else GREY, linewidth=4 if right else 0.6)
+
+
+def _words(axes: Axes, text: str, width: int) -> None:
+    axes.axis("off")
+    axes.text(0, 0.55, textwrap.fill(text, width), fontsize=10.5, va="center", parse_math=False)
+
+
+def _png(figure: Figure) -> bytes:
+    data = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(data)
+    return data.getvalue()

@@ -1,0 +1,55 @@
+"""What the demo prints: numbered steps, tables, a progress bar; without colours and bars where nobody watches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import track
+from rich.table import Table
+
+Item = TypeVar("Item")
+
+
+class Terminal:
+    """Numbered steps on stdout."""
+
+    def __init__(self, steps: int) -> None:
+        self.console = Console(highlight=False)
+        # A pipe has no width; 80 columns would break the tables.
+        if not self.console.is_terminal:
+            self.console.width = 110
+        self.steps = steps
+        self.done = 0
+
+    def step(self, title: str) -> None:
+        """Begin the next step."""
+        self.done += 1
+        self.console.print(f"\n[bold cyan]{self.done}/{self.steps}[/] [bold]{title}[/]")
+
+    def say(self, text: str) -> None:
+        """A sentence under the step."""
+        self.console.print(Padding(text, (0, 0, 0, 4)), markup=False)
+
+    def file(self, path: Path, what: str) -> None:
+        """A file that was written."""
+        self.console.print(Padding(f"→ {path}: {what}", (0, 0, 0, 4)), style="green", markup=False, soft_wrap=True)
+
+    def table(self, head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> None:
+        """A table whose first ``words`` columns are words and the others numbers."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for i, name in enumerate(head):
+            table.add_column(name, justify="left" if i < words else "right", no_wrap=i >= words)
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(Padding(table, (0, 0, 0, 4)))
+
+    def track(self, items: Sequence[Item], what: str) -> Iterable[Item]:
+        """``items`` with a progress bar."""
+        if not self.console.is_terminal:
+            return items
+        return track(items, description=f"    {what}", console=self.console, transient=True)

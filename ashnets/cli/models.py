@@ -1,0 +1,82 @@
+"""``ashnets demo``, ``ashnets list``, ``ashnets describe``: look at the models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ashnets.cli.printing import as_json
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", file_okay=False, help="Folder for the pictures and the exported graph.")
+    ] = Path("out/demo"),
+) -> None:
+    """See the bundled model at work.
+
+    ashnets-tiny retrieves pictures for sentences and sentences for pictures. Its spiking branch is shown at
+    work, exported to ONNX and compared spike by spike. Two minutes at most; no network.
+
+    \b
+    Examples:
+      ashnets demo
+      ashnets demo --output somewhere/else
+    """
+    from ashnets.cli.demo import run
+
+    run(output)
+
+
+def list_(
+    pattern: Annotated[str | None, typer.Argument(help="Only names that match, for example '*-t5'.")] = None,
+    pretrained: Annotated[
+        bool | None,
+        typer.Option("--pretrained/--untrained", help="Only models with weights, or only those without."),
+    ] = None,
+    as_json_: JsonOption = False,
+) -> None:
+    """List the names of the models.
+
+    One a line. A name is ashnets-BACKBONE with what differs from the default behind it: -t5 for five steps,
+    -ann for the variant without spikes. Quote a pattern, or the shell expands it.
+
+    \b
+    Examples:
+      ashnets list
+      ashnets list --pretrained
+      ashnets list 'ashnets-r101*'
+      ashnets list '*-ann' --json
+    """
+    from ashnets import zoo
+
+    names = zoo.list_models(pattern, pretrained=pretrained)
+    if as_json_:
+        typer.echo(as_json(names))
+    elif names:
+        typer.echo("\n".join(names))
+    else:
+        typer.echo("no model matches; `ashnets list` shows them all", err=True)
+
+
+def describe(
+    name: Annotated[str, typer.Argument(help="A name that `ashnets list` shows.")],
+    as_json_: JsonOption = False,
+) -> None:
+    """Describe one model.
+
+    Its configuration, its parameters part by part, weights, licence and results.
+
+    \b
+    Examples:
+      ashnets describe ashnets-tiny
+      ashnets describe ashnets-r101-t5 --json
+    """
+    from ashnets import zoo
+
+    description = zoo.describe(name)
+    typer.echo(as_json(description.to_dict()) if as_json_ else description.to_text())

@@ -1,0 +1,61 @@
+"""How commands print: JSON for programs, indented ``key: value`` lines for people."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def as_json(value: Any) -> str:
+    """``value`` as readable JSON; paths become strings."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def as_text(value: Mapping[str, Any]) -> str:
+    """A mapping as indented lines.
+
+    A mapping of plain values stands on its parent's line (``text_to_image: R@1 0.31, R@10 0.66``), so that a
+    table of results reads as one.
+    """
+    return "\n".join(_lines(value, indent=0))
+
+
+def show(value: Mapping[str, Any], *, json_wanted: bool) -> None:
+    """Print a result on stdout."""
+    typer.echo(as_json(value) if json_wanted else as_text(value))
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write ``value`` to ``path`` as JSON: aside first, then renamed, never half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_text(as_json(value) + "\n", encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _lines(value: Mapping[str, Any], indent: int) -> Iterator[str]:
+    for key, item in value.items():
+        head = f"{'  ' * indent}{key}:"
+        if isinstance(item, Mapping) and any(isinstance(part, Mapping) for part in item.values()):
+            yield head
+            yield from _lines(item, indent + 1)
+        elif isinstance(item, Mapping):
+            yield f"{head} {', '.join(f'{name} {_plain(part)}' for name, part in item.items())}"
+        else:
+            yield f"{head} {_plain(item)}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return " ".join(_plain(part) for part in value)
+    return str(value)

@@ -1,0 +1,240 @@
+"""One configuration for the whole of ASH-Nets; every decision with a real alternative is a field."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+from huggingface_hub.dataclasses import type_validator
+from transformers import PreTrainedConfig
+
+from ashnets.errors import ConfigurationError
+
+BACKBONES = ("resnet18", "resnet101", "resnet152", "vit-b16", "resnet-tiny")
+SUMMARY_RATIOS = ("trainable", "fixed", "ann", "snn")
+CARRIES = ("group", "image")
+READOUTS = ("shared", "per_image")
+
+# Keys that transformers itself writes into config.json or passes while loading.
+_LIBRARY_KEYS = {
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "model_type",
+    "auto_map",
+    "name_or_path",
+    "_name_or_path",
+    "_commit_hash",
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "experts_implementation",
+    "_experts_implementation_internal",
+    "use_cache",
+}
+
+
+class AshNetsConfig(PreTrainedConfig):
+    r"""Architecture of an ASH-Nets model (paper, sections III-A and III-B).
+
+    Symbols: ``T`` steps an image, ``φ`` images of one similar group, ``N`` visual tokens, ``M1`` feature width and
+    hidden size of the transformer, ``M2`` concepts of the collector.
+
+    Args:
+        backbone: concrete encoder V (eq. 4): one of ``resnet18``, ``resnet101``, ``resnet152``, ``vit-b16``,
+            ``resnet-tiny``.
+        backbone_widths: widths of the stages of ``resnet-tiny``; its first stage has stride 4, each further one
+            doubles it. The other backbones have their published widths and leave this empty.
+        image_size: side of the square input in pixels.
+        image_mean, image_std: normalisation of the concrete branch for each channel. The spiking branch samples the
+            plain intensities in [0, 1].
+        hidden_size: M1.
+        num_concepts: M2.
+        time_steps: T.
+        group_size: φ, images of one similar group.
+        carry: ``group`` carries the membrane from image to image inside a group; ``image`` resets it at each image.
+        readout: ``shared`` accumulates spikes over the group and gives every image of it the same response (the
+            paper's); ``per_image`` counts an image's own T steps.
+        spiking_channels: widths of the stride-2 3×3 convolutions of the abstract encoder; their number fixes the
+            grid and must lead to the backbone's. A 1×1 convolution to M2 follows.
+        decay_k: k of β = 1 − k/4096, the share of the membrane that leaks at each step.
+        threshold: θ, one scalar for each layer.
+        surrogate_k: k of the surrogate derivative (k/2)·sech²(k·(v − θ)).
+        detach_reset: cut the gradient through the reset.
+        tdbn_alpha: α of tdBN, whose γ starts at αθ.
+        sampling_seed: seed of the probabilistic sampler.
+        collector: express the response in the basis C (eq. 6); ``False`` is the "without" row of Table XIV, where
+            the spiking stack ends at M1 instead of M2.
+        summary_ratio: ``trainable`` (eq. 7, 8), ``fixed`` (SR = 1), ``ann`` (SR = 0, no spiking branch) or ``snn``
+            (F_SNN alone): the rows of Table XI.
+        num_hidden_layers, num_attention_heads, intermediate_size, hidden_act, hidden_dropout_prob,
+        attention_probs_dropout_prob, layer_norm_eps, initializer_range, max_position_embeddings, vocab_size,
+        pad_token_id: the alignment transformer, as in BERT.
+        max_text_length: tokens a text is cut to by the processor, [CLS] and [SEP] included.
+        projection_size: width of the ITC and STUA projections.
+        num_answers: answers of the VQA head.
+
+    Raises:
+        ConfigurationError: an unknown key or an impossible value.
+    """
+
+    model_type = "ashnets"
+
+    backbone: str = "resnet152"
+    backbone_widths: list[int] | tuple[int, ...] = ()
+    image_size: int = 256
+    image_mean: list[float | int] | tuple[float | int, ...] = (0.485, 0.456, 0.406)
+    image_std: list[float | int] | tuple[float | int, ...] = (0.229, 0.224, 0.225)
+
+    hidden_size: int = 768
+    num_concepts: int = 2048
+    time_steps: int = 10
+    group_size: int = 16
+    carry: str = "group"
+    readout: str = "shared"
+    spiking_channels: list[int] | tuple[int, ...] = (24, 48, 96, 192, 384)
+    decay_k: int = 2048
+    threshold: float = 1.0
+    surrogate_k: float = 2.0
+    detach_reset: bool = True
+    tdbn_alpha: float = 1.0
+    sampling_seed: int = 0
+
+    collector: bool = True
+    summary_ratio: str = "trainable"
+
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    max_position_embeddings: int = 512
+    vocab_size: int = 30522
+    pad_token_id: int | None = 0
+    max_text_length: int = 40
+    projection_size: int = 256
+    num_answers: int = 3129
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        known = set(self.__dataclass_fields__) | _LIBRARY_KEYS | set(PreTrainedConfig().to_dict())
+        unknown = sorted(key for key in kwargs if key not in known)
+        if unknown:
+            raise ConfigurationError(
+                f"unknown configuration key {', '.join(map(repr, unknown))}; "
+                f"the keys of AshNetsConfig are: {', '.join(sorted(self.own_keys()))}"
+            )
+        super().__post_init__(**kwargs)
+        self._check_types()
+        for field in ("backbone_widths", "spiking_channels", "image_mean", "image_std"):
+            setattr(self, field, list(getattr(self, field)))
+        self._check()
+
+    @classmethod
+    def own_keys(cls) -> list[str]:
+        """The keys that describe ASH-Nets, without those that every transformers configuration has."""
+        return [key for key in cls.__dataclass_fields__ if key not in PreTrainedConfig.__dataclass_fields__]
+
+    @property
+    def stride(self) -> int:
+        """Pixels of one visual token's side."""
+        if self.backbone == "vit-b16":
+            return 16
+        if self.backbone == "resnet-tiny":
+            return 4 * 2 ** (len(self.backbone_widths) - 1)
+        return 32
+
+    @property
+    def grid(self) -> int:
+        """Tokens of one side; N = grid²."""
+        return self.image_size // self.stride
+
+    @property
+    def num_visual_tokens(self) -> int:
+        """N."""
+        return self.grid**2
+
+    @property
+    def response_size(self) -> int:
+        """Width of the spiking response S: M2, or M1 without a collector."""
+        return self.num_concepts if self.collector else self.hidden_size
+
+    @property
+    def beta(self) -> float:
+        """β, the share of the membrane that is kept at each step."""
+        return 1.0 - self.decay_k / 4096
+
+    @property
+    def has_spiking_branch(self) -> bool:
+        """False for the ``ann`` variant alone."""
+        return self.summary_ratio != "ann"
+
+    def _check_types(self) -> None:
+        # huggingface_hub's @strict does this too, but not in a module with postponed annotations.
+        for field, kind in _types().items():
+            try:
+                type_validator(field, getattr(self, field), float | int if kind is float else kind)
+            except TypeError as error:
+                raise ConfigurationError(str(error)) from None
+
+    def _check(self) -> None:
+        _one_of("backbone", self.backbone, BACKBONES)
+        _one_of("carry", self.carry, CARRIES)
+        _one_of("readout", self.readout, READOUTS)
+        _one_of("summary_ratio", self.summary_ratio, SUMMARY_RATIOS)
+        for field in (
+            "image_size", "hidden_size", "num_concepts", "time_steps", "group_size", "num_hidden_layers", "vocab_size",
+            "max_text_length", "projection_size", "num_answers",
+        ):  # fmt: skip
+            if getattr(self, field) < 1:
+                raise ConfigurationError(f"{field}={getattr(self, field)!r} must be at least 1")
+        if not 0 < self.decay_k <= 4096:
+            raise ConfigurationError(
+                f"decay_k={self.decay_k} must lie in 1..4096, for β = 1 − decay_k/4096 in [0, 1): a 12-bit decay"
+            )
+        for field in ("threshold", "surrogate_k", "tdbn_alpha"):
+            if not getattr(self, field) > 0:
+                raise ConfigurationError(f"{field}={getattr(self, field)!r} must be positive")
+        if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
+            raise ConfigurationError(
+                f"image_mean={self.image_mean} and image_std={self.image_std} must hold three numbers each, "
+                "the deviations positive"
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise ConfigurationError(
+                f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={self.num_attention_heads}"
+            )
+        if (self.backbone == "resnet-tiny") != bool(self.backbone_widths):
+            raise ConfigurationError(
+                f"backbone_widths={self.backbone_widths} with backbone={self.backbone!r}: "
+                "resnet-tiny needs its widths, the published backbones have theirs fixed"
+            )
+        if self.image_size % self.stride:
+            raise ConfigurationError(
+                f"image_size={self.image_size} must be a multiple of the backbone's stride, {self.stride}"
+            )
+        if self.has_spiking_branch and 2 ** len(self.spiking_channels) != self.stride:
+            raise ConfigurationError(
+                f"{len(self.spiking_channels)} spiking layers of stride 2 lead to stride "
+                f"{2 ** len(self.spiking_channels)}, but {self.backbone} has stride {self.stride}: "
+                f"give {self.stride.bit_length() - 1} spiking_channels"
+            )
+        if self.max_text_length > self.max_position_embeddings:
+            raise ConfigurationError(
+                f"max_text_length={self.max_text_length} is above "
+                f"max_position_embeddings={self.max_position_embeddings}"
+            )
+
+
+@cache
+def _types() -> dict[str, Any]:
+    return inspect.get_annotations(AshNetsConfig, eval_str=True)
+
+
+def _one_of(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigurationError(f"{field}={value!r} is not one of {', '.join(choices)}")

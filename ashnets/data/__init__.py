@@ -1,0 +1,1 @@
+"""Pictures and texts: reading them, building corpora from openly licensed drawings."""

@@ -1,0 +1,66 @@
+"""Augmentation of drawn pictures, a whole batch at once: background, geometry, colour, sharpness.
+
+Vendors draw one concept in other colours, outlines and proportions; a model that is to read an unseen vendor's drawing
+must not lean on any of these. Left–right mirroring is left out: arrows and hands have a side.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+
+def on_background(rgba: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
+    """(B, 4, H, W) in [0, 1] over (B, 3, 1, 1) colours, to (B, 3, H, W)."""
+    alpha = rgba[:, 3:]
+    return rgba[:, :3] * alpha + colour * (1 - alpha)
+
+
+def augment(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Draw one variant of each picture.
+
+    Args:
+        rgba: (B, 4, H, W) in [0, 1], colour not multiplied by alpha.
+        generator: of all draws.
+
+    Returns:
+        (B, 3, H, W) in [0, 1].
+    """
+    batch = len(rgba)
+
+    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
+        return low + (high - low) * torch.rand(batch, *shape, generator=generator)
+
+    angle = uniform(-math.pi / 12, math.pi / 12)
+    zoom = uniform(0.9, 1.4)
+    stretch = uniform(-0.12, 0.12).exp()
+    shift = uniform(-0.12, 0.12, 2)
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    theta = torch.stack(
+        [
+            torch.stack([cos * stretch, -sin, shift[:, 0]], 1),
+            torch.stack([sin, cos / stretch, shift[:, 1]], 1),
+        ],
+        1,
+    )
+    # Premultiplied, so that transparent pixels do not bleed their colour into the edge.
+    premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)
+    grid = F.affine_grid(theta, list(rgba.shape), align_corners=False)
+    moved = F.grid_sample(premultiplied, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    colour, alpha = moved[:, :3], moved[:, 3:]
+    gain = uniform(0.75, 1.25, 1, 1, 1) * uniform(0.85, 1.15, 3, 1, 1)
+    colour = colour * gain
+    grey = colour.mean(1, keepdim=True)
+    saturation = uniform(0.3, 1.3, 1, 1, 1)
+    colour = (grey + (colour - grey) * saturation).clamp(0, 1).minimum(alpha)
+
+    white = (torch.rand(batch, generator=generator) < 0.5).view(-1, 1, 1, 1)
+    background = torch.where(white, torch.ones(batch, 3, 1, 1), uniform(0.0, 1.0, 3, 1, 1))
+    image = colour + background * (1 - alpha)
+
+    soft = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    blend = uniform(-0.3, 0.8, 1, 1, 1)  # below 0 sharpens, above 0 blurs
+    return (image + (soft - image) * blend).clamp(0, 1)

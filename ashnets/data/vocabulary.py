@@ -1,0 +1,88 @@
+"""A smaller WordPiece vocabulary for a small model, cut from BERT's so that its word embeddings can be copied.
+
+Pieces that a corpus uses are kept, and every ASCII character alone and after '##': another word falls into pieces
+instead of [UNK]. WordPiece takes the longest piece that fits, so texts of the corpus are tokenised exactly as by the
+full vocabulary.
+"""
+
+from __future__ import annotations
+
+import os
+import string
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from transformers import BertTokenizer
+
+from ashnets.errors import DataError
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation
+
+
+def read_vocabulary(vocab_file: str | os.PathLike) -> list[str]:
+    """The pieces of a ``vocab.txt``, one a line, in order.
+
+    Raises:
+        DataError: no such file, not UTF-8, a piece twice, or a special token of BERT missing.
+    """
+    path = Path(vocab_file)
+    try:
+        pieces = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not a vocabulary: it is not UTF-8 text ({error})") from None
+    except OSError as error:
+        raise DataError(f"vocabulary {path} cannot be read ({error.strerror}); give the path of a vocab.txt") from None
+    _check(pieces, str(path))
+    return pieces
+
+
+def prune_vocabulary(vocab_file: str | os.PathLike, texts: Iterable[str], *, extra: Iterable[str] = ()) -> list[str]:
+    """The pieces worth keeping, in the order of ``vocab_file``: [PAD] stays 0.
+
+    Args:
+        vocab_file: BERT's ``vocab.txt`` (lower case).
+        texts: the corpus; every piece that tokenising it uses is kept.
+        extra: pieces to keep besides.
+
+    Raises:
+        DataError: an unusable file, or an ``extra`` piece that it does not hold.
+    """
+    pieces = read_vocabulary(vocab_file)
+    known = set(pieces)
+    if absent := sorted(set(extra) - known):
+        raise DataError(f"{vocab_file} does not hold the extra pieces {', '.join(map(repr, absent))}")
+    keep = {*SPECIAL_TOKENS, *extra, *_CHARACTERS, *("##" + c for c in _CHARACTERS)}
+    backend = BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}).backend_tokenizer
+    distinct = list(dict.fromkeys(texts))
+    for start in range(0, len(distinct), 4096):
+        for encoding in backend.encode_batch(distinct[start : start + 4096]):
+            keep.update(encoding.tokens)
+    return [piece for piece in pieces if piece in keep]
+
+
+def row_indices(vocab_file: str | os.PathLike, pieces: Sequence[str]) -> list[int]:
+    """The line of each piece in ``vocab_file``, which is its row in that vocabulary's word embeddings.
+
+    Raises:
+        DataError: a piece that the file does not hold.
+    """
+    rows = {piece: i for i, piece in enumerate(read_vocabulary(vocab_file))}
+    if absent := [piece for piece in pieces if piece not in rows]:
+        raise DataError(f"{vocab_file} does not hold {len(absent)} of the pieces, {absent[0]!r} for one")
+    return [rows[piece] for piece in pieces]
+
+
+def tokenizer_from_vocabulary(pieces: Sequence[str], max_length: int) -> BertTokenizer:
+    """A lower-casing WordPiece tokenizer of BERT; ``max_length`` tokens a text, [CLS] and [SEP] included."""
+    _check(pieces, "the vocabulary")
+    return BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=max_length)
+
+
+def _check(pieces: Sequence[str], name: str) -> None:
+    distinct = set(pieces)
+    if len(distinct) != len(pieces):
+        twice = next(piece for i, piece in enumerate(pieces) if piece in pieces[:i])
+        raise DataError(f"{name} holds the piece {twice!r} twice")
+    if absent := [token for token in SPECIAL_TOKENS if token not in distinct]:
+        raise DataError(f"{name} lacks the special tokens {', '.join(absent)}: it is not a vocabulary of BERT")

@@ -1,0 +1,108 @@
+r"""Retrieval: recall at K over a table of similarities, its chance level, and re-ranking of the best candidates.
+
+    R@K = share of queries with a right item among the K best
+
+An item counts as ranked behind every wrong item of the same score: a model that gives all pairs one score has R@K = 0,
+not 1 and not luck.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from ashnets.errors import InputError
+
+Gold = Sequence[set[int]] | torch.Tensor
+
+
+def recall_at(similarity: torch.Tensor, gold: Gold, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+    """R@K of Q queries over G items.
+
+    Args:
+        similarity: (Q, G), higher is better.
+        gold: the right items of each query: a set of indices each, or (Q,) with one index each.
+        ks: the K; one above G gives 1.
+
+    Returns:
+        ``{"R@1": …, "R@5": …, "R@10": …}``, each in [0, 1].
+
+    Raises:
+        InputError: see :func:`ranks`.
+    """
+    best = ranks(similarity, gold)
+    return {f"R@{k}": float((best <= k).double().mean()) for k in ks}
+
+
+def ranks(similarity: torch.Tensor, gold: Gold) -> torch.Tensor:
+    """Rank of each query's best right item, from 1: one more than the wrong items that score at least as high.
+
+    Args:
+        similarity: (Q, G).
+        gold: see :func:`recall_at`.
+
+    Returns:
+        (Q,), integers.
+
+    Raises:
+        InputError: no queries, NaN scores, or gold that does not fit.
+    """
+    right = _as_mask(similarity, gold)
+    best = similarity.masked_fill(~right, -math.inf).amax(1, keepdim=True)
+    return 1 + ((similarity >= best) & ~right).sum(1)
+
+
+def chance_at(gold: Gold, items: int, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+    """R@K of a random order: the mean over queries of 1 − C(G − m, K)/C(G, K), with m right items of G."""
+    sizes = [len(g) if isinstance(g, set) else 1 for g in gold]
+    if not sizes:
+        raise InputError("no queries: chance needs at least one")
+
+    def hit(m: int, k: int) -> float:
+        return 1 - math.comb(items - m, min(k, items)) / math.comb(items, min(k, items))
+
+    return {f"R@{k}": sum(hit(m, k) for m in sizes) / len(sizes) for k in ks}
+
+
+def rerank(
+    similarity: torch.Tensor, top: int, score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Order the ``top`` best items of each query anew, ahead of all others.
+
+    Args:
+        similarity: (Q, G), a first ranking.
+        top: items of each query to score again; all others keep their order behind them.
+        score: (P,) query indices and (P,) item indices to (P,) finite scores, higher is better.
+
+    Returns:
+        (Q, G), similarities whose order is the new one; only the order has a meaning.
+    """
+    queries, items = similarity.shape
+    top = min(top, items)
+    candidates = similarity.topk(top, dim=1).indices  # (Q, top)
+    rows = torch.arange(queries).unsqueeze(1).expand(-1, top)
+    scores = score(rows.reshape(-1), candidates.reshape(-1)).view(queries, top).to(similarity)
+    # Everything else moves below the lowest new score, by more than its own span.
+    low = scores.amin(1, keepdim=True) - 1
+    rest = similarity - similarity.amax(1, keepdim=True) + low
+    return rest.scatter(1, candidates, scores)
+
+
+def _as_mask(similarity: torch.Tensor, gold: Gold) -> torch.Tensor:
+    """(Q, G), True at the right items."""
+    if similarity.dim() != 2 or 0 in similarity.shape:
+        raise InputError(f"similarity of shape {tuple(similarity.shape)}: give (Q, G), at least one of each")
+    queries, items = similarity.shape
+    if bool(similarity.isnan().any()):
+        raise InputError("the similarities hold NaN: the model or its input is damaged")
+    if len(gold) != queries:
+        raise InputError(f"gold for {len(gold)} queries, similarities for {queries}: give one entry for each query")
+    sets = [{int(g)} for g in gold] if isinstance(gold, torch.Tensor) else list(gold)
+    mask = torch.zeros(queries, items, dtype=torch.bool)
+    for query, indices in enumerate(sets):
+        if not indices or min(indices) < 0 or max(indices) >= items:
+            raise InputError(f"gold of query {query} is {sorted(indices)}: give item indices in 0..{items - 1}")
+        mask[query, list(indices)] = True
+    return mask.to(similarity.device)

@@ -1,0 +1,158 @@
+r"""Semantic abstract encoder E (eq. 5): a plain spiking stack over a group of similar images.
+
+    S_b = AC_{i=1..b} | E(P_binary,i ; γ_i)
+
+P_binary is (T, B, 3, H, W); the images of a group follow one another on the time axis, image-major, so that one
+sequence has φ·T steps. Each layer is conv → tdBN → LIF; the response S counts the spikes of the last one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from spikingjelly.activation_based import functional, layer
+from torch import nn
+
+from ashnets.configuration import READOUTS, AshNetsConfig
+from ashnets.errors import InputError
+from ashnets.model.neuron import LIF
+from ashnets.model.tdbn import TdBN
+
+State = tuple[torch.Tensor, ...]
+
+
+@dataclass
+class SpikingResponse:
+    """What the abstract encoder gives for B images.
+
+    Attributes:
+        response: S, (B, N, R), spikes of each token and concept, after the readout.
+        counts: (B, N, R), an image's own spikes, whatever the readout; None unless it differs from ``response``.
+        layer_spikes: name → (B,), spikes of each layer over an image's own T steps.
+        layer_neurons: name → neurons of the layer; spikes / (neurons·T) is the firing rate.
+        state: membranes after the last step, one tensor a layer, for the next call of a stream.
+    """
+
+    response: torch.Tensor
+    counts: torch.Tensor | None
+    layer_spikes: dict[str, torch.Tensor]
+    layer_neurons: dict[str, int]
+    state: State
+
+
+class SpikingLayer(nn.Sequential):
+    """conv → tdBN → LIF over (T, B, C, H, W)."""
+
+    def __init__(self, config: AshNetsConfig, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv = layer.Conv2d(
+            inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False, step_mode="m"
+        )
+        self.norm = TdBN(outputs, config.tdbn_alpha, config.threshold)
+        self.lif = LIF(config.beta, config.threshold, config.surrogate_k, config.detach_reset)
+
+
+class AbstractEncoder(nn.Module):
+    """Stride-2 3×3 layers down to the backbone's grid, then a 1×1 layer to the response width R.
+
+    ``config.response_size`` is R: M2 concepts, or M1 without a collector. No pooling and no residual sum, which
+    neuromorphic formats lack.
+    """
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [3, *config.spiking_channels]
+        self.layers = nn.ModuleDict(
+            {f"conv{i + 1}": SpikingLayer(config, widths[i], widths[i + 1], 3, 2) for i in range(len(widths) - 1)}
+        )
+        self.layers["concepts"] = SpikingLayer(config, widths[-1], config.response_size, 1, 1)
+
+    def run(self, spikes: torch.Tensor, state: State | None = None) -> tuple[dict[str, torch.Tensor], State]:
+        """Run a sequence of any length from an explicit state.
+
+        Args:
+            spikes: (T', B', 3, H, W), 0 and 1.
+            state: membranes, one tensor (B', C, h, w) a layer; ``None`` starts at rest.
+
+        Returns:
+            Spikes of each layer by name, (T', B', C, h, w), and the membranes after the last step. Running T' steps
+            at once or one by one from the returned state gives the same spikes.
+        """
+        if state is not None and len(state) != len(self.layers):
+            raise InputError(f"the state holds {len(state)} membranes for {len(self.layers)} spiking layers")
+        functional.reset_net(self)
+        outputs, membranes = {}, []
+        spikes = spikes.to(self.layers["conv1"].conv.weight.dtype)
+        for i, (name, block) in enumerate(self.layers.items()):
+            if state is not None:
+                block.lif.v = state[i]
+            spikes = block(spikes)
+            if state is not None and state[i].shape != spikes.shape[1:]:
+                raise InputError(
+                    f"membranes of shape {tuple(state[i].shape)} for layer {name}, whose neurons are "
+                    f"{tuple(spikes.shape[1:])}: the state comes from another batch size or grouping"
+                )
+            membranes.append(block.lif.v)
+            # The module keeps a view for monitors; the graph belongs to the returned state alone.
+            block.lif.v = block.lif.v.detach()
+            outputs[name] = spikes
+        return outputs, tuple(membranes)
+
+    def forward(
+        self, spikes: torch.Tensor, group_size: int = 1, readout: str | None = None, state: State | None = None
+    ) -> SpikingResponse:
+        """Respond to B images in groups of ``group_size`` consecutive ones.
+
+        Args:
+            spikes: P_binary, (T, B, 3, H, W).
+            group_size: φ; B must be a multiple of it. 1 is the single-image form, which starts at rest.
+            readout: ``shared`` or ``per_image``; the configuration's by default.
+            state: membranes to start from, (B/φ, C, h, w) each; ``None`` starts at rest.
+
+        Raises:
+            InputError: B is not a multiple of φ, the readout is unknown, or the state has another shape.
+        """
+        steps, images = spikes.shape[:2]
+        if group_size < 1 or images % group_size:
+            raise InputError(f"{images} images do not divide into groups of φ = {group_size}")
+        readout = readout or self.config.readout
+        if readout not in READOUTS:
+            raise InputError(f"readout={readout!r} is not one of {', '.join(READOUTS)}")
+        carry = self.config.carry == "group"
+        groups = images // group_size
+        sequence = as_sequence(spikes, group_size) if carry else spikes
+        outputs, state = self.run(sequence, state)
+
+        def per_image(x: torch.Tensor) -> torch.Tensor:  # (T', B', ...) -> (B, ...), summed over an image's T steps
+            if not carry:
+                return x.sum(0)
+            x = x.unflatten(0, (group_size, steps)).sum(1)  # (φ, G, ...)
+            return x.transpose(0, 1).flatten(0, 1)
+
+        with torch.no_grad():
+            # a row of at most 256 spikes is exact even in bf16, the rest is summed in float32
+            layer_spikes = {
+                name: per_image(out.sum(-1).sum((2, 3), dtype=torch.float32)) for name, out in outputs.items()
+            }
+        last = outputs["concepts"].float()
+        counts = per_image(last).flatten(2).transpose(1, 2)  # (B, N, R)
+        response = counts
+        if readout == "shared" and group_size > 1:
+            total = counts.unflatten(0, (groups, group_size)).sum(1, keepdim=True)
+            response = total.expand(-1, group_size, -1, -1).flatten(0, 1)
+        return SpikingResponse(
+            response=response,
+            counts=None if response is counts else counts,
+            layer_spikes=layer_spikes,
+            layer_neurons={name: out.shape[2:].numel() for name, out in outputs.items()},
+            state=state,
+        )
+
+
+def as_sequence(spikes: torch.Tensor, group_size: int) -> torch.Tensor:
+    """(T, G·φ, ...) to (φ·T, G, ...): the images of a group one after another on the time axis."""
+    steps, images = spikes.shape[:2]
+    grouped = spikes.unflatten(1, (images // group_size, group_size))  # (T, G, φ, ...)
+    return grouped.permute(2, 0, 1, *range(3, grouped.dim())).flatten(0, 1)

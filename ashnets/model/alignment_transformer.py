@@ -1,0 +1,108 @@
+r"""Single-stream alignment transformer (section III-B): [CLS] text [SEP] and N visual tokens in one sequence.
+
+    text token:    word + position + type 0
+    visual token:  Output_b + position of the patch + type 1
+
+Layers are those of BERT (transformers' own). Text alone runs through the same layers, for ITC and STUA.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel
+from transformers.masking_utils import create_bidirectional_mask
+
+from ashnets.configuration import AshNetsConfig
+from ashnets.errors import InputError
+
+
+def bert_config(config: AshNetsConfig) -> BertConfig:
+    """The transformers configuration of the layers."""
+    names = (
+        "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+        "hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps", "initializer_range",
+        "max_position_embeddings", "vocab_size", "pad_token_id",
+    )  # fmt: skip
+    return BertConfig(**{name: getattr(config, name) for name in names}, type_vocab_size=2)
+
+
+class AlignmentTransformer(nn.Module):
+    """Text and visual tokens to one sequence of hidden states, (B, L + N, M1)."""
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bert = BertModel(bert_config(config), add_pooling_layer=False)
+        self.visual_positions = nn.Embedding(config.num_visual_tokens, config.hidden_size)
+        self.visual_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def embed_text(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """(B, L) token ids to (B, L, M1)."""
+        length = input_ids.shape[1]
+        if length > self.config.max_position_embeddings:
+            raise InputError(
+                f"a text of {length} tokens is above max_position_embeddings={self.config.max_position_embeddings}: "
+                "let AshNetsProcessor cut it"
+            )
+        positions = torch.arange(length, device=input_ids.device).expand_as(input_ids)
+        return self.bert.embeddings(
+            input_ids=input_ids, position_ids=positions, token_type_ids=torch.zeros_like(input_ids)
+        )
+
+    def embed_visual(self, visual: torch.Tensor) -> torch.Tensor:
+        """(B, N, M1) visual tokens, with position and type."""
+        images = visual.new_ones((), dtype=torch.long)
+        embedded = visual + self.visual_positions.weight + self.bert.embeddings.token_type_embeddings(images)
+        return self.dropout(self.visual_norm(embedded))
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        visual: torch.Tensor | None,
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...] | None]:
+        """Encode text (B, L), visual tokens (B, N, M1), or both.
+
+        Args:
+            input_ids: token ids, or None.
+            attention_mask: (B, L), 1 for tokens and 0 for padding; all tokens by default.
+            visual: visual tokens, or None.
+            output_attentions: also return the attention of each layer, (B, heads, L + N, L + N).
+
+        Returns:
+            Hidden states (B, L + N, M1) and the attentions or None.
+        """
+        if input_ids is None and visual is None:
+            raise InputError("nothing to encode: give input_ids, visual tokens, or both")
+        parts, masks = [], []
+        if input_ids is not None:
+            parts.append(self.embed_text(input_ids))
+            masks.append(torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype))
+        if visual is not None:
+            parts.append(self.embed_visual(visual))
+            masks.append(torch.ones(visual.shape[:2], dtype=torch.long, device=visual.device))
+        hidden = torch.cat(parts, dim=1)
+        padding = torch.cat(masks, dim=1)
+        if not output_attentions:
+            return self._encode(hidden, padding), None
+        attentions: list[torch.Tensor] = []
+        hooks = [
+            block.attention.self.register_forward_hook(lambda _m, _i, out: attentions.append(out[1]))
+            for block in self.bert.encoder.layer
+        ]
+        before = self.bert.config._attn_implementation
+        self.bert.set_attn_implementation("eager")  # the fused kernels do not return probabilities
+        try:
+            hidden = self._encode(hidden, padding)
+        finally:
+            self.bert.set_attn_implementation(before)
+            for hook in hooks:
+                hook.remove()
+        return hidden, tuple(attentions)
+
+    def _encode(self, hidden: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        mask = create_bidirectional_mask(config=self.bert.config, inputs_embeds=hidden, attention_mask=padding)
+        return self.bert.encoder(hidden, attention_mask=mask).last_hidden_state

@@ -1,0 +1,143 @@
+"""ASH-Nets (paper, Fig. 1): pictures and text to one aligned sequence.
+
+    pictures ─┬─ V ─────────────── F_CNN ─┬─ SR ─ Output ─┐
+              └─ sampler ─ E ─ S ─ C ─ F_SNN ┘             ├─ alignment transformer
+    text ─────────────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from ashnets.configuration import AshNetsConfig
+from ashnets.errors import InputError
+from ashnets.model.abstract_encoder import AbstractEncoder, State
+from ashnets.model.alignment_transformer import AlignmentTransformer
+from ashnets.model.collector import SemanticCollector, SpikeRate, SummaryRatio
+from ashnets.model.concrete_encoder import ConcreteEncoder
+from ashnets.model.outputs import AshNetsOutput, VisualOutput
+from ashnets.model.pretrained import AshNetsPreTrainedModel
+from ashnets.model.sampling import content_key, probabilistic_sampling
+
+
+class VisualSemanticModule(nn.Module):
+    """Both visual encoders, the collector and the summary ratio (section III-A)."""
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.concrete_encoder = ConcreteEncoder(config)
+        if config.has_spiking_branch:
+            self.abstract_encoder = AbstractEncoder(config)
+            self.collector = SemanticCollector(config) if config.collector else SpikeRate()
+        self.summary_ratio = SummaryRatio(config)
+
+    def sample(self, pixel_values: torch.Tensor, image_ids: Sequence[int] | torch.Tensor | None = None) -> torch.Tensor:
+        """P_binary (T, B, 3, H, W); images without ids are named by their content."""
+        if image_ids is None:
+            image_ids = [content_key(image) for image in pixel_values]
+        return probabilistic_sampling(pixel_values, image_ids, self.config.time_steps, self.config.sampling_seed)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        image_ids: Sequence[int] | torch.Tensor | None = None,
+        spikes: torch.Tensor | None = None,
+        group_size: int = 1,
+        readout: str | None = None,
+        state: State | None = None,
+        concrete_only: bool = False,
+    ) -> VisualOutput:
+        """Encode B images.
+
+        Args:
+            pixel_values: (B, 3, H, W) in [0, 1].
+            image_ids: (B,), the images' ids for the sampler.
+            spikes: (T, B, 3, H, W), spikes to use instead of the sampler's.
+            group_size: φ, consecutive images that share a time axis; 1 treats each alone.
+            readout, state: see :meth:`AbstractEncoder.forward`.
+            concrete_only: leave the spiking branch out, the paper's first phase.
+        """
+        concrete = self.concrete_encoder(pixel_values)
+        if concrete_only or not self.config.has_spiking_branch:
+            return VisualOutput(output=concrete, concrete=concrete, summary_ratio=torch.zeros_like(concrete[..., :1]))
+        if spikes is None:
+            spikes = self.sample(pixel_values, image_ids)
+        elif spikes.shape[1:] != pixel_values.shape:
+            raise InputError(
+                f"spikes of shape {tuple(spikes.shape)} for pictures of shape {tuple(pixel_values.shape)}: "
+                f"they must be (T, {', '.join(map(str, pixel_values.shape))})"
+            )
+        spiking = self.abstract_encoder(spikes, group_size, readout, state)
+        abstract = self.collector(spiking.response).to(concrete.dtype)
+        output, ratio = self.summary_ratio(concrete, abstract)
+        steps = spikes.shape[0]
+        return VisualOutput(
+            output=output,
+            concrete=concrete,
+            abstract=abstract,
+            summary_ratio=ratio,
+            response=spiking.response,
+            concept_counts=spiking.response if spiking.counts is None else spiking.counts,
+            layer_spikes=spiking.layer_spikes,
+            layer_rates={k: v / (spiking.layer_neurons[k] * steps) for k, v in spiking.layer_spikes.items()},
+            state=spiking.state,
+        )
+
+
+class AshNetsModel(AshNetsPreTrainedModel):
+    """The whole of ASH-Nets without a task head.
+
+    ``forward`` takes pictures, text, or both. Groups of similar images (``group_size`` = φ) share the spiking time
+    axis; without it each image starts at rest and its result does not depend on its batch mates.
+    """
+
+    # A checkpoint with a head serves the bare model: the heads are left out knowingly.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
+        r"^(image_projection|text_projection|temperature|itm|mlm|mvm|stua|classifier)\.",
+        r"^visual_mask$",
+    ]
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__(config)
+        self.vision = VisualSemanticModule(config)
+        self.transformer = AlignmentTransformer(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.transformer.bert.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.transformer.bert.set_input_embeddings(value)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        image_ids: Sequence[int] | torch.Tensor | None = None,
+        spikes: torch.Tensor | None = None,
+        group_size: int = 1,
+        readout: str | None = None,
+        state: State | None = None,
+        concrete_only: bool = False,
+        output_attentions: bool = False,
+    ) -> AshNetsOutput:
+        """Encode B pictures (B, 3, H, W), B texts (B, L), or B pairs; see :class:`AshNetsOutput`.
+
+        Raises:
+            InputError: nothing given, or different numbers of pictures and texts.
+        """
+        visual = None
+        if pixel_values is not None:
+            if input_ids is not None and len(input_ids) != len(pixel_values):
+                raise InputError(f"{len(pixel_values)} pictures and {len(input_ids)} texts do not make pairs")
+            visual = self.vision(pixel_values, image_ids, spikes, group_size, readout, state, concrete_only)
+        hidden, attentions = self.transformer(
+            input_ids, attention_mask, None if visual is None else visual.output, output_attentions
+        )
+        return AshNetsOutput(last_hidden_state=hidden, pooled=hidden[:, 0], visual=visual, attentions=attentions)

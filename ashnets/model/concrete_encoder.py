@@ -1,0 +1,78 @@
+r"""Visual concrete encoder V (eq. 4):  F_CNN,b = V(I_b; Θ),  F_CNN ∈ (N, M1).
+
+A ResNet or a ViT of transformers, its last map projected to M1 by a 1×1 convolution (decision: the paper does not say
+how the widths meet). Every image is encoded on its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
+
+from ashnets.configuration import AshNetsConfig
+from ashnets.errors import InputError
+
+RESNETS = {
+    "resnet18": {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
+    "resnet101": {"layer_type": "bottleneck", "depths": [3, 4, 23, 3], "hidden_sizes": [256, 512, 1024, 2048]},
+    "resnet152": {"layer_type": "bottleneck", "depths": [3, 8, 36, 3], "hidden_sizes": [256, 512, 1024, 2048]},
+}
+# Where ImageNet weights of each backbone are published, as safetensors.
+IMAGENET_REPOSITORIES = {
+    "resnet18": "microsoft/resnet-18",
+    "resnet101": "microsoft/resnet-101",
+    "resnet152": "microsoft/resnet-152",
+    "vit-b16": "google/vit-base-patch16-224",
+}
+
+
+def backbone_config(config: AshNetsConfig) -> ResNetConfig | ViTConfig:
+    """The transformers configuration of the backbone."""
+    if config.backbone == "vit-b16":
+        # Positions are learnt on 14 × 14 patches (224 px) and interpolated to the grid of image_size.
+        return ViTConfig(image_size=224, patch_size=16)
+    if config.backbone == "resnet-tiny":
+        widths = list(config.backbone_widths)
+        return ResNetConfig(
+            layer_type="basic", depths=[2] * len(widths), hidden_sizes=widths, embedding_size=widths[0], hidden_act="relu"
+        )
+    return ResNetConfig(embedding_size=64, hidden_act="relu", **RESNETS[config.backbone])
+
+
+class ConcreteEncoder(nn.Module):
+    """V: pictures to N concrete tokens.
+
+    Shape: pixel values (B, 3, H, W) in [0, 1] to F_CNN (B, N, M1). The ImageNet normalisation happens inside, because
+    the spiking branch needs the plain intensities of the same tensor.
+    """
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__()
+        self.config = config
+        settings = backbone_config(config)
+        if config.backbone == "vit-b16":
+            self.backbone = ViTModel(settings, add_pooling_layer=False)
+            width = settings.hidden_size
+        else:
+            self.backbone = ResNetModel(settings)
+            width = settings.hidden_sizes[-1]
+        self.projection = nn.Conv2d(width, config.hidden_size, kernel_size=1)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        side = self.config.image_size
+        if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != (3, side, side):
+            raise InputError(
+                f"pixel_values of shape {tuple(pixel_values.shape)}: this model takes (B, 3, {side}, {side}), "
+                "as AshNetsProcessor makes them"
+            )
+        mean = pixel_values.new_tensor(self.config.image_mean).view(1, 3, 1, 1)
+        std = pixel_values.new_tensor(self.config.image_std).view(1, 3, 1, 1)
+        x = ((pixel_values - mean) / std).to(self.projection.weight.dtype)
+        grid = self.config.grid
+        if self.config.backbone == "vit-b16":
+            tokens = self.backbone(x, interpolate_pos_encoding=True).last_hidden_state[:, 1:]  # (B, N, width)
+            features = tokens.transpose(1, 2).unflatten(2, (grid, grid))
+        else:
+            features = self.backbone(x).last_hidden_state  # (B, width, h, w)
+        return self.projection(features).flatten(2).transpose(1, 2)  # (B, N, M1)

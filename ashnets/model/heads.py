@@ -1,0 +1,288 @@
+"""Task heads on ASH-Nets: retrieval, pre-training, VQA, NLVR2 and visual entailment."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ashnets.configuration import AshNetsConfig
+from ashnets.errors import ConfigurationError, InputError
+from ashnets.model.ashnets import AshNetsModel
+from ashnets.model.collector import SemanticCollector
+from ashnets.model.outputs import ClassifierOutput, PreTrainingOutput, RetrievalOutput, VisualOutput
+from ashnets.model.pretrained import AshNetsPreTrainedModel
+
+TEMPERATURE = 0.07  # where ITC, STUA and MVM start (Li et al., paper's reference [30])
+TEMPERATURE_RANGE = (0.001, 0.5)
+
+
+class Temperature(nn.Module):
+    """A learnable τ, kept as log τ and clamped to [0.001, 0.5]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_tau = nn.Parameter(torch.full((), math.log(TEMPERATURE)))
+
+    def forward(self) -> torch.Tensor:
+        low, high = (math.log(bound) for bound in TEMPERATURE_RANGE)
+        return self.log_tau.clamp(low, high).exp()
+
+
+class AshNetsForRetrieval(AshNetsPreTrainedModel):
+    """Image–text retrieval: two unimodal projections (ITC) and a matching head on pairs (ITM)."""
+
+    # A pre-training checkpoint serves retrieval: what belongs to its other objectives is left out knowingly.
+    _keys_to_ignore_on_load_unexpected = [r"^mlm\.", r"^visual_mask$", r"^mvm\.", r"^stua\."]
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__(config)
+        self.ashnets = AshNetsModel(config)
+        self.image_projection = nn.Linear(config.hidden_size, config.projection_size)
+        self.text_projection = nn.Linear(config.hidden_size, config.projection_size)
+        self.temperature = Temperature()
+        self.itm = nn.Linear(config.hidden_size, 2)
+        if type(self) is AshNetsForRetrieval:
+            self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, Temperature):
+            from transformers import initialization as init
+
+            init.constant_(module.log_tau, math.log(TEMPERATURE))
+
+    def project_image(self, visual: torch.Tensor) -> torch.Tensor:
+        """Visual tokens (B, N, M1) to unit embeddings (B, 256): the mean token, projected."""
+        return F.normalize(self.image_projection(visual.mean(1)).float(), dim=-1)
+
+    def project_text(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states of text alone (B, L, M1) to unit embeddings (B, 256): [CLS], projected."""
+        return F.normalize(self.text_projection(hidden[:, 0]).float(), dim=-1)
+
+    def encode_image(self, pixel_values: torch.Tensor, **options) -> tuple[torch.Tensor, VisualOutput]:
+        """Pictures to embeddings (B, 256) and the visual module's output; options as in ``AshNetsModel.forward``."""
+        visual = self.ashnets.vision(pixel_values, **options)
+        return self.project_image(visual.output), visual
+
+    def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Token ids (B, L) to embeddings (B, 256)."""
+        hidden, _ = self.ashnets.transformer(input_ids, attention_mask, None)
+        return self.project_text(hidden)
+
+    def match(
+        self, visual: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Visual tokens (B, N, M1) and texts (B, L) of B pairs to ITM logits (B, 2): not matching, matching."""
+        hidden, _ = self.ashnets.transformer(input_ids, attention_mask, visual)
+        return self.itm(hidden[:, 0])
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **options,
+    ) -> RetrievalOutput:
+        """Embed pictures, texts, or pairs; pairs also get their matching score."""
+        if pixel_values is None and input_ids is None:
+            raise InputError("nothing to embed: give pixel_values, input_ids, or both")
+        out = RetrievalOutput()
+        if pixel_values is not None:
+            out.image_embeds, out.visual = self.encode_image(pixel_values, **options)
+        if input_ids is not None:
+            out.text_embeds = self.encode_text(input_ids, attention_mask)
+        if out.visual is not None and input_ids is not None:
+            if len(input_ids) != len(pixel_values):
+                raise InputError(f"{len(pixel_values)} pictures and {len(input_ids)} texts do not make pairs")
+            out.itm_logits = self.match(out.visual.output, input_ids, attention_mask)
+        return out
+
+
+class MaskedLanguageHead(nn.Module):
+    """BERT's prediction head: dense, GELU, LayerNorm, then the (tied) word embeddings."""
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.decoder(self.norm(F.gelu(self.dense(hidden))))
+
+
+class MaskedVisualHead(nn.Module):
+    """Logits of a visual token over the M2 concepts: its cosine to C's columns over τ."""
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.temperature = Temperature()
+
+    def forward(self, hidden: torch.Tensor, collector: SemanticCollector) -> torch.Tensor:
+        token = F.normalize(self.dense(hidden).float(), dim=-1)
+        columns = F.normalize(collector.concepts.float(), dim=0)  # (M1, M2)
+        return token @ columns / self.temperature()
+
+
+class SpikingTextHead(nn.Module):
+    """h_v and h_w of eq. 9: linear maps of the spiking and the text features to unit vectors of 256."""
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__()
+        self.spiking = nn.Linear(config.hidden_size, config.projection_size)  # h_v
+        self.text = nn.Linear(config.hidden_size, config.projection_size)  # h_w
+        self.temperature = Temperature()
+
+    def project_spiking(self, visual: VisualOutput) -> torch.Tensor:
+        """Mean over tokens of SR·F_SNN to (B, 256)."""
+        v = (visual.summary_ratio * visual.abstract).mean(1)
+        return F.normalize(self.spiking(v).float(), dim=-1)
+
+    def project_text(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[CLS] of text alone to (B, 256)."""
+        return F.normalize(self.text(hidden[:, 0]).float(), dim=-1)
+
+
+class AshNetsForPreTraining(AshNetsForRetrieval):
+    """Retrieval's two heads and those of MLM, MVM and STUA."""
+
+    _keys_to_ignore_on_load_unexpected = None
+    _tied_weights_keys = {"mlm.decoder.weight": "ashnets.transformer.bert.embeddings.word_embeddings.weight"}
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__(config)
+        self.mlm = MaskedLanguageHead(config)
+        if config.has_spiking_branch:
+            self.stua = SpikingTextHead(config)
+            if config.collector:
+                self.visual_mask = nn.Parameter(torch.zeros(config.hidden_size))
+                self.mvm = MaskedVisualHead(config)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self and hasattr(self, "visual_mask"):
+            from transformers import initialization as init
+
+            init.normal_(self.visual_mask, std=self.config.initializer_range)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.mlm.decoder
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.mlm.decoder = value
+
+    def mask_visual(self, visual: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
+        """Replace the tokens of (B, N, M1) that ``masked`` (B, N) marks by the learnt mask vector."""
+        return torch.where(masked.unsqueeze(-1), self.visual_mask.to(visual.dtype), visual)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **options,
+    ) -> PreTrainingOutput:
+        """All heads on B pairs, nothing masked; pictures or texts alone give their embeddings."""
+        out = PreTrainingOutput(**super().forward(pixel_values, input_ids, attention_mask, **options))
+        if out.itm_logits is None:
+            return out
+        length = input_ids.shape[1]
+        hidden, _ = self.ashnets.transformer(input_ids, attention_mask, out.visual.output)
+        out.mlm_logits = self.mlm(hidden[:, :length])
+        if out.visual.abstract is not None:
+            text, _ = self.ashnets.transformer(input_ids, attention_mask, None)
+            out.spiking_embeds = self.stua.project_spiking(out.visual)
+            out.stua_text_embeds = self.stua.project_text(text)
+            if self.config.collector:
+                out.mvm_logits = self.mvm(hidden[:, length:], self.ashnets.vision.collector)
+        return out
+
+
+class _Classifier(AshNetsPreTrainedModel):
+    """A two-layer head on pooled features."""
+
+    def __init__(self, config: AshNetsConfig, features: int, classes: int) -> None:
+        super().__init__(config)
+        self.ashnets = AshNetsModel(config)
+        self.classifier = nn.Sequential(
+            nn.Linear(features, 2 * config.hidden_size),
+            nn.LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps),
+            nn.GELU(),
+            nn.Linear(2 * config.hidden_size, classes),
+        )
+        self.post_init()
+
+
+class AshNetsForVQA(_Classifier):
+    """Visual question answering as classification over ``config.num_answers`` answers."""
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__(config, config.hidden_size, config.num_answers)
+
+    def forward(self, pixel_values, input_ids, attention_mask=None, labels=None, **options) -> ClassifierOutput:
+        """Answer B questions; ``labels`` are soft targets (B, answers) in [0, 1], scored by binary cross-entropy."""
+        out = self.ashnets(pixel_values, input_ids, attention_mask, **options)
+        logits = self.classifier(out.pooled)
+        loss = None
+        if labels is not None:
+            # summed over answers, as the paper's baselines do: most of the thousands of terms are near zero
+            loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(logits)
+        return ClassifierOutput(logits=logits, loss=loss, visual=out.visual)
+
+
+class AshNetsForVisualReasoning(_Classifier):
+    """NLVR2: is the sentence true of the pair of pictures? Each picture meets the sentence; both [CLS] are joined."""
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__(config, 2 * config.hidden_size, 2)
+
+    def forward(
+        self, pixel_values, input_ids, attention_mask=None, labels=None, image_ids=None, **options
+    ) -> ClassifierOutput:
+        """Judge B pairs: ``pixel_values`` (B, 2, 3, H, W), ``image_ids`` (B, 2); logits (B, 2): false, true."""
+        if pixel_values.dim() != 5 or pixel_values.shape[1] != 2:
+            raise InputError(f"pixel_values of shape {tuple(pixel_values.shape)}: NLVR2 takes (B, 2, 3, H, W)")
+        mask = None if attention_mask is None else attention_mask.repeat_interleave(2, 0)
+        ids = None if image_ids is None else torch.as_tensor(image_ids).flatten()
+        out = self.ashnets(pixel_values.flatten(0, 1), input_ids.repeat_interleave(2, 0), mask, ids, **options)
+        logits = self.classifier(out.pooled.unflatten(0, (-1, 2)).flatten(1))
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return ClassifierOutput(logits=logits, loss=loss, visual=out.visual)
+
+
+class AshNetsForVisualEntailment(_Classifier):
+    """SNLI-VE: entailment, neutral or contradiction."""
+
+    LABELS = ("entailment", "neutral", "contradiction")
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__(config, config.hidden_size, len(self.LABELS))
+
+    def forward(self, pixel_values, input_ids, attention_mask=None, labels=None, **options) -> ClassifierOutput:
+        """Judge B pairs; logits (B, 3) in the order of ``LABELS``; ``labels`` (B,)."""
+        out = self.ashnets(pixel_values, input_ids, attention_mask, **options)
+        logits = self.classifier(out.pooled)
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return ClassifierOutput(logits=logits, loss=loss, visual=out.visual)
+
+
+HEADS = {
+    "base": AshNetsModel,
+    "pretraining": AshNetsForPreTraining,
+    "retrieval": AshNetsForRetrieval,
+    "vqa": AshNetsForVQA,
+    "nlvr2": AshNetsForVisualReasoning,
+    "ve": AshNetsForVisualEntailment,
+}
+
+
+def head_class(task: str) -> type[AshNetsPreTrainedModel]:
+    """The model class of a task name."""
+    if task not in HEADS:
+        raise ConfigurationError(f"task={task!r} is not one of {', '.join(HEADS)}")
+    return HEADS[task]

@@ -1,0 +1,125 @@
+r"""Leaky integrate-and-fire neuron (eq. 2, 3), as a pure function and as a spikingjelly module.
+
+    h[t] = β·v[t−1] + x[t]
+    s[t] = H(h[t] − θ),  strictly above the threshold
+    v[t] = h[t]·(1 − s[t]),  a hard reset to 0 on a spike only
+
+The backward pass replaces H' by the derivative of (1 + tanh(k·(h − θ)))/2, which is (k/2)·sech²(k·(h − θ)).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from spikingjelly.activation_based import neuron, surrogate
+from torch.autograd.function import once_differentiable
+
+
+def lif(
+    x: torch.Tensor, v: torch.Tensor, beta: float, theta: float, k: float, detach_reset: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run LIF neurons over a sequence with explicit state.
+
+    Args:
+        x: input current, (T, ...), any float type.
+        v: membrane before the first step, (...), float32.
+        beta: β in [0, 1), the share of the membrane kept at each step.
+        theta: θ, the firing threshold.
+        k: steepness of the surrogate derivative.
+        detach_reset: cut the gradient through the reset.
+
+    Returns:
+        Spikes (T, ...) of 0 and 1 in the type of ``x``, and the membrane after the last step, (...), float32.
+    """
+    if torch.is_grad_enabled() and (x.requires_grad or v.requires_grad):
+        return _LIF.apply(x, v, beta, theta, k, detach_reset)
+    spikes, v = [], v.float()
+    for current in x.unbind(0):
+        h = beta * v + current.float()
+        fired = h > theta
+        v = torch.where(fired, 0.0, h)
+        spikes.append(fired)
+    return torch.stack(spikes).to(x.dtype), v
+
+
+def surrogate_derivative(distance: torch.Tensor, k: float) -> torch.Tensor:
+    """(k/2)·sech²(k·(h − θ)) for ``distance`` = h − θ."""
+    return (k / 2) * (1 - torch.tanh(k * distance).square())
+
+
+class _LIF(torch.autograd.Function):
+    """The same forward, and the adjoint recursion by hand: cheaper than a graph of T·4 small nodes."""
+
+    @staticmethod
+    def forward(ctx: Any, x, v, beta, theta, k, detach_reset):
+        h = torch.empty_like(x, dtype=torch.float32)
+        spikes = torch.empty_like(x)
+        v = v.float()
+        for t in range(x.shape[0]):
+            # Not add(x, v, alpha=β): that fuses, rounds once, and parts from the loop above and from exported graphs.
+            torch.mul(v, beta, out=h[t]).add_(x[t])
+            fired = h[t] > theta
+            spikes[t] = fired
+            v = h[t].masked_fill(fired, 0.0)
+        ctx.save_for_backward(h)
+        ctx.constants = (beta, theta, k, detach_reset, x.dtype)
+        return spikes, v
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_spikes, grad_v):
+        (h,) = ctx.saved_tensors
+        beta, theta, k, detach_reset, dtype = ctx.constants
+        grad_x = torch.empty_like(h, dtype=dtype)
+        grad_v = grad_v.float()
+        for t in range(h.shape[0] - 1, -1, -1):
+            slope = surrogate_derivative(h[t] - theta, k)
+            through_spike = grad_spikes[t] if detach_reset else grad_spikes[t] - grad_v * h[t]
+            grad_h = slope.mul_(through_spike).add_(grad_v.masked_fill(h[t] > theta, 0.0))
+            grad_x[t] = grad_h
+            grad_v = grad_h.mul_(beta)
+        return grad_x, grad_v, None, None, None, None
+
+
+class LIF(neuron.LIFNode):
+    """LIF as a spikingjelly neuron: its ``reset_net``, monitors, counters and NIR exchange work on it.
+
+    spikingjelly's own node fires at h ≥ θ; this one fires strictly above, the form that Loihi, NIR and ONNX share.
+
+    Args:
+        beta, theta, k, detach_reset: as in :func:`lif`. τ = 1/(1 − β), without decay of the input.
+
+    Shape: input (T, B, ...) and output alike; step mode ``s`` takes one step, (B, ...).
+    """
+
+    def __init__(self, beta: float, theta: float, k: float, detach_reset: bool = True) -> None:
+        super().__init__(
+            # β = 0 means τ = 1, which the parent refuses: it is set below.
+            tau=1 / (1 - beta) if beta > 0 else 2.0,
+            decay_input=False,
+            v_threshold=float(theta),
+            v_reset=0.0,
+            surrogate_function=surrogate.Sigmoid(alpha=2 * k),
+            detach_reset=detach_reset,
+            step_mode="m",
+        )
+        self.tau = 1 / (1 - beta)
+        self.beta = beta
+        self.k = k
+
+    def materialize_states(self, inputs, states, step_mode):
+        """The membrane stays float32, whatever the type of the currents."""
+        like = inputs[0][0] if step_mode == "m" else inputs[0]
+        v = states[0]
+        if not isinstance(v, torch.Tensor) or v.shape != like.shape:
+            v = torch.zeros(like.shape, dtype=torch.float32, device=like.device)
+        return (v.to(device=like.device, dtype=torch.float32),)
+
+    def single_step_functional_forward(self, inputs, states, **kwargs):
+        spikes, states = self.multi_step_functional_forward((inputs[0].unsqueeze(0),), states)
+        return (spikes[0].squeeze(0),), states
+
+    def multi_step_functional_forward(self, inputs, states, **kwargs):
+        spikes, v = lif(inputs[0], states[0], self.beta, self.v_threshold, self.k, self.detach_reset)
+        return (spikes,), (v,)

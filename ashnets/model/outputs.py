@@ -1,0 +1,100 @@
+"""What the models return: dataclasses a person can read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class VisualOutput(ModelOutput):
+    """The visual semantic module on B images.
+
+    Attributes:
+        output: Output (eq. 8), (B, N, M1), the visual tokens of the transformer.
+        concrete: F_CNN (eq. 4), (B, N, M1).
+        abstract: F_SNN (eq. 6), (B, N, M1); None without the spiking branch.
+        summary_ratio: SR (eq. 7), (B, N, 1).
+        response: S (eq. 5) after the readout, (B, N, R).
+        concept_counts: an image's own spikes for each token and concept, (B, N, R).
+        layer_spikes: layer name → (B,), spikes over an image's T steps.
+        layer_rates: layer name → (B,), spikes for each neuron and step.
+        state: membranes after the last step, one tensor a spiking layer.
+    """
+
+    output: torch.Tensor | None = None
+    concrete: torch.Tensor | None = None
+    abstract: torch.Tensor | None = None
+    summary_ratio: torch.Tensor | None = None
+    response: torch.Tensor | None = None
+    concept_counts: torch.Tensor | None = None
+    layer_spikes: dict[str, torch.Tensor] | None = None
+    layer_rates: dict[str, torch.Tensor] | None = None
+    state: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class AshNetsOutput(ModelOutput):
+    """The whole model.
+
+    Attributes:
+        last_hidden_state: (B, L + N, M1): text tokens first, then visual tokens.
+        pooled: (B, M1), the hidden state of [CLS].
+        visual: the visual semantic module's output, None for text alone.
+        attentions: a layer each, (B, heads, L + N, L + N), on request.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+    visual: VisualOutput | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class RetrievalOutput(ModelOutput):
+    """Retrieval: unimodal embeddings and, for pairs, the matching score.
+
+    Attributes:
+        image_embeds, text_embeds: (B, 256), of length 1.
+        itm_logits: (B, 2): not matching, matching.
+        visual: as in :class:`AshNetsOutput`.
+    """
+
+    image_embeds: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    itm_logits: torch.Tensor | None = None
+    visual: VisualOutput | None = None
+
+
+@dataclass
+class PreTrainingOutput(RetrievalOutput):
+    """Pre-training heads on a pair, unmasked unless the caller masks.
+
+    Attributes:
+        mlm_logits: (B, L, vocabulary).
+        mvm_logits: (B, N, M2); None without a collector.
+        spiking_embeds: h_v(v), (B, 256); None without the spiking branch.
+        stua_text_embeds: h_w(w), (B, 256).
+    """
+
+    mlm_logits: torch.Tensor | None = None
+    mvm_logits: torch.Tensor | None = None
+    spiking_embeds: torch.Tensor | None = None
+    stua_text_embeds: torch.Tensor | None = None
+
+
+@dataclass
+class ClassifierOutput(ModelOutput):
+    """A downstream head.
+
+    Attributes:
+        logits: (B, classes).
+        loss: a scalar where labels were given.
+        visual: as in :class:`AshNetsOutput`; for NLVR2 of the 2·B images, left and right of each pair in turn.
+    """
+
+    logits: torch.Tensor | None = None
+    loss: torch.Tensor | None = None
+    visual: VisualOutput | None = None

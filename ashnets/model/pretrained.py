@@ -1,0 +1,196 @@
+"""Saving and loading: strict, safetensors only, in evaluation mode, never random without being asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import logging as library_logging
+
+from ashnets.configuration import AshNetsConfig
+from ashnets.errors import AshNetsError, ConfigurationError, WeightsError
+from ashnets.model.collector import SemanticCollector
+from ashnets.model.tdbn import TdBN
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# What transformers' from_pretrained and its Auto classes take; any other keyword is a configuration key.
+LIBRARY_OPTIONS = {
+    "adapter_kwargs", "attn_implementation", "config", "device_map", "disable_mmap", "dtype", "force_download",
+    "ignore_mismatched_sizes", "key_mapping", "local_files_only", "low_cpu_mem_usage", "max_memory", "offload_buffers",
+    "offload_folder", "output_loading_info", "torch_dtype", "trust_remote_code", "use_safetensors", "_from_auto",
+}  # fmt: skip
+
+
+class AshNetsPreTrainedModel(PreTrainedModel):
+    """Base of every ASH-Nets model: initialisation and strict loading."""
+
+    config_class = AshNetsConfig
+    base_model_prefix = "ashnets"
+    main_input_name = "pixel_values"
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, TdBN):
+            super()._init_weights(module)
+            init.constant_(module.weight, module.alpha * module.theta)
+        elif isinstance(module, SemanticCollector):
+            # Unit variance: a mean of active columns then has the scale of F_CNN.
+            init.normal_(module.concepts, std=1.0)
+        elif isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="linear")
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike, *args: Any, weights: str | None = "pretrained", **kwargs: Any):
+        """Load a model by registry name, folder, or Hub repository.
+
+        Args:
+            name: ``ashnets-tiny``, a folder that ``save_pretrained`` wrote, or ``org/repo``.
+            weights: ``"pretrained"`` loads trained weights and fails where there are none; ``None`` builds the same
+                architecture with random ones.
+            kwargs: configuration keys, which override the saved ones; ``revision``, ``token`` and ``cache_dir`` of
+                the Hub; and transformers' own, such as ``dtype``, which is float32 unless given, in whatever type
+                the checkpoint is stored.
+
+        Returns:
+            The model in evaluation mode, every tensor loaded, none left over.
+
+        Raises:
+            UnknownModelError: nothing answers to the name.
+            ConfigurationError: an unknown key, here or in ``config.json``.
+            WeightsError: no weights, damaged weights, a pickle, or tensors missing, left over or of another shape.
+        """
+        import ashnets  # the public face resolves short names; models know no registry
+
+        if weights not in ("pretrained", None):
+            raise ConfigurationError(f"weights={weights!r}: give 'pretrained', or None for random weights")
+        if args:
+            raise ConfigurationError("from_pretrained takes one positional argument; give the others by name")
+        hub = {key: kwargs.pop(key) for key in ("revision", "token", "cache_dir") if key in kwargs}
+        changes = {key: kwargs.pop(key) for key in list(kwargs) if key not in LIBRARY_OPTIONS}
+        if weights is None:
+            return cls(_changed(ashnets.config_of(name), changes)).eval()
+        source = Path(ashnets.resolve(name, **hub))
+        check_folder(source)
+        config = _changed(kwargs.pop("config", None) or ashnets.config_of(source), changes)
+        for key in ("use_safetensors", "output_loading_info", "ignore_mismatched_sizes", "trust_remote_code"):
+            kwargs.pop(key, None)
+        if not {"dtype", "torch_dtype"} & set(kwargs):
+            kwargs["dtype"] = torch.float32
+        try:
+            with quiet():
+                model, report = super().from_pretrained(
+                    source,
+                    config=config,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # they are reported, and refused below by name and shape
+                    **kwargs,
+                )
+        except AshNetsError:
+            raise
+        except SafetensorError as error:
+            raise WeightsError(f"{source}: the safetensors file is damaged ({error}); fetch it again") from error
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise WeightsError(f"{source}: the weights cannot be loaded: {_first_lines(error)}") from error
+        _refuse_differences(str(name), cls, report)
+        return model.eval()
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As in transformers, but written aside and then moved, so that no file is ever half-written."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as aside:
+            with quiet():
+                super().save_pretrained(aside, **kwargs)
+            for file in sorted(Path(aside).iterdir()):
+                os.replace(file, folder / file.name)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers without progress bars and without reports that our own errors replace."""
+    level, bars = library_logging.get_verbosity(), library_logging.is_progress_bar_enabled()
+    library_logging.set_verbosity_error()
+    library_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library_logging.set_verbosity(level)
+        if bars:
+            library_logging.enable_progress_bar()
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder without configuration, without safetensors, or with a pickle in their place.
+
+    Raises:
+        WeightsError: with the file and the remedy.
+    """
+    config = folder / "config.json"
+    if not config.is_file():
+        raise WeightsError(f"{folder} has no config.json: it is not a model that save_pretrained wrote")
+    try:
+        json.loads(config.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{config} is not valid JSON ({error}); fetch it again") from error
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
+    if pickles:
+        raise WeightsError(
+            f"{folder} holds {', '.join(pickles)} but no .safetensors: pickled weights can run code and are never "
+            "loaded; ask for a safetensors copy"
+        )
+    raise WeightsError(f"{folder} has no .safetensors file: this model has no weights; weights=None builds random ones")
+
+
+def _refuse_differences(name: str, cls: type, report: dict[str, Any]) -> None:
+    problems = []
+    for kind, remedy in (
+        ("missing_keys", f"the checkpoint was made by another class than {cls.__name__} or is incomplete"),
+        ("unexpected_keys", f"{cls.__name__} has no place for them"),
+        ("mismatched_keys", "the configuration and the weights belong to different models"),
+    ):
+        keys = sorted(_named(key) for key in report.get(kind) or ())
+        if keys:
+            shown = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+            problems.append(f"{kind.replace('_', ' ')}: {shown} ({remedy})")
+    if report.get("error_msgs"):
+        problems.append("; ".join(str(m) for m in report["error_msgs"])[:500])
+    if problems:
+        raise WeightsError(f"{name}: the weights do not fit. " + " · ".join(problems))
+
+
+def _named(key: Any) -> str:
+    """A key of transformers' report: a name, or a name with the two shapes."""
+    if isinstance(key, str):
+        return key
+    name, stored, expected = key
+    return f"{name} {tuple(stored)} instead of {tuple(expected)}"
+
+
+def _changed(config: AshNetsConfig, changes: dict[str, Any]) -> AshNetsConfig:
+    """A configuration with other keys, checked again."""
+    return AshNetsConfig(**{**config.to_dict(), **changes}) if changes else config
+
+
+def _first_lines(error: Exception, limit: int = 600) -> str:
+    return " ".join(str(error).split())[:limit] or type(error).__name__

@@ -1,0 +1,103 @@
+r"""Probabilistic sampling of pictures into spikes (section III-A.2).
+
+    P_binary[t] = 1 where u(seed, id, t) < I,   I in [0, 1],   u uniform on [0, 1)
+
+u comes from a counter-based hash of (seed, image id, step, pixel): no state, hence the same draw in any order, batch
+or worker count and on any device. It stays outside the exported graphs: chips and simulators receive its spikes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+from ashnets.errors import InputError
+
+_U32 = 0xFFFFFFFF
+
+
+def image_key(name: str | int) -> int:
+    """A 63-bit id for an image: integers are kept, names are hashed (BLAKE2b)."""
+    if isinstance(name, int):
+        return name & 0x7FFFFFFFFFFFFFFF
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def content_key(pixels: torch.Tensor) -> int:
+    """The id of an image that has no name: a hash of its pixels, so that equal pictures spike alike."""
+    data = pixels.detach().to("cpu", torch.float32).contiguous().numpy()
+    return int.from_bytes(hashlib.blake2b(data.tobytes(), digest_size=8).digest(), "little") >> 1
+
+
+def probabilistic_sampling(
+    pixels: torch.Tensor, image_ids: torch.Tensor | list[int], time_steps: int, seed: int = 0, first_step: int = 0
+) -> torch.Tensor:
+    """Draw Bernoulli spikes with the pixels' intensities as probabilities.
+
+    Args:
+        pixels: (B, C, H, W), intensities in [0, 1], before any normalisation.
+        image_ids: (B,), integers; see :func:`image_key`.
+        time_steps: T.
+        seed: of the whole stream.
+        first_step: index of the first step, for streaming.
+
+    Returns:
+        (T, B, C, H, W), 0 and 1, in the type of ``pixels``.
+
+    Raises:
+        InputError: intensities outside [0, 1] or a wrong number of ids.
+    """
+    ids = [int(i) for i in image_ids]
+    if len(ids) != pixels.shape[0]:
+        raise InputError(f"{len(ids)} image ids for {pixels.shape[0]} images: give one id for each image")
+    low, high = (float(m) for m in torch.aminmax(pixels)) if pixels.numel() else (0.0, 0.0)
+    if not (low >= 0 and high <= 1):
+        raise InputError(
+            f"pixel intensities span [{low:.4g}, {high:.4g}]; the sampler needs [0, 1], before ImageNet normalisation"
+        )
+    # 24 bits of the hash against 24 bits of intensity: exact in float32, 0 never fires and 1 always does.
+    bar = (pixels.float() * (1 << 24)).round().to(torch.int32)
+    positions = torch.arange(pixels[0].numel(), dtype=torch.int32, device=pixels.device)
+    spread = (positions * _signed(0x9E3779B9)).unsqueeze(0)  # (1, C·H·W)
+    spikes = torch.empty((time_steps, *pixels.shape), dtype=pixels.dtype, device=pixels.device)
+    for b, image_id in enumerate(ids):
+        keys = [_mix64(seed, image_id, first_step + t) for t in range(time_steps)]
+        fired = _hash24(spread, keys) < bar[b].reshape(1, -1)  # (T, C·H·W)
+        spikes[:, b] = fired.view(time_steps, *pixels.shape[1:])
+    return spikes
+
+
+def _hash24(spread: torch.Tensor, keys: list[int]) -> torch.Tensor:
+    """24 uniform bits for each key and position: the two-round multiply–xorshift finaliser, keyed twice."""
+
+    def column(values: list[int]) -> torch.Tensor:
+        return torch.tensor([_signed(v) for v in values], dtype=torch.int32, device=spread.device).unsqueeze(1)
+
+    x = spread ^ column(keys)
+    x ^= (x >> 16) & 0xFFFF
+    x *= _signed(0x7FEB352D)
+    x += column([key >> 32 for key in keys])
+    x ^= (x >> 15) & 0x1FFFF
+    x *= _signed(0x846CA68B)
+    x ^= (x >> 16) & 0xFFFF
+    return (x >> 8) & 0xFFFFFF
+
+
+def _signed(value: int) -> int:
+    """The int32 with the bits of an unsigned 32-bit value."""
+    value &= _U32
+    return value - (1 << 32) if value >> 31 else value
+
+
+def _mix64(*words: int) -> int:
+    """One 64-bit key from several integers: a chain of the splitmix64 finaliser."""
+    state = np.uint64(0)
+    with np.errstate(over="ignore"):
+        for word in words:
+            z = (state ^ np.uint64(word & 0xFFFFFFFFFFFFFFFF)) + np.uint64(0x9E3779B97F4A7C15)
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = z ^ (z >> np.uint64(31))
+    return int(state)

@@ -1,0 +1,54 @@
+r"""Masked language modelling (MLM): 15 % of the tokens; of these 80 % become [MASK], 10 % a random token, 10 % stay.
+
+    ℒ_MLM = E[ −log p(w_masked | text, picture) ]  over positive pairs
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+IGNORED = -100
+
+
+def mask_tokens(
+    input_ids: torch.Tensor,
+    special: torch.Tensor,
+    mask_id: int,
+    vocab_size: int,
+    rate: float = 0.15,
+    generator: torch.Generator | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mask (B, L) token ids.
+
+    Args:
+        special: (B, L), True where a token may not be masked ([CLS], [SEP], [PAD]).
+        mask_id: id of [MASK].
+        vocab_size: random tokens are drawn below it.
+        rate: share of the tokens to predict; at least one in every text that has any.
+
+    Returns:
+        Masked ids, and labels with ``IGNORED`` where nothing is to be predicted.
+    """
+    shape, device = input_ids.shape, input_ids.device
+
+    def uniform() -> torch.Tensor:
+        return torch.rand(shape, generator=generator, device=device)
+
+    score = uniform().masked_fill(special, 2.0)
+    chosen = score < rate
+    # Pictogram captions can be two tokens long: without this most would teach nothing.
+    chosen |= (score == score.min(1, keepdim=True).values) & ~special
+    labels = torch.where(chosen, input_ids, IGNORED)
+    action = uniform()
+    random_ids = torch.randint(vocab_size, shape, generator=generator, device=device)
+    masked = torch.where(chosen & (action < 0.8), mask_id, input_ids)
+    masked = torch.where(chosen & (action >= 0.8) & (action < 0.9), random_ids, masked)
+    return masked, labels
+
+
+def mlm_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of (B, L, vocabulary) logits where labels (B, L) are not ``IGNORED``; 0 if none is."""
+    if not (labels != IGNORED).any():
+        return logits.sum() * 0.0
+    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)

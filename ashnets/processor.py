@@ -1,0 +1,263 @@
+"""Pictures and text to the tensors that the models take.
+
+    processor = AshNetsProcessor.from_pretrained("ashnets-tiny")
+    model(**processor(images="cat.png", text="a cat"))
+
+Importing this module registers the two classes with transformers' AutoProcessor and AutoImageProcessor.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
+
+from ashnets.configuration import AshNetsConfig
+from ashnets.data.images import ImageSource, load_image
+from ashnets.data.vocabulary import read_vocabulary, tokenizer_from_vocabulary
+from ashnets.errors import AshNetsError, ConfigurationError, InputError
+from ashnets.model.sampling import content_key, image_key
+
+FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+class AshNetsImageProcessor(BaseImageProcessor):
+    """Pictures to intensities: RGB, the whole picture scaled to a square (bicubic), float32 in [0, 1].
+
+    Not normalised: the spiking branch samples plain intensities, and the concrete encoder normalises by itself.
+    """
+
+    model_input_names: ClassVar[list[str]] = ["pixel_values", "image_ids"]
+
+    def __init__(self, image_size: int = 256, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(image_size, int) or image_size < 1:
+            raise ConfigurationError(f"image_size={image_size!r} must be a positive number of pixels")
+        self.image_size = image_size
+
+    def preprocess(  # type: ignore[override]
+        self,
+        images: ImageSource | Sequence,
+        image_ids: Sequence[int | str] | torch.Tensor | int | str | None = None,
+        return_tensors: str | None = "pt",
+    ) -> BatchFeature:
+        """Pictures to ``pixel_values`` (B, 3, S, S) and ``image_ids`` (B,); pairs to (B, 2, 3, S, S) and (B, 2).
+
+        See :meth:`AshNetsProcessor.__call__`.
+        """
+        sources, paired = _pictures(images)
+        pixels = torch.stack([self._pixels(source, i, len(sources)) for i, source in enumerate(sources)])
+        if image_ids is None:
+            ids = [content_key(image) for image in pixels]
+        else:
+            ids = _image_keys(image_ids)
+            if len(ids) != len(sources):
+                raise InputError(f"{len(ids)} image ids for {len(sources)} pictures: give one id for each picture")
+        data = {"pixel_values": pixels, "image_ids": torch.tensor(ids, dtype=torch.int64)}
+        if paired:
+            data = {key: value.unflatten(0, (-1, 2)) for key, value in data.items()}
+        return BatchFeature(_in_type(data, return_tensors))
+
+    def _pixels(self, source: Any, index: int, count: int) -> torch.Tensor:
+        try:
+            picture = load_image(source)
+        except InputError as error:
+            raise InputError(f"images[{index}]: {error}" if count > 1 else str(error)) from None
+        side = (self.image_size, self.image_size)
+        if picture.size != side:
+            picture = picture.resize(side, Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).astype(np.float32) / 255)
+
+
+class AshNetsProcessor(ProcessorMixin):
+    """Pictures and text to tensors.
+
+    Args:
+        image_processor: the picture side.
+        tokenizer: WordPiece tokenizer of BERT; its ``model_max_length`` is where texts are cut.
+    """
+
+    def __init__(self, image_processor: AshNetsImageProcessor, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(image_processor, tokenizer)
+
+    @classmethod
+    def from_config(cls, config: AshNetsConfig, vocabulary: Sequence[str] | str | os.PathLike) -> AshNetsProcessor:
+        """The processor of an architecture.
+
+        Args:
+            config: gives the picture's side and the longest text.
+            vocabulary: path of a ``vocab.txt``, or its pieces in order.
+
+        Raises:
+            DataError: an unusable vocabulary.
+            ConfigurationError: another number of pieces than ``config.vocab_size``.
+        """
+        pieces = read_vocabulary(vocabulary) if isinstance(vocabulary, str | os.PathLike) else list(vocabulary)
+        if len(pieces) != config.vocab_size:
+            raise ConfigurationError(
+                f"the vocabulary holds {len(pieces)} pieces and vocab_size={config.vocab_size}: they must agree"
+            )
+        return cls(AshNetsImageProcessor(config.image_size), tokenizer_from_vocabulary(pieces, config.max_text_length))
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike, **kwargs: Any) -> AshNetsProcessor:
+        """Load a processor by registry name, folder, or Hub repository.
+
+        Raises:
+            UnknownModelError: nothing answers to the name.
+            ConfigurationError: the processor's files are missing or damaged.
+        """
+        import ashnets  # the public face resolves short names
+
+        found = {key: kwargs.pop(key) for key in ("revision", "token", "cache_dir") if kwargs.get(key) is not None}
+        folder = ashnets.resolve(name, **found)
+        kwargs = {key: value for key, value in kwargs.items() if key not in ("revision", "token", "cache_dir")}
+        for file in FILES:  # without tokenizer.json the library would hand out an empty vocabulary
+            if not (Path(folder) / file).is_file():
+                raise ConfigurationError(f"{name}: {folder} holds no {file}, which AshNetsProcessor.save_pretrained writes")
+        try:
+            return super().from_pretrained(folder, **kwargs)
+        except AshNetsError:
+            raise
+        except Exception as error:  # json, tokenizers and transformers each raise their own
+            raise ConfigurationError(
+                f"{name}: the processor cannot be loaded from {', '.join(FILES)} of {folder} "
+                f"({' '.join(str(error).split())[:300]}); fetch them again"
+            ) from error
+
+    @property
+    def max_text_length(self) -> int:
+        """Tokens a text is cut to, [CLS] and [SEP] included."""
+        return self.tokenizer.model_max_length
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """The keys that a call can return."""
+        return ["pixel_values", "image_ids", "input_ids", "attention_mask"]
+
+    def __call__(
+        self,
+        images: ImageSource | Sequence | None = None,
+        text: str | Sequence[str] | None = None,
+        image_ids: Sequence[int | str] | torch.Tensor | int | str | None = None,
+        return_tensors: str | None = "pt",
+    ) -> BatchFeature:
+        """Turn pictures, texts, or both into one batch; their numbers may differ, as in retrieval.
+
+        Args:
+            images: a picture or a list of pictures: PIL image, path, encoded bytes, binary file or array. A list of
+                pairs (lists or tuples of two pictures) is a batch for NLVR2.
+            text: a text or a list of texts. What is longer than ``max_text_length`` tokens is cut, and a
+                ``UserWarning`` says how many texts were.
+            image_ids: an id for each picture, number or name, that fixes its spikes; by default its content does.
+                Pairs take theirs in the same nesting or flat.
+            return_tensors: ``"pt"``, ``"np"``, or ``None`` for lists.
+
+        Returns:
+            ``pixel_values`` (B, 3, S, S) float32 in [0, 1] and ``image_ids`` (B,) int64, for pairs (B, 2, 3, S, S)
+            and (B, 2); ``input_ids`` and ``attention_mask`` (B, L) int64, padded to the longest text.
+
+        Raises:
+            InputError: nothing given, an empty list, an unusable picture, an empty text, or no text at all.
+        """
+        if images is None and text is None:
+            raise InputError("nothing to process: give images, text, or both")
+        if images is None and image_ids is not None:
+            raise InputError("image_ids were given without images")
+        data: dict[str, Any] = {}
+        if images is not None:
+            data.update(self.image_processor(images, image_ids, return_tensors))
+        if text is not None:
+            data.update(self._tokenize(text, return_tensors))
+        return BatchFeature(data)
+
+    def _tokenize(self, text: str | Sequence[str], return_tensors: str | None) -> dict[str, Any]:
+        texts = [text] if isinstance(text, str) else text
+        if not isinstance(texts, list | tuple):
+            raise InputError(f"text is of type {type(text).__name__}: give a string or a list of strings")
+        if not texts:
+            raise InputError("text is an empty list: give at least one text")
+        for i, one in enumerate(texts):
+            if not isinstance(one, str):
+                raise InputError(f"text[{i}] is of type {type(one).__name__}, not a string: {str(one)[:60]!r}")
+            if not one.strip():
+                raise InputError(f"text[{i}] is empty: {one[:60]!r}")
+        try:
+            batch = self.tokenizer(
+                list(texts), padding="longest", truncation=True, max_length=self.max_text_length,
+                return_token_type_ids=False,
+            )  # fmt: skip
+        except (TypeError, UnicodeError):  # lone surrogates
+            raise InputError("text holds characters that are not Unicode text (lone surrogates)") from None
+        for i, mask in enumerate(batch["attention_mask"]):
+            if sum(mask) <= 2:
+                raise InputError(f"text[{i}] holds no visible character: {texts[i][:60]!r}")
+        cut = sum(bool(encoding.overflowing) for encoding in batch.encodings)
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(texts)} texts are longer than {self.max_text_length} tokens and were cut",
+                UserWarning,
+                stacklevel=3,
+            )
+        names = ("input_ids", "attention_mask")
+        return _in_type({key: torch.tensor(batch[key], dtype=torch.int64) for key in names}, return_tensors)
+
+
+def _pictures(images: Any) -> tuple[list, bool]:
+    """All pictures in one list, and whether they came in pairs."""
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        images = list(images)
+    if not isinstance(images, list | tuple):
+        return [images], False
+    if not images:
+        raise InputError("images is an empty list: give at least one picture")
+    nested = [isinstance(item, list | tuple) for item in images]
+    if not any(nested):
+        return list(images), False
+    if not all(nested):
+        raise InputError("images mixes pictures and pairs of pictures: give one kind")
+    for i, pair in enumerate(images):
+        if len(pair) != 2:
+            raise InputError(f"images[{i}] holds {len(pair)} pictures: NLVR2 takes pairs")
+    return [picture for pair in images for picture in pair], True
+
+
+def _image_keys(image_ids: Any) -> list[int]:
+    if isinstance(image_ids, torch.Tensor | np.ndarray):
+        image_ids = image_ids.tolist()
+    if not isinstance(image_ids, list | tuple):
+        image_ids = [image_ids]
+    keys = []
+    for item in image_ids:
+        if isinstance(item, list | tuple):
+            keys.extend(_image_keys(item))
+        elif isinstance(item, str):
+            keys.append(image_key(item))
+        elif isinstance(item, Integral) and not isinstance(item, bool):
+            keys.append(image_key(int(item)))
+        else:
+            raise InputError(f"image id {item!r} is of type {type(item).__name__}: give whole numbers or names")
+    return keys
+
+
+def _in_type(data: dict[str, torch.Tensor], return_tensors: str | None) -> dict[str, Any]:
+    if return_tensors == "pt":
+        return data
+    if return_tensors == "np":
+        return {key: value.numpy() for key, value in data.items()}
+    if return_tensors is None:
+        return {key: value.tolist() for key, value in data.items()}
+    raise InputError(f"return_tensors={return_tensors!r}: give 'pt', 'np' or None")
+
+
+AutoImageProcessor.register(AshNetsConfig, image_processor_classes={"pil": AshNetsImageProcessor}, exist_ok=True)
+AutoProcessor.register(AshNetsConfig, AshNetsProcessor, exist_ok=True)

@@ -1,0 +1,60 @@
+"""Three optimisers for three kinds of parameters, and their common schedule (paper, section IV-A)."""
+
+from __future__ import annotations
+
+import bisect
+import math
+
+import torch
+from torch import nn
+
+from ashnets.model.tdbn import TdBN
+from ashnets.training.recipe import Optimiser, Recipe, Schedule
+
+
+def part_of(name: str) -> str:
+    """``concrete`` (the CNN or ViT), ``spiking`` (the abstract encoder), or ``transformer`` (all else)."""
+    if ".concrete_encoder." in name:
+        return "concrete"
+    if ".abstract_encoder." in name:
+        return "spiking"
+    return "transformer"
+
+
+def build_optimisers(model: nn.Module, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
+    """One optimiser a part that has parameters; norms, biases and tdBN's γ are not decayed."""
+    undecayed = {
+        id(p) for m in model.modules() if isinstance(m, nn.LayerNorm | nn.BatchNorm2d | TdBN) for p in m.parameters()
+    }
+    groups: dict[str, tuple[list, list]] = {}
+    for name, parameter in model.named_parameters():
+        decayed, plain = groups.setdefault(part_of(name), ([], []))
+        (plain if id(parameter) in undecayed or parameter.dim() < 2 else decayed).append(parameter)
+    return {part: _build(recipe.optimisers[part], *lists) for part, lists in groups.items()}
+
+
+def _build(settings: Optimiser, decayed: list, plain: list) -> torch.optim.Optimizer:
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.kind == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=settings.lr)
+
+
+def factor(schedule: Schedule, step: int, epoch: int, total_steps: int) -> float:
+    """What every learning rate is multiplied by at a step (from 0) of an epoch (from 0)."""
+    warmup = min(1.0, (step + 1) / schedule.warmup_steps) if schedule.warmup_steps else 1.0
+    if schedule.kind == "cosine":
+        done = min(1.0, step / max(1, total_steps))
+        return warmup * 0.5 * (1 + math.cos(math.pi * done))
+    return warmup * schedule.gamma ** bisect.bisect_right(schedule.milestones, epoch)
+
+
+def set_learning_rates(optimisers: dict[str, torch.optim.Optimizer], recipe: Recipe, scale: float) -> None:
+    """Set each optimiser to its recipe's rate times ``scale``."""
+    for part, optimiser in optimisers.items():
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.optimisers[part].lr * scale

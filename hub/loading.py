@@ -1,0 +1,46 @@
+"""A name to a model, of the class that its configuration names."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ashnets.errors import WeightsError
+from ashnets.hub.resolving import resolve
+
+
+def from_pretrained(name: str | os.PathLike, task: str | None = None, **kwargs: Any):
+    """Load a model by registry name, folder, or Hub repository.
+
+    Args:
+        name: see :func:`resolve`.
+        task: ``base``, ``pretraining``, ``retrieval``, ``vqa``, ``nlvr2`` or ``ve``; by default the class that the
+            checkpoint was saved from.
+        kwargs: as for ``AshNetsModel.from_pretrained``; ``weights=None`` builds random weights.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        UnknownModelError, WeightsError, ConfigurationError: as ``resolve`` and ``AshNetsModel.from_pretrained``.
+    """
+    from ashnets.model import HEADS, head_class
+    from ashnets.model.pretrained import check_folder
+
+    if "weights" in kwargs and kwargs["weights"] is None:
+        return head_class(task or "base").from_pretrained(name, **kwargs)
+    folder = resolve(name, **{key: kwargs.pop(key) for key in ("revision", "token", "cache_dir") if key in kwargs})
+    if task is not None:
+        return head_class(task).from_pretrained(folder, **kwargs)
+    check_folder(Path(folder))
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    saved = (config.get("architectures") or ["AshNetsModel"])[0]
+    for cls in HEADS.values():
+        if cls.__name__ == saved:
+            return cls.from_pretrained(folder, **kwargs)
+    raise WeightsError(
+        f"{folder}/config.json names the class {saved!r}, which is none of ours "
+        f"({', '.join(cls.__name__ for cls in HEADS.values())}); name a task"
+    )

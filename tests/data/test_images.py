@@ -1,0 +1,191 @@
+"""Reading pictures: every kind that is accepted against hand-computed pixels, every kind that is refused."""
+
+import contextlib
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from ashnets.data.images import load_image, load_rgba
+from ashnets.errors import InputError
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def gradient(width: int = 24, height: int = 16) -> np.ndarray:
+    """(height, width, 3) uint8, different in every pixel."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    return np.stack([rows * 10, columns * 10, rows + columns], axis=-1).astype(np.uint8)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few hundred bytes that claims side × side pixels; decoding it would need gigabytes."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_all_ways_to_hand_over_one_picture_agree(tmp_path):
+    pixels = gradient()
+    data = encode(Image.fromarray(pixels))
+    path = tmp_path / "picture.png"
+    path.write_bytes(data)
+    with open(path, "rb") as stream:
+        sources = [path, str(path), data, bytearray(data), memoryview(data), stream, io.BytesIO(data), pixels]
+        loaded = [load_image(source) for source in [*sources, Image.fromarray(pixels), pixels / 255.0]]
+    for image in loaded:
+        assert image.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_transparency_is_laid_over_the_background():
+    rgba = Image.new("RGBA", (8, 8), (200, 100, 0, 51))  # alpha 51/255 = 0.2
+    assert load_image(rgba, background=(0, 0, 0)).getpixel((3, 3)) == (40, 20, 0)
+    assert load_image(rgba).getpixel((3, 3)) == (244, 224, 204)  # 0.2 · colour + 0.8 · 255
+    assert load_rgba(rgba).getpixel((3, 3)) == (200, 100, 0, 51)
+
+
+def test_exif_orientation_is_applied():
+    pixels = gradient()
+    image = Image.fromarray(pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
+    loaded = np.asarray(load_image(encode(image, "PNG", exif=exif)))
+    np.testing.assert_array_equal(loaded, np.rot90(pixels, k=-1))
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("L", (9, 9), 77), (77, 77, 77)),
+        (Image.new("1", (9, 9), 1), (255, 255, 255)),
+        (Image.new("LA", (9, 9), (100, 255)), (100, 100, 100)),
+        (Image.new("CMYK", (9, 9), (255, 0, 0, 0)), (0, 255, 255)),
+        (Image.new("I;16", (9, 9), 257 * 60), (60, 60, 60)),
+        (Image.new("I", (9, 9), 65535), (255, 255, 255)),
+        (Image.new("YCbCr", (9, 9), (128, 128, 128)), (128, 128, 128)),
+        (Image.new("F", (9, 9), 0.2), (51, 51, 51)),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else None,
+)
+def test_other_modes(image, expected):
+    assert load_image(image).getpixel((4, 4)) == expected
+
+
+def test_files_of_other_modes():
+    assert load_image(encode(Image.new("CMYK", (9, 9), (0, 0, 0, 255)), "JPEG")).getpixel((4, 4)) == (0, 0, 0)
+    assert load_image(encode(Image.new("I;16", (9, 9), 257 * 200), "PNG")).getpixel((4, 4)) == (200, 200, 200)
+    palette = Image.new("P", (9, 9), 1)
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    assert load_image(encode(palette, "PNG", transparency=1)).getpixel((4, 4)) == (255, 255, 255)
+    assert load_image(encode(palette, "PNG")).getpixel((4, 4)) == (40, 50, 60)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_first_frame_of_an_animation(kind):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in [(255, 0, 0), (0, 0, 255)]]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert load_image(data).getpixel((8, 8)) == (255, 0, 0)
+
+
+def test_arrays():
+    grey = np.arange(90, dtype=np.uint8).reshape(9, 10)
+    for array in (grey, grey[:, :, None]):
+        assert load_image(array).size == (10, 9)
+        np.testing.assert_array_equal(np.asarray(load_image(array))[..., 2], grey)
+    with_alpha = np.zeros((9, 9, 4), np.float32)  # black, wholly transparent
+    assert load_image(with_alpha).getpixel((0, 0)) == (255, 255, 255)
+    backwards = gradient()[::-1, ::-1]  # negative strides
+    np.testing.assert_array_equal(np.asarray(load_image(backwards)), backwards)
+
+
+PICTURE = encode(Image.fromarray(gradient(64, 64)))
+JPEG = encode(Image.fromarray(gradient(64, 64)), "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (b"just some text, no picture at all", "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture"),
+        (b"", "empty"),
+        (PICTURE[:-60], "damaged or cut short"),
+        (PICTURE[:40], "not a picture"),
+        (JPEG[: len(JPEG) // 2], "damaged or cut short"),
+        (encode(Image.new("RGB", (1, 1))), "1 x 1 px"),
+        (encode(Image.new("RGB", (7, 200))), "7 x 200 px"),
+        (np.zeros((7, 9, 3), np.uint8), "9 x 7 px"),
+        (np.zeros((3, 32, 32), np.uint8), "channels to the end"),
+        (np.zeros((2, 3, 32, 32), np.uint8), "expected"),
+        (np.zeros(64, np.uint8), "expected"),
+        (np.zeros((16, 16, 3), np.int64), "dtype int64"),
+        (np.zeros((16, 16, 3), bool), "dtype bool"),
+        (np.full((16, 16), "a"), "dtype"),
+        (np.full((16, 16, 3), 1.5), r"\[0, 1\], found 0 to 1.5"),
+        (np.full((16, 16, 3), -0.1), "found -0.1"),
+        (np.full((16, 16, 3), np.nan), "NaN"),
+        (np.full((16, 16), np.inf), "infinite"),
+        (np.zeros((0, 16, 3), np.uint8), "16 x 0 px"),
+        (io.StringIO("text"), "binary mode"),
+        (None, "is no picture"),
+        (3.5, "is no picture"),
+        ("no/such/file.png", "does not exist"),
+        ("zero\0byte", "cannot be read"),
+    ],
+)
+def test_refused(source, says):
+    with pytest.raises(InputError, match=says) as caught:
+        load_image(source)
+    assert caught.value.__cause__ is None and "Traceback" not in str(caught.value)
+
+
+def test_refused_paths(tmp_path):
+    with pytest.raises(InputError, match="is a folder"):
+        load_image(tmp_path)
+    text = tmp_path / "readme.png"
+    text.write_text("hello")
+    with pytest.raises(InputError, match=r"readme\.png"):
+        load_image(text)
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000, 60_000])
+def test_bombs_are_refused_before_decoding(side, monkeypatch):
+    def decoded(self):
+        raise AssertionError("the picture was decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decoded)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Pillow's own warning must not escape as another exception
+        with pytest.raises(InputError, match="pixels"):
+            load_image(bomb(side))
+
+
+def test_limit_of_pixels_counts_for_every_source():
+    pixels = gradient(20, 10)
+    for source in (pixels, Image.fromarray(pixels), encode(Image.fromarray(pixels))):
+        assert load_image(source, max_pixels=200).size == (20, 10)
+        with pytest.raises(InputError, match="is 20 x 10 px; the limit is 199 pixels"):
+            load_image(source, max_pixels=199)
+
+
+def test_settings_of_pillow_and_the_given_picture_stay_as_they_are():
+    before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters))
+    given = Image.new("P", (16, 16))
+    for source in (PICTURE, JPEG[:200], bomb(20_000), given):
+        with contextlib.suppress(InputError):
+            load_image(source)
+    assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)) == before
+    assert given.mode == "P"

@@ -1,0 +1,177 @@
+"""The ONNX step graph against torch, its metadata, and files that must be refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from ashnets.errors import InputError, WeightsError
+from ashnets.export.graph import SpikingGraph
+from ashnets.export.onnx_step import compare, run_onnx, write_onnx_step
+from ashnets.model.abstract_encoder import AbstractEncoder
+
+
+@pytest.fixture(scope="module")
+def exported(graph: SpikingGraph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_onnx_step(graph, tmp_path_factory.mktemp("onnx") / "step.onnx", layer_spikes=True)
+
+
+def test_every_spike_and_membrane_is_that_of_the_graph(
+    exported: Path, graph: SpikingGraph, spikes: torch.Tensor
+) -> None:
+    outputs, state = run_onnx(exported, spikes)
+    expected, membranes = graph.run(spikes)
+    assert list(outputs) == list(expected)
+    for name in expected:
+        assert torch.equal(outputs[name], expected[name])
+    assert all(map(torch.equal, state, membranes))
+
+
+@pytest.mark.parametrize("optimised", [False, True])
+def test_a_plain_loop_over_the_file_is_enough(
+    exported: Path, graph: SpikingGraph, spikes: torch.Tensor, optimised: bool
+) -> None:
+    """What another tool does: names and shapes from the file, state from output to input; batch 1."""
+    options = onnxruntime.SessionOptions()
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+    feeds = {i.name: np.zeros((1, *i.shape[1:]), np.float32) for i in session.get_inputs()}
+    expected, _ = graph.run(spikes[:, 1:2])
+    for t in range(len(spikes)):
+        feeds["spikes"] = spikes[t, 1:2].numpy()
+        out = dict(zip((o.name for o in session.get_outputs()), session.run(None, feeds), strict=True))
+        assert np.array_equal(out["concepts"], expected["concepts"][t].numpy())
+        assert np.array_equal(out["spikes_conv2"], expected["conv2"][t].numpy())
+        feeds = {name: out.get(f"{name}_next") for name in feeds}
+
+
+def test_a_stream_is_one_sequence(exported: Path, spikes: torch.Tensor) -> None:
+    whole, end = run_onnx(exported, spikes)
+    first, state = run_onnx(exported, spikes[:4])
+    second, last = run_onnx(exported, spikes[4:], state)
+    assert torch.equal(torch.cat([first["concepts"], second["concepts"]]), whole["concepts"])
+    assert all(map(torch.equal, last, end))
+
+
+def test_compare_counts_against_both_references(
+    exported: Path, graph: SpikingGraph, encoder: AbstractEncoder, spikes: torch.Tensor
+) -> None:
+    result = compare(exported, graph, encoder, spikes)
+    assert (result.pictures, result.steps) == (4, 6)
+    assert [layer.compared for layer in result.layers] == [6 * 4 * layer.neurons for layer in graph.layers]
+    assert result.differ_from_graph == 0
+    assert result.differ_from_model < result.compared / 1000
+    # It can see a difference: the first layer of another graph fires elsewhere.
+    first = graph.layers[0]
+    other = dataclasses.replace(
+        graph, layers=(dataclasses.replace(first, theta=first.theta * 1.2), *graph.layers[1:])
+    )
+    result = compare(exported, other, encoder, spikes)
+    fired, expected = graph.run(spikes)[0]["conv1"], other.run(spikes)[0]["conv1"]
+    assert result.layers[0].differ_from_graph == int((fired != expected).sum()) > 0
+
+
+def test_the_file_says_what_it_is(exported: Path, graph: SpikingGraph) -> None:
+    model = onnx.load(exported)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(s.domain, s.version) for s in model.opset_import] == [("", 20)]
+    properties = {p.key: p.value for p in model.metadata_props}
+    assert properties["time_steps"] == "6"
+    assert json.loads(properties["beta"])["conv1"] == graph.layers[0].beta
+    assert json.loads(properties["theta"])["concepts"] == graph.layers[-1].theta
+    assert json.loads(properties["input_encoding"]) == {"kind": "bernoulli", "seed": 3, "normalised": False}
+    assert properties["provenance.model"] == "small"
+    shapes = {i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input}
+    assert shapes["spikes"] == ["B", 3, 40, 40]
+    assert shapes["v_conv3"] == ["B", 12, 5, 5]
+
+
+def test_inner_spikes_are_given_on_request_only(
+    graph: SpikingGraph, encoder: AbstractEncoder, spikes: torch.Tensor, tmp_path: Path
+) -> None:
+    path = write_onnx_step(graph, tmp_path / "plain.onnx")
+    assert list(run_onnx(path, spikes)[0]) == ["concepts"]
+    with pytest.raises(InputError, match="layer_spikes=True"):
+        compare(path, graph, encoder, spikes)
+
+
+def test_the_same_graph_gives_the_same_bytes(exported: Path, graph: SpikingGraph, tmp_path: Path) -> None:
+    assert write_onnx_step(graph, tmp_path / "again.onnx", layer_spikes=True).read_bytes() == exported.read_bytes()
+
+
+def test_a_truncated_file_is_refused(exported: Path, spikes: torch.Tensor, tmp_path: Path) -> None:
+    data = exported.read_bytes()
+    cut = tmp_path / "cut.onnx"
+    for length in [*range(0, len(data), len(data) // 40), len(data) - 1]:
+        cut.write_bytes(data[:length])
+        with pytest.raises(WeightsError, match="export it again"):
+            run_onnx(cut, spikes)
+
+
+def test_a_changed_file_is_refused(exported: Path, spikes: torch.Tensor, tmp_path: Path) -> None:
+    model = onnx.load(exported)
+    weight = next(i for i in model.graph.initializer if i.name == "conv2.weight")
+    weight.raw_data = bytes([weight.raw_data[0] ^ 1]) + weight.raw_data[1:]
+    changed = tmp_path / "changed.onnx"
+    onnx.save(model, changed)
+    with pytest.raises(WeightsError, match="sha256"):
+        run_onnx(changed, spikes)
+
+
+def test_what_is_no_step_graph_is_refused(spikes: torch.Tensor, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"absent\.onnx cannot be read"):
+        run_onnx(tmp_path / "absent.onnx", spikes)
+    (tmp_path / "text.onnx").write_text("not a graph")
+    with pytest.raises(WeightsError, match="parse"):
+        run_onnx(tmp_path / "text.onnx", spikes)
+    helper = onnx.helper
+    put = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in ("x", "y")]
+    body = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "other", put[:1], put[1:])
+    onnx.save(helper.make_model(body), tmp_path / "other.onnx")
+    with pytest.raises(WeightsError, match="format is None"):
+        run_onnx(tmp_path / "other.onnx", spikes)
+
+
+def test_input_that_does_not_fit_is_refused(exported: Path, graph: SpikingGraph, spikes: torch.Tensor) -> None:
+    with pytest.raises(InputError, match=r"\(T, B, 3, 40, 40\)"):
+        run_onnx(exported, spikes[:, :, :1])
+    with pytest.raises(InputError, match="the state has shapes"):
+        run_onnx(exported, spikes, graph.rest(3))
+
+
+BLOCKED = """
+import sys
+sys.modules[{library!r}] = None  # every import of it now fails, as if it were not installed
+import torch
+from ashnets.configuration import AshNetsConfig
+from ashnets.errors import MissingExtraError
+from ashnets.export import from_model, run_onnx, write_onnx_step
+from ashnets.model.abstract_encoder import AbstractEncoder
+config = AshNetsConfig(backbone="resnet-tiny", backbone_widths=[4], image_size=8, spiking_channels=[4, 4])
+try:
+    path = write_onnx_step(from_model(AbstractEncoder(config)), "step.onnx")
+    run_onnx(path, torch.zeros(1, 1, 3, 8, 8))
+except MissingExtraError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("library", "left"), [("onnx", []), ("onnxruntime", ["step.onnx"])])
+def test_a_missing_extra_is_named(library: str, left: list[str], tmp_path: Path, repository: Path) -> None:
+    program = f"import sys; sys.path.insert(0, {str(repository)!r})\n" + BLOCKED.format(library=library)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert f"needs {library}" in done.stdout
+    assert "pip install ashnets[onnx]" in done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == left

@@ -1,0 +1,244 @@
+"""The command line: exit codes, messages, help, JSON. The commands' own work is tested where it is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from ashnets import errors
+from ashnets.cli import app, main
+from ashnets.cli.printing import as_text, write_json
+
+ROOT = typer.main.get_command(app)
+
+
+def leaves(
+    command: typer.core.TyperCommand | typer.core.TyperGroup, words: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    """The words of every command that does something."""
+    if not isinstance(command, typer.core.TyperGroup):
+        yield words
+        return
+    for name, below in command.commands.items():
+        yield from leaves(below, (*words, name))
+
+
+COMMANDS = sorted(leaves(ROOT))
+
+
+def run(*arguments: str, code: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """``ashnets arguments`` in a process of its own; ``code`` runs before."""
+    program = (
+        f"import sys, time\nfrom ashnets import errors\nfrom ashnets.cli import app, main\n{code}\nsys.exit(main())"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+def test_the_commands_are_these() -> None:
+    assert COMMANDS == [
+        ("data", "gallery"), ("data", "pictograms"), ("demo",), ("describe",), ("evaluate",), ("list",), ("train",)
+    ]  # fmt: skip
+
+
+def parse(words: list[str]) -> tuple[str, ...]:
+    """Parse a command line without running it; the words of the command that it names."""
+    command, context, named = ROOT, ROOT.make_context("ashnets", list(words)), ()
+    while isinstance(command, typer.core.TyperGroup):
+        arguments = [*context._protected_args, *context.args]
+        name, command, rest = command.resolve_command(context, arguments)
+        context, named = command.make_context(name, rest, parent=context), (*named, name)
+    return named
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_help_has_examples_that_parse(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--help"]) == 0
+    text = capsys.readouterr().out
+    examples = [line.strip() for line in text.partition("Examples:")[2].splitlines() if line.startswith("    ashnets ")]
+    assert examples
+    for example in examples:
+        assert parse(shlex.split(example)[1:]) == words
+
+
+def test_root_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "ashnets demo" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("ashnets 0.")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bogus"],
+        ["describe"],
+        ["list", "--bogus"],
+        ["data", "pictograms", "--size", "big"],
+        ["evaluate", "ashnets-tiny"],
+    ],
+)
+def test_wrong_usage_is_2_and_names_the_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "-h' for help" in err
+
+
+def test_an_unknown_model_is_6_and_names_the_nearest() -> None:
+    done = run("describe", "ashnets-tyni")
+    assert done.returncode == 6
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert "ashnets-tiny" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "named"),
+    [
+        (["train", "no-such-recipe", "--output", "run"], 2, "no-such-recipe"),
+        (["evaluate", "ashnets-tiny", "--split", "test", "--corpus", "no-such-corpus"], 4, "no-such-corpus"),
+        (["data", "gallery", "--corpus", "no-such-corpus", "--output", "gallery"], 4, "no-such-corpus"),
+    ],
+)
+def test_what_is_missing_is_named(
+    words: list[str],
+    exit_code: int,
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == exit_code
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert named in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def error_classes(base: type[errors.AshNetsError] = errors.AshNetsError) -> Iterator[type[errors.AshNetsError]]:
+    yield base
+    for below in base.__subclasses__():
+        yield from error_classes(below)
+
+
+def test_each_error_has_an_exit_code_of_its_own() -> None:
+    codes = [one.exit_code for one in error_classes()]
+    assert len(set(codes)) == len(codes)
+    assert 0 not in codes
+
+
+RAISE = """
+@app.command("fail")
+def fail(name: str) -> None:
+    raise getattr(errors, name)("the message")
+"""
+
+
+@pytest.mark.parametrize("kind", ["WeightsError", "MissingExtraError"])
+def test_errors_print_their_message_alone(kind: str) -> None:
+    done = run("fail", kind, code=RAISE)
+    assert (done.returncode, done.stdout, done.stderr) == (getattr(errors, kind).exit_code, "", "error: the message\n")
+
+
+def test_debug_shows_where_an_error_arose() -> None:
+    done = run("fail", "WeightsError", code=RAISE, ASHNETS_DEBUG="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "WeightsError: the message" in done.stderr
+
+
+def test_the_operating_systems_errors_are_one_line(tmp_path: Path) -> None:
+    code = f'@app.command("fail")\ndef fail() -> None:\n    open({str(tmp_path / "none")!r})\n'
+    done = run("fail", code=code)
+    assert (done.returncode, done.stderr) == (1, f"error: {tmp_path / 'none'}: No such file or directory\n")
+
+
+def test_a_bug_is_not_hidden() -> None:
+    done = run("fail", code='@app.command("fail")\ndef fail() -> None:\n    raise RuntimeError("bug")\n')
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_an_interrupt_is_130() -> None:
+    code = (
+        "from ashnets.cli import app, main\nimport sys, time\n"
+        '@app.command("wait")\ndef wait() -> None:\n    print("ready", flush=True)\n    time.sleep(60)\n'
+        'sys.exit(main(["wait"]))'
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "ashnets", "list"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.stderr == ""
+
+
+def test_list_prints_names_for_people_and_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    names = capsys.readouterr().out.splitlines()
+    assert "ashnets-tiny" in names
+    assert main(["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == names
+    assert main(["list", "*tiny*"]) == 0
+    assert capsys.readouterr().out.splitlines() == [name for name in names if "tiny" in name]
+
+
+def test_a_list_without_a_match_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "no-such-*"]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "no model matches" in err
+
+
+def test_describe_names_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "ashnets-tiny"]) == 0
+    assert "ashnets-tiny" in capsys.readouterr().out
+    assert main(["describe", "ashnets-tiny", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "ashnets-tiny"
+
+
+def test_results_read_as_a_table() -> None:
+    result = {"model": "a", "splits": {"test": {"n": 3, "text_to_image": {"R@1": 1 / 3, "R@10": 1.0}}}, "seeds": [1, 2]}
+    assert as_text(result).splitlines() == [
+        "model: a",
+        "splits:",
+        "  test:",
+        "    n: 3",
+        "    text_to_image: R@1 0.3333, R@10 1",
+        "seeds: 1 2",
+    ]
+
+
+def test_results_are_never_half_written(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "result.json"
+    write_json({"a": 1}, path)
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
+    loop: dict[str, object] = {}
+    loop["self"] = loop
+    with pytest.raises(ValueError, match="Circular"):
+        write_json(loop, path)
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
+    assert [one.name for one in path.parent.iterdir()] == ["result.json"]

@@ -1,0 +1,87 @@
+"""Recall at K: a case by hand, sorting as the oracle, ties, chance by simulation, re-ranking."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from ashnets.errors import InputError
+from ashnets.metrics.retrieval import chance_at, ranks, recall_at, rerank
+
+
+def test_by_hand() -> None:
+    similarity = torch.tensor(
+        [
+            [0.9, 0.1, 0.2, 0.3],  # gold 0: rank 1
+            [0.9, 0.1, 0.2, 0.3],  # gold 1: rank 4
+            [0.5, 0.4, 0.3, 0.2],  # gold 1 or 3: rank 2, by item 1
+        ]
+    )
+    gold = [{0}, {1}, {1, 3}]
+    assert ranks(similarity, gold).tolist() == [1, 4, 2]
+    assert recall_at(similarity, gold, (1, 2, 3, 4, 10)) == {
+        "R@1": pytest.approx(1 / 3), "R@2": pytest.approx(2 / 3), "R@3": pytest.approx(2 / 3), "R@4": 1, "R@10": 1
+    }  # fmt: skip
+    assert recall_at(similarity, torch.tensor([0, 1, 1]), (1,)) == {"R@1": pytest.approx(1 / 3)}
+
+
+def test_ranks_are_those_of_sorting() -> None:
+    draw = random.Random(0)
+    similarity = torch.randn(20, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gold = [set(draw.sample(range(30), draw.randint(1, 4))) for _ in range(20)]
+    for row, indices, rank in zip(similarity.tolist(), gold, ranks(similarity, gold).tolist(), strict=True):
+        best = max(indices, key=lambda i: row[i])
+        wrong_and_best = [i for i in range(30) if i not in indices or i == best]
+        assert sorted(wrong_and_best, key=lambda i: -row[i]).index(best) + 1 == rank
+
+
+def test_a_constant_score_earns_nothing() -> None:
+    assert recall_at(torch.zeros(4, 20), torch.arange(4)) == {"R@1": 0, "R@5": 0, "R@10": 0}
+    # Several right items do not stand in each other's way.
+    assert ranks(torch.tensor([[1.0, 1.0, 0.0]]), [{0, 1}]).tolist() == [1]
+    # An item that a filter has set to minus infinity ranks behind all others.
+    assert ranks(torch.tensor([[-torch.inf, 0.0, -torch.inf]]), [{0}]).tolist() == [3]
+
+
+def test_chance_is_that_of_random_orders() -> None:
+    gold = [{0}, {1, 2, 3}]
+    draw = torch.Generator().manual_seed(0)
+    hits = torch.zeros(2)
+    for _ in range(4000):
+        got = recall_at(torch.rand(2, 8, generator=draw), gold, (1, 5))
+        hits += torch.tensor([got["R@1"], got["R@5"]])
+    exact = chance_at(gold, 8, (1, 5))
+    assert exact["R@1"] == pytest.approx((1 / 8 + 3 / 8) / 2)
+    assert (hits / 4000).tolist() == pytest.approx([exact["R@1"], exact["R@5"]], abs=0.02)
+    assert chance_at(torch.arange(3), 4, (10,)) == {"R@10": 1}
+
+
+def test_rerank_moves_only_the_best() -> None:
+    similarity = torch.tensor([[0.9, 0.8, 0.1, -5.0, 0.3], [0.0, 0.1, 0.2, 0.3, 0.4]])
+    asked = []
+
+    def score(queries: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        asked.extend(zip(queries.tolist(), items.tolist(), strict=True))
+        return -similarity[queries, items]  # turns their order round
+
+    again = rerank(similarity, 2, score)
+    assert again.argsort(1, descending=True).tolist() == [[1, 0, 4, 2, 3], [3, 4, 2, 1, 0]]
+    assert sorted(asked) == [(0, 0), (0, 1), (1, 3), (1, 4)]
+    assert rerank(similarity, 99, score).argsort(1).tolist() == similarity.argsort(1, descending=True).tolist()
+
+
+@pytest.mark.parametrize(
+    ("similarity", "gold", "message"),
+    [
+        (torch.zeros(0, 3), [], r"\(0, 3\)"),
+        (torch.zeros(2, 3), [{0}], "gold for 1 queries, similarities for 2"),
+        (torch.zeros(1, 3), [{3}], r"0\.\.2"),
+        (torch.zeros(1, 3), [set()], "query 0"),
+        (torch.tensor([[0.0, float("nan")]]), [{0}], "NaN"),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused(similarity: torch.Tensor, gold: list[set[int]], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        recall_at(similarity, gold)

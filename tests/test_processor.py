@@ -1,0 +1,232 @@
+"""Pictures and text to tensors, and what cannot become one."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+
+from ashnets import AshNetsConfig, AshNetsProcessor
+from ashnets.errors import ConfigurationError, InputError
+from ashnets.model.sampling import content_key, image_key
+from ashnets.processor import AshNetsImageProcessor
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "runs", "##s"]
+
+
+def config(**changes) -> AshNetsConfig:
+    settings = {
+        "backbone": "resnet-tiny",
+        "backbone_widths": [8, 12],
+        "image_size": 16,
+        "spiking_channels": [4, 5, 6],
+        "vocab_size": len(PIECES),
+        "max_text_length": 8,
+    }
+    return AshNetsConfig(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def processor() -> AshNetsProcessor:
+    return AshNetsProcessor.from_config(config(), PIECES)
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (40, 24)) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_every_kind_of_source_gives_the_same_tensor(processor, tmp_path):
+    image = picture()
+    path = tmp_path / "picture.png"
+    image.save(path)
+    with path.open("rb") as file:
+        sources = [image, str(path), path, png(image), io.BytesIO(png(image)), np.asarray(image), file]
+        batch = processor(images=sources)
+    assert batch["pixel_values"].shape == (7, 3, 16, 16)
+    assert all(torch.equal(one, batch["pixel_values"][0]) for one in batch["pixel_values"])
+    assert batch["image_ids"].unique().numel() == 1
+
+
+def test_pixels_are_plain_intensities_of_the_whole_picture(processor):
+    image = Image.new("RGB", (64, 16), (255, 51, 0))
+    pixels = processor(images=image)["pixel_values"]
+    assert pixels.dtype == torch.float32
+    assert torch.equal(pixels, torch.tensor([1.0, 0.2, 0.0]).view(1, 3, 1, 1).expand(1, 3, 16, 16))
+    halves = Image.new("RGB", (64, 16))
+    halves.paste((255, 255, 255), (32, 0, 64, 16))
+    row = processor(images=halves)["pixel_values"][0, 0, 8]
+    assert row[0] == 0 and row[-1] == 1  # left and right edge are both still there
+
+
+def test_a_picture_of_the_right_size_is_not_touched(processor):
+    image = picture(size=(16, 16))
+    expected = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
+    assert torch.equal(processor(images=image)["pixel_values"][0], expected)
+
+
+def test_image_ids(processor):
+    images = [picture(0), picture(1)]
+    batch = processor(images=images)
+    assert batch["image_ids"].tolist() == [content_key(image) for image in batch["pixel_values"]]
+    named = processor(images=images, image_ids=["cat.png", 7])
+    assert named["image_ids"].dtype == torch.int64
+    assert named["image_ids"].tolist() == [image_key("cat.png"), 7]
+    assert processor(images=images, image_ids=torch.tensor([3, 4]))["image_ids"].tolist() == [3, 4]
+    assert processor(images=images[0], image_ids="x")["image_ids"].tolist() == [image_key("x")]
+
+
+def test_pairs_for_nlvr2(processor):
+    images = [picture(i) for i in range(4)]
+    flat = processor(images=images)
+    pairs = processor(images=[(images[0], images[1]), [images[2], images[3]]], text=["a cat", "a dog"])
+    assert pairs["pixel_values"].shape == (2, 2, 3, 16, 16)
+    assert torch.equal(pairs["pixel_values"].flatten(0, 1), flat["pixel_values"])
+    assert torch.equal(pairs["image_ids"].flatten(), flat["image_ids"])
+    named = processor(images=[(images[0], images[1])], image_ids=[(5, 6)])
+    assert named["image_ids"].tolist() == [[5, 6]]
+
+
+def test_pairs_run_through_the_model(processor):
+    from ashnets.model import AshNetsForVisualReasoning
+
+    settings = config(hidden_size=16, num_concepts=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+                      max_position_embeddings=16, time_steps=2)  # fmt: skip
+    model = AshNetsForVisualReasoning(settings).eval()
+    pairs = processor(images=[(picture(0), picture(1)), (picture(2), picture(3))], text=["a cat", "dogs"])
+    with torch.no_grad():
+        assert model(**pairs).logits.shape == (2, 2)
+
+
+def test_text(processor):
+    batch = processor(text=["A cat", "dogs runs a bird"])
+    assert batch["input_ids"].tolist() == [[2, 5, 6, 3, 0, 0, 0], [2, 7, 9, 8, 5, 1, 3]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 0, 0, 0], [1] * 7]
+    assert batch["input_ids"].dtype == batch["attention_mask"].dtype == torch.int64
+    assert processor(text="a cat")["input_ids"].tolist() == [[2, 5, 6, 3]]
+
+
+def test_numbers_of_pictures_and_texts_may_differ(processor):
+    batch = processor(images=[picture()], text=["a", "cat", "dog"])
+    assert len(batch["pixel_values"]) == 1 and len(batch["input_ids"]) == 3
+
+
+def test_ten_thousand_words_are_cut_with_a_note(processor):
+    with pytest.warns(UserWarning, match="1 of 2 texts are longer than 8 tokens and were cut"):
+        batch = processor(text=["a cat", "dog " * 10_000])
+    assert batch["input_ids"].tolist()[1] == [2, 7, 7, 7, 7, 7, 7, 3]
+
+
+def test_a_text_that_just_fits_is_not_cut(processor):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert processor(text="dog " * 6)["input_ids"].shape == (1, 8)
+
+
+@pytest.mark.parametrize(("kind", "cls"), [("pt", torch.Tensor), ("np", np.ndarray), (None, list)])
+def test_return_types(processor, kind, cls):
+    batch = processor(images=picture(), text="a cat", return_tensors=kind)
+    assert set(batch) == {"pixel_values", "image_ids", "input_ids", "attention_mask"}
+    assert set(batch) == set(processor.model_input_names)
+    assert all(isinstance(value, cls) for value in batch.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "nothing to process"),
+        ({"images": []}, "empty list"),
+        ({"text": []}, "empty list"),
+        ({"text": ""}, r"text\[0\] is empty"),
+        ({"text": ["a cat", " \t\n"]}, r"text\[1\] is empty"),
+        ({"text": "\u200b\u0000"}, "no visible character"),
+        ({"text": 7}, "of type int"),
+        ({"text": ["a cat", None]}, r"text\[1\] is of type NoneType"),
+        ({"text": [["a", "cat"]]}, r"text\[0\] is of type list"),
+        ({"text": "a \ud800 cat"}, "surrogates"),
+        ({"text": "a cat", "image_ids": [1]}, "without images"),
+        ({"text": "a cat", "return_tensors": "tf"}, "return_tensors='tf'"),
+        ({"images": 7}, "no picture"),
+        ({"images": b"no picture at all"}, "not a picture"),
+        ({"images": "/no/such/picture.png"}, "does not exist"),
+        ({"images": [Image.new("RGB", (16, 16)), b"junk"]}, r"images\[1\]: "),
+        ({"images": Image.new("RGB", (1, 1))}, "1 x 1 px"),
+        ({"images": [Image.new("RGB", (16, 16))], "image_ids": [1, 2]}, "2 image ids for 1 pictures"),
+        ({"images": Image.new("RGB", (16, 16)), "image_ids": 1.5}, "of type float"),
+        ({"images": [(Image.new("RGB", (16, 16)),) * 3]}, "holds 3 pictures"),
+        ({"images": [Image.new("RGB", (16, 16)), (Image.new("RGB", (16, 16)),) * 2]}, "mixes"),
+    ],
+)
+def test_bad_input(processor, arguments, message):
+    with pytest.raises(InputError, match=message):
+        processor(**arguments)
+
+
+def test_truncated_jpeg(processor):
+    buffer = io.BytesIO()
+    picture(size=(200, 200)).save(buffer, "JPEG")
+    with pytest.raises(InputError, match="damaged"):
+        processor(images=buffer.getvalue()[:2000])
+
+
+def test_cmyk_and_grey_become_rgb(processor):
+    batch = processor(images=[Image.new("CMYK", (20, 20)), Image.new("L", (20, 20), 255)])
+    assert torch.equal(batch["pixel_values"], torch.ones(2, 3, 16, 16))
+
+
+def test_save_and_load(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "processor_config.json", "tokenizer.json", "tokenizer_config.json"
+    }  # fmt: skip
+    inputs = {"images": [picture(0), picture(1)], "text": ["a cat", "dogs"]}
+    expected = processor(**inputs)
+    for loaded in (AshNetsProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
+        assert isinstance(loaded, AshNetsProcessor)
+        assert loaded.max_text_length == 8
+        found = loaded(**inputs)
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert isinstance(AutoImageProcessor.from_pretrained(tmp_path), AshNetsImageProcessor)
+    assert AutoImageProcessor.from_pretrained(tmp_path).image_size == 16
+    assert AutoTokenizer.from_pretrained(tmp_path)("a cat")["input_ids"] == [2, 5, 6, 3]
+
+
+@pytest.mark.parametrize("file", ["processor_config.json", "tokenizer.json"])
+def test_damaged_or_missing_files(processor, tmp_path, file):
+    processor.save_pretrained(tmp_path)
+    (tmp_path / file).write_text("{", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="cannot be loaded"):
+        AshNetsProcessor.from_pretrained(tmp_path)
+    (tmp_path / file).unlink()
+    with pytest.raises(ConfigurationError, match=f"holds no {file}"):
+        AshNetsProcessor.from_pretrained(tmp_path)
+
+
+def test_vocabulary_and_configuration_must_agree(tmp_path):
+    with pytest.raises(ConfigurationError, match="10 pieces and vocab_size=11"):
+        AshNetsProcessor.from_config(config(vocab_size=11), PIECES)
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(PIECES), encoding="utf-8")
+    assert len(AshNetsProcessor.from_config(config(), path).tokenizer) == len(PIECES)
+
+
+def test_impossible_image_size(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    file = tmp_path / "processor_config.json"
+    data = json.loads(file.read_text())
+    data["image_processor"]["image_size"] = 0
+    file.write_text(json.dumps(data))
+    with pytest.raises(ConfigurationError, match="image_size=0"):
+        AshNetsProcessor.from_pretrained(tmp_path)

@@ -1,0 +1,6 @@
+"""The registry of models: names, configurations, weights."""
+
+from ashnets.zoo.describing import Description, describe
+from ashnets.zoo.registry import Entry, Weights, config_of, create, entry, is_name, list_models
+
+__all__ = ["Description", "Entry", "Weights", "config_of", "create", "describe", "entry", "is_name", "list_models"]

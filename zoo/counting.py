@@ -1,0 +1,97 @@
+"""Parameters and multiply-accumulates of a configuration, part by part, without allocating a weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ashnets.configuration import AshNetsConfig
+from ashnets.model import HEADS, AshNetsModel
+from ashnets.model.concrete_encoder import backbone_config
+
+IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters and MACs.
+
+    Attributes:
+        parameters: part → parameters; the parts of the bare model add up to its total.
+        backbone_with_classifier: the backbone with an ImageNet classifier, as the paper counts; None for
+            ``resnet-tiny``, which was never an ImageNet model.
+        total: of the bare model.
+        heads: task → parameters of the whole model with that head.
+        macs: part → MACs for one picture and one text of the greatest length; the spiking encoder for one step.
+    """
+
+    parameters: dict[str, int]
+    backbone_with_classifier: int | None
+    total: int
+    heads: dict[str, int]
+    macs: dict[str, int]
+
+
+def count(config: AshNetsConfig) -> Counts:
+    """Count on the meta device.
+
+    A MAC is half a floating-point operation of torch's own counter: convolutions (padding included), matrix products
+    and attention. Normalisation, activations and sums are left out. Spiking layers are counted dense, as if every
+    input were a spike.
+    """
+    with torch.device("meta"):
+        model = AshNetsModel(config).eval()
+        heads = {task: _parameters(cls(config)) for task, cls in HEADS.items() if cls is not AshNetsModel}
+    # The fused kernels are no products to the counter.
+    model.set_attn_implementation("eager")
+    vision, transformer = model.vision, model.transformer
+    bert = transformer.bert
+    words = bert.embeddings.word_embeddings
+    parameters = {
+        "backbone": _parameters(vision.concrete_encoder.backbone),
+        "projection": _parameters(vision.concrete_encoder.projection),
+    }
+    if config.has_spiking_branch:
+        parameters["abstract encoder"] = _parameters(vision.abstract_encoder)
+        parameters["collector"] = _parameters(vision.collector)
+    parameters["summary ratio"] = _parameters(vision.summary_ratio)
+    parameters["word embeddings"] = _parameters(words)
+    parameters["other embeddings"] = _parameters(transformer) - _parameters(words) - _parameters(bert.encoder)
+    parameters["transformer layers"] = _parameters(bert.encoder)
+
+    backbone_with_classifier = None
+    if config.backbone != "resnet-tiny":
+        settings = backbone_config(config)
+        width = settings.hidden_size if config.backbone == "vit-b16" else settings.hidden_sizes[-1]
+        backbone_with_classifier = parameters["backbone"] + (width + 1) * IMAGENET_CLASSES
+    return Counts(parameters, backbone_with_classifier, _parameters(model), heads, _macs(model, config))
+
+
+def _macs(model: AshNetsModel, config: AshNetsConfig) -> dict[str, int]:
+    vision = model.vision
+    side, tokens, length = config.image_size, config.num_visual_tokens, config.max_text_length
+    picture = torch.empty(1, 3, side, side, device="meta")
+    visual = torch.empty(1, tokens, config.hidden_size, device="meta")
+    macs = {"concrete encoder": _count(lambda: vision.concrete_encoder(picture))}
+    if config.has_spiking_branch:
+        response = torch.empty(1, tokens, config.response_size, device="meta")
+        macs["abstract encoder, a step"] = _count(lambda: vision.abstract_encoder.run(picture.unsqueeze(0)))
+        macs["collector"] = _count(lambda: vision.collector(response))
+        macs["summary ratio"] = _count(lambda: vision.summary_ratio(visual, visual))
+    for label, sequence in (("text alone", length), ("pair", length + tokens)):
+        hidden = torch.empty(1, sequence, config.hidden_size, device="meta")
+        macs[f"transformer, {label}"] = _count(lambda hidden=hidden: model.transformer.bert.encoder(hidden))
+    return macs
+
+
+def _count(call) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() // 2
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,173 @@
+"""What a model is made of, in words and numbers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ashnets.zoo.registry import config_of, entry
+
+SUMMARY_RATIO = {
+    "trainable": "trainable summary ratio",
+    "fixed": "summary ratio fixed at 1",
+    "ann": "concrete features alone, no spiking branch",
+    "snn": "spiking features alone",
+}
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model described; see :meth:`to_text`.
+
+    Attributes:
+        symbols: T, φ, N, M1, M2, grid and image size.
+        parameters, macs: part → number; MACs are dense, for one picture, and for the spiking encoder one step.
+        totals: parameters of the bare model, of the backbone with its ImageNet classifier, and MACs of all T steps.
+        heads: task → parameters of the whole model with that head.
+        weights: a sentence.
+    """
+
+    name: str
+    summary: str
+    architecture: str
+    variant: str
+    symbols: dict[str, Any]
+    spiking_channels: list[int]
+    parameters: dict[str, int]
+    macs: dict[str, int]
+    totals: dict[str, int | None]
+    heads: dict[str, int]
+    weights: str
+    pretrained: bool
+    tags: list[str]
+    licence: str
+    training_data: str | None
+    recipe: str | None
+    results: str | None
+    configuration: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON takes it."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Some lines for a terminal."""
+        s = self.symbols
+        lines = [
+            self.name,
+            f"  {self.summary}; {self.variant}",
+            "",
+            f"Input      {s['image_size']} × {s['image_size']} px, {s['grid']} × {s['grid']} = N {s['N']} visual "
+            f"tokens; text up to {s['max_text_length']} tokens",
+            f"Widths     M1 {s['M1']}, M2 {s['M2'] if s['M2'] else 'none'}, {s['layers']} transformer layers",
+        ]
+        if self.spiking_channels:
+            stack = " - ".join(map(str, [*self.spiking_channels, s["M2"] or s["M1"]]))
+            lines.append(f"Spiking    T {s['T']} steps a picture, groups of φ {s['φ']}, layers {stack}")
+        lines += ["", f"Parameters {_number(self.totals['parameters'])}"]
+        lines += _table(self.parameters)
+        if self.totals["backbone_with_classifier"]:
+            lines.append(
+                f"  The backbone with its ImageNet classifier, as the paper counts: "
+                f"{_number(self.totals['backbone_with_classifier'])}"
+            )
+        lines += ["", "With a head"]
+        lines += _table(self.heads)
+        lines += ["", "Multiply-accumulates for one picture (dense, padding counted)"]
+        lines += _table(self.macs)
+        if self.totals["spiking_macs"]:
+            lines.append(
+                f"  The abstract encoder over T = {s['T']} steps, if every input were a spike: "
+                f"{_number(self.totals['spiking_macs'])}"
+            )
+        lines += ["", f"Weights    {self.weights}", f"Licence    {self.licence}"]
+        for label, value in (("Trained on", self.training_data), ("Recipe", self.recipe), ("Results", self.results)):
+            if value:
+                lines.append(f"{label:<10} {value}")
+        return "\n".join(lines)
+
+
+def describe(name: str) -> Description:
+    """Describe ``name`` or ``name.tag``; nothing is downloaded and no weight is allocated.
+
+    Raises:
+        UnknownModelError: with the nearest names.
+    """
+    from ashnets.zoo.counting import count
+
+    found = entry(name)
+    config = config_of(found.name)
+    counts = count(config)
+    spiking = config.has_spiking_branch
+    step = counts.macs.get("abstract encoder, a step", 0)
+    weights = found.weights
+    variant = SUMMARY_RATIO[config.summary_ratio]
+    if spiking and not config.collector:
+        variant += ", no collector"
+    return Description(
+        name=found.name if weights is None else f"{found.name}.{weights.tag}",
+        summary=found.summary,
+        architecture=found.architecture,
+        variant=variant,
+        symbols={
+            "T": config.time_steps if spiking else None,
+            "φ": config.group_size if spiking else None,
+            "N": config.num_visual_tokens,
+            "M1": config.hidden_size,
+            "M2": config.num_concepts if spiking and config.collector else None,
+            "grid": config.grid,
+            "image_size": config.image_size,
+            "max_text_length": config.max_text_length,
+            "layers": config.num_hidden_layers,
+        },
+        spiking_channels=list(config.spiking_channels) if spiking else [],
+        parameters={part: number for part, number in counts.parameters.items() if number},
+        macs={part: number for part, number in counts.macs.items() if number},
+        totals={
+            "parameters": counts.total,
+            "backbone_with_classifier": counts.backbone_with_classifier,
+            "spiking_macs": step * config.time_steps if spiking else None,
+        },
+        heads=counts.heads,
+        weights=_status(found.name, weights),
+        pretrained=weights is not None,
+        tags=list(found.tags),
+        licence=weights.licence if weights else "Apache-2.0 (code and configuration)",
+        training_data=weights.training_data if weights else None,
+        recipe=weights.recipe.name if weights else None,
+        results=weights.results.name if weights else None,
+        configuration=found.configuration,
+    )
+
+
+def untrained(name: str) -> str:
+    """Why ``name`` has no weights, and what can be done."""
+    why = "; that takes MSCOCO and Visual Genome, which we could not train on"
+    if entry(name).architecture == "ashnets-tiny":
+        why = ""
+    return (
+        f"no trained weights: it was never trained here{why}. ashnets.create({name!r}), or from_pretrained with "
+        "weights=None, builds random ones"
+    )
+
+
+def _status(name: str, weights) -> str:
+    if weights is None:
+        return untrained(name)
+    files = [weights.folder / file for file in weights.sha256]
+    size = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+    return f"trained, tag {weights.tag!r}: in the package, {size:.1f} MB, every file checked by SHA-256 when loaded"
+
+
+def _table(rows: dict[str, int]) -> list[str]:
+    width = max(map(len, rows))
+    return [f"  {label:<{width}}  {_number(value):>9}" for label, value in rows.items()]
+
+
+def _number(value: int | None) -> str:
+    if value is None:
+        return "-"
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if value >= size:
+            return f"{value / size:.2f} {unit}"
+    return str(value)

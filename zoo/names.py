@@ -1,0 +1,57 @@
+"""The names of models.
+
+    ashnets-ARCHITECTURE[-l3][-SUFFIX][.TAG]
+
+``ARCHITECTURE`` is a file in ``architectures/``. ``-l3`` is the form of the ablations, with 3 transformer layers. At
+most one further suffix turns one decision: the number of steps (Table X), the summary ratio (Table XI) or the
+collector (Table XIV). A tag names trained weights; without one the default weights are meant. A model has exactly one
+name: T = 10 is the default and has no suffix, and the order is fixed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from ashnets.errors import UnknownModelError
+
+FORMS: dict[str, dict[str, Any]] = {"l3": {"num_hidden_layers": 3}}
+SUFFIXES: dict[str, dict[str, Any]] = {
+    "t1": {"time_steps": 1},
+    "t5": {"time_steps": 5},
+    "t20": {"time_steps": 20},
+    "ann": {"summary_ratio": "ann"},
+    "fixed": {"summary_ratio": "fixed"},
+    "snn": {"summary_ratio": "snn"},
+    "nocollector": {"collector": False},
+}
+_ORDER = [*FORMS, *SUFFIXES]
+_SILENT = {"t10", "l12", "trainable"}  # what people write for the defaults
+
+
+def compose(architecture: str, forms: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Every name of an architecture with the configuration changes that its suffixes stand for."""
+    names = {}
+    for form in ("", *forms):
+        for suffix in ("", *SUFFIXES):
+            parts = [architecture, *filter(None, (form, suffix))]
+            names["-".join(parts)] = {**FORMS.get(form, {}), **SUFFIXES.get(suffix, {})}
+    return names
+
+
+def unknown(name: str, known: Iterable[str]) -> UnknownModelError:
+    """The error for a name that no model has, with the nearest ones."""
+    known = list(known)
+    near = _canonical(name, known) or difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`ashnets list` or ashnets.list_models() shows the names"
+    return UnknownModelError(f"no model is named {name!r}; {hint}")
+
+
+def _canonical(name: str, known: list[str]) -> list[str]:
+    """The one name that has the same suffixes, whatever their order and case."""
+    words = name.lower().replace("_", "-").split("-")
+    rest = [word for word in words if word not in _ORDER and word not in _SILENT]
+    suffixes = sorted((word for word in set(words) if word in _ORDER), key=_ORDER.index)
+    candidate = "-".join([*rest, *suffixes])
+    return [candidate] if candidate in known else []
