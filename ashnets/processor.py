@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class AshNetsImageProcessor(BaseImageProcessor):
     Not normalised: the spiking branch samples plain intensities, and the concrete encoder normalises by itself.
     """
 
-    model_input_names: ClassVar[list[str]] = ["pixel_values", "image_ids"]
+    model_input_names = ["pixel_values", "image_ids"]  # noqa: RUF012
 
     def __init__(self, image_size: int = 256, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -44,7 +44,7 @@ class AshNetsImageProcessor(BaseImageProcessor):
             raise ConfigurationError(f"image_size={image_size!r} must be a positive number of pixels")
         self.image_size = image_size
 
-    def preprocess(  # type: ignore[override]
+    def preprocess(
         self,
         images: ImageSource | Sequence,
         image_ids: Sequence[int | str] | torch.Tensor | int | str | None = None,
@@ -109,7 +109,9 @@ class AshNetsProcessor(ProcessorMixin):
         return cls(AshNetsImageProcessor(config.image_size), tokenizer_from_vocabulary(pieces, config.max_text_length))
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike, **kwargs: Any) -> AshNetsProcessor:
+    def from_pretrained(  # type: ignore[override]
+        cls, name: str | os.PathLike, **kwargs: Any
+    ) -> AshNetsProcessor:
         """Load a processor by registry name, folder, or Hub repository.
 
         Raises:
@@ -123,7 +125,7 @@ class AshNetsProcessor(ProcessorMixin):
         kwargs = {key: value for key, value in kwargs.items() if key not in ("revision", "token", "cache_dir")}
         for file in FILES:  # without tokenizer.json the library would hand out an empty vocabulary
             if not (Path(folder) / file).is_file():
-                raise ConfigurationError(f"{name}: {folder} holds no {file}, which AshNetsProcessor.save_pretrained writes")
+                raise ConfigurationError(f"{name}: {folder} holds no {file}; save_pretrained writes it")
         try:
             return super().from_pretrained(folder, **kwargs)
         except AshNetsError:

@@ -11,7 +11,7 @@ from ashnets.errors import WeightsError
 from ashnets.hub.resolving import resolve
 
 
-def from_pretrained(name: str | os.PathLike, task: str | None = None, **kwargs: Any):
+def from_pretrained(name: str | os.PathLike, task: str | None = None, **kwargs: Any) -> Any:
     """Load a model by registry name, folder, or Hub repository.
 
     Args:

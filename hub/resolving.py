@@ -44,7 +44,7 @@ def resolve(
         if weights is None:
             raise WeightsError(f"{text}: {untrained(text)}")
         return str(verify(weights))
-    if Path(text).is_dir():
+    if text and Path(text).is_dir():
         return text
     if Path(text).is_file():
         if Path(text).suffix in _PICKLES:
@@ -86,13 +86,19 @@ def verify(weights: Weights) -> Path:
     return weights.folder
 
 
-def _download(repository: str, revision: str | None, token: str | bool | None, cache_dir) -> str:
+def _download(
+    repository: str, revision: str | None, token: str | bool | None, cache_dir: str | os.PathLike | None
+) -> str:
     from huggingface_hub import errors, snapshot_download
 
     at = f"huggingface.co/{repository}" + (f" at {revision!r}" if revision else "")
     try:
         return snapshot_download(
-            repository, revision=revision, token=token, cache_dir=cache_dir, allow_patterns=FILES
+            repository,
+            revision=revision,
+            token=token,
+            cache_dir=os.fspath(cache_dir) if cache_dir is not None else None,
+            allow_patterns=FILES,
         )
     except errors.GatedRepoError:
         raise UnknownModelError(f"{at} is gated: accept its terms there, then log in with `hf auth login`") from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -10,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.model import HEADS, AshNetsModel
-from ashnets.model.concrete_encoder import backbone_config
 
 IMAGENET_CLASSES = 1000
 
@@ -64,9 +65,8 @@ def count(config: AshNetsConfig) -> Counts:
 
     backbone_with_classifier = None
     if config.backbone != "resnet-tiny":
-        settings = backbone_config(config)
-        width = settings.hidden_size if config.backbone == "vit-b16" else settings.hidden_sizes[-1]
-        backbone_with_classifier = parameters["backbone"] + (width + 1) * IMAGENET_CLASSES
+        features = vision.concrete_encoder.projection.in_channels
+        backbone_with_classifier = parameters["backbone"] + (features + 1) * IMAGENET_CLASSES
     return Counts(parameters, backbone_with_classifier, _parameters(model), heads, _macs(model, config))
 
 
@@ -83,11 +83,11 @@ def _macs(model: AshNetsModel, config: AshNetsConfig) -> dict[str, int]:
         macs["summary ratio"] = _count(lambda: vision.summary_ratio(visual, visual))
     for label, sequence in (("text alone", length), ("pair", length + tokens)):
         hidden = torch.empty(1, sequence, config.hidden_size, device="meta")
-        macs[f"transformer, {label}"] = _count(lambda hidden=hidden: model.transformer.bert.encoder(hidden))
+        macs[f"transformer, {label}"] = _count(partial(model.transformer.bert.encoder, hidden))
     return macs
 
 
-def _count(call) -> int:
+def _count(call: Callable[[], object]) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops() // 2

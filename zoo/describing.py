@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ashnets.zoo.registry import config_of, entry
+from ashnets.zoo.registry import Weights, config_of, entry
 
 SUMMARY_RATIO = {
     "trainable": "trainable summary ratio",
@@ -151,7 +151,7 @@ def untrained(name: str) -> str:
     )
 
 
-def _status(name: str, weights) -> str:
+def _status(name: str, weights: Weights | None) -> str:
     if weights is None:
         return untrained(name)
     files = [weights.folder / file for file in weights.sha256]

@@ -117,7 +117,7 @@ def config_of(name: str | os.PathLike) -> AshNetsConfig:
     from ashnets.configuration import AshNetsConfig
 
     file = Path(name) / "config.json"
-    if is_name(name) or not file.is_file():
+    if is_name(name) or not os.fspath(name) or not file.is_file():
         return AshNetsConfig(**entry(os.fspath(name)).configuration)
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -167,6 +167,23 @@ def create(name: str, *, task: str = "base", seed: int | None = None, **changes:
         "%s: %s with random weights (seed %s); nothing in it was trained", found.name, cls.__name__, seed
     )
     return model.eval()
+
+
+def recipe_path(recipe: str | os.PathLike) -> Path:
+    """The file of a recipe: a path to one, or the name of a bundled one.
+
+    Raises:
+        ConfigurationError: neither; with the names of the bundled recipes.
+    """
+    bundled = ROOT / "recipes" / f"{os.fspath(recipe)}.yaml"
+    if bundled.is_file():
+        return bundled
+    if Path(recipe).is_file():
+        return Path(recipe)
+    names = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+    raise ConfigurationError(
+        f"{os.fspath(recipe)!r} is neither a file nor a bundled recipe; bundled: {', '.join(names)}"
+    )
 
 
 @cache

@@ -37,9 +37,10 @@ def train(
       ashnets train my-recipe.yaml --corpus data/small --output runs/mine --set seed=1 --dry-run
     """
     from ashnets.training.run import train as run_training
+    from ashnets.zoo import recipe_path
 
     result = run_training(
-        recipe, corpus=corpus, output=output, overrides=overrides or [], resume=resume, dry_run=dry_run
+        recipe_path(recipe), corpus=corpus, output=output, overrides=overrides or [], resume=resume, dry_run=dry_run
     )
     show(result, json_wanted=False)
 
@@ -48,6 +49,12 @@ def evaluate(
     name: Annotated[str, typer.Argument(help="A model's name, or the folder of a trained one.")],
     splits: Annotated[list[str], typer.Option("--split", help="A split of the corpus; repeatable.")],
     corpus: CorpusOption = CORPUS,
+    rerank: Annotated[
+        int, typer.Option(min=0, help="Candidates of each query that the matching head (ITM) scores again.")
+    ] = 0,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Measure the same weights with the spiking branch switched off as well.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", dir_okay=False, help="Write the results to this JSON file too.")
     ] = None,
@@ -55,7 +62,8 @@ def evaluate(
 ) -> None:
     """Measure retrieval on a corpus.
 
-    Text to image and image to text: R@1, R@5 and R@10, with n and chance.
+    Text to image and image to text: R@1, R@5 and R@10, with n and chance. A text is the bare name of a concept. A
+    model that does not look at the pictures is at chance: that is the blind baseline of retrieval.
 
     \b
     Examples:
@@ -64,7 +72,7 @@ def evaluate(
     """
     from ashnets.training.evaluate import evaluate_retrieval
 
-    result = evaluate_retrieval(name, corpus, splits)
+    result = evaluate_retrieval(name, corpus, splits, rerank, ablate)
     if output is not None:
         write_json(result, output)
     show(result, json_wanted=as_json_)

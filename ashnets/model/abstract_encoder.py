@@ -153,6 +153,5 @@ class AbstractEncoder(nn.Module):
 
 def as_sequence(spikes: torch.Tensor, group_size: int) -> torch.Tensor:
     """(T, G·φ, ...) to (φ·T, G, ...): the images of a group one after another on the time axis."""
-    steps, images = spikes.shape[:2]
-    grouped = spikes.unflatten(1, (images // group_size, group_size))  # (T, G, φ, ...)
+    grouped = spikes.unflatten(1, (-1, group_size))  # (T, G, φ, ...)
     return grouped.permute(2, 0, 1, *range(3, grouped.dim())).flatten(0, 1)

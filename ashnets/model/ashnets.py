@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -97,7 +96,7 @@ class AshNetsModel(AshNetsPreTrainedModel):
     """
 
     # A checkpoint with a head serves the bare model: the heads are left out knowingly.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
         r"^(image_projection|text_projection|temperature|itm|mlm|mvm|stua|classifier)\.",
         r"^visual_mask$",
     ]

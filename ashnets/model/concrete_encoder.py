@@ -35,7 +35,11 @@ def backbone_config(config: AshNetsConfig) -> ResNetConfig | ViTConfig:
     if config.backbone == "resnet-tiny":
         widths = list(config.backbone_widths)
         return ResNetConfig(
-            layer_type="basic", depths=[2] * len(widths), hidden_sizes=widths, embedding_size=widths[0], hidden_act="relu"
+            layer_type="basic",
+            depths=[2] * len(widths),
+            hidden_sizes=widths,
+            embedding_size=widths[0],
+            hidden_act="relu",
         )
     return ResNetConfig(embedding_size=64, hidden_act="relu", **RESNETS[config.backbone])
 
@@ -61,10 +65,10 @@ class ConcreteEncoder(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         side = self.config.image_size
-        if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != (3, side, side):
+        if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != (3, side, side) or not len(pixel_values):
             raise InputError(
                 f"pixel_values of shape {tuple(pixel_values.shape)}: this model takes (B, 3, {side}, {side}), "
-                "as AshNetsProcessor makes them"
+                "B ≥ 1, as AshNetsProcessor makes them"
             )
         mean = pixel_values.new_tensor(self.config.image_mean).view(1, 3, 1, 1)
         std = pixel_values.new_tensor(self.config.image_std).view(1, 3, 1, 1)

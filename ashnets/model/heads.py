@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import initialization as init
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, InputError
@@ -35,7 +37,7 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
     """Image–text retrieval: two unimodal projections (ITC) and a matching head on pairs (ITM)."""
 
     # A pre-training checkpoint serves retrieval: what belongs to its other objectives is left out knowingly.
-    _keys_to_ignore_on_load_unexpected = [r"^mlm\.", r"^visual_mask$", r"^mvm\.", r"^stua\."]
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str] | None] = [r"^mlm\.", r"^visual_mask$", r"^mvm\.", r"^stua\."]
 
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__(config)
@@ -50,8 +52,6 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, Temperature):
-            from transformers import initialization as init
-
             init.constant_(module.log_tau, math.log(TEMPERATURE))
 
     def project_image(self, visual: torch.Tensor) -> torch.Tensor:
@@ -150,8 +150,10 @@ class SpikingTextHead(nn.Module):
 class AshNetsForPreTraining(AshNetsForRetrieval):
     """Retrieval's two heads and those of MLM, MVM and STUA."""
 
-    _keys_to_ignore_on_load_unexpected = None
-    _tied_weights_keys = {"mlm.decoder.weight": "ashnets.transformer.bert.embeddings.word_embeddings.weight"}
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str] | None] = None
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "mlm.decoder.weight": "ashnets.transformer.bert.embeddings.word_embeddings.weight"
+    }
 
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__(config)
@@ -166,8 +168,6 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if module is self and hasattr(self, "visual_mask"):
-            from transformers import initialization as init
-
             init.normal_(self.visual_mask, std=self.config.initializer_range)
 
     def get_output_embeddings(self) -> nn.Module:

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -133,7 +134,7 @@ def spaced_layers(available: int, wanted: int) -> list[int]:
     return [i * (available - 1) // (wanted - 1) for i in range(wanted)]
 
 
-def _part(model: nn.Module, kind: type[nn.Module]):
+def _part(model: nn.Module, kind: type[nn.Module]) -> Any:
     for module in model.modules():
         if isinstance(module, kind):
             return module
@@ -146,7 +147,7 @@ def _load(cls: type[PreTrainedModel], source: str | os.PathLike, options: dict) 
         check_folder(Path(source))
     try:
         with quiet():
-            model, report = cls.from_pretrained(
+            loaded: Any = cls.from_pretrained(
                 os.fspath(source), use_safetensors=True, output_loading_info=True, dtype=torch.float32, **options
             )
     except Exception as error:  # damaged or absent files reach us as many kinds, from four libraries
@@ -157,6 +158,7 @@ def _load(cls: type[PreTrainedModel], source: str | os.PathLike, options: dict) 
         raise WeightsError(
             f"{source}: no {cls.__name__} could be loaded ({' '.join(str(error).split())[:300]}); {remedy}"
         ) from error
+    model, report = loaded
     lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if lacking:
         raise WeightsError(

@@ -58,7 +58,9 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike, *args: Any, weights: str | None = "pretrained", **kwargs: Any):
+    def from_pretrained(  # type: ignore[override]
+        cls, name: str | os.PathLike, *args: Any, weights: str | None = "pretrained", **kwargs: Any
+    ) -> Any:
         """Load a model by registry name, folder, or Hub repository.
 
         Args:
@@ -96,7 +98,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             kwargs["dtype"] = torch.float32
         try:
             with quiet():
-                model, report = super().from_pretrained(
+                loaded: Any = super().from_pretrained(
                     source,
                     config=config,
                     use_safetensors=True,
@@ -110,10 +112,13 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             raise WeightsError(f"{source}: the safetensors file is damaged ({error}); fetch it again") from error
         except (OSError, RuntimeError, ValueError, TypeError) as error:
             raise WeightsError(f"{source}: the weights cannot be loaded: {_first_lines(error)}") from error
+        model, report = loaded
         _refuse_differences(str(name), cls, report)
         return model.eval()
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | os.PathLike, **kwargs: Any
+    ) -> None:
         """As in transformers, but written aside and then moved, so that no file is ever half-written."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)

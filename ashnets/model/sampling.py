@@ -9,6 +9,7 @@ or worker count and on any device. It stays outside the exported graphs: chips a
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ def content_key(pixels: torch.Tensor) -> int:
 
 
 def probabilistic_sampling(
-    pixels: torch.Tensor, image_ids: torch.Tensor | list[int], time_steps: int, seed: int = 0, first_step: int = 0
+    pixels: torch.Tensor, image_ids: torch.Tensor | Sequence[int], time_steps: int, seed: int = 0, first_step: int = 0
 ) -> torch.Tensor:
     """Draw Bernoulli spikes with the pixels' intensities as probabilities.
 
@@ -59,7 +60,7 @@ def probabilistic_sampling(
         )
     # 24 bits of the hash against 24 bits of intensity: exact in float32, 0 never fires and 1 always does.
     bar = (pixels.float() * (1 << 24)).round().to(torch.int32)
-    positions = torch.arange(pixels[0].numel(), dtype=torch.int32, device=pixels.device)
+    positions = torch.arange(pixels.shape[1:].numel(), dtype=torch.int32, device=pixels.device)
     spread = (positions * _signed(0x9E3779B9)).unsqueeze(0)  # (1, C·H·W)
     spikes = torch.empty((time_steps, *pixels.shape), dtype=pixels.dtype, device=pixels.device)
     for b, image_id in enumerate(ids):

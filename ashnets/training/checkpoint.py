@@ -80,7 +80,9 @@ def load_checkpoint(
         if optimisers is not None:
             _restore(optimisers, load_file(folder / OPTIMISERS))
     except (OSError, json.JSONDecodeError, SafetensorError, KeyError, ValueError) as error:
-        raise TrainingError(f"{folder}: the checkpoint cannot be read ({error}); start a run in a new folder") from error
+        raise TrainingError(
+            f"{folder}: the checkpoint cannot be read ({error}); start a run in a new folder"
+        ) from error
     return state
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 import ashnets
 from ashnets.data.corpus import open_corpus
 from ashnets.data.pairs import Pairs
-from ashnets.metrics.retrieval import recall_at
+from ashnets.metrics.retrieval import chance_at, recall_at, rerank
 from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.model.sampling import image_key
 
@@ -60,15 +61,16 @@ def tokenize(tokenizer: Any, texts: list[str], max_length: int) -> Any:
 
 @torch.inference_mode()
 def retrieval(
-    model: AshNetsForRetrieval, tokenizer: Any, pairs: Pairs, rerank: int = 0, progress: bool = True, **options: Any
+    model: AshNetsForRetrieval, tokenizer: Any, pairs: Pairs, rerank_top: int = 0, progress: bool = True, **options: Any
 ) -> dict[str, Any]:
     """R@K both ways over the pictures of a split; a text is the bare name of a concept.
 
     Args:
-        rerank: texts and pictures that ITM scores again for each query; 0 ranks by ITC alone.
+        rerank_top: candidates of each query that ITM scores again; 0 ranks by ITC alone.
 
     Returns:
-        ``{"pictures", "texts", "text_to_image": {"R@1", ...}, "image_to_text": ..., "chance": ...}``; shares in [0, 1].
+        ``{"pictures", "texts", "ranking", "text_to_image": {"R@1", ...}, "image_to_text", "chance"}``, shares in
+        [0, 1].
     """
     texts = list(dict.fromkeys(pairs.names))
     place = {text: i for i, text in enumerate(texts)}
@@ -77,41 +79,49 @@ def retrieval(
     for i, name in enumerate(pairs.names):
         gold_image[place[name]].add(i)
     image_embeds, tokens = embed_pictures(model, pairs, progress=progress, **options)
-    similarity = embed_texts(model, tokenizer, texts) @ image_embeds.T  # (texts, pictures)
-    to_image, to_text = similarity, similarity.T
-    if rerank:
-        to_image = _reranked(model, tokenizer, texts, tokens, similarity, rerank, progress)
-        to_text = _reranked(model, tokenizer, texts, tokens, similarity.T, rerank, progress, by_picture=True)
+    to_image = embed_texts(model, tokenizer, texts) @ image_embeds.T  # (texts, pictures)
+    to_text = to_image.T
+    if rerank_top:
+        score = matching_score(model, tokenizer, texts, tokens, progress)
+        to_image = rerank(to_image, rerank_top, score)
+        to_text = rerank(to_text, rerank_top, lambda pictures, sentences: score(sentences, pictures))
     return {
         "pictures": len(pairs),
         "texts": len(texts),
-        "ranking": f"ITC, then ITM on the first {rerank}" if rerank else "ITC",
+        "ranking": f"ITC, then ITM on the best {rerank_top}" if rerank_top else "ITC",
         "text_to_image": recall_at(to_image, gold_image, KS),
         "image_to_text": recall_at(to_text, gold_text, KS),
-        "chance": {f"R@{k}": min(1.0, k / len(pairs)) for k in KS},
+        "chance": {
+            "text_to_image": chance_at(gold_image, len(pairs), KS),
+            "image_to_text": chance_at(gold_text, len(texts), KS),
+        },
     }
 
 
-def _reranked(model, tokenizer, texts, tokens, similarity, first, progress, by_picture=False):
-    """Put the ``first`` best of each row in the order of ITM; the rest keep theirs, below."""
-    scores = similarity.clone()
-    best = similarity.topk(min(first, similarity.shape[1]), dim=1).indices
-    for row in tqdm(range(len(scores)), desc="ITM", unit="query", leave=False, disable=not progress or None):
-        candidates = best[row]
-        sentences = [texts[int(c)] for c in candidates] if by_picture else [texts[row]] * len(candidates)
-        visual = tokens[row].expand(len(candidates), -1, -1) if by_picture else tokens[candidates]
-        encoded = tokenize(tokenizer, sentences, model.config.max_text_length)
-        logits = model.match(visual, encoded["input_ids"], encoded["attention_mask"])
-        # similarity lies in [−1, 1]: 2 + probability stays above every candidate that was not reranked
-        scores[row, candidates] = 2 + logits.softmax(1)[:, 1]
-    return scores
+def matching_score(
+    model: AshNetsForRetrieval, tokenizer: Any, texts: list[str], tokens: torch.Tensor, progress: bool, batch: int = 128
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """ITM as a function of (P,) text and (P,) picture indices: log p(matching)."""
+
+    def score(sentences: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+        found = []
+        starts = range(0, len(sentences), batch)
+        for start in tqdm(starts, desc="ITM", unit="batch", leave=False, disable=not progress or None):
+            chosen = [texts[int(i)] for i in sentences[start : start + batch]]
+            encoded = tokenize(tokenizer, chosen, model.config.max_text_length)
+            visual = tokens[pictures[start : start + batch]]
+            logits = model.match(visual, encoded["input_ids"], encoded["attention_mask"])
+            found.append(logits.log_softmax(1)[:, 1])
+        return torch.cat(found)
+
+    return score
 
 
 def evaluate_retrieval(
     name: str | Path,
     corpus: Path,
     splits: list[str],
-    rerank: int = 0,
+    rerank_top: int = 0,
     ablate: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -131,10 +141,10 @@ def evaluate_retrieval(
     results: dict[str, Any] = {"model": str(name), "corpus": opened.manifest.get("name", "pictograms"), "splits": {}}
     for split in splits:
         pairs = Pairs(opened, [split], model.config.image_size, progress)
-        entry = retrieval(model, processor.tokenizer, pairs, rerank, progress)
+        entry = retrieval(model, processor.tokenizer, pairs, rerank_top, progress)
         if ablate and model.config.has_spiking_branch:
             entry["spiking_branch_off"] = retrieval(
-                model, processor.tokenizer, pairs, rerank, progress, concrete_only=True
+                model, processor.tokenizer, pairs, rerank_top, progress, concrete_only=True
             )
         results["splits"][split] = entry
     results["environment"] = environment()

@@ -65,7 +65,8 @@ def pretraining_losses(
         )
     fused = torch.randperm(len(batch.samples), generator=generator)[:fused_pairs]
     if "itm" in names:
-        losses["itm"], figures["itm_accuracy"] = _itm(model, batch, tokens, image_embeds, text_embeds, positive, fused, generator)
+        similarity = (image_embeds @ text_embeds.T).detach()
+        losses["itm"], figures["itm_accuracy"] = _itm(model, batch, tokens, similarity, positive, fused, generator)
     if "mlm" in names or "mvm" in names:
         losses.update(_masked(model, batch, visual, fused, names, mask_id, generator))
     if visual.layer_rates is not None:
@@ -74,12 +75,10 @@ def pretraining_losses(
     return losses, figures
 
 
-def _itm(model, batch, tokens, image_embeds, text_embeds, positive, fused, generator):
-    with torch.no_grad():
-        similarity = image_embeds @ text_embeds.T
-        tau = float(model.temperature().detach())
-        negative_text = obj.hard_negatives(similarity[fused], positive[fused], tau, generator)
-        negative_image = obj.hard_negatives(similarity.T[fused], positive[fused], tau, generator)
+def _itm(model, batch, tokens, similarity, positive, fused, generator):
+    tau = float(model.temperature().detach())
+    negative_text = obj.hard_negatives(similarity[fused], positive[fused], tau, generator)
+    negative_image = obj.hard_negatives(similarity.T[fused], positive[fused], tau, generator)
     has_text, has_image = negative_text >= 0, negative_image >= 0
     images = torch.cat([fused, fused[has_text], negative_image[has_image]])
     texts = torch.cat([fused, negative_text[has_text], fused[has_image]])

@@ -64,7 +64,8 @@ class Recipe:
         fused_pairs: pairs of a step that ITM, MLM and MVM see; the others only meet in ITC and STUA. The joint
             passes cost several times the unimodal ones.
         bare_name: probability that a picture's caption is its bare name.
-        transformer_weights: folder or ``package:NAME`` of a BERT-type checkpoint in safetensors, or None.
+        transformer_weights: folder or ``package:NAME`` of a BERT-type checkpoint in safetensors;
+            its ``vocab.txt``, pruned to the captions, makes the tokenizer.
         backbone_weights: ``imagenet``, a folder, or ``random``.
         precision: ``bf16`` (autocast) or ``fp32``.
         start: folder of an earlier run's phase checkpoint, whose tensors the model starts from; the phases up to
@@ -76,6 +77,7 @@ class Recipe:
     phases: list[Phase]
     optimisers: dict[str, Optimiser]
     schedule: Schedule
+    transformer_weights: str
     corpus: str = "pictograms"
     changes: dict[str, Any] = field(default_factory=dict)
     train: list[str] = field(default_factory=lambda: ["train"])
@@ -84,7 +86,6 @@ class Recipe:
     pairs: int = 128
     fused_pairs: int = 32
     bare_name: float = 0.4
-    transformer_weights: str | None = None
     backbone_weights: str = "random"
     precision: str = "bf16"
     clip: float = 5.0
@@ -178,7 +179,8 @@ def _check(recipe: Recipe, where: str) -> None:
     need(bool(recipe.phases), "phases is empty; a run needs one at least")
     for i, phase in enumerate(recipe.phases):
         need(phase.grouping in GROUPINGS, f"phases[{i}].grouping={phase.grouping!r} is not one of {GROUPINGS}")
-        need(isinstance(phase.epochs, int) and phase.epochs > 0, f"phases[{i}].epochs={phase.epochs!r} must be positive")
+        whole = isinstance(phase.epochs, int) and phase.epochs > 0
+        need(whole, f"phases[{i}].epochs={phase.epochs!r} must be a positive whole number")
         unknown = sorted(set(phase.objectives) - set(NAMES))
         need(not unknown, f"phases[{i}].objectives has {', '.join(unknown)}; the objectives are {', '.join(NAMES)}")
         need(bool(phase.objectives), f"phases[{i}].objectives is empty")
@@ -193,4 +195,5 @@ def _check(recipe: Recipe, where: str) -> None:
         need(optimiser.lr > 0, f"optimisers.{name}.lr={optimiser.lr!r} must be positive")
     need(recipe.schedule.kind in ("milestones", "cosine"), f"schedule.kind={recipe.schedule.kind!r}")
     need(recipe.precision in ("bf16", "fp32"), f"precision={recipe.precision!r} is not bf16 or fp32")
-    need(0 < recipe.fused_pairs <= recipe.pairs, f"fused_pairs={recipe.fused_pairs} must lie in 1..pairs={recipe.pairs}")
+    fits = 0 < recipe.fused_pairs <= recipe.pairs
+    need(fits, f"fused_pairs={recipe.fused_pairs} must lie in 1..pairs={recipe.pairs}")

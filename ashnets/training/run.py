@@ -84,22 +84,16 @@ class Run:
         torch.manual_seed(recipe.seed)
         base: AshNetsConfig = ashnets.config_of(recipe.model)
         captions = [c for split in recipe.train for row in self.corpus.split(split).column("captions") for c in row]
-        vocabulary = _weights_folder(recipe.transformer_weights) if recipe.transformer_weights else None
-        changes = {**base.to_dict(), **recipe.changes}
-        if vocabulary is not None:
-            pieces = prune_vocabulary(vocabulary / "vocab.txt", captions)
-            changes["vocab_size"] = len(pieces)
-        else:
-            raise ConfigurationError("transformer_weights: give a BERT-type checkpoint; its vocab.txt makes the tokenizer")
+        bert = _weights_folder(recipe.transformer_weights)
+        pieces = prune_vocabulary(bert / "vocab.txt", captions)
+        changes = {**base.to_dict(), **recipe.changes, "vocab_size": len(pieces)}
         self.config = AshNetsConfig(**changes)
         if recipe.pairs % self.config.group_size:
             raise ConfigurationError(f"pairs={recipe.pairs} must be a multiple of φ = {self.config.group_size}")
         self.processor = AshNetsProcessor.from_config(self.config, pieces)
         self.model = AshNetsForPreTraining(self.config)
         self.origins = [
-            load_transformer(
-                self.model, vocabulary, rows=row_indices(vocabulary / "vocab.txt", pieces)
-            ),
+            load_transformer(self.model, bert, rows=row_indices(bert / "vocab.txt", pieces)),
             load_backbone(self.model, recipe.backbone_weights),
         ]
         self.first_epoch = 0
@@ -262,7 +256,11 @@ class Run:
         result = retrieval(
             self.model, self.processor.tokenizer, valid, progress=self.progress, concrete_only=phase.concrete_only
         )
-        return {f"valid_{way}_{k}": round(v, 4) for way in ("text_to_image", "image_to_text") for k, v in result[way].items()}
+        return {
+            f"valid_{way}_{k}": round(share, 4)
+            for way in ("text_to_image", "image_to_text")
+            for k, share in result[way].items()
+        }
 
     def _finish(self, seconds: float) -> dict[str, Any]:
         """Write the published form: float16, as it will be loaded, with processor and results."""

@@ -14,7 +14,7 @@ from ashnets.errors import DataError
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CHARACTERS = list(string.ascii_lowercase + string.digits + string.punctuation)
-WORDS = ["cat", "##s", "dog", "dogs", "sleep", "##ing", "rain", "##bow", "rainbow", "ß", "猫", "umbrella", "##rella"]
+WORDS = ["cat", "dog", "dogs", "sleep", "##ing", "rain", "##bow", "rainbow", "ß", "猫", "umbrella", "##rella"]
 TEXTS = ["A cat sleeping", "two dogs, one rainbow!", "cats"]
 
 
@@ -32,7 +32,7 @@ def vocab_file(tmp_path):
 
 def test_keeps_what_the_texts_use_in_order(vocab_file):
     pieces = prune_vocabulary(vocab_file, TEXTS)
-    words = ["cat", "##s", "dogs", "sleep", "##ing", "rainbow"]
+    words = ["cat", "dogs", "sleep", "##ing", "rainbow"]
     assert pieces == [*SPECIAL, *CHARACTERS, *("##" + c for c in CHARACTERS), *words]
 
 

@@ -119,20 +119,20 @@ def demonstrate(model: Any, processor: Any, output: Path) -> dict[str, Any]:
 
 
 def _show_recalls(terminal: Terminal, recalls: list[dict[str, Any]]) -> None:
-    terminal.table(
-        ["", "ranking", "concepts", "n", *(f"R@{k}" for k in KS), *(f"chance {k}" for k in KS)],
-        [
-            [
-                DIRECTIONS[r["direction"]], r["ranking"], r["concepts"], str(r["n"]),
-                *(f"{r[f'R@{k}']:.3f}" for k in KS), *(f"{r['chance'][f'R@{k}']:.3f}" for k in KS),
-            ]
-            for r in recalls
-        ],
-        words=3,
-    )  # fmt: skip
+    rows = [
+        [DIRECTIONS[r["direction"]], r["ranking"], r["concepts"], str(r["n"]), *(f"{r[f'R@{k}']:.3f}" for k in KS)]
+        for r in recalls
+    ]
+    chance = {r["concepts"]: r for r in recalls}
+    rows += [
+        ["both", "chance", part, str(r["n"]), *(f"{r['chance'][f'R@{k}']:.3f}" for k in KS)]
+        for part, r in chance.items()
+    ]
+    terminal.table(["", "ranking", "concepts", "n", *(f"R@{k}" for k in KS)], rows, words=3)
     terminal.say(
-        "Every query meets all pictures or sentences. Chance is also what a blind model reaches: nothing in a sentence "
-        "says which picture of the gallery is its own."
+        "ITC compares embeddings of picture and sentence; ITM reads the best of them together and orders them anew. "
+        "Every query meets the whole gallery. Chance is also what a blind model reaches: nothing in a sentence says "
+        "which picture of the gallery is its own."
     )
 
 
@@ -140,7 +140,7 @@ def _show_rates(terminal: Terminal, ranking: Ranking) -> None:
     rates = ", ".join(f"{name} {100 * float(rate.mean()):.1f} %" for name, rate in ranking.rates.items())
     terminal.say(f"Firing rates, of neurons at a step: {rates}.")
     ratio = ranking.summary_ratio
-    terminal.say(f"Summary ratio: mean {ratio.mean():.3f}, from {ratio.min():.3f} to {ratio.max():.3f} over all tokens.")
+    terminal.say(f"Summary ratio: mean {ratio.mean():.3f}, {ratio.min():.3f} to {ratio.max():.3f} over all tokens.")
 
 
 def _export(
@@ -160,14 +160,14 @@ def _export(
         ["layer", "compared", "unlike the folded graph in torch", "unlike the model, tdBN unfolded"],
         [
             [layer.layer, f"{layer.compared:,}", f"{layer.differ_from_graph:,}", f"{layer.differ_from_model:,}"]
-            for layer in (*found.layers,)
+            for layer in found.layers
         ],
     )
     same = "Every spike matches" if found.differ_from_graph == 0 else f"{found.differ_from_graph:,} spikes differ from"
     terminal.say(
         f"{same} the graph that was exported, of {found.compared:,} over {found.pictures} pictures. Against the model "
-        f"with tdBN unfolded {found.differ_from_model:,} differ ({found.differ_from_model / found.compared:.4%}): folding "
-        "rounds the weights once more, and neurons within that of their threshold decide otherwise."
+        f"with tdBN unfolded {found.differ_from_model:,} differ ({found.differ_from_model / found.compared:.4%}): "
+        "folding rounds the weights once more, and neurons within that of their threshold decide otherwise."
     )
     return {
         "pictures": found.pictures,
@@ -194,7 +194,7 @@ def _show_counts(terminal: Terminal, counts: Counts, macs: dict[str, int]) -> No
          *(f"{value:,.0f}" for value in total[1:])]
     )  # fmt: skip
     terminal.table(
-        ["layer", "neurons", "spikes", "rate", "synaptic operations", "membrane updates", "MACs of one dense pass"], rows
+        ["layer", "neurons", "spikes", "rate", "synaptic operations", "membrane updates", "MACs, one dense pass"], rows
     )
     parts = ", ".join(f"{name.replace('_', ' ')} {value / 1e6:,.1f}" for name, value in macs.items())
     terminal.say(f"Beside it, in million MACs: {parts} (visual tokens alone).")
@@ -220,12 +220,20 @@ def _show_estimates(terminal: Terminal, estimates: list[Estimate]) -> None:
         "turns with the profile. Not counted: fetching weights and state, sampling, static power."
     )
     for one in estimates:
-        terminal.say(f"{one.profile.name}: {one.profile.title}. Synapse: {one.profile.synaptic_operation.source}.")
+        synapse, mac = one.profile.synaptic_operation, one.profile.mac
+        terminal.say(
+            f"{one.profile.name}: {one.profile.title}. Synapse {synapse.value} {synapse.unit}: {synapse.source}. "
+            f"MAC {mac.value} {mac.unit}: {mac.source}."
+        )
 
 
 def _show_way_on(terminal: Terminal, output: Path, seconds: float) -> None:
-    terminal.console.print(f"\n[bold]Done in {seconds:.0f} s.[/] Everything is in {output}/. What to do next:")
-    terminal.say("ashnets list                  every model by its name")
-    terminal.say(f"ashnets describe {MODEL}  what this one is made of, and its results")
-    terminal.say("ashnets data pictograms       build the corpus it was trained on")
-    terminal.say("ashnets train tiny-pictograms --output runs/tiny   train it again")
+    terminal.console.print(f"\n[bold]Done in {seconds:.0f} s.[/] What to do next:")
+    terminal.say(f"open {output / 'contact_sheet.png'}, {output / 'spikes.png'} and {output / 'summary_ratio.png'}")
+    for command, what in (
+        ("ashnets list", "every model by its name"),
+        (f"ashnets describe {MODEL}", "what this one is made of, and its results"),
+        ("ashnets data pictograms", "build the corpus that it was trained on"),
+        ("ashnets train tiny-pictograms -o runs/tiny", "train it again"),
+    ):
+        terminal.say(f"{command:<44}{what}")

@@ -22,6 +22,11 @@ LAYER_COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377
 def contact_sheet(ranking: Ranking, queries: list[int]) -> bytes:
     """Sentences beside their five best pictures, pictures beside their three best sentences; right ones in green."""
     figure = Figure(figsize=(15, 1.45 * len(queries) + 0.9), dpi=100)
+    figure.text(
+        0.5, 0.004,
+        f"{len(ranking.gallery)} pictures, ranked by {ranking.best}; queries drawn by chance; right ones in green",
+        ha="center", va="bottom", fontsize=9, color="#666666",
+    )  # fmt: skip
     left, right = figure.subfigures(1, 2, width_ratios=(8, 7), wspace=0)
     _sentences_to_pictures(left, ranking, queries)
     _pictures_to_sentences(right, ranking, queries)
@@ -29,11 +34,11 @@ def contact_sheet(ranking: Ranking, queries: list[int]) -> bytes:
 
 
 def _sentences_to_pictures(figure: SubFigure, ranking: Ranking, queries: list[int]) -> None:
-    figure.suptitle("Sentence → its five best pictures", fontsize=13, weight="bold")
-    order = ranking.best["text_to_image"].argsort(1, descending=True)
+    figure.suptitle("Sentence → its five best pictures", y=0.985, fontsize=13, weight="bold")
+    order = ranking.scores[ranking.best]["text_to_image"].argsort(1, descending=True)
     grid = figure.subplots(
         len(queries), 1 + SHOWN_ITEMS, squeeze=False, width_ratios=(2.4, *[1] * SHOWN_ITEMS),
-        gridspec_kw={"left": 0.02, "right": 0.98, "top": 0.92, "bottom": 0.02, "wspace": 0.12, "hspace": 0.12},
+        gridspec_kw={"left": 0.02, "right": 0.98, "top": 0.95, "bottom": 0.03, "wspace": 0.12, "hspace": 0.12},
     )  # fmt: skip
     for row, query in zip(grid, queries, strict=True):
         _words(row[0], f"“{ranking.sentences[query]}”", 24)
@@ -44,11 +49,11 @@ def _sentences_to_pictures(figure: SubFigure, ranking: Ranking, queries: list[in
 
 
 def _pictures_to_sentences(figure: SubFigure, ranking: Ranking, queries: list[int]) -> None:
-    figure.suptitle("Picture → its three best sentences", fontsize=13, weight="bold")
-    order = ranking.best["image_to_text"].argsort(1, descending=True)
+    figure.suptitle("Picture → its three best sentences", y=0.985, fontsize=13, weight="bold")
+    order = ranking.scores[ranking.best]["image_to_text"].argsort(1, descending=True)
     grid = figure.subplots(
         len(queries), 2, squeeze=False, width_ratios=(1, 5),
-        gridspec_kw={"left": 0.04, "right": 0.98, "top": 0.92, "bottom": 0.02, "wspace": 0.04, "hspace": 0.12},
+        gridspec_kw={"left": 0.04, "right": 0.98, "top": 0.95, "bottom": 0.03, "wspace": 0.04, "hspace": 0.12},
     )  # fmt: skip
     for (left, right), query in zip(grid, queries, strict=True):
         _picture(left, ranking, query)
@@ -122,15 +127,16 @@ def summary_ratio_map(ranking: Ranking, shown: list[int]) -> bytes:
     figure = Figure(figsize=(1.9 * len(shown) + 1, 4.6), dpi=100)
     figure.suptitle("Summary ratio SR = σ(φ(F_CNN)): how much of the spiking feature each token takes in", fontsize=12)
     axes = figure.subplots(
-        2, len(shown), squeeze=False, gridspec_kw={"left": 0.02, "right": 0.9, "top": 0.88, "bottom": 0.03, "wspace": 0.06}
-    )
+        2, len(shown), squeeze=False,
+        gridspec_kw={"left": 0.02, "right": 0.9, "top": 0.88, "bottom": 0.05, "wspace": 0.06},
+    )  # fmt: skip
     image = None
     for above, below, index, ratios in zip(axes[0], axes[1], shown, maps, strict=True):
         _picture(above, ranking, index)
         picture = ranking.picture(index)
         extent = (0, picture.width, picture.height, 0)
         below.imshow(picture.convert("L"), cmap="gray", vmin=-150, vmax=255, extent=extent)
-        image = below.imshow(ratios, cmap="magma", vmin=low, vmax=high, alpha=0.65, extent=extent, interpolation="nearest")
+        image = below.imshow(ratios, cmap="magma", vmin=low, vmax=high, alpha=0.65, extent=extent)
         below.set(xticks=[], yticks=[])
         below.set_xlabel(f"mean {ratios.mean():.2f}", fontsize=9)
     bar = figure.add_axes((0.92, 0.06, 0.015, 0.38))

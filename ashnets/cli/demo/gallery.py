@@ -40,7 +40,7 @@ class Ranking:
         gallery: the pictures.
         sentences: one for each picture.
         gold: for each item the right items of the other kind; more than one where sentences are equal.
-        scores: ranking → direction → (G queries, G items). The rankings are ITC and ITC with ITM on its best.
+        scores: ranking → direction → (G queries, G items); the rankings are ITC, and ITC with ITM on its best.
         pixels: (G, 3, H, W).
         spikes: P_binary, (T, G, 3, H, W).
         tokens: (G, N, M1).
@@ -59,9 +59,13 @@ class Ranking:
     rates: dict[str, torch.Tensor]
 
     @property
-    def best(self) -> dict[str, torch.Tensor]:
-        """The scores of the last ranking, ITM's."""
-        return list(self.scores.values())[-1]
+    def best(self) -> str:
+        """The ranking with the higher R@1 over all queries, both directions together."""
+
+        def score(name: str) -> float:
+            return sum(recall_at(self.scores[name][direction], self.gold, (1,))["R@1"] for direction in DIRECTIONS)
+
+        return max(self.scores, key=score)
 
     def part(self, name: str) -> list[int]:
         """Indices of the pictures of one part, ``seen`` or ``new``."""
@@ -134,7 +138,7 @@ def rank_gallery(model: Any, processor: Any, gallery: Gallery, top: int, termina
         gold=[{j for j, other in enumerate(sentences) if other == sentence} for sentence in sentences],
         scores={
             "ITC": {"text_to_image": itc, "image_to_text": itc.T},
-            f"ITC, top {best} by ITM": {
+            f"ITC, ITM on {best}": {
                 "text_to_image": rerank(itc, best, lambda query, item: itm[query, item]),
                 "image_to_text": rerank(itc.T, best, lambda query, item: itm[item, query]),
             },

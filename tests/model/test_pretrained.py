@@ -1,0 +1,259 @@
+"""Saving and loading: to the bit, strictly, in evaluation mode."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_model import pictures, small_config
+from transformers import AutoConfig, AutoModel
+
+import ashnets
+from ashnets.configuration import AshNetsConfig
+from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError
+from ashnets.model import HEADS, AshNetsForPreTraining, AshNetsForRetrieval, AshNetsForVQA, AshNetsModel
+from ashnets.model.pretrained import AshNetsPreTrainedModel
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    one, two = a.state_dict(), b.state_dict()
+    return one.keys() == two.keys() and all(
+        torch.equal(one[key], two[key]) and one[key].dtype == two[key].dtype for key in one
+    )
+
+
+def own(config: AshNetsConfig) -> dict:
+    return {key: getattr(config, key) for key in AshNetsConfig.own_keys()}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A pre-training model with running statistics of its own, and its folder."""
+    model = AshNetsForPreTraining(small_config())
+    generator = torch.Generator().manual_seed(0)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(generator=generator)
+    folder = tmp_path_factory.mktemp("saved")
+    model.save_pretrained(folder)
+    return model.eval(), folder
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    """A folder that a test may spoil."""
+    folder = tmp_path / "model"
+    shutil.copytree(saved[1], folder)
+    return folder
+
+
+def test_what_is_written(saved):
+    assert sorted(path.name for path in saved[1].iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("task", HEADS)
+@pytest.mark.parametrize("changes", [{}, {"summary_ratio": "ann"}, {"collector": False}], ids=str)
+def test_round_trip_to_the_bit(task, changes, tmp_path):
+    model = HEADS[task](small_config(**changes))
+    model.save_pretrained(tmp_path)
+    loaded = HEADS[task].from_pretrained(tmp_path)
+    assert same(model, loaded)
+    assert not any(module.training for module in loaded.modules())
+    assert own(loaded.config) == own(model.config)
+
+
+def test_a_loaded_model_computes_the_same(saved):
+    model, folder = saved
+    loaded = AshNetsForPreTraining.from_pretrained(folder)
+    ids = torch.tensor([[2, 7, 3], [2, 9, 3]])
+    with torch.no_grad():
+        expected, found = (m(pictures(2), ids, image_ids=[1, 2]) for m in (model, loaded))
+    for key in ("image_embeds", "text_embeds", "itm_logits", "mlm_logits", "mvm_logits"):
+        assert torch.equal(expected[key], found[key])
+    assert loaded.mlm.decoder.weight is loaded.ashnets.transformer.bert.embeddings.word_embeddings.weight
+
+
+def test_the_class_in_the_configuration_or_the_task_decides(saved):
+    model, folder = saved
+    assert type(ashnets.from_pretrained(folder)) is AshNetsForPreTraining
+    for task, cls in (("base", AshNetsModel), ("retrieval", AshNetsForRetrieval)):
+        loaded = ashnets.from_pretrained(folder, task=task)
+        assert type(loaded) is cls
+        source = model.state_dict()
+        prefix = "ashnets." if task == "base" else ""
+        assert all(torch.equal(value, source[prefix + key]) for key, value in loaded.state_dict().items())
+    with pytest.raises(ConfigurationError, match="task='caption'"):
+        ashnets.from_pretrained(folder, task="caption")
+
+
+def test_auto_classes(saved, tmp_path):
+    model, folder = saved
+    assert same(AutoModel.from_pretrained(folder), model.ashnets)
+    assert own(AutoConfig.from_pretrained(folder)) == own(model.config)
+    assert AutoModel.from_pretrained(folder, time_steps=7).config.time_steps == 7
+
+
+def test_half_precision_is_stored_and_read_as_float32(tmp_path):
+    model = AshNetsModel(small_config()).half()
+    model.save_pretrained(tmp_path)
+    assert load_file(tmp_path / "model.safetensors")["vision.collector.concepts"].dtype == torch.float16
+    loaded = AshNetsModel.from_pretrained(tmp_path)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert same(loaded, model.float())
+    kept = AshNetsModel.from_pretrained(tmp_path, dtype=torch.float16)
+    assert {p.dtype for p in kept.parameters()} == {torch.float16}
+
+
+def test_configuration_keys_can_be_changed_while_loading(saved):
+    loaded = AshNetsForPreTraining.from_pretrained(saved[1], time_steps=9, readout="per_image")
+    assert (loaded.config.time_steps, loaded.ashnets.vision.config.readout) == (9, "per_image")
+
+
+def test_weights_none_builds_random_ones(saved):
+    model, folder = saved
+    fresh = AshNetsForPreTraining.from_pretrained(folder, weights=None, num_concepts=11)
+    assert not fresh.training
+    assert fresh.config.num_concepts == 11
+    fresh = ashnets.from_pretrained(folder, task="pretraining", weights=None)
+    concepts = "ashnets.vision.collector.concepts"
+    assert not torch.equal(fresh.state_dict()[concepts], model.state_dict()[concepts])
+    assert AshNetsForVQA.from_pretrained("ashnets-tiny-t5", weights=None).config.time_steps == 5
+
+
+def test_an_untrained_name_says_so():
+    for load in (AshNetsModel.from_pretrained, ashnets.from_pretrained):
+        with pytest.raises(WeightsError, match=r"ashnets-r101-l3: no trained weights.*weights=None"):
+            load("ashnets-r101-l3")
+
+
+@pytest.mark.parametrize("load", [AshNetsModel.from_pretrained, ashnets.from_pretrained])
+def test_unknown_names_and_keys(load, saved):
+    with pytest.raises(UnknownModelError, match="did you mean ashnets-r101"):
+        load("ashnet-r101")
+    with pytest.raises(ConfigurationError, match="'tiem_steps'"):
+        load(saved[1], tiem_steps=3)
+    with pytest.raises(ConfigurationError, match="weights='best'"):
+        load(saved[1], weights="best")
+
+
+# Damaged folders ------------------------------------------------------------------------------------------------------
+
+
+def refuses(folder, error: type[Exception], message: str, cls: type[AshNetsPreTrainedModel] = AshNetsForPreTraining):
+    for load in (cls.from_pretrained, ashnets.from_pretrained):
+        with pytest.raises(error, match=message):
+            load(folder)
+
+
+def test_missing_configuration(copy):
+    (copy / "config.json").unlink()
+    refuses(copy, WeightsError, r"has no config\.json")
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe"])
+def test_configuration_that_is_not_json(copy, content):
+    (copy / "config.json").write_bytes(content)
+    refuses(copy, WeightsError, r"config\.json is not valid JSON")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tiem_steps": 3}, "unknown configuration key 'tiem_steps'"),
+        ({"time_steps": "three"}, "'time_steps' expected int"),
+        ({"threshold": -1.0}, r"threshold=-1\.0 must be positive"),
+        ({"model_type": "bert"}, "model_type 'bert'"),
+    ],
+)
+def test_unusable_configuration(copy, change, message):
+    file = copy / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    refuses(copy, ConfigurationError, message)
+
+
+def test_missing_weights(copy):
+    (copy / "model.safetensors").unlink()
+    refuses(copy, WeightsError, r"no \.safetensors file")
+
+
+def test_a_pickle_where_safetensors_belong(copy, saved):
+    (copy / "model.safetensors").unlink()
+    torch.save(saved[0].state_dict(), copy / "pytorch_model.bin")
+    refuses(copy, WeightsError, r"pytorch_model\.bin but no \.safetensors")
+    (copy / "model.safetensors").write_bytes((copy / "pytorch_model.bin").read_bytes())  # a pickle in disguise
+    refuses(copy, WeightsError, "damaged")
+
+
+@pytest.mark.parametrize("keep", [0, 6, 200, 0.5, -1])
+def test_truncated_weights(copy, keep):
+    file = copy / "model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
+    refuses(copy, WeightsError, "damaged")
+
+
+def edited(folder, edit) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+CONCEPTS = "ashnets.vision.collector.concepts"
+
+
+def test_missing_tensor(copy):
+    edited(copy, lambda tensors: tensors.pop(CONCEPTS))
+    refuses(copy, WeightsError, f"missing keys: {CONCEPTS}")
+
+
+def test_missing_running_statistics(copy):
+    name = "ashnets.vision.abstract_encoder.layers.conv1.norm.running_var"
+    edited(copy, lambda tensors: tensors.pop(name))
+    refuses(copy, WeightsError, f"missing keys: {name}")
+
+
+def test_extra_tensor(copy):
+    edited(copy, lambda tensors: tensors.update(surplus=torch.zeros(2)))
+    refuses(copy, WeightsError, "unexpected keys: surplus")
+
+
+def test_extra_tensor_for_the_bare_model_and_retrieval(copy):
+    edited(copy, lambda tensors: tensors.update(surplus=torch.zeros(2)))
+    for cls in (AshNetsModel, AshNetsForRetrieval):
+        with pytest.raises(WeightsError, match="unexpected keys: surplus"):
+            cls.from_pretrained(copy)
+
+
+def test_tensor_of_another_shape(copy):
+    edited(copy, lambda tensors: tensors.update({CONCEPTS: torch.zeros(16, 9)}))
+    refuses(copy, WeightsError, rf"{CONCEPTS} \(16, 9\) instead of \(16, 10\)")
+
+
+def test_weights_of_another_class(saved, tmp_path):
+    with pytest.raises(WeightsError, match=r"missing keys: classifier.*another class than AshNetsForVQA"):
+        AshNetsForVQA.from_pretrained(saved[1])
+
+
+def test_an_unknown_class_in_the_configuration(copy):
+    file = copy / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "architectures": ["BertModel"]}))
+    with pytest.raises(WeightsError, match="'BertModel', which is none of ours"):
+        ashnets.from_pretrained(copy)
+    assert type(ashnets.from_pretrained(copy, task="pretraining")) is AshNetsForPreTraining
+
+
+def test_a_failed_save_leaves_what_was_there(saved, tmp_path, monkeypatch):
+    model, _ = saved
+    model.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        model.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

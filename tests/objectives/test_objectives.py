@@ -1,0 +1,148 @@
+"""The five objectives against plain loops in float64 and hand-computed cases."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ashnets import objectives as obj
+from ashnets.objectives.mlm import IGNORED
+from ashnets.objectives.mvm import SILENT
+
+
+def unit(rows: int, width: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, width, generator=generator, dtype=torch.float64)
+    return x / x.norm(dim=1, keepdim=True)
+
+
+def loop_cross_entropy(queries, keys, tau, samples) -> float:
+    """Mean over queries of −Σ_j y_j log p_j, y uniform over the entries of the same sample."""
+    total = 0.0
+    for i, query in enumerate(queries):
+        scores = [sum(a * b for a, b in zip(query.tolist(), key.tolist(), strict=True)) / tau for key in keys]
+        log_norm = math.log(sum(math.exp(s) for s in scores))
+        same = [j for j in range(len(keys)) if samples[j] == samples[i]]
+        total -= sum(scores[j] - log_norm for j in same) / len(same)
+    return total / len(queries)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=7), st.floats(0.05, 0.5), st.integers(0, 99))
+def test_itc_and_stua_equal_a_loop(samples, tau, seed):
+    image, text = unit(len(samples), 5, seed), unit(len(samples), 5, seed + 1000)
+    positive = obj.same_sample(torch.tensor(samples))
+    forward = loop_cross_entropy(image, text, tau, samples)
+    backward = loop_cross_entropy(text, image, tau, samples)
+    loss = obj.itc_loss(image, text, torch.tensor(tau, dtype=torch.float64), positive)
+    assert loss.item() == pytest.approx((forward + backward) / 2, rel=1e-9)
+    # eq. 11: spiking to text only, and the factor ½ stays
+    stua = obj.stua_loss(image, text, torch.tensor(tau, dtype=torch.float64), positive)
+    assert stua.item() == pytest.approx(forward / 2, rel=1e-9)
+
+
+def test_itc_by_hand():
+    """Two orthogonal pairs at τ = 1: p(right) = e/(e + 1) both ways."""
+    eye = torch.eye(2, dtype=torch.float64)
+    loss = obj.itc_loss(eye, eye, torch.tensor(1.0), torch.eye(2, dtype=torch.bool))
+    assert loss.item() == pytest.approx(-math.log(math.e / (math.e + 1)))
+
+
+def test_stua_gives_no_gradient_to_other_texts_direction():
+    """Swapping the roles changes the loss: it is not the symmetric ITC."""
+    a, b = unit(4, 6, 1), unit(4, 6, 2)
+    eye = torch.eye(4, dtype=torch.bool)
+    assert obj.stua_loss(a, b, torch.tensor(0.1), eye) != pytest.approx(obj.stua_loss(b, a, torch.tensor(0.1), eye))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=8), st.integers(0, 10_000))
+def test_hard_negatives_are_never_the_positive(samples, seed):
+    generator = torch.Generator().manual_seed(seed)
+    similarity = torch.rand(len(samples), len(samples), generator=generator) * 2 - 1
+    drawn = obj.hard_negatives(similarity, obj.same_sample(torch.tensor(samples)), 0.001, generator)
+    for i, j in enumerate(drawn.tolist()):
+        if len({*samples}) == 1:
+            assert j == -1
+        else:
+            assert samples[j] != samples[i]
+
+
+def test_hard_negatives_follow_the_softmax():
+    """Frequencies of 20,000 draws against exp(s/τ): within five standard errors."""
+    scores, tau, draws = [0.9, 0.2, 0.1, -0.3], 0.4, 20_000
+    similarity = torch.tensor([scores]).expand(draws, -1)
+    positive = torch.zeros(draws, 4, dtype=torch.bool)
+    positive[:, 0] = True
+    drawn = obj.hard_negatives(similarity, positive, tau, torch.Generator().manual_seed(3))
+    weights = [0.0] + [math.exp(s / tau) for s in scores[1:]]
+    for j, weight in enumerate(weights):
+        expected = weight / sum(weights)
+        error = 5 * math.sqrt(expected * (1 - expected) / draws)
+        assert (drawn == j).double().mean().item() == pytest.approx(expected, abs=error + 1e-12)
+
+
+def test_itm_by_hand():
+    logits = torch.tensor([[0.0, 2.0], [1.0, 0.0]])
+    expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2
+    assert obj.itm_loss(logits, torch.tensor([1, 1])).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_mlm_masks_by_the_rule():
+    """15 % chosen; of these 80 % [MASK], 10 % random, 10 % kept; specials never; labels are the originals."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(200, 1000, (400, 60), generator=generator)
+    special = torch.zeros_like(ids, dtype=torch.bool)
+    special[:, [0, -1]] = True
+    masked, labels = obj.mask_tokens(ids, special, mask_id=103, vocab_size=1000, generator=generator)
+    chosen = labels != IGNORED
+    assert not (chosen & special).any()
+    assert (labels[chosen] == ids[chosen]).all()
+    assert (masked[~chosen] == ids[~chosen]).all()
+    ordinary = (~special).sum().item()
+    assert chosen.sum().item() / ordinary == pytest.approx(0.15, abs=0.008)
+    now = masked[chosen]
+    assert (now == 103).double().mean().item() == pytest.approx(0.8, abs=0.03)
+    assert (now == ids[chosen]).double().mean().item() == pytest.approx(0.1, abs=0.02)
+    assert chosen.any(1).all()
+
+
+def test_mlm_predicts_something_of_the_shortest_text():
+    ids = torch.tensor([[101, 500, 102]])
+    special = torch.tensor([[True, False, True]])
+    for seed in range(20):
+        _, labels = obj.mask_tokens(ids, special, 103, 1000, generator=torch.Generator().manual_seed(seed))
+        assert labels.tolist() == [[IGNORED, 500, IGNORED]]
+
+
+def test_mlm_loss_by_hand():
+    logits = torch.zeros(1, 3, 4)
+    logits[0, 1, 2] = 1.0
+    labels = torch.tensor([[IGNORED, 2, IGNORED]])
+    assert obj.mlm_loss(logits, labels).item() == pytest.approx(math.log(math.e + 3) - 1, rel=1e-6)
+    assert obj.mlm_loss(logits, torch.full((1, 3), IGNORED)).item() == 0
+
+
+def test_mvm_labels_and_masks_by_hand():
+    counts = torch.tensor([[[0, 3, 1], [0, 0, 0], [5, 1, 0], [0, 2, 0]], [[0, 0, 0]] * 4])
+    labels = obj.spike_labels(counts)
+    assert labels.tolist() == [[1, SILENT, 0, 1], [SILENT] * 4]
+    seen = set()
+    for seed in range(50):
+        masked = obj.mask_one_label(labels, torch.Generator().manual_seed(seed))
+        assert not masked[1].any(), "a silent picture has nothing to mask"
+        seen.add(tuple(masked[0].tolist()))
+    assert seen == {(True, False, False, True), (False, False, True, False)}
+
+
+def test_mvm_loss_by_hand():
+    logits = torch.zeros(1, 2, 3)
+    logits[0, 0, 1] = 2.0
+    labels = torch.tensor([[1, 0]])
+    loss = obj.mvm_loss(logits, labels, torch.tensor([[True, False]]))
+    assert loss.item() == pytest.approx(math.log(math.exp(2) + 2) - 2, rel=1e-6)
+    assert obj.mvm_loss(logits, labels, torch.zeros(1, 2, dtype=torch.bool)).item() == 0
