@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ashnets.errors import InputError, MissingExtraError, WeightsError
-from ashnets.export.files import write_atomically
 from ashnets.export.graph import SpikingGraph, State, check_spikes
+from ashnets.files import write_atomically
 from ashnets.model.abstract_encoder import AbstractEncoder
 
 if TYPE_CHECKING:

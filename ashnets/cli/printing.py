@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -28,17 +26,6 @@ def as_text(value: Mapping[str, Any]) -> str:
 def show(value: Mapping[str, Any], *, json_wanted: bool) -> None:
     """Print a result on stdout."""
     typer.echo(as_json(value) if json_wanted else as_text(value))
-
-
-def write_json(value: Any, path: Path) -> None:
-    """Write ``value`` to ``path`` as JSON: aside first, then renamed, never half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_text(as_json(value) + "\n", encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _lines(value: Mapping[str, Any], indent: int) -> Iterator[str]:

@@ -9,7 +9,7 @@ import typer
 
 from ashnets.cli.data import CORPUS
 from ashnets.cli.models import JsonOption
-from ashnets.cli.printing import show, write_json
+from ashnets.cli.printing import show
 
 CorpusOption = Annotated[
     Path, typer.Option("--corpus", file_okay=False, help="A corpus, as `ashnets data` builds them.")
@@ -70,9 +70,10 @@ def evaluate(
       ashnets evaluate ashnets-tiny --split test-twitter-seen
       ashnets evaluate runs/tiny --corpus data/small --split test-twitter-seen --output out/tiny.json
     """
+    from ashnets.files import write_json
     from ashnets.training.evaluate import evaluate_retrieval
 
     result = evaluate_retrieval(name, corpus, splits, rerank, ablate)
     if output is not None:
-        write_json(result, output)
+        write_json(output, result)
     show(result, json_wanted=as_json_)

@@ -22,7 +22,11 @@ TEMPERATURE_RANGE = (0.001, 0.5)
 
 
 class Temperature(nn.Module):
-    """A learnable τ, kept as log τ and clamped to [0.001, 0.5]."""
+    """A learnable τ, kept as log τ and clamped to [0.001, 0.5].
+
+    In training the parameter itself is brought back into the range, so that it can leave a bound again: beyond it the
+    gradient of a clamp is zero.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,6 +34,10 @@ class Temperature(nn.Module):
 
     def forward(self) -> torch.Tensor:
         low, high = (math.log(bound) for bound in TEMPERATURE_RANGE)
+        if self.training and torch.is_grad_enabled():
+            with torch.no_grad():
+                self.log_tau.clamp_(low, high)
+            return self.log_tau.exp()
         return self.log_tau.clamp(low, high).exp()
 
 
@@ -37,7 +45,12 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
     """Image–text retrieval: two unimodal projections (ITC) and a matching head on pairs (ITM)."""
 
     # A pre-training checkpoint serves retrieval: what belongs to its other objectives is left out knowingly.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str] | None] = [r"^mlm\.", r"^visual_mask$", r"^mvm\.", r"^stua\."]
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str] | None] = [
+        r"^mlm\.",
+        r"^visual_mask$",
+        r"^mvm\.",
+        r"^stua\.",
+    ]
 
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__(config)

@@ -7,7 +7,6 @@ and the epoch are all there is to keep.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,6 @@ from torch import nn
 from ashnets.errors import TrainingError
 
 WEIGHTS, OPTIMISERS, STATE = "model.safetensors", "optimisers.safetensors", "state.json"
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON aside, then rename."""
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, path)
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -46,6 +46,9 @@ def pretraining_losses(
 
     ITM takes a positive, a hard negative text and a hard negative picture for each of ``fused_pairs`` pairs; MLM and
     MVM mask the positives of the same pairs in one pass.
+
+    Raises:
+        FloatingPointError: a loss, or what ITM draws its negatives from, is not finite.
     """
     transformer = model.ashnets.transformer
     visual = model.ashnets.vision(
@@ -66,13 +69,21 @@ def pretraining_losses(
     fused = torch.randperm(len(batch.samples), generator=generator)[:fused_pairs]
     if "itm" in names:
         similarity = (image_embeds @ text_embeds.T).detach()
+        _refuse_non_finite("the similarity of pictures and texts", similarity)
         losses["itm"], figures["itm_accuracy"] = _itm(model, batch, tokens, similarity, positive, fused, generator)
     if "mlm" in names or "mvm" in names:
         losses.update(_masked(model, batch, visual, fused, names, mask_id, generator))
+    for name, loss in losses.items():
+        _refuse_non_finite(f"the {name} loss", loss)
     if visual.layer_rates is not None:
         figures.update({f"rate_{name}": float(rate.mean()) for name, rate in visual.layer_rates.items()})
         figures["summary_ratio"] = float(visual.summary_ratio.detach().float().mean())
     return losses, figures
+
+
+def _refuse_non_finite(what: str, value: torch.Tensor) -> None:
+    if not torch.isfinite(value).all():
+        raise FloatingPointError(f"{what} became infinite or no number")
 
 
 def _itm(model, batch, tokens, similarity, positive, fused, generator):

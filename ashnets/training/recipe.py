@@ -14,6 +14,7 @@ from ashnets.objectives import NAMES
 
 GROUPINGS = ("random", "similar")
 PARTS = ("transformer", "concrete", "spiking")
+_PLAIN = ("bool", "float", "int", "str")
 
 
 @dataclass
@@ -135,7 +136,8 @@ def _override(data: dict[str, Any], override: str) -> None:
     place: Any = data
     *parents, last = key.split(".")
     for parent in parents:
-        place = place[int(parent)] if isinstance(place, list) and parent.isdigit() else place.get(parent)
+        entries = dict(enumerate(place)) if isinstance(place, list) else place
+        place = entries.get(int(parent) if parent.isdigit() else parent)
         if not isinstance(place, dict | list):
             raise ConfigurationError(f"override {override!r}: the recipe has no {parent!r} with keys of its own")
     try:
@@ -143,9 +145,8 @@ def _override(data: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise ConfigurationError(f"override {override!r}: the value is not valid YAML") from error
     if isinstance(place, list):
-        place[int(last)] = parsed
-    else:
-        place[last] = parsed
+        raise ConfigurationError(f"override {override!r}: name a key of one entry, such as {key}.0.epochs")
+    place[last] = parsed
 
 
 def _build(kind: type, data: Any, where: str) -> Any:
@@ -161,7 +162,7 @@ def _build(kind: type, data: Any, where: str) -> Any:
     missing = sorted(required - set(data))
     if missing:
         raise ConfigurationError(f"{where}: missing key {', '.join(missing)}")
-    values = dict(data)
+    values = {key: _typed(value, str(fields[key].type), f"{where}: {key}") for key, value in data.items()}
     if kind is Recipe:
         values["phases"] = [_build(Phase, p, f"{where}: phases[{i}]") for i, p in enumerate(data["phases"] or [])]
         values["optimisers"] = {
@@ -169,6 +170,18 @@ def _build(kind: type, data: Any, where: str) -> Any:
         }
         values["schedule"] = _build(Schedule, data["schedule"] or {}, f"{where}: schedule")
     return kind(**values)
+
+
+def _typed(value: Any, kind: str, where: str) -> Any:
+    """Check a plain value; YAML 1.1 reads ``1e-4`` (no point) as a text, which is taken as the number it means."""
+    if kind == "float" and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    elif kind not in _PLAIN or type(value).__name__ == kind:
+        return value
+    raise ConfigurationError(f"{where}={value!r} is not of type {kind}")
 
 
 def _check(recipe: Recipe, where: str) -> None:
@@ -179,8 +192,7 @@ def _check(recipe: Recipe, where: str) -> None:
     need(bool(recipe.phases), "phases is empty; a run needs one at least")
     for i, phase in enumerate(recipe.phases):
         need(phase.grouping in GROUPINGS, f"phases[{i}].grouping={phase.grouping!r} is not one of {GROUPINGS}")
-        whole = isinstance(phase.epochs, int) and phase.epochs > 0
-        need(whole, f"phases[{i}].epochs={phase.epochs!r} must be a positive whole number")
+        need(phase.epochs > 0, f"phases[{i}].epochs={phase.epochs!r} must be positive")
         unknown = sorted(set(phase.objectives) - set(NAMES))
         need(not unknown, f"phases[{i}].objectives has {', '.join(unknown)}; the objectives are {', '.join(NAMES)}")
         need(bool(phase.objectives), f"phases[{i}].objectives is empty")

@@ -24,11 +24,12 @@ from ashnets.data.pairs import Pairs
 from ashnets.data.similar import batches_of, mean_similarity, random_groups, similar_groups
 from ashnets.data.vocabulary import prune_vocabulary, row_indices
 from ashnets.errors import ConfigurationError, TrainingError
+from ashnets.files import write_atomically, write_json
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.initialisation import load_backbone, load_transformer
 from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsProcessor
-from ashnets.training.checkpoint import find_checkpoint, load_checkpoint, load_weights, save_checkpoint, write_json
+from ashnets.training.checkpoint import find_checkpoint, load_checkpoint, load_weights, save_checkpoint
 from ashnets.training.evaluate import embed_pictures, environment, retrieval, tokenize
 from ashnets.training.optim import build_optimisers, factor, set_learning_rates
 from ashnets.training.pretrain import Batch, pretraining_losses
@@ -144,6 +145,7 @@ class Run:
                 raise TrainingError(f"{self.output} was made by another recipe: {shown}")
             state = load_checkpoint(found, self.model, self.optimisers)
             self.first_epoch, self.step, self.pairs_seen = state["epoch"], state["step"], state["pairs_seen"]
+            self._cut_log()
             return
         if found is not None or (self.output / "recipe.yaml").exists():
             raise TrainingError(f"{self.output} already holds a run: resume it with --resume, or choose another folder")
@@ -152,6 +154,13 @@ class Run:
             yaml.safe_dump(self.recipe.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
         write_json(self.output / "environment.json", {**environment(), "initialised": self.origins})
+
+    def _cut_log(self) -> None:
+        """Take back what was logged of an epoch whose checkpoint was not finished."""
+        path = self.output / "log.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["epoch"] <= self.first_epoch]
+        write_atomically(path, "".join(line + "\n" for line in kept).encode())
 
     def train(self) -> dict[str, Any]:
         """All remaining epochs, then the published form of the model and its results."""
@@ -193,20 +202,22 @@ class Run:
         for indices, group_size in bar:
             set_learning_rates(self.optimisers, recipe, factor(recipe.schedule, self.step, epoch, total))
             batch = self._batch(pairs, indices, group_size, rng, generator)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
-                losses, logged = pretraining_losses(
-                    model, batch, list(phase.objectives), concrete_only=phase.concrete_only,
-                    fused_pairs=recipe.fused_pairs, mask_id=self.processor.tokenizer.mask_token_id,
-                    generator=generator,
-                )  # fmt: skip
-            loss = sum(weight * losses[name] for name, weight in phase.objectives.items())
-            if not torch.isfinite(loss):
+            try:
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
+                    losses, logged = pretraining_losses(
+                        model, batch, list(phase.objectives), concrete_only=phase.concrete_only,
+                        fused_pairs=recipe.fused_pairs, mask_id=self.processor.tokenizer.mask_token_id,
+                        generator=generator,
+                    )  # fmt: skip
+            except FloatingPointError as error:
                 names = [pairs.image_ids[i] for i in indices]
-                write_json(self.output / "bad_batch.json", {"epoch": epoch, "step": self.step, "image_ids": names})
+                found = self.output / "bad_batch.json"
+                write_json(found, {"epoch": epoch + 1, "step": self.step, "image_ids": names})
                 raise TrainingError(
-                    f"the loss became {float(loss)} at step {self.step}; its pictures are named in "
-                    f"{self.output / 'bad_batch.json'}; lower the learning rates or use precision=fp32"
-                )
+                    f"{error} at step {self.step}; the pictures of the batch are named in {found}; "
+                    "lower the learning rates or use precision=fp32"
+                ) from error
+            loss = sum(weight * losses[name] for name, weight in phase.objectives.items())
             for optimiser in self.optimisers.values():
                 optimiser.zero_grad(set_to_none=True)
             loss.backward()

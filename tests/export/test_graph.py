@@ -13,8 +13,8 @@ from torch import nn
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, InputError
-from ashnets.export.files import write_atomically
 from ashnets.export.graph import EXACT, SpikingGraph, fold, from_model, on_lattice
+from ashnets.files import write_atomically
 from ashnets.model import AshNetsModel
 from ashnets.model.abstract_encoder import AbstractEncoder
 

@@ -43,7 +43,7 @@ def random_spikes(*shape: int, rate: float = 0.5, seed: int = 0) -> torch.Tensor
 def wake(encoder: torch.nn.Module, seed: int = 0) -> None:
     """Give every tdBN of an abstract encoder statistics, scales and shifts that let all layers fire."""
     generator = torch.Generator().manual_seed(seed)
-    for name, block in encoder.layers.items():
+    for block in encoder.layers.values():
         fan_in = block.conv.weight[0].numel()
         with torch.no_grad():
             block.conv.weight.normal_(generator=generator).div_(fan_in**0.5)
@@ -51,7 +51,6 @@ def wake(encoder: torch.nn.Module, seed: int = 0) -> None:
             block.norm.running_var.uniform_(0.05, 0.15, generator=generator)
             block.norm.weight.uniform_(0.8, 1.2, generator=generator)
             block.norm.bias.uniform_(0.0, 0.5, generator=generator)
-        assert name in encoder.layers
 
 
 def loop_lif(x: np.ndarray, v: np.ndarray, beta: float, theta: float) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +68,7 @@ def loop_lif(x: np.ndarray, v: np.ndarray, beta: float, theta: float) -> tuple[n
     return spikes, v
 
 
-def loop_conv(x: np.ndarray, weight: np.ndarray, stride: int, padding: int, bias: np.ndarray | None = None) -> np.ndarray:
+def loop_conv(x: np.ndarray, weight: np.ndarray, stride: int, padding: int, bias=None) -> np.ndarray:
     """A convolution, tap by tap; x (C, H, W), weight (O, C, k, k)."""
     outputs, channels, k, _ = weight.shape
     height = (x.shape[1] + 2 * padding - k) // stride + 1

@@ -258,8 +258,9 @@ def test_stack_is_plain_and_leads_to_the_backbones_grid(channels):
     stages = len(channels) - 1
     config = small_config(image_size=64, backbone_widths=[4] * stages, spiking_channels=channels)
     model = AbstractEncoder(config)
-    assert [[type(m) for m in block] for block in model.layers.values()] == [[layer.Conv2d, TdBN, LIF]] * len(model.layers)
-    assert [block.conv.kernel_size[0] for block in model.layers.values()] == [3] * len(channels) + [1]
+    blocks = model.layers.values()
+    assert [[type(m) for m in block] for block in blocks] == [[layer.Conv2d, TdBN, LIF]] * len(blocks)
+    assert [block.conv.kernel_size[0] for block in blocks] == [3] * len(channels) + [1]
     out = respond(model, random_spikes(1, 1, 3, 64, 64))
     assert out.response.shape == (1, config.num_visual_tokens, 10)
 

@@ -86,7 +86,8 @@ def test_counts_and_rates_describe_the_spikes(small):
 def test_other_spikes_may_stand_for_the_samplers(small):
     pixels = pictures(2)
     drawn = probabilistic_sampling(pixels, [1, 2], 3)
-    assert torch.equal(run(small, pixels, image_ids=[1, 2]).last_hidden_state, run(small, pixels, spikes=drawn).last_hidden_state)
+    expected = run(small, pixels, image_ids=[1, 2])
+    assert torch.equal(run(small, pixels, spikes=drawn).last_hidden_state, expected.last_hidden_state)
     longer = run(small, pixels, spikes=random_spikes(7, 2, 3, 16, 16)).visual
     close(longer.layer_rates["conv1"], longer.layer_spikes["conv1"] / (4 * 64 * 7))
 
@@ -194,7 +195,9 @@ def test_bad_input_is_refused(small, arguments, options, message):
         small(*arguments, **options)
 
 
-@pytest.mark.parametrize(("variant", "collector"), [("trainable", True), ("snn", True), ("trainable", False), ("ann", True)])
+@pytest.mark.parametrize(
+    ("variant", "collector"), [("trainable", True), ("snn", True), ("trainable", False), ("ann", True)]
+)
 def test_bf16_weights_take_float_pictures(variant, collector):
     made = model(summary_ratio=variant, collector=collector)
     pixels, ids = pictures(2), texts(2)

@@ -148,15 +148,15 @@ def test_trainable_ratio_equals_the_loop():
 
 def test_variants_of_table_xi():
     concrete, abstract = features()
-    rows = {name: SummaryRatio(small_config(summary_ratio=name))(concrete, abstract) for name in ("fixed", "ann", "snn")}
+    made = {name: SummaryRatio(small_config(summary_ratio=name)) for name in ("fixed", "ann", "snn")}
+    rows = {name: ratio(concrete, abstract) for name, ratio in made.items()}
     assert torch.equal(rows["fixed"][0], abstract + concrete)
     assert torch.equal(rows["ann"][0], concrete)
     assert torch.equal(rows["snn"][0], abstract)
     assert {name: ratio.unique().tolist() for name, (_, ratio) in rows.items()} == {
         "fixed": [1.0], "ann": [0.0], "snn": [1.0],
     }  # fmt: skip
-    for name in rows:
-        assert list(SummaryRatio(small_config(summary_ratio=name)).parameters()) == []
+    assert [list(ratio.parameters()) for ratio in made.values()] == [[], [], []]
 
 
 def test_ratio_saturates_without_overflow():

@@ -50,7 +50,7 @@ def test_forward_and_state_are_those_of_the_loop(sequence, beta, theta):
 def test_snntorch_agrees(sequence, beta, theta):
     x, v = sequence
     node = snntorch.Leaky(beta=beta, threshold=theta, reset_mechanism="zero", reset_delay=False)
-    # snntorch applies the reset of a membrane above the threshold that it is handed; ours starts below or fires by itself
+    # handed a membrane above the threshold, snntorch resets it first
     v = v.clamp_max(theta)
     expected, membrane = [], v
     for current in x:

@@ -12,7 +12,6 @@ import ashnets
 from ashnets.cli.demo import figures
 from ashnets.cli.demo.gallery import DIRECTIONS, KS, Ranking, bundled_gallery, rank_gallery
 from ashnets.cli.demo.terminal import Terminal
-from ashnets.cli.printing import write_json
 from ashnets.errors import MissingExtraError
 from ashnets.export import (
     Counts,
@@ -27,7 +26,7 @@ from ashnets.export import (
     profile_names,
     write_onnx_step,
 )
-from ashnets.export.files import write_atomically
+from ashnets.files import write_atomically, write_json
 from ashnets.training.evaluate import environment
 
 MODEL = "ashnets-tiny"
@@ -97,7 +96,8 @@ def demonstrate(model: Any, processor: Any, output: Path) -> dict[str, Any]:
     _show_estimates(terminal, estimates)
 
     files["summary"] = output / "summary.json"
-    summary = {
+    seconds = round(time.perf_counter() - start, 1)
+    summary: dict[str, Any] = {
         "model": MODEL,
         "seeds": {"choice": SEED, "sampling": config.sampling_seed},
         "environment": environment(),
@@ -110,11 +110,11 @@ def demonstrate(model: Any, processor: Any, output: Path) -> dict[str, Any]:
         "dense_macs": macs,
         "energy": [one.to_dict() for one in estimates],
         "files": {name: path.name for name, path in files.items()},
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": seconds,
     }
-    write_json(summary, files["summary"])
+    write_json(files["summary"], summary)
     terminal.file(files["summary"], "all of these numbers, with seeds, versions and hardware")
-    _show_way_on(terminal, output, summary["seconds"])
+    _show_way_on(terminal, output, seconds)
     return summary
 
 
@@ -137,7 +137,7 @@ def _show_recalls(terminal: Terminal, recalls: list[dict[str, Any]]) -> None:
 
 
 def _show_rates(terminal: Terminal, ranking: Ranking) -> None:
-    rates = ", ".join(f"{name} {100 * float(rate.mean()):.1f} %" for name, rate in ranking.rates.items())
+    rates = ", ".join(f"{name} {100 * float(rate.mean()):.1f}%" for name, rate in ranking.rates.items())
     terminal.say(f"Firing rates, of neurons at a step: {rates}.")
     ratio = ranking.summary_ratio
     terminal.say(f"Summary ratio: mean {ratio.mean():.3f}, {ratio.min():.3f} to {ratio.max():.3f} over all tokens.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import textwrap
 
-import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -27,7 +26,7 @@ def contact_sheet(ranking: Ranking, queries: list[int]) -> bytes:
         f"{len(ranking.gallery)} pictures, ranked by {ranking.best}; queries drawn by chance; right ones in green",
         ha="center", va="bottom", fontsize=9, color="#666666",
     )  # fmt: skip
-    left, right = figure.subfigures(1, 2, width_ratios=(8, 7), wspace=0)
+    left, right = figure.subfigures(1, 2, width_ratios=(8, 7), wspace=0, squeeze=False)[0]
     _sentences_to_pictures(left, ranking, queries)
     _pictures_to_sentences(right, ranking, queries)
     return _png(figure)
@@ -107,7 +106,7 @@ def spike_raster(ranking: Ranking, spikes: dict[str, torch.Tensor], shown: list[
             axes.set_xlabel("step")
     bars = figure.add_subplot(grid[1:, 1])
     rates = [100 * float(ranking.rates[name].mean()) for name in spikes]
-    places = np.arange(len(rates))
+    places = range(len(rates))
     bars.barh(places, rates, color=[LAYER_COLOURS[i % len(LAYER_COLOURS)] for i in places], height=0.55)
     for place, rate in zip(places, rates, strict=True):
         bars.text(rate, place, f" {rate:.1f} %", va="center", fontsize=9)
@@ -130,17 +129,16 @@ def summary_ratio_map(ranking: Ranking, shown: list[int]) -> bytes:
         2, len(shown), squeeze=False,
         gridspec_kw={"left": 0.02, "right": 0.9, "top": 0.88, "bottom": 0.05, "wspace": 0.06},
     )  # fmt: skip
-    image = None
     for above, below, index, ratios in zip(axes[0], axes[1], shown, maps, strict=True):
         _picture(above, ranking, index)
         picture = ranking.picture(index)
         extent = (0, picture.width, picture.height, 0)
         below.imshow(picture.convert("L"), cmap="gray", vmin=-150, vmax=255, extent=extent)
-        image = below.imshow(ratios, cmap="magma", vmin=low, vmax=high, alpha=0.65, extent=extent)
+        heat = below.imshow(ratios, cmap="magma", vmin=low, vmax=high, alpha=0.65, extent=extent)
         below.set(xticks=[], yticks=[])
         below.set_xlabel(f"mean {ratios.mean():.2f}", fontsize=9)
     bar = figure.add_axes((0.92, 0.06, 0.015, 0.38))
-    figure.colorbar(image, cax=bar)
+    figure.colorbar(heat, cax=bar)
     return _png(figure)
 
 

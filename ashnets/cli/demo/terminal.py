@@ -33,11 +33,12 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """A sentence under the step."""
-        self.console.print(Padding(text, (0, 0, 0, 4)), markup=False)
+        self.console.print(Padding(text, (0, 0, 0, 4), expand=False), markup=False)
 
     def file(self, path: Path, what: str) -> None:
         """A file that was written."""
-        self.console.print(Padding(f"→ {path}: {what}", (0, 0, 0, 4)), style="green", markup=False, soft_wrap=True)
+        line = Padding(f"→ {path}: {what}", (0, 0, 0, 4), expand=False)
+        self.console.print(line, style="green", markup=False, soft_wrap=True)
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> None:
         """A table whose first ``words`` columns are words and the others numbers."""
@@ -46,7 +47,7 @@ class Terminal:
             table.add_column(name, justify="left" if i < words else "right", no_wrap=i >= words)
         for row in rows:
             table.add_row(*row)
-        self.console.print(Padding(table, (0, 0, 0, 4)))
+        self.console.print(Padding(table, (0, 0, 0, 4), expand=False))
 
     def track(self, items: Sequence[Item], what: str) -> Iterable[Item]:
         """``items`` with a progress bar."""

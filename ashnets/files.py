@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> Path:
@@ -17,3 +19,9 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> Path:
     finally:
         aside.unlink(missing_ok=True)
     return path
+
+
+def write_json(path: str | os.PathLike, data: Any) -> Path:
+    """Write ``data`` as readable JSON; what JSON does not know, such as a path, is written as its text."""
+    text = json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n"
+    return write_atomically(path, text.encode())

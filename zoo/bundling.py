@@ -1,0 +1,98 @@
+"""Put a finished run's model into the package: ``python -m ashnets.zoo.bundling RUN NAME TAG``.
+
+The folder ``checkpoints/NAME`` receives the model, its processor, the recipe, the log and the record of the run;
+``weights.yaml`` receives the SHA-256 of every file. Both are written aside and renamed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ashnets.errors import AshNetsError, TrainingError
+from ashnets.files import write_atomically
+from ashnets.zoo.registry import ROOT, entry
+
+RECORDS = ("recipe.yaml", "log.jsonl", "results.json")
+LIMIT = 20_000_000  # bytes of weights that the repository takes
+
+
+def bundle(run: Path, name: str, tag: str, licence: str, training_data: str, root: Path = ROOT) -> dict[str, str]:
+    """Copy ``run``'s model into ``root`` and pin it.
+
+    Args:
+        run: the folder of a finished run.
+        name, tag: of the registry; the weights are reached as ``name.tag``.
+        licence, training_data: of these weights, in words.
+        root: the registry's folder.
+
+    Returns:
+        File name → SHA-256.
+
+    Raises:
+        TrainingError: the run is not finished, or its weights are above 20 MB.
+        UnknownModelError: no such name.
+    """
+    entry(name)
+    files = [*sorted((run / "model").glob("*")), *(run / record for record in RECORDS)]
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing or not (run / "model").is_dir():
+        raise TrainingError(f"{run} is no finished run: {', '.join(missing) or 'model/'} is missing")
+    size = sum(path.stat().st_size for path in files if path.suffix == ".safetensors")
+    if size > LIMIT:
+        raise TrainingError(f"{run}: {size:,} bytes of weights are above the {LIMIT:,} that the repository takes")
+    folder = root / "checkpoints" / name
+    aside = folder.with_name(f"{name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for path in files:
+        shutil.copyfile(path, aside / path.name)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    pins = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    _pin(root / "weights.yaml", name, tag, {
+        "folder": f"checkpoints/{name}",
+        "licence": licence,
+        "training_data": training_data,
+        "recipe": f"checkpoints/{name}/recipe.yaml",
+        "results": "results/pictograms-retrieval.csv",
+        "sha256": pins,
+    })  # fmt: skip
+    return pins
+
+
+def _pin(path: Path, name: str, tag: str, data: dict[str, Any]) -> None:
+    text = path.read_text(encoding="utf-8")
+    header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    weights = yaml.safe_load(text) or {}
+    weights[name] = {tag: data, **{t: d for t, d in weights.get(name, {}).items() if t != tag}}
+    write_atomically(path, (header + yaml.safe_dump(weights, sort_keys=False, allow_unicode=True, width=120)).encode())
+
+
+def main() -> int:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("name", help="registry name, such as ashnets-tiny")
+    parser.add_argument("tag", help="name of these weights, such as pictograms")
+    parser.add_argument("--licence", required=True, help="of the weights")
+    parser.add_argument("--training-data", required=True, help="what they were trained on, in a sentence")
+    options = parser.parse_args()
+    try:
+        pins = bundle(options.run, options.name, options.tag, options.licence, options.training_data)
+    except AshNetsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    for name, pin in pins.items():
+        print(f"{pin}  {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
