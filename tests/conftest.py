@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,3 +36,37 @@ def repository_files(repository: Path) -> list[Path]:
     listing = subprocess.run(command, cwd=repository, check=True, capture_output=True).stdout
     paths = {Path(os.fsdecode(name)) for name in listing.split(b"\0") if name}
     return sorted(path for path in paths if (repository / path).is_symlink() or (repository / path).is_file())
+
+
+@pytest.fixture(scope="session")
+def write_corpus() -> Callable[[Path, dict[str, list[dict]]], Path]:
+    """A function that writes split → rows as a corpus of the published form."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ashnets.data.corpus import SCHEMA_VERSION
+
+    def write(folder: Path, rows: dict[str, list[dict]]) -> Path:
+        folder.mkdir()
+        splits = {}
+        for name, items in rows.items():
+            path = folder / f"{name}.parquet"
+            pq.write_table(pa.Table.from_pylist(items), path)
+            pin = hashlib.sha256(path.read_bytes()).hexdigest()
+            splits[name] = {"file": path.name, "rows": len(items), "sha256": pin}
+        (folder / "manifest.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "splits": splits}))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory, repository, write_corpus) -> Path:
+    """Real drawings of the bundled gallery: 27 to train on (no multiple of φ = 4), six to validate."""
+    from ashnets.data.corpus import open_gallery
+
+    rows = []
+    for row in list(open_gallery(repository / "zoo" / "gallery"))[:33]:
+        image = (repository / "zoo" / "gallery" / row["file_name"]).read_bytes()
+        rows.append({**{k: row[k] for k in ("image_id", "concept", "name", "group", "captions")}, "image": image})
+    return write_corpus(tmp_path_factory.mktemp("small") / "corpus", {"train": rows[:27], "valid": rows[27:]})

@@ -40,12 +40,13 @@ def pretraining_losses(
     concrete_only: bool,
     fused_pairs: int,
     mask_id: int,
+    negative_temperature: float | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """The losses ``names`` on a batch, and figures for the log.
 
-    ITM takes a positive, a hard negative text and a hard negative picture for each of ``fused_pairs`` pairs; MLM and
-    MVM mask the positives of the same pairs in one pass.
+    ITM takes a positive, a hard negative text and a hard negative picture for each of ``fused_pairs`` pairs, drawn at
+    ``negative_temperature`` (τ of ITC by default); MLM and MVM mask the positives of the same pairs in one pass.
 
     Raises:
         FloatingPointError: a loss, or what ITM draws its negatives from, is not finite.
@@ -70,7 +71,9 @@ def pretraining_losses(
     if "itm" in names:
         similarity = (image_embeds @ text_embeds.T).detach()
         _refuse_non_finite("the similarity of pictures and texts", similarity)
-        losses["itm"], figures["itm_accuracy"] = _itm(model, batch, tokens, similarity, positive, fused, generator)
+        losses["itm"], figures["itm_accuracy"] = _itm(
+            model, batch, tokens, similarity, positive, fused, negative_temperature, generator
+        )
     if "mlm" in names or "mvm" in names:
         losses.update(_masked(model, batch, visual, fused, names, mask_id, generator))
     for name, loss in losses.items():
@@ -86,8 +89,8 @@ def _refuse_non_finite(what: str, value: torch.Tensor) -> None:
         raise FloatingPointError(f"{what} became infinite or no number")
 
 
-def _itm(model, batch, tokens, similarity, positive, fused, generator):
-    tau = float(model.temperature().detach())
+def _itm(model, batch, tokens, similarity, positive, fused, tau, generator):
+    tau = tau or float(model.temperature().detach())
     negative_text = obj.hard_negatives(similarity[fused], positive[fused], tau, generator)
     negative_image = obj.hard_negatives(similarity.T[fused], positive[fused], tau, generator)
     has_text, has_image = negative_text >= 0, negative_image >= 0

@@ -25,6 +25,8 @@ class Phase:
         concrete_only: the spiking branch, collector and summary ratio are frozen and switched off.
         grouping: ``random``, or ``similar``: regrouped by ITC similarity before each epoch.
         objectives: name → weight in the loss.
+        negative_temperature: τ of the draw of ITM's negatives; ITC's own τ by default. A matching head that starts
+            from nothing stays at "never matching" when all its negatives are hard: a τ near 1 draws easy ones too.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Phase:
     concrete_only: bool
     grouping: str
     objectives: dict[str, float]
+    negative_temperature: float | None = None
 
 
 @dataclass
@@ -193,6 +196,8 @@ def _check(recipe: Recipe, where: str) -> None:
     for i, phase in enumerate(recipe.phases):
         need(phase.grouping in GROUPINGS, f"phases[{i}].grouping={phase.grouping!r} is not one of {GROUPINGS}")
         need(phase.epochs > 0, f"phases[{i}].epochs={phase.epochs!r} must be positive")
+        tau = phase.negative_temperature
+        need(tau is None or tau > 0, f"phases[{i}].negative_temperature={tau!r} must be positive")
         unknown = sorted(set(phase.objectives) - set(NAMES))
         need(not unknown, f"phases[{i}].objectives has {', '.join(unknown)}; the objectives are {', '.join(NAMES)}")
         need(bool(phase.objectives), f"phases[{i}].objectives is empty")

@@ -207,7 +207,7 @@ class Run:
                     losses, logged = pretraining_losses(
                         model, batch, list(phase.objectives), concrete_only=phase.concrete_only,
                         fused_pairs=recipe.fused_pairs, mask_id=self.processor.tokenizer.mask_token_id,
-                        generator=generator,
+                        negative_temperature=phase.negative_temperature, generator=generator,
                     )  # fmt: skip
             except FloatingPointError as error:
                 names = [pairs.image_ids[i] for i in indices]

@@ -53,6 +53,15 @@ def test_hash_is_that_of_the_loop(seed, image_id, first_step, noise):
         assert spikes[t].flatten().bool().tolist() == expected
 
 
+def test_comparison_is_strict_to_the_last_bit():
+    """u < I: a pixel as bright as its own draw stays silent, one of 2⁻²⁴ more fires."""
+    u = [uniform24(1, 2, 3, position) for position in range(12)]
+    assert max(u) < 2**24 - 1
+    for extra in (0, 1):
+        pixels = torch.tensor([(value + extra) / 2**24 for value in u]).view(1, 3, 2, 2)
+        assert probabilistic_sampling(pixels, [2], 1, seed=1, first_step=3).sum() == 12 * extra
+
+
 def test_shape_type_and_values():
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         spikes = probabilistic_sampling(torch.rand(2, 3, 4, 5).to(dtype), [1, 2], 6)

@@ -1,17 +1,11 @@
-"""A small corpus of real drawings and a recipe that trains on it in seconds."""
+"""A recipe that trains on the small corpus in seconds."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from pathlib import Path
+import copy
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
-
-from ashnets.data.corpus import SCHEMA_VERSION, open_gallery
 
 SMALL_MODEL = {
     "image_size": 64,
@@ -45,38 +39,23 @@ RECIPE = {
 }  # fmt: skip
 
 
-def write_corpus(folder: Path, rows: dict[str, list[dict]]) -> Path:
-    folder.mkdir()
-    splits = {}
-    for name, items in rows.items():
-        path = folder / f"{name}.parquet"
-        pq.write_table(pa.Table.from_pylist(items), path)
-        splits[name] = {"file": path.name, "rows": len(items), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    (folder / "manifest.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "splits": splits}))
-    return folder
-
-
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory, repository) -> Path:
-    """27 pictures to train on (no multiple of φ = 4), six to validate, from the bundled gallery."""
-    gallery = open_gallery(repository / "zoo" / "gallery")
-    rows = []
-    for row in list(gallery)[:33]:
-        image = (repository / "zoo" / "gallery" / row["file_name"]).read_bytes()
-        rows.append({**{k: row[k] for k in ("image_id", "concept", "name", "group", "captions")}, "image": image})
-    folder = tmp_path_factory.mktemp("training") / "corpus"
-    return write_corpus(folder, {"train": rows[:27], "valid": rows[27:]})
+def recipe_data() -> dict:
+    """The small recipe as its file holds it."""
+    return copy.deepcopy(RECIPE)
 
 
 @pytest.fixture
-def recipe(tmp_path) -> Path:
+def recipe(tmp_path, recipe_data):
+    """The small recipe as a file."""
     path = tmp_path / "small.yaml"
-    path.write_text(yaml.safe_dump(RECIPE))
+    path.write_text(yaml.safe_dump(recipe_data))
     return path
 
 
 @pytest.fixture
 def small_pretraining_config():
+    """The small recipe's model with a vocabulary of 60."""
     from ashnets.zoo import config_of
 
     config = config_of("ashnets-tiny")

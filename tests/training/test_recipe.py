@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import pytest
@@ -14,14 +13,18 @@ from ashnets.errors import ConfigurationError
 from ashnets.model import AshNetsForPreTraining
 from ashnets.training.optim import build_optimisers, factor, part_of, set_learning_rates
 from ashnets.training.recipe import Schedule, load_recipe
-from tests.training.conftest import RECIPE
 
 
-def write(tmp_path, **changes):
-    data = {**copy.deepcopy(RECIPE), **changes}
-    path = tmp_path / "r.yaml"
-    path.write_text(yaml.safe_dump(data))
-    return path
+@pytest.fixture
+def write(tmp_path, recipe_data):
+    """Write the small recipe with changes."""
+
+    def write(**changes):
+        path = tmp_path / "r.yaml"
+        path.write_text(yaml.safe_dump({**recipe_data, **changes}))
+        return path
+
+    return write
 
 
 def test_bundled_recipes_are_valid(repository):
@@ -43,9 +46,9 @@ def test_bundled_recipes_are_valid(repository):
         ({"schedule": {"kind": "linear"}}, "schedule.kind='linear'"),
     ],
 )
-def test_mistakes_are_named(tmp_path, changes, message):
+def test_mistakes_are_named(write, changes, message):
     with pytest.raises(ConfigurationError, match=message):
-        load_recipe(write(tmp_path, **changes))
+        load_recipe(write(**changes))
 
 
 @pytest.mark.parametrize(
@@ -67,13 +70,13 @@ def test_mistakes_are_named(tmp_path, changes, message):
         ("seed=[", "not valid YAML"),
     ],
 )
-def test_bad_overrides_are_named(tmp_path, override, message):
+def test_bad_overrides_are_named(write, override, message):
     with pytest.raises(ConfigurationError, match=message):
-        load_recipe(write(tmp_path), [override])
+        load_recipe(write(), [override])
 
 
-def test_overrides_and_phases(tmp_path):
-    recipe = load_recipe(write(tmp_path), ["seed=7", "phases.0.epochs=3", "changes.time_steps=5"])
+def test_overrides_and_phases(write):
+    recipe = load_recipe(write(), ["seed=7", "phases.0.epochs=3", "changes.time_steps=5"])
     assert (recipe.seed, recipe.epochs, recipe.changes["time_steps"]) == (7, 5, 5)
     assert [recipe.phase_of(e).name for e in range(5)] == ["concrete"] * 3 + ["spiking"] * 2
     with pytest.raises(IndexError):
@@ -101,8 +104,8 @@ def test_the_papers_schedule_by_hand():
     assert [factor(cosine, s, 0, 100) for s in (0, 50, 100)] == pytest.approx([1, 0.5, 0], abs=1e-12)
 
 
-def test_three_optimisers_hold_every_parameter_once(tmp_path, small_pretraining_config):
-    recipe = load_recipe(write(tmp_path))
+def test_three_optimisers_hold_every_parameter_once(write, small_pretraining_config):
+    recipe = load_recipe(write())
     model = AshNetsForPreTraining(small_pretraining_config)
     optimisers = build_optimisers(model, recipe)
     assert {k: type(v) for k, v in optimisers.items()} == {
@@ -119,5 +122,5 @@ def test_three_optimisers_hold_every_parameter_once(tmp_path, small_pretraining_
     assert math.isclose(optimisers["spiking"].param_groups[0]["momentum"], 0.9)
 
 
-def test_a_number_without_a_point_is_a_number(tmp_path):
-    assert load_recipe(write(tmp_path), ["optimisers.spiking.lr=1e-4"]).optimisers["spiking"].lr == 1e-4
+def test_a_number_without_a_point_is_a_number(write):
+    assert load_recipe(write(), ["optimisers.spiking.lr=1e-4"]).optimisers["spiking"].lr == 1e-4

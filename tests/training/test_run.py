@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import ashnets
@@ -21,14 +22,10 @@ from ashnets.training.run import train
 
 
 @pytest.fixture(scope="module")
-def finished(corpus, tmp_path_factory):
-    import yaml
-
-    from tests.training.conftest import RECIPE
-
+def finished(corpus, recipe_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump(RECIPE))
+    path.write_text(yaml.safe_dump(recipe_data))
     result = train(path, corpus=corpus, output=folder / "run", progress=False)
     return folder / "run", result
 
