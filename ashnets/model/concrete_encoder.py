@@ -6,6 +6,8 @@ how the widths meet). Every image is encoded on its own.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
@@ -13,7 +15,7 @@ from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import InputError
 
-RESNETS = {
+RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
     "resnet101": {"layer_type": "bottleneck", "depths": [3, 4, 23, 3], "hidden_sizes": [256, 512, 1024, 2048]},
     "resnet152": {"layer_type": "bottleneck", "depths": [3, 8, 36, 3], "hidden_sizes": [256, 512, 1024, 2048]},
@@ -54,7 +56,8 @@ class ConcreteEncoder(nn.Module):
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__()
         self.config = config
-        settings = backbone_config(config)
+        settings: Any = backbone_config(config)
+        self.backbone: nn.Module
         if config.backbone == "vit-b16":
             self.backbone = ViTModel(settings, add_pooling_layer=False)
             width = settings.hidden_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -45,7 +45,7 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
     """Image–text retrieval: two unimodal projections (ITC) and a matching head on pairs (ITM)."""
 
     # A pre-training checkpoint serves retrieval: what belongs to its other objectives is left out knowingly.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str] | None] = [
+    _keys_to_ignore_on_load_unexpected: list[str] | None = [  # noqa: RUF012 - transformers' own form
         r"^mlm\.",
         r"^visual_mask$",
         r"^mvm\.",
@@ -75,7 +75,7 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         """Hidden states of text alone (B, L, M1) to unit embeddings (B, 256): [CLS], projected."""
         return F.normalize(self.text_projection(hidden[:, 0]).float(), dim=-1)
 
-    def encode_image(self, pixel_values: torch.Tensor, **options) -> tuple[torch.Tensor, VisualOutput]:
+    def encode_image(self, pixel_values: torch.Tensor, **options: Any) -> tuple[torch.Tensor, VisualOutput]:
         """Pictures to embeddings (B, 256) and the visual module's output; options as in ``AshNetsModel.forward``."""
         visual = self.ashnets.vision(pixel_values, **options)
         return self.project_image(visual.output), visual
@@ -97,7 +97,7 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        **options,
+        **options: Any,
     ) -> RetrievalOutput:
         """Embed pictures, texts, or pairs; pairs also get their matching score."""
         if pixel_values is None and input_ids is None:
@@ -163,8 +163,8 @@ class SpikingTextHead(nn.Module):
 class AshNetsForPreTraining(AshNetsForRetrieval):
     """Retrieval's two heads and those of MLM, MVM and STUA."""
 
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str] | None] = None
-    _tied_weights_keys: ClassVar[dict[str, str]] = {
+    _keys_to_ignore_on_load_unexpected = None
+    _tied_weights_keys = {  # noqa: RUF012 - transformers' own form
         "mlm.decoder.weight": "ashnets.transformer.bert.embeddings.word_embeddings.weight"
     }
 
@@ -187,7 +187,7 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
         return self.mlm.decoder
 
     def set_output_embeddings(self, value: nn.Module) -> None:
-        self.mlm.decoder = value
+        self.mlm.decoder = value  # type: ignore[assignment]
 
     def mask_visual(self, visual: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
         """Replace the tokens of (B, N, M1) that ``masked`` (B, N) marks by the learnt mask vector."""
@@ -198,7 +198,7 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
         pixel_values: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        **options,
+        **options: Any,
     ) -> PreTrainingOutput:
         """All heads on B pairs, nothing masked; pictures or texts alone give their embeddings."""
         out = PreTrainingOutput(**super().forward(pixel_values, input_ids, attention_mask, **options))
@@ -237,7 +237,14 @@ class AshNetsForVQA(_Classifier):
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__(config, config.hidden_size, config.num_answers)
 
-    def forward(self, pixel_values, input_ids, attention_mask=None, labels=None, **options) -> ClassifierOutput:
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **options: Any,
+    ) -> ClassifierOutput:
         """Answer B questions; ``labels`` are soft targets (B, answers) in [0, 1], scored by binary cross-entropy."""
         out = self.ashnets(pixel_values, input_ids, attention_mask, **options)
         logits = self.classifier(out.pooled)
@@ -255,7 +262,13 @@ class AshNetsForVisualReasoning(_Classifier):
         super().__init__(config, 2 * config.hidden_size, 2)
 
     def forward(
-        self, pixel_values, input_ids, attention_mask=None, labels=None, image_ids=None, **options
+        self,
+        pixel_values: torch.Tensor,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        image_ids: torch.Tensor | None = None,
+        **options: Any,
     ) -> ClassifierOutput:
         """Judge B pairs: ``pixel_values`` (B, 2, 3, H, W), ``image_ids`` (B, 2); logits (B, 2): false, true."""
         if pixel_values.dim() != 5 or pixel_values.shape[1] != 2:
@@ -276,7 +289,14 @@ class AshNetsForVisualEntailment(_Classifier):
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__(config, config.hidden_size, len(self.LABELS))
 
-    def forward(self, pixel_values, input_ids, attention_mask=None, labels=None, **options) -> ClassifierOutput:
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **options: Any,
+    ) -> ClassifierOutput:
         """Judge B pairs; logits (B, 3) in the order of ``LABELS``; ``labels`` (B,)."""
         out = self.ashnets(pixel_values, input_ids, attention_mask, **options)
         logits = self.classifier(out.pooled)

@@ -52,7 +52,9 @@ class _LIF(torch.autograd.Function):
     """The same forward, and the adjoint recursion by hand: cheaper than a graph of T·4 small nodes."""
 
     @staticmethod
-    def forward(ctx: Any, x, v, beta, theta, k, detach_reset):
+    def forward(
+        ctx: Any, x: torch.Tensor, v: torch.Tensor, beta: float, theta: float, k: float, detach_reset: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         h = torch.empty_like(x, dtype=torch.float32)
         spikes = torch.empty_like(x)
         v = v.float()
@@ -68,7 +70,7 @@ class _LIF(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_spikes, grad_v):
+    def backward(ctx: Any, grad_spikes: torch.Tensor, grad_v: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (h,) = ctx.saved_tensors
         beta, theta, k, detach_reset, dtype = ctx.constants
         grad_x = torch.empty_like(h, dtype=dtype)

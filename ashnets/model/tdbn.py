@@ -9,9 +9,10 @@ evaluation mode: :func:`calibrate` sets them from data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 from spikingjelly.activation_based import layer
@@ -36,7 +37,7 @@ class TdBN(layer.ThresholdDependentBatchNorm2d):
 
 
 @contextmanager
-def calibrating(module: torch.nn.Module):
+def calibrating(module: torch.nn.Module) -> Iterator[None]:
     """Inside, every tdBN of ``module`` gathers a plain average of the statistics it sees.
 
     The rest of the module stays in its mode; dropout, for one, is not switched on.
@@ -56,7 +57,9 @@ def calibrating(module: torch.nn.Module):
             norm.train(training)
 
 
-def calibrate(module: torch.nn.Module, batches: Iterable[torch.Tensor], run=None) -> int:
+def calibrate(
+    module: torch.nn.Module, batches: Iterable[torch.Tensor], run: Callable[[torch.Tensor], Any] | None = None
+) -> int:
     """Set the running statistics of every tdBN in ``module`` from ``batches``.
 
     Args:

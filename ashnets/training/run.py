@@ -100,7 +100,7 @@ class Run:
         self.first_epoch = 0
         if recipe.start:
             self._start_from(Path(recipe.start))
-        self.model.to(memory_format=torch.channels_last)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
         if not torch.cuda.is_available():
             # On CPU the fused attention's backward pass takes most of a step; plain matrix products do not.
             self.model.ashnets.transformer.bert.set_attn_implementation("eager")
@@ -249,7 +249,9 @@ class Run:
         }
         return groups, figures
 
-    def _batch(self, pairs: Pairs, indices: np.ndarray, group_size: int, rng, generator) -> Batch:
+    def _batch(
+        self, pairs: Pairs, indices: np.ndarray, group_size: int, rng: np.random.Generator, generator: torch.Generator
+    ) -> Batch:
         captions = pairs.draw_captions(indices, rng, self.recipe.bare_name)
         tokens = tokenize(self.processor.tokenizer, captions, self.config.max_text_length)
         return Batch(
