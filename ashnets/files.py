@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 from pathlib import Path
@@ -25,3 +27,12 @@ def write_json(path: str | os.PathLike, data: Any) -> Path:
     """Write ``data`` as readable JSON; what JSON does not know, such as a path, is written as its text."""
     text = json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n"
     return write_atomically(path, text.encode())
+
+
+def write_csv(path: str | os.PathLike, rows: list[dict[str, Any]]) -> Path:
+    """Write ``rows``, which share their keys, as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return write_atomically(path, text.getvalue().encode())

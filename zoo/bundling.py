@@ -1,6 +1,6 @@
 """Put a finished run's model into the package: ``python -m ashnets.zoo.bundling RUN NAME TAG``.
 
-The folder ``checkpoints/NAME`` receives the model, its processor, the recipe, the log and the record of the run;
+The folder ``checkpoints/NAME.TAG`` receives the model, its processor, the recipe, the log and the record of the run;
 ``weights.yaml`` receives the SHA-256 of every file. Both are written aside and renamed.
 """
 
@@ -19,7 +19,7 @@ from ashnets.errors import AshNetsError, TrainingError
 from ashnets.files import write_atomically
 from ashnets.zoo.registry import ROOT, entry
 
-RECORDS = ("recipe.yaml", "log.jsonl", "results.json")
+RECORDS = ("recipe.yaml", "log.jsonl", "training.json")
 LIMIT = 20_000_000  # bytes of weights that the repository takes
 
 
@@ -40,15 +40,16 @@ def bundle(run: Path, name: str, tag: str, licence: str, training_data: str, roo
         UnknownModelError: no such name.
     """
     entry(name)
-    files = [*sorted((run / "model").glob("*")), *(run / record for record in RECORDS)]
-    missing = [str(path) for path in files if not path.is_file()]
-    if missing or not (run / "model").is_dir():
-        raise TrainingError(f"{run} is no finished run: {', '.join(missing) or 'model/'} is missing")
+    model = run / "model"
+    missing = [name for name in ("config.json", "model.safetensors", *RECORDS) if not (model / name).is_file()]
+    if missing:
+        raise TrainingError(f"{run} is no finished run: {', '.join(missing)} of {model} is missing")
+    files = sorted(model.iterdir())
     size = sum(path.stat().st_size for path in files if path.suffix == ".safetensors")
     if size > LIMIT:
         raise TrainingError(f"{run}: {size:,} bytes of weights are above the {LIMIT:,} that the repository takes")
-    folder = root / "checkpoints" / name
-    aside = folder.with_name(f"{name}.partial")
+    folder = root / "checkpoints" / f"{name}.{tag}"
+    aside = folder.with_name(folder.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     for path in files:
@@ -57,11 +58,11 @@ def bundle(run: Path, name: str, tag: str, licence: str, training_data: str, roo
     aside.rename(folder)
     pins = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
     _pin(root / "weights.yaml", name, tag, {
-        "folder": f"checkpoints/{name}",
+        "folder": f"checkpoints/{folder.name}",
         "licence": licence,
         "training_data": training_data,
-        "recipe": f"checkpoints/{name}/recipe.yaml",
-        "results": "results/pictograms-retrieval.csv",
+        "recipe": f"checkpoints/{folder.name}/recipe.yaml",
+        "results": "results/pictograms.csv",
         "sha256": pins,
     })  # fmt: skip
     return pins

@@ -46,17 +46,18 @@ def train(
 
 
 def evaluate(
-    name: Annotated[str, typer.Argument(help="A model's name, or the folder of a trained one.")],
+    names: Annotated[list[str], typer.Argument(help="Names of models, or folders of trained ones.")],
     splits: Annotated[list[str], typer.Option("--split", help="A split of the corpus; repeatable.")],
     corpus: CorpusOption = CORPUS,
     rerank: Annotated[
-        int, typer.Option(min=0, help="Candidates of each query that the matching head (ITM) scores again.")
+        int, typer.Option(min=0, help="Also rank with the matching head (ITM) on that many candidates of each query.")
     ] = 0,
     ablate: Annotated[
-        bool, typer.Option("--ablate", help="Measure the same weights with the spiking branch switched off as well.")
+        bool, typer.Option("--ablate", help="Also measure the same weights with the spiking branch switched off.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", dir_okay=False, help="Write the results to this JSON file too.")
+        Path | None,
+        typer.Option("--output", "-o", dir_okay=False, help="Write the results there too: .json, or .csv as a table."),
     ] = None,
     as_json_: JsonOption = False,
 ) -> None:
@@ -68,12 +69,18 @@ def evaluate(
     \b
     Examples:
       ashnets evaluate ashnets-tiny --split test-twitter-seen
-      ashnets evaluate runs/tiny --corpus data/small --split test-twitter-seen --output out/tiny.json
+      ashnets evaluate ashnets-tiny --split test-twitter-seen --split test-twitter-new --ablate --rerank 16
+      ashnets evaluate ashnets-tiny runs/ann/model --split test-twitter-seen --output out/table.csv
     """
-    from ashnets.files import write_json
-    from ashnets.training.evaluate import evaluate_retrieval
+    from ashnets.errors import ConfigurationError
+    from ashnets.files import write_csv, write_json
+    from ashnets.training.evaluate import as_rows, evaluate_retrieval
 
-    result = evaluate_retrieval(name, corpus, splits, rerank, ablate)
-    if output is not None:
+    if output is not None and output.suffix not in (".json", ".csv"):
+        raise ConfigurationError(f"--output {output}: the name must end in .json or .csv")
+    result = evaluate_retrieval(names, corpus, splits, rerank, ablate)
+    if output is not None and output.suffix == ".csv":
+        write_csv(output, as_rows(result))
+    elif output is not None:
         write_json(output, result)
     show(result, json_wanted=as_json_)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.model.sampling import image_key
 
 KS = (1, 5, 10)
+TRAINING_RECORD = "training.json"
 
 
 @torch.inference_mode()
@@ -118,37 +120,81 @@ def matching_score(
 
 
 def evaluate_retrieval(
-    name: str | Path,
+    names: Sequence[str | Path],
     corpus: Path,
-    splits: list[str],
+    splits: Sequence[str],
     rerank_top: int = 0,
     ablate: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate a model by name or folder on splits of a corpus.
+    """Evaluate models, by name or folder, on splits of a corpus.
 
     Args:
+        rerank_top: also rank with ITM on that many candidates; 0 leaves it at ITC.
         ablate: also rank by the concrete branch alone, the same weights with the spiking branch switched off.
 
     Returns:
-        For each split what :func:`retrieval` gives, with versions and hardware.
+        ``{"models": {name: {"training": ..., "splits": {split: [entry, ...]}}}, "environment": ...}``; an entry is what
+        :func:`retrieval` gives and the ``branch`` that it used.
+
+    Raises:
+        DataError: before anything is loaded, if the corpus or a split is missing or damaged.
+        UnknownModelError, WeightsError: as ``from_pretrained``.
     """
     opened = open_corpus(corpus)
     for split in splits:
         opened.split(split)
-    model = ashnets.from_pretrained(name, task="retrieval")
-    processor = ashnets.AshNetsProcessor.from_pretrained(name)
-    results: dict[str, Any] = {"model": str(name), "corpus": opened.manifest.get("name", "pictograms"), "splits": {}}
-    for split in splits:
-        pairs = Pairs(opened, [split], model.config.image_size, progress)
-        entry = retrieval(model, processor.tokenizer, pairs, rerank_top, progress)
-        if ablate and model.config.has_spiking_branch:
-            entry["spiking_branch_off"] = retrieval(
-                model, processor.tokenizer, pairs, rerank_top, progress, concrete_only=True
-            )
-        results["splits"][split] = entry
-    results["environment"] = environment()
-    return results
+    models: dict[str, Any] = {}
+    for name in names:
+        model = ashnets.from_pretrained(name, task="retrieval")
+        tokenizer = ashnets.AshNetsProcessor.from_pretrained(name).tokenizer
+        entry: dict[str, Any] = {"training": _training_record(name), "splits": {}}
+        spiking = model.config.has_spiking_branch
+        branches: list[tuple[str, dict[str, bool]]] = [("both" if spiking else "concrete", {})]
+        if ablate and spiking:
+            branches.append(("concrete alone", {"concrete_only": True}))
+        for split in splits:
+            pairs = Pairs(opened, [split], model.config.image_size, progress)
+            entry["splits"][split] = [
+                {"branch": branch, **retrieval(model, tokenizer, pairs, top, progress, **options)}
+                for branch, options in branches
+                for top in sorted({0, rerank_top})
+            ]
+        models[str(name)] = entry
+    return {"models": models, "environment": environment()}
+
+
+def as_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """What :func:`evaluate_retrieval` gives as flat rows, one a direction, for a CSV file."""
+    rows = []
+    for name, model in results["models"].items():
+        training = model["training"] or {}
+        for split, entries in model["splits"].items():
+            for entry in entries:
+                for direction in ("text_to_image", "image_to_text"):
+                    rows.append({
+                        "model": training.get("model", name),
+                        "recipe": training.get("recipe", ""),
+                        "seed": training.get("seed", ""),
+                        "split": split,
+                        "direction": direction,
+                        "branch": entry["branch"],
+                        "ranking": entry["ranking"],
+                        "pictures": entry["pictures"],
+                        "texts": entry["texts"],
+                        **{key: round(share, 4) for key, share in entry[direction].items()},
+                        **{f"chance {key}": round(share, 5) for key, share in entry["chance"][direction].items()},
+                        "pairs_seen": training.get("pairs_seen", ""),
+                        "training_seconds": training.get("seconds", ""),
+                        "device": results["environment"]["device"],
+                        "torch": results["environment"]["torch"],
+                    })  # fmt: skip
+    return rows
+
+
+def _training_record(name: str | Path) -> dict[str, Any] | None:
+    path = Path(ashnets.resolve(name)) / TRAINING_RECORD
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def environment() -> dict[str, Any]:

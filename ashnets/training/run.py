@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -30,12 +29,10 @@ from ashnets.model.initialisation import load_backbone, load_transformer
 from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.checkpoint import find_checkpoint, load_checkpoint, load_weights, save_checkpoint
-from ashnets.training.evaluate import embed_pictures, environment, retrieval, tokenize
+from ashnets.training.evaluate import TRAINING_RECORD, embed_pictures, environment, retrieval, tokenize
 from ashnets.training.optim import build_optimisers, factor, set_learning_rates
 from ashnets.training.pretrain import Batch, pretraining_losses
 from ashnets.training.recipe import Phase, Recipe, load_recipe
-
-logger = logging.getLogger(__name__)
 
 
 def train(
@@ -51,8 +48,8 @@ def train(
     """Pre-train by a recipe file.
 
     The folder ``output`` receives ``recipe.yaml``, ``log.jsonl``, ``checkpoint/`` after every epoch,
-    ``phase-NAME/`` after every phase, and at the end ``model/`` (safetensors in float16, configuration, processor) and
-    ``results.json``.
+    ``phase-NAME/`` after every phase, and at the end ``model/``: safetensors in float16, configuration, processor,
+    recipe, log and ``training.json``, the record of the run.
 
     Args:
         resume: go on from the last finished epoch of ``output``.
@@ -107,6 +104,7 @@ class Run:
         self.optimisers = build_optimisers(self.model, recipe)
         self.step = 0
         self.pairs_seen = 0
+        self.seconds = 0.0  # of earlier parts of a resumed run
 
     def plan(self) -> dict[str, Any]:
         """What the run will do, before it does anything."""
@@ -156,18 +154,19 @@ class Run:
         write_json(self.output / "environment.json", {**environment(), "initialised": self.origins})
 
     def _cut_log(self) -> None:
-        """Take back what was logged of an epoch whose checkpoint was not finished."""
+        """Take back what was logged of an epoch whose checkpoint was not finished; go on with the clock."""
         path = self.output / "log.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["epoch"] <= self.first_epoch]
         write_atomically(path, "".join(line + "\n" for line in kept).encode())
+        self.seconds = json.loads(kept[-1])["seconds"] if kept else 0.0
 
     def train(self) -> dict[str, Any]:
         """All remaining epochs, then the published form of the model and its results."""
         recipe = self.recipe
         pairs = Pairs(self.corpus, recipe.train, self.config.image_size, self.progress)
         valid = Pairs(self.corpus, [recipe.valid], self.config.image_size, self.progress)
-        began = time.monotonic()
+        before, began = self.seconds, time.monotonic()
         total = recipe.epochs * -(-len(pairs) // recipe.pairs)
         if self.step == 0:
             self.step = self.first_epoch * -(-len(pairs) // recipe.pairs)
@@ -175,7 +174,8 @@ class Run:
             phase = recipe.phase_of(epoch)
             record = self._epoch(epoch, phase, pairs, total)
             record.update(self._validate(valid, phase))
-            record["seconds"] = round(time.monotonic() - began, 1)
+            record["seconds"] = round(before + time.monotonic() - began, 1)
+            self.seconds = record["seconds"]
             with open(self.output / "log.jsonl", "a", encoding="utf-8") as log:
                 log.write(json.dumps(record) + "\n")
             state = {"recipe": recipe.name, "phase": phase.name, "epoch": epoch + 1, "step": self.step,
@@ -183,7 +183,7 @@ class Run:
             save_checkpoint(self.output / "checkpoint", self.model, self.optimisers, state)
             if epoch + 1 == recipe.epochs or recipe.phase_of(epoch + 1) is not phase:
                 save_checkpoint(self.output / f"phase-{phase.name}", self.model, {}, state)
-        return self._finish(time.monotonic() - began)
+        return self._finish()
 
     def _epoch(self, epoch: int, phase: Phase, pairs: Pairs, total: int) -> dict[str, Any]:
         recipe, model = self.recipe, self.model
@@ -275,8 +275,8 @@ class Run:
             for k, share in result[way].items()
         }
 
-    def _finish(self, seconds: float) -> dict[str, Any]:
-        """Write the published form: float16, as it will be loaded, with processor and results."""
+    def _finish(self) -> dict[str, Any]:
+        """Write the published form: float16, as it will be loaded, with processor and the record of the training."""
         folder = self.output / "model"
         self.model.eval()
         self.model.save_pretrained(folder)
@@ -284,18 +284,20 @@ class Run:
         halved = {k: v.half() if v.is_floating_point() else v for k, v in load_file(weights).items()}
         save_file(halved, weights, metadata={"format": "pt"})
         self.processor.save_pretrained(folder)
-        results = {
+        record = {
             "recipe": self.recipe.name,
             "model": self.recipe.model,
             "seed": self.recipe.seed,
             "epochs": self.recipe.epochs,
             "pairs_seen": self.pairs_seen,
-            "seconds": round(seconds, 1),
+            "seconds": self.seconds,
             "initialised": self.origins,
             "environment": environment(),
         }
-        write_json(self.output / "results.json", results)
-        return results
+        write_json(folder / TRAINING_RECORD, record)
+        for name in ("recipe.yaml", "log.jsonl"):
+            write_atomically(folder / name, (self.output / name).read_bytes())
+        return record
 
 
 def _is_spiking(name: str) -> bool:

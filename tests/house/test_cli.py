@@ -16,7 +16,7 @@ import typer
 
 from ashnets import errors
 from ashnets.cli import app, main
-from ashnets.cli.printing import as_text, write_json
+from ashnets.cli.printing import as_text
 
 ROOT = typer.main.get_command(app)
 
@@ -230,15 +230,3 @@ def test_results_read_as_a_table() -> None:
         "    text_to_image: R@1 0.3333, R@10 1",
         "seeds: 1 2",
     ]
-
-
-def test_results_are_never_half_written(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "result.json"
-    write_json({"a": 1}, path)
-    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
-    loop: dict[str, object] = {}
-    loop["self"] = loop
-    with pytest.raises(ValueError, match="Circular"):
-        write_json(loop, path)
-    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
-    assert [one.name for one in path.parent.iterdir()] == ["result.json"]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import ashnets
 from ashnets.errors import TrainingError
 from ashnets.training import checkpoint
-from ashnets.training.evaluate import evaluate_retrieval
+from ashnets.training.evaluate import as_rows, evaluate_retrieval
 from ashnets.training.run import train
 
 
@@ -68,12 +68,26 @@ def test_the_published_model_is_the_trained_one(finished, corpus):
     assert not model.training
     for name, tensor in checkpoint.tensors_of(model).items():
         assert torch.equal(tensor, trained[name].half().float() if tensor.is_floating_point() else trained[name]), name
-    report = evaluate_retrieval(folder / "model", corpus, ["valid"], rerank_top=3, ablate=True, progress=False)
-    entry = report["splits"]["valid"]
-    assert entry["pictures"] == 6
-    assert entry["text_to_image"]["R@10"] == 1.0, "six pictures: the first ten hold all"
-    assert entry["chance"]["text_to_image"]["R@1"] == pytest.approx(1 / 6)
-    assert 0 <= entry["spiking_branch_off"]["image_to_text"]["R@1"] <= 1
+    record = json.loads((folder / "model" / "training.json").read_text())
+    assert (record["seed"], record["pairs_seen"], record["model"]) == (0, 108, "ashnets-tiny")
+    assert (folder / "model" / "log.jsonl").read_text() == (folder / "log.jsonl").read_text()
+
+
+def test_evaluation_of_the_published_model(finished, corpus):
+    folder, _ = finished
+    report = evaluate_retrieval([folder / "model"], corpus, ["valid"], rerank_top=3, ablate=True, progress=False)
+    entries = report["models"][str(folder / "model")]["splits"]["valid"]
+    assert [(e["branch"], e["ranking"]) for e in entries] == [
+        ("both", "ITC"), ("both", "ITC, then ITM on the best 3"),
+        ("concrete alone", "ITC"), ("concrete alone", "ITC, then ITM on the best 3"),
+    ]  # fmt: skip
+    rows = as_rows(report)
+    assert len(rows) == 8
+    for row in rows:
+        assert (row["model"], row["recipe"], row["seed"], row["pictures"]) == ("ashnets-tiny", "small", 0, 6)
+        assert row["R@1"] in [round(i / 6, 4) for i in range(7)]
+        assert row["R@10"] == 1.0, "six pictures: the first ten hold all"
+        assert row["chance R@1"] == pytest.approx(1 / 6, abs=1e-5)
 
 
 @pytest.mark.parametrize("epochs", [1, 3])

@@ -1,0 +1,47 @@
+"""Results are written aside and renamed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ashnets.files import write_atomically, write_csv, write_json
+
+
+def test_results_are_never_half_written(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "result.json"
+    write_json(path, {"a": 1})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
+    loop: dict[str, object] = {}
+    loop["self"] = loop
+    with pytest.raises(ValueError, match="Circular"):
+        write_json(path, loop)
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
+    assert [one.name for one in path.parent.iterdir()] == ["result.json"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    """A limit on the file size stands for the full disk: the kernel refuses the write in the middle."""
+    path = tmp_path / "result.bin"
+    write_atomically(path, b"old")
+    code = (
+        "import resource, signal, sys; from ashnets.files import write_atomically\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "write_atomically(sys.argv[1], bytes(1_000_000))"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert result.returncode != 0 and "File too large" in result.stderr
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_csv(tmp_path: Path) -> None:
+    rows = [{"name": "a, b", "R@1": 0.5}, {"name": "c", "R@1": 1}]
+    with open(write_csv(tmp_path / "t.csv", rows), newline="", encoding="utf-8") as stream:
+        assert list(csv.DictReader(stream)) == [{"name": "a, b", "R@1": "0.5"}, {"name": "c", "R@1": "1"}]
