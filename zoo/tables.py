@@ -1,4 +1,4 @@
-"""Tables for README, written from the results files: ``python -m ashnets.zoo.tables README.md`` renews them in place."""
+"""Tables for README from the results files; ``python -m ashnets.zoo.tables README.md`` renews them in place."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ def embed_pictures(
     for start in tqdm(starts, desc="embedding pictures", unit="batch", leave=False, disable=not progress or None):
         indices = range(start, min(start + batch, len(pairs)))
         keys = [image_key(pairs.image_ids[i]) for i in indices]
-        embed, visual = model.encode_image(pairs.on_white(list(indices)), image_ids=keys, **options)
+        pixels = pairs.on_white(list(indices)).to(model.device)
+        embed, visual = model.encode_image(pixels, image_ids=keys, **options)
         embeds.append(embed)
         tokens.append(visual.output)
     return torch.cat(embeds), torch.cat(tokens)
@@ -44,6 +45,7 @@ def embed_texts(model: AshNetsForRetrieval, tokenizer: Any, texts: list[str], ba
     embeds = []
     for start in range(0, len(texts), batch):
         tokens = tokenize(tokenizer, texts[start : start + batch], model.config.max_text_length)
+        tokens = tokens.to(model.device)
         embeds.append(model.encode_text(tokens["input_ids"], tokens["attention_mask"]))
     return torch.cat(embeds)
 
@@ -110,7 +112,7 @@ def matching_score(
         starts = range(0, len(sentences), batch)
         for start in tqdm(starts, desc="ITM", unit="batch", leave=False, disable=not progress or None):
             chosen = [texts[int(i)] for i in sentences[start : start + batch]]
-            encoded = tokenize(tokenizer, chosen, model.config.max_text_length)
+            encoded = tokenize(tokenizer, chosen, model.config.max_text_length).to(model.device)
             visual = tokens[pictures[start : start + batch]]
             logits = model.match(visual, encoded["input_ids"], encoded["attention_mask"])
             found.append(logits.log_softmax(1)[:, 1])

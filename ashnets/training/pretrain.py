@@ -67,7 +67,7 @@ def pretraining_losses(
         losses["stua"] = obj.stua_loss(
             model.stua.project_spiking(visual), model.stua.project_text(text), model.stua.temperature(), positive
         )
-    fused = torch.randperm(len(batch.samples), generator=generator)[:fused_pairs]
+    fused = torch.randperm(len(batch.samples), generator=generator, device=batch.samples.device)[:fused_pairs]
     if "itm" in names:
         similarity = (image_embeds @ text_embeds.T).detach()
         _refuse_non_finite("the similarity of pictures and texts", similarity)

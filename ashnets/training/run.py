@@ -97,8 +97,9 @@ class Run:
         self.first_epoch = 0
         if recipe.start:
             self._start_from(Path(recipe.start))
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
-        if not torch.cuda.is_available():
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.to(self.device, memory_format=torch.channels_last)
+        if self.device.type == "cpu":
             # On CPU the fused attention's backward pass takes most of a step; plain matrix products do not.
             self.model.ashnets.transformer.bert.set_attn_implementation("eager")
         self.optimisers = build_optimisers(self.model, recipe)
@@ -190,7 +191,9 @@ class Run:
         seed = recipe.seed * 1_000_003 + epoch
         torch.manual_seed(seed)
         rng = np.random.default_rng(seed)
-        generator = torch.Generator().manual_seed(seed)
+        # pictures are augmented on the CPU, all else is drawn where the model is
+        augmenting = torch.Generator().manual_seed(seed)
+        generator = augmenting if self.device.type == "cpu" else torch.Generator(self.device).manual_seed(seed)
         groups, figures = self._groups(phase, pairs, seed)
         batches = [b for b in batches_of(groups, recipe.pairs) if len(b[0]) > 1]
         model.train()
@@ -201,9 +204,9 @@ class Run:
                    disable=not self.progress or None)  # fmt: skip
         for indices, group_size in bar:
             set_learning_rates(self.optimisers, recipe, factor(recipe.schedule, self.step, epoch, total))
-            batch = self._batch(pairs, indices, group_size, rng, generator)
+            batch = self._batch(pairs, indices, group_size, rng, augmenting)
             try:
-                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
+                with self._autocast():
                     losses, logged = pretraining_losses(
                         model, batch, list(phase.objectives), concrete_only=phase.concrete_only,
                         fused_pairs=recipe.fused_pairs, mask_id=self.processor.tokenizer.mask_token_id,
@@ -239,9 +242,9 @@ class Run:
         if phase.grouping == "random":
             return random_groups(len(pairs), size, seed), {}
         self.model.eval()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        with self._autocast():
             embeds = embed_pictures(self.model, pairs, progress=self.progress, concrete_only=phase.concrete_only)[0]
-        embeddings = embeds.float().numpy()
+        embeddings = embeds.float().cpu().numpy()
         groups = similar_groups(embeddings, size, seed)
         figures = {
             "group_similarity": round(mean_similarity(embeddings, groups), 4),
@@ -249,18 +252,21 @@ class Run:
         }
         return groups, figures
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16")
+
     def _batch(
         self, pairs: Pairs, indices: np.ndarray, group_size: int, rng: np.random.Generator, generator: torch.Generator
     ) -> Batch:
         captions = pairs.draw_captions(indices, rng, self.recipe.bare_name)
         tokens = tokenize(self.processor.tokenizer, captions, self.config.max_text_length)
         return Batch(
-            pixel_values=augment(pairs.rgba(indices), generator).contiguous(memory_format=torch.channels_last),
+            pixel_values=augment(pairs.rgba(indices), generator).to(self.device, memory_format=torch.channels_last),
             image_keys=[image_key(pairs.image_ids[i]) for i in indices],
-            input_ids=tokens["input_ids"],
-            attention_mask=tokens["attention_mask"],
-            special=tokens["special_tokens_mask"].bool(),
-            samples=pairs.samples[torch.as_tensor(indices)],
+            input_ids=tokens["input_ids"].to(self.device),
+            attention_mask=tokens["attention_mask"].to(self.device),
+            special=tokens["special_tokens_mask"].bool().to(self.device),
+            samples=pairs.samples[torch.as_tensor(indices)].to(self.device),
             group_size=group_size,
         )
 
