@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -51,7 +52,8 @@ def svg(colour: str) -> bytes:
 
 def write_tarball(path: Path, members: dict[str, bytes]) -> str:
     """Write ``package/...`` members as npm does and return the sha256."""
-    with tarfile.open(path, "w:gz") as archive:
+    # mtime 0: the same members are the same bytes, and the same sha256, in any second
+    with gzip.GzipFile(path, "wb", mtime=0) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
         for name, data in members.items():
             entry = tarfile.TarInfo(f"package/{name}")
             entry.size = len(data)
