@@ -4,7 +4,9 @@
     model = ashnets.from_pretrained("ashnets-tiny")
     processor = ashnets.AshNetsProcessor.from_pretrained("ashnets-tiny")
 
-Everything is imported on first use: ``import ashnets`` alone does not load torch.
+Everything is imported on first use: ``import ashnets`` alone does not load torch. The first use of a class registers
+all of them with transformers: after ``from ashnets import AshNetsModel`` its AutoConfig, AutoModel, AutoProcessor and
+AutoImageProcessor know them.
 """
 
 from __future__ import annotations
@@ -31,15 +33,21 @@ _HOME = {
     "from_pretrained": "ashnets.hub",
     "resolve": "ashnets.hub",
 }
+_PACKAGES = ("export", "hub", "model", "zoo")
 
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"ashnets.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'ashnets' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    home = importlib.import_module(_HOME[name])
+    if _HOME[name] in ("ashnets.configuration", "ashnets.model"):
+        importlib.import_module("ashnets.processor")  # which registers what they do not: see the docstring
+    return getattr(home, name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_HOME, *_PACKAGES])

@@ -1,4 +1,4 @@
-"""Writing a result: aside first, then renamed, so that a reader never meets half a file."""
+"""Files: a result is written aside first, then renamed, so that a reader never meets half a file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # what such files hold is never loaded
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> Path:

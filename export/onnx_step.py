@@ -5,11 +5,11 @@ r"""The spiking graph as an ONNX step graph: one step a call, the membranes go i
 
 The caller owns the loop over T and the state, so streaming, batching and grouping need no other file. B is dynamic.
 
-What equality can be had. Measured on a calibrated random encoder of ``ashnets-tiny``'s shape (32 pictures, T = 10,
-19 million spikes): onnxruntime against :meth:`SpikingGraph.run` differed in 0 spikes in every layer, by construction
-(see ``graph.py``: sums without rounding). Against the model as trained, with convolution and tdBN apart, 2 spikes
-of 5.9 million differed in the first layer and 0.02 % in the last: folding rounds W' once where the model rounds
-conv and tdBN apart, and a neuron within 10⁻⁶ of its threshold goes the other way. :func:`compare` reports both.
+What equality can be had. onnxruntime and :meth:`SpikingGraph.run` agree in every spike, by construction (see
+``graph.py``: sums without rounding). Against the model as trained, with convolution and tdBN apart, single spikes of
+millions differ in the first layer and more from layer to layer (of a calibrated random encoder of ``ashnets-tiny``'s
+shape some hundredths of a per cent in the last): folding rounds W' once where the model rounds conv and tdBN apart, and
+a neuron within 10⁻⁶ of its threshold goes the other way. :func:`compare` reports both; ``ashnets demo`` prints them.
 """
 
 from __future__ import annotations

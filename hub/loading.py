@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from ashnets.errors import WeightsError
 from ashnets.hub.resolving import resolve
+from ashnets.zoo import config_of
 
 
 def from_pretrained(name: str | os.PathLike, task: str | None = None, **kwargs: Any) -> Any:
@@ -35,8 +35,7 @@ def from_pretrained(name: str | os.PathLike, task: str | None = None, **kwargs: 
     if task is not None:
         return head_class(task).from_pretrained(folder, **kwargs)
     check_folder(Path(folder))
-    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    saved = (config.get("architectures") or ["AshNetsModel"])[0]
+    saved = (config_of(Path(folder)).architectures or ["AshNetsModel"])[0]
     for cls in HEADS.values():
         if cls.__name__ == saved:
             return cls.from_pretrained(folder, **kwargs)

@@ -8,13 +8,13 @@ import re
 from pathlib import Path
 
 from ashnets.errors import UnknownModelError, WeightsError
+from ashnets.files import PICKLES
 from ashnets.zoo import Weights, entry, is_name
 from ashnets.zoo.describing import untrained
 
 # What a model needs, and nothing that runs code when it is opened.
 FILES = ["*.safetensors", "*.json", "vocab.txt"]
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 def resolve(
@@ -47,7 +47,7 @@ def resolve(
     if text and Path(text).is_dir():
         return text
     if Path(text).is_file():
-        if Path(text).suffix in _PICKLES:
+        if Path(text).suffix in PICKLES:
             raise WeightsError(
                 f"{text} may run code when it is unpickled and is never loaded; give a folder with config.json and "
                 "safetensors"

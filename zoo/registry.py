@@ -140,6 +140,9 @@ def is_name(name: str | os.PathLike) -> bool:
 def create(name: str, *, task: str = "base", seed: int | None = None, **changes: Any) -> AshNetsPreTrainedModel:
     """Build a model with random weights, in evaluation mode.
 
+    Its deeper spiking layers are silent until it is trained, or ``ashnets.model.tdbn.calibrate`` has set the statistics
+    of its tdBN layers.
+
     Args:
         name: a registry name without tag.
         task: ``base``, ``pretraining``, ``retrieval``, ``vqa``, ``nlvr2`` or ``ve``.

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ashnets.data.augment import on_background
 from ashnets.data.corpus import Corpus
 from ashnets.errors import DataError
 
@@ -51,8 +52,7 @@ class Pairs:
 
     def on_white(self, indices: np.ndarray) -> torch.Tensor:
         """(B, 3, side, side) in [0, 1]: the form that the processor gives for the same picture."""
-        rgba = self.rgba(indices)
-        return rgba[:, :3] * rgba[:, 3:] + (1 - rgba[:, 3:])
+        return on_background(self.rgba(indices), torch.ones(1, 3, 1, 1))
 
     def draw_captions(self, indices: np.ndarray, rng: np.random.Generator, bare_name: float) -> list[str]:
         """One caption for each picture: its name with probability ``bare_name``, else one of the others."""

@@ -8,6 +8,8 @@ Layers are those of BERT (transformers' own). Text alone runs through the same l
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import BertConfig, BertModel
@@ -24,7 +26,9 @@ def bert_config(config: AshNetsConfig) -> BertConfig:
         "hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps", "initializer_range",
         "max_position_embeddings", "vocab_size", "pad_token_id",
     )  # fmt: skip
-    return BertConfig(**{name: getattr(config, name) for name in names}, type_vocab_size=2)
+    settings: dict[str, Any] = {name: getattr(config, name) for name in names}
+    settings["attn_implementation"] = config._attn_implementation
+    return BertConfig(**settings, type_vocab_size=2)
 
 
 class AlignmentTransformer(nn.Module):
@@ -40,11 +44,21 @@ class AlignmentTransformer(nn.Module):
 
     def embed_text(self, input_ids: torch.Tensor) -> torch.Tensor:
         """(B, L) token ids to (B, L, M1)."""
+        if input_ids.dim() != 2 or input_ids.is_floating_point():
+            raise InputError(
+                f"input_ids of shape {tuple(input_ids.shape)} and type {input_ids.dtype}: give whole numbers (B, L)"
+            )
         length = input_ids.shape[1]
         if length > self.config.max_position_embeddings:
             raise InputError(
                 f"a text of {length} tokens is above max_position_embeddings={self.config.max_position_embeddings}: "
                 "let AshNetsProcessor cut it"
+            )
+        size = self.config.vocab_size
+        if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < size:
+            raise InputError(
+                f"input_ids span {int(input_ids.min())} to {int(input_ids.max())}, this model's vocabulary is 0 to "
+                f"{size - 1}: tokenise with the processor that was saved with it"
             )
         positions = torch.arange(length, device=input_ids.device).expand_as(input_ids)
         return self.bert.embeddings(
@@ -80,7 +94,14 @@ class AlignmentTransformer(nn.Module):
         parts, masks = [], []
         if input_ids is not None:
             parts.append(self.embed_text(input_ids))
-            masks.append(torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype))
+            if attention_mask is None:
+                attention_mask = torch.ones_like(input_ids)
+            elif attention_mask.shape != input_ids.shape:
+                raise InputError(
+                    f"attention_mask of shape {tuple(attention_mask.shape)} for input_ids of shape "
+                    f"{tuple(input_ids.shape)}: they must be equal"
+                )
+            masks.append(attention_mask.to(input_ids.dtype))
         if visual is not None:
             parts.append(self.embed_visual(visual))
             masks.append(torch.ones(visual.shape[:2], dtype=torch.long, device=visual.device))

@@ -33,7 +33,8 @@ def backbone_config(config: AshNetsConfig) -> ResNetConfig | ViTConfig:
     """The transformers configuration of the backbone."""
     if config.backbone == "vit-b16":
         # Positions are learnt on 14 × 14 patches (224 px) and interpolated to the grid of image_size.
-        return ViTConfig(image_size=224, patch_size=16)
+        attention: dict[str, Any] = {"attn_implementation": config._attn_implementation}
+        return ViTConfig(image_size=224, patch_size=16, **attention)
     if config.backbone == "resnet-tiny":
         widths = list(config.backbone_widths)
         return ResNetConfig(

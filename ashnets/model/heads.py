@@ -97,9 +97,10 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        output_attentions: bool = False,
         **options: Any,
     ) -> RetrievalOutput:
-        """Embed pictures, texts, or pairs; pairs also get their matching score."""
+        """Embed pictures, texts, or pairs; pairs also get their matching score and, on request, attentions."""
         if pixel_values is None and input_ids is None:
             raise InputError("nothing to embed: give pixel_values, input_ids, or both")
         out = RetrievalOutput()
@@ -110,7 +111,10 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         if out.visual is not None and input_ids is not None:
             if len(input_ids) != len(pixel_values):
                 raise InputError(f"{len(pixel_values)} pictures and {len(input_ids)} texts do not make pairs")
-            out.itm_logits = self.match(out.visual.output, input_ids, attention_mask)
+            hidden, out.attentions = self.ashnets.transformer(
+                input_ids, attention_mask, out.visual.output, output_attentions
+            )
+            out.itm_logits = self.itm(hidden[:, 0])
         return out
 
 
@@ -198,10 +202,13 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
         pixel_values: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        output_attentions: bool = False,
         **options: Any,
     ) -> PreTrainingOutput:
         """All heads on B pairs, nothing masked; pictures or texts alone give their embeddings."""
-        out = PreTrainingOutput(**super().forward(pixel_values, input_ids, attention_mask, **options))
+        out = PreTrainingOutput(
+            **super().forward(pixel_values, input_ids, attention_mask, output_attentions, **options)
+        )
         if out.itm_logits is None:
             return out
         length = input_ids.shape[1]
@@ -252,7 +259,7 @@ class AshNetsForVQA(_Classifier):
         if labels is not None:
             # summed over answers, as the paper's baselines do: most of the thousands of terms are near zero
             loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(logits)
-        return ClassifierOutput(logits=logits, loss=loss, visual=out.visual)
+        return ClassifierOutput(logits=logits, loss=loss, visual=out.visual, attentions=out.attentions)
 
 
 class AshNetsForVisualReasoning(_Classifier):
@@ -278,7 +285,7 @@ class AshNetsForVisualReasoning(_Classifier):
         out = self.ashnets(pixel_values.flatten(0, 1), input_ids.repeat_interleave(2, 0), mask, ids, **options)
         logits = self.classifier(out.pooled.unflatten(0, (-1, 2)).flatten(1))
         loss = None if labels is None else F.cross_entropy(logits, labels)
-        return ClassifierOutput(logits=logits, loss=loss, visual=out.visual)
+        return ClassifierOutput(logits=logits, loss=loss, visual=out.visual, attentions=out.attentions)
 
 
 class AshNetsForVisualEntailment(_Classifier):
@@ -301,7 +308,7 @@ class AshNetsForVisualEntailment(_Classifier):
         out = self.ashnets(pixel_values, input_ids, attention_mask, **options)
         logits = self.classifier(out.pooled)
         loss = None if labels is None else F.cross_entropy(logits, labels)
-        return ClassifierOutput(logits=logits, loss=loss, visual=out.visual)
+        return ClassifierOutput(logits=logits, loss=loss, visual=out.visual, attentions=out.attentions)
 
 
 HEADS = {

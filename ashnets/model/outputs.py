@@ -41,7 +41,8 @@ class AshNetsOutput(ModelOutput):
 
     Attributes:
         last_hidden_state: (B, L + N, M1): text tokens first, then visual tokens.
-        pooled: (B, M1), the hidden state of [CLS].
+        pooled: (B, M1), the hidden state of the first token: [CLS], or for pictures alone, which have none, the first
+            visual token.
         visual: the visual semantic module's output, None for text alone.
         attentions: a layer each, (B, heads, L + N, L + N), on request.
     """
@@ -60,12 +61,14 @@ class RetrievalOutput(ModelOutput):
         image_embeds, text_embeds: (B, 256), of length 1.
         itm_logits: (B, 2): not matching, matching.
         visual: as in :class:`AshNetsOutput`.
+        attentions: of the pairs, as in :class:`AshNetsOutput`; on request.
     """
 
     image_embeds: torch.Tensor | None = None
     text_embeds: torch.Tensor | None = None
     itm_logits: torch.Tensor | None = None
     visual: VisualOutput | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -92,9 +95,11 @@ class ClassifierOutput(ModelOutput):
     Attributes:
         logits: (B, classes).
         loss: a scalar where labels were given.
-        visual: as in :class:`AshNetsOutput`; for NLVR2 of the 2·B images, left and right of each pair in turn.
+        visual, attentions: as in :class:`AshNetsOutput`; for NLVR2 of the 2·B images, left and right of each pair in
+            turn.
     """
 
     logits: torch.Tensor | None = None
     loss: torch.Tensor | None = None
     visual: VisualOutput | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None

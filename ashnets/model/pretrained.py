@@ -19,10 +19,10 @@ from transformers.utils import logging as library_logging
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import AshNetsError, ConfigurationError, WeightsError
+from ashnets.files import PICKLES
 from ashnets.model.collector import SemanticCollector
 from ashnets.model.tdbn import TdBN
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # What transformers' from_pretrained and its Auto classes take; any other keyword is a configuration key.
 LIBRARY_OPTIONS = {
     "adapter_kwargs", "attn_implementation", "config", "device_map", "disable_mmap", "dtype", "force_download",
@@ -119,14 +119,21 @@ class AshNetsPreTrainedModel(PreTrainedModel):
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | os.PathLike, **kwargs: Any
     ) -> None:
-        """As in transformers, but written aside and then moved, so that no file is ever half-written."""
+        """As in transformers, but written aside and then moved, so that no file is ever half-written.
+
+        Weights that were there before are replaced, in however many files either save has them.
+        """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as aside:
             with quiet():
                 super().save_pretrained(aside, **kwargs)
-            for file in sorted(Path(aside).iterdir()):
+            written = sorted(Path(aside).iterdir())
+            for file in written:
                 os.replace(file, folder / file.name)
+        for old in folder.glob("model*.safetensors*"):  # one file would go before newer shards when loaded
+            if old.name not in {file.name for file in written}:
+                old.unlink()
 
 
 @contextmanager

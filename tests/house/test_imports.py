@@ -125,6 +125,26 @@ def test_no_heavy_library_is_loaded_where_none_is_needed(command: list[str]) -> 
     assert not tops & {"torch", "transformers", "spikingjelly", "matplotlib", "pyarrow", "datasets", "onnx", "scipy"}
 
 
+@pytest.mark.parametrize("first", ["AshNetsConfig", "AshNetsModel", "AshNetsForVQA", "AshNetsProcessor"])
+def test_the_first_use_of_a_class_registers_all_of_them(first: str) -> None:
+    """Half of them would be worse than none: without ours, AutoProcessor hands out the tokenizer alone."""
+    code = (
+        f"from ashnets import {first}\n"
+        "from transformers.models.auto import configuration_auto, modeling_auto, processing_auto\n"
+        "from transformers.models.auto import image_processing_auto\n"
+        "config = configuration_auto.CONFIG_MAPPING['ashnets']\n"
+        "print(modeling_auto.MODEL_MAPPING[config].__name__, processing_auto.PROCESSOR_MAPPING[config].__name__,\n"
+        "      config in image_processing_auto.IMAGE_PROCESSOR_MAPPING)"
+    )
+    assert run_python("-c", code).stdout.split() == ["AshNetsModel", "AshNetsProcessor", "True"]
+
+
+@pytest.mark.parametrize("package", ["export", "hub", "model", "zoo"])
+def test_packages_are_attributes_without_an_import_of_their_own(package: str) -> None:
+    code = f"import ashnets; print(ashnets.{package}.__name__, '{package}' in dir(ashnets))"
+    assert run_python("-c", code).stdout.split() == [f"ashnets.{package}", "True"]
+
+
 def best_seconds(*arguments: str) -> float:
     def once() -> float:
         start = time.perf_counter()

@@ -197,3 +197,19 @@ def test_a_text_beyond_the_positions_is_refused(transformer):
     assert encode(transformer, torch.ones(1, 16, dtype=torch.long), None, None)[0].shape == (1, 16, 16)
     with pytest.raises(InputError, match="17 tokens is above max_position_embeddings=16"):
         transformer(torch.ones(1, 17, dtype=torch.long), None, None)
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "message"),
+    [
+        (torch.tensor([[1, 40]]), None, "input_ids span 1 to 40, this model's vocabulary is 0 to 39"),
+        (torch.tensor([[-1, 3]]), None, "span -1 to 3"),
+        (torch.tensor([1, 2]), None, r"shape \(2,\) and type torch.int64: give whole numbers \(B, L\)"),
+        (torch.ones(1, 2), None, "type torch.float32"),
+        (torch.ones(2, 5, dtype=torch.long), torch.ones(2, 3), r"attention_mask of shape \(2, 3\)"),
+    ],
+)
+def test_token_ids_that_cannot_be_meant_are_refused(transformer, ids, mask, message):
+    """Above all those of another vocabulary, which torch would report from its depths or a GPU not at all."""
+    with pytest.raises(InputError, match=message):
+        transformer(ids, mask, None)

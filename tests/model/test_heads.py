@@ -376,6 +376,20 @@ def test_options_reach_the_model():
     assert run(made, pictures(2), texts(2), concrete_only=True).visual.abstract is None
 
 
+@pytest.mark.parametrize("task", ["retrieval", "pretraining", "vqa", "nlvr2", "ve"])
+def test_every_head_gives_attentions_on_request(task):
+    made = head_class(task)(small_config()).eval()
+    ids = texts(2)
+    pixels = torch.stack([pictures(2), pictures(2, seed=1)], 1) if task == "nlvr2" else pictures(2)
+    assert run(made, pixels, ids).attentions is None
+    found = run(made, pixels, ids, output_attentions=True).attentions
+    if task == "nlvr2":
+        pixels, ids = pixels.flatten(0, 1), ids.repeat_interleave(2, 0)
+    expected = run(made.ashnets, pixels, ids, output_attentions=True).attentions
+    assert len(found) == 2
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_every_task_has_its_head():
     assert {name: head_class(name) for name in HEADS} == HEADS
     with pytest.raises(ConfigurationError, match="task='vqa2' is not one of base, pretraining"):

@@ -112,6 +112,14 @@ def test_configuration_keys_can_be_changed_while_loading(saved):
     assert (loaded.config.time_steps, loaded.ashnets.vision.config.readout) == (9, "per_image")
 
 
+def test_the_attention_that_is_asked_for_is_the_one_that_runs(saved):
+    """The transformer has a configuration of its own, which must hear of it too."""
+    for kind in ("eager", "sdpa"):
+        loaded = AshNetsForPreTraining.from_pretrained(saved[1], attn_implementation=kind)
+        assert loaded.ashnets.transformer.bert.config._attn_implementation == kind
+    assert AshNetsModel(small_config()).transformer.bert.config._attn_implementation == "sdpa"
+
+
 def test_weights_none_builds_random_ones(saved):
     model, folder = saved
     fresh = AshNetsForPreTraining.from_pretrained(folder, weights=None, num_concepts=11)
@@ -172,6 +180,12 @@ def test_unusable_configuration(copy, change, message):
     file = copy / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     refuses(copy, ConfigurationError, message)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '"ashnets"'])
+def test_configuration_that_is_no_mapping(copy, content):
+    (copy / "config.json").write_text(content)
+    refuses(copy, ConfigurationError, r"config\.json has model_type None")
 
 
 def test_missing_weights(copy):
@@ -243,6 +257,18 @@ def test_an_unknown_class_in_the_configuration(copy):
     with pytest.raises(WeightsError, match="'BertModel', which is none of ours"):
         ashnets.from_pretrained(copy)
     assert type(ashnets.from_pretrained(copy, task="pretraining")) is AshNetsForPreTraining
+
+
+@pytest.mark.parametrize("sizes", [("50GB", "10KB"), ("10KB", "50GB"), ("10KB", "20KB")])
+def test_a_save_replaces_the_weights_of_another_save_in_any_number_of_files(tmp_path, sizes):
+    config = small_config()
+    for size in sizes:
+        model = AshNetsModel(config)
+        model.save_pretrained(tmp_path, max_shard_size=size)
+    assert same(AshNetsModel.from_pretrained(tmp_path), model)
+    alone = tmp_path / "alone"
+    model.save_pretrained(alone, max_shard_size=sizes[-1])
+    assert {p.name for p in alone.iterdir()} == {p.name for p in tmp_path.iterdir()} - {"alone"}
 
 
 def test_a_failed_save_leaves_what_was_there(saved, tmp_path, monkeypatch):
