@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ashnets.errors import WeightsError
+from ashnets.errors import ConfigurationError, WeightsError
 from ashnets.hub.resolving import resolve
 from ashnets.zoo import config_of
 
@@ -29,6 +29,8 @@ def from_pretrained(name: str | os.PathLike, task: str | None = None, **kwargs: 
     from ashnets.model import HEADS, head_class
     from ashnets.model.pretrained import check_folder
 
+    if kwargs.get("weights", "pretrained") not in ("pretrained", None):
+        raise ConfigurationError(f"weights={kwargs['weights']!r}: give 'pretrained', or None for random weights")
     if "weights" in kwargs and kwargs["weights"] is None:
         return head_class(task or "base").from_pretrained(name, **kwargs)
     folder = resolve(name, **{key: kwargs.pop(key) for key in ("revision", "token", "cache_dir") if key in kwargs})

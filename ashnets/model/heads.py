@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, InputError
 from ashnets.model.ashnets import AshNetsModel
 from ashnets.model.collector import SemanticCollector
-from ashnets.model.outputs import ClassifierOutput, PreTrainingOutput, RetrievalOutput, VisualOutput
+from ashnets.model.outputs import AshNetsOutput, ClassifierOutput, PreTrainingOutput, RetrievalOutput, VisualOutput
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 
 TEMPERATURE = 0.07  # where ITC, STUA and MVM start (Li et al., paper's reference [30])
@@ -101,21 +102,34 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         **options: Any,
     ) -> RetrievalOutput:
         """Embed pictures, texts, or pairs; pairs also get their matching score and, on request, attentions."""
+        out = RetrievalOutput()
+        self._fill(out, pixel_values, input_ids, attention_mask, output_attentions, **options)
+        return out
+
+    def _fill(
+        self,
+        out: RetrievalOutput,
+        pixel_values: torch.Tensor | None,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        output_attentions: bool,
+        **options: Any,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Fill ``out``; returns the hidden states of the text alone and of the pair."""
         if pixel_values is None and input_ids is None:
             raise InputError("nothing to embed: give pixel_values, input_ids, or both")
-        out = RetrievalOutput()
+        transformer, text, joint = self.ashnets.transformer, None, None
         if pixel_values is not None:
             out.image_embeds, out.visual = self.encode_image(pixel_values, **options)
         if input_ids is not None:
-            out.text_embeds = self.encode_text(input_ids, attention_mask)
+            text, _ = transformer(input_ids, attention_mask, None)
+            out.text_embeds = self.project_text(text)
         if out.visual is not None and input_ids is not None:
             if len(input_ids) != len(pixel_values):
                 raise InputError(f"{len(pixel_values)} pictures and {len(input_ids)} texts do not make pairs")
-            hidden, out.attentions = self.ashnets.transformer(
-                input_ids, attention_mask, out.visual.output, output_attentions
-            )
-            out.itm_logits = self.itm(hidden[:, 0])
-        return out
+            joint, out.attentions = transformer(input_ids, attention_mask, out.visual.output, output_attentions)
+            out.itm_logits = self.itm(joint[:, 0])
+        return text, joint
 
 
 class MaskedLanguageHead(nn.Module):
@@ -206,21 +220,23 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
         **options: Any,
     ) -> PreTrainingOutput:
         """All heads on B pairs, nothing masked; pictures or texts alone give their embeddings."""
-        out = PreTrainingOutput(
-            **super().forward(pixel_values, input_ids, attention_mask, output_attentions, **options)
-        )
-        if out.itm_logits is None:
+        out = PreTrainingOutput()
+        text, joint = self._fill(out, pixel_values, input_ids, attention_mask, output_attentions, **options)
+        if joint is None:
             return out
-        length = input_ids.shape[1]
-        hidden, _ = self.ashnets.transformer(input_ids, attention_mask, out.visual.output)
-        out.mlm_logits = self.mlm(hidden[:, :length])
+        length = text.shape[1]
+        out.mlm_logits = self.mlm(joint[:, :length])
         if out.visual.abstract is not None:
-            text, _ = self.ashnets.transformer(input_ids, attention_mask, None)
             out.spiking_embeds = self.stua.project_spiking(out.visual)
             out.stua_text_embeds = self.stua.project_text(text)
             if self.config.collector:
-                out.mvm_logits = self.mvm(hidden[:, length:], self.ashnets.vision.collector)
+                out.mvm_logits = self.mvm(joint[:, length:], self.ashnets.vision.collector)
         return out
+
+
+def answer_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of (B, answers), summed over answers, since most of the thousands of terms are near zero."""
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
 
 
 class _Classifier(AshNetsPreTrainedModel):
@@ -236,6 +252,17 @@ class _Classifier(AshNetsPreTrainedModel):
             nn.Linear(2 * config.hidden_size, classes),
         )
         self.post_init()
+
+    def _output(
+        self, features: torch.Tensor, labels: torch.Tensor | None, loss: Callable[..., torch.Tensor], out: AshNetsOutput
+    ) -> ClassifierOutput:
+        logits = self.classifier(features)
+        return ClassifierOutput(
+            logits=logits,
+            loss=None if labels is None else loss(logits, labels),
+            visual=out.visual,
+            attentions=out.attentions,
+        )
 
 
 class AshNetsForVQA(_Classifier):
@@ -254,12 +281,7 @@ class AshNetsForVQA(_Classifier):
     ) -> ClassifierOutput:
         """Answer B questions; ``labels`` are soft targets (B, answers) in [0, 1], scored by binary cross-entropy."""
         out = self.ashnets(pixel_values, input_ids, attention_mask, **options)
-        logits = self.classifier(out.pooled)
-        loss = None
-        if labels is not None:
-            # summed over answers, as the paper's baselines do: most of the thousands of terms are near zero
-            loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(logits)
-        return ClassifierOutput(logits=logits, loss=loss, visual=out.visual, attentions=out.attentions)
+        return self._output(out.pooled, labels, answer_loss, out)
 
 
 class AshNetsForVisualReasoning(_Classifier):
@@ -283,9 +305,7 @@ class AshNetsForVisualReasoning(_Classifier):
         mask = None if attention_mask is None else attention_mask.repeat_interleave(2, 0)
         ids = None if image_ids is None else torch.as_tensor(image_ids).flatten()
         out = self.ashnets(pixel_values.flatten(0, 1), input_ids.repeat_interleave(2, 0), mask, ids, **options)
-        logits = self.classifier(out.pooled.unflatten(0, (-1, 2)).flatten(1))
-        loss = None if labels is None else F.cross_entropy(logits, labels)
-        return ClassifierOutput(logits=logits, loss=loss, visual=out.visual, attentions=out.attentions)
+        return self._output(out.pooled.unflatten(0, (-1, 2)).flatten(1), labels, F.cross_entropy, out)
 
 
 class AshNetsForVisualEntailment(_Classifier):
@@ -306,9 +326,7 @@ class AshNetsForVisualEntailment(_Classifier):
     ) -> ClassifierOutput:
         """Judge B pairs; logits (B, 3) in the order of ``LABELS``; ``labels`` (B,)."""
         out = self.ashnets(pixel_values, input_ids, attention_mask, **options)
-        logits = self.classifier(out.pooled)
-        loss = None if labels is None else F.cross_entropy(logits, labels)
-        return ClassifierOutput(logits=logits, loss=loss, visual=out.visual, attentions=out.attentions)
+        return self._output(out.pooled, labels, F.cross_entropy, out)
 
 
 HEADS = {
