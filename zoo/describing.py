@@ -8,10 +8,10 @@ from typing import Any
 from ashnets.zoo.registry import Weights, config_of, entry
 
 SUMMARY_RATIO = {
-    "trainable": "trainable summary ratio",
-    "fixed": "summary ratio fixed at 1",
-    "ann": "concrete features alone, no spiking branch",
-    "snn": "spiking features alone",
+    "trainable": "beside a spiking encoder, trainable summary ratio",
+    "fixed": "beside a spiking encoder, summary ratio fixed at 1",
+    "ann": "alone, no spiking branch",
+    "snn": "beside a spiking encoder whose features alone are used",
 }
 
 
@@ -55,7 +55,7 @@ class Description:
         s = self.symbols
         lines = [
             self.name,
-            f"  {self.summary}; {self.variant}",
+            f"  {self.summary} {self.variant}",
             "",
             f"Input      {s['image_size']} × {s['image_size']} px, {s['grid']} × {s['grid']} = N {s['N']} visual "
             f"tokens; text up to {s['max_text_length']} tokens",
