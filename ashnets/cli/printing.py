@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -21,6 +21,20 @@ def as_text(value: Mapping[str, Any]) -> str:
     table of results reads as one.
     """
     return "\n".join(_lines(value, indent=0))
+
+
+def as_table(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
+    """Rows as aligned columns under their keys; numbers to the right."""
+    cells = [list(keys), *([_plain(row[key]) for key in keys] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(keys))]
+    right = [bool(rows) and isinstance(rows[0][key], int | float) for key in keys]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    )
 
 
 def show(value: Mapping[str, Any], *, json_wanted: bool) -> None:

@@ -9,7 +9,12 @@ import typer
 
 from ashnets.cli.data import CORPUS
 from ashnets.cli.models import JsonOption
-from ashnets.cli.printing import show
+from ashnets.cli.printing import as_table, show
+
+# what `evaluate` prints of a row; the rest is in --json and --output
+KEYS = (
+    "model", "branch", "split", "direction", "ranking", "pictures", "R@1", "R@5", "R@10", "chance R@1", "chance R@10"
+)  # fmt: skip
 
 CorpusOption = Annotated[
     Path, typer.Option("--corpus", file_okay=False, help="A corpus, as `ashnets data` builds them.")
@@ -83,4 +88,7 @@ def evaluate(
         write_csv(output, as_rows(result))
     elif output is not None:
         write_json(output, result)
-    show(result, json_wanted=as_json_)
+    if as_json_:
+        show(result, json_wanted=True)
+    else:
+        typer.echo(as_table(as_rows(result), KEYS))

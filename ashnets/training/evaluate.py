@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -201,15 +202,12 @@ def _training_record(name: str | Path) -> dict[str, Any] | None:
 
 def environment() -> dict[str, Any]:
     """Versions and hardware, for every number that is written down."""
-    import spikingjelly
-    import transformers
-
     return {
         "ashnets": ashnets.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "spikingjelly": getattr(spikingjelly, "__version__", "unknown"),
+        "transformers": version("transformers"),
+        "spikingjelly": version("spikingjelly"),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
         "threads": torch.get_num_threads(),
     }

@@ -94,6 +94,8 @@ class Run:
             load_transformer(self.model, bert, rows=row_indices(bert / "vocab.txt", pieces)),
             load_backbone(self.model, recipe.backbone_weights),
         ]
+        # the record travels with the weights: it names the source as the recipe does, not a folder of this machine
+        self.origins = [origin.replace(str(bert), recipe.transformer_weights) for origin in self.origins]
         self.first_epoch = 0
         if recipe.start:
             self._start_from(Path(recipe.start))
