@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,7 +67,8 @@ def train(
     if dry_run:
         return plan
     run.open_folder(resume)
-    return run.train()
+    with _deterministic(run.device):
+        return run.train()
 
 
 @dataclass
@@ -100,7 +103,7 @@ class Run:
         if recipe.start:
             self._start_from(Path(recipe.start))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model.to(self.device, memory_format=torch.channels_last)
+        self.model.to(self.device)
         if self.device.type == "cpu":
             # On CPU the fused attention's backward pass takes most of a step; plain matrix products do not.
             self.model.ashnets.transformer.bert.set_attn_implementation("eager")
@@ -263,7 +266,7 @@ class Run:
         captions = pairs.draw_captions(indices, rng, self.recipe.bare_name)
         tokens = tokenize(self.processor.tokenizer, captions, self.config.max_text_length)
         return Batch(
-            pixel_values=augment(pairs.rgba(indices), generator).to(self.device, memory_format=torch.channels_last),
+            pixel_values=augment(pairs.rgba(indices), generator).to(self.device),
             image_keys=[image_key(pairs.image_ids[i]) for i in indices],
             input_ids=tokens["input_ids"].to(self.device),
             attention_mask=tokens["attention_mask"].to(self.device),
@@ -306,6 +309,17 @@ class Run:
         for name in ("recipe.yaml", "log.jsonl"):
             write_atomically(folder / name, (self.output / name).read_bytes())
         return record
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """On CPU, sums in a fixed order: a resumed run then ends with the same bits as an undisturbed one."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _is_spiking(name: str) -> bool:

@@ -217,7 +217,7 @@ def test_describe_names_the_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["describe", "ashnets-tiny"]) == 0
     assert "ashnets-tiny" in capsys.readouterr().out
     assert main(["describe", "ashnets-tiny", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["name"] == "ashnets-tiny"
+    assert json.loads(capsys.readouterr().out)["name"] == "ashnets-tiny.pictograms", "with the tag of its weights"
 
 
 def test_results_read_as_a_table() -> None:
