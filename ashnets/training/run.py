@@ -293,7 +293,9 @@ class Run:
         self.model.save_pretrained(folder)
         weights = folder / "model.safetensors"
         halved = {k: v.half() if v.is_floating_point() else v for k, v in load_file(weights).items()}
-        save_file(halved, weights, metadata={"format": "pt"})
+        aside = weights.with_name(weights.name + ".partial")
+        save_file(halved, aside, metadata={"format": "pt"})
+        aside.replace(weights)
         self.processor.save_pretrained(folder)
         record = {
             "recipe": self.recipe.name,
