@@ -25,6 +25,15 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> Path:
     return path
 
 
+def cache_folder(part: str) -> Path:
+    """Where what can be made again is kept: a folder in ``$ASHNETS_CACHE``, else ``$XDG_CACHE_HOME/ashnets`` or
+    ``~/.cache/ashnets``."""
+    if own := os.environ.get("ASHNETS_CACHE"):
+        return Path(own) / part
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "ashnets" / part
+
+
 def write_json(path: str | os.PathLike, data: Any) -> Path:
     """Write ``data`` as readable JSON; what JSON does not know, such as a path, is written as its text."""
     text = json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n"

@@ -23,6 +23,12 @@ settings.register_profile("ashnets", deadline=None, derandomize=True)
 settings.load_profile("ashnets")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_this_run(tmp_path_factory) -> None:
+    """What is unpacked from the tests' parquet files goes when their folders go."""
+    os.environ.setdefault("ASHNETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the repository."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ KEYS = (
 )  # fmt: skip
 
 CorpusOption = Annotated[
-    Path, typer.Option("--corpus", file_okay=False, help="A corpus, as `ashnets data` builds them.")
+    Path, typer.Option("--corpus", help="Pictures with captions: a corpus, parquet, or a folder of your own.")
 ]
 
 
@@ -29,17 +30,24 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe; repeatable.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan only.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print parameters, FLOPs, memory and time, and write nothing.")
+    ] = False,
+    as_json_: JsonOption = False,
 ) -> None:
     """Train a model by a recipe.
 
-    The folder of the run receives the model, its processor, the resolved recipe, the log and the results.
+    The folder of the run receives checkpoints, logs (JSON lines and TensorBoard), plots, and in the end the model with
+    its processor, recipe and record. A run that was killed goes on with --resume and ends with the same weights, on
+    a CPU to the bit. On several devices, say it through torchrun; the batch of the recipe is shared out. --dry-run
+    measures a step of each phase and prints what the run will need.
 
     \b
     Examples:
       ashnets train tiny-pictograms --output runs/tiny
       ashnets train tiny-pictograms --output runs/tiny --resume
-      ashnets train my-recipe.yaml --corpus data/small --output runs/mine --set seed=1 --dry-run
+      ashnets train own-pairs --corpus my-pictures --output runs/mine --set seed=1 --dry-run
+      torchrun --nproc_per_node 8 -m ashnets train pretrain-coco-vg --corpus coco-vg --output runs/r152
     """
     from ashnets.training.run import train as run_training
     from ashnets.zoo import recipe_path
@@ -47,7 +55,8 @@ def train(
     result = run_training(
         recipe_path(recipe), corpus=corpus, output=output, overrides=overrides or [], resume=resume, dry_run=dry_run
     )
-    show(result, json_wanted=False)
+    if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process: one of them speaks
+        show(result, json_wanted=as_json_)
 
 
 def evaluate(

@@ -18,20 +18,21 @@ def on_background(rgba: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
     return rgba[:, :3] * alpha + colour * (1 - alpha)
 
 
-def augment(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Draw one variant of each picture.
+def augment(rgba: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """One variant of each picture.
 
     Args:
         rgba: (B, 4, H, W) in [0, 1], colour not multiplied by alpha.
-        generator: of all draws.
+        draws: (B, 15), uniform in [0, 1); a picture's own decide its variant.
 
     Returns:
         (B, 3, H, W) in [0, 1].
     """
-    batch = len(rgba)
+    columns = iter(draws.unbind(1))
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return low + (high - low) * torch.rand(batch, *shape, generator=generator)
+        drawn = torch.stack([next(columns) for _ in range(math.prod(shape))], 1)
+        return low + (high - low) * drawn.view(len(rgba), *shape)
 
     angle = uniform(-math.pi / 12, math.pi / 12)
     zoom = uniform(0.9, 1.4)
@@ -57,8 +58,8 @@ def augment(rgba: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     saturation = uniform(0.3, 1.3, 1, 1, 1)
     colour = (grey + (colour - grey) * saturation).clamp(0, 1).minimum(alpha)
 
-    white = (torch.rand(batch, generator=generator) < 0.5).view(-1, 1, 1, 1)
-    background = torch.where(white, torch.ones(batch, 3, 1, 1), uniform(0.0, 1.0, 3, 1, 1))
+    white = uniform(0.0, 1.0, 1, 1, 1) < 0.5
+    background = torch.where(white, torch.ones(3, 1, 1), uniform(0.0, 1.0, 3, 1, 1))
     image = colour + background * (1 - alpha)
 
     soft = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)

@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ashnets.data.source_parquet import damaged, open_parquet
+from ashnets.data.source_rows import path_inside
 from ashnets.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -59,24 +61,26 @@ class Corpus:
     def splits(self) -> list[str]:
         return list(self.manifest["splits"])
 
-    def split(self, name: str) -> Split:
-        """Read one split into memory. Raises DataError when it is missing, damaged or not what the manifest says."""
+    def file(self, name: str) -> str:
+        """The parquet file of a split, relative to the folder. Raises DataError if it is not what the manifest says."""
         if name not in self.manifest["splits"]:
             raise DataError(f"{self.path}: no split {name!r}; there are {', '.join(self.splits)}.")
         entry = self.manifest["splits"][name]
-        path = self.path / entry["file"]
-        try:
-            table = pq.read_table(path)
-        except FileNotFoundError:
-            raise DataError(f"{path} is missing. Build the corpus again.") from None
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0][:160]
-            raise DataError(f"{path} is damaged or cut short ({reason}). Build the corpus again.") from None
-        if table.num_rows != entry["rows"]:
+        file = path_inside(entry["file"], f"{self.path / MANIFEST}, split {name!r}")
+        rows = open_parquet(self.path / file).metadata.num_rows
+        if rows != entry["rows"]:
             raise DataError(
-                f"{path} has {table.num_rows} rows, the manifest says {entry['rows']}. Build the corpus again."
+                f"{self.path / file} has {rows} rows, the manifest says {entry['rows']}. Build the corpus again."
             )
-        return Split(name, table)
+        return file
+
+    def split(self, name: str) -> Split:
+        """Read one split into memory. Raises DataError when it is missing, damaged or not what the manifest says."""
+        path = self.path / self.file(name)
+        try:
+            return Split(name, pq.read_table(path))
+        except (pa.ArrowException, OSError) as error:
+            raise damaged(path, error) from None
 
     def verify(self) -> None:
         """Compare the sha256 of every parquet file with the manifest; raises DataError at the first difference."""

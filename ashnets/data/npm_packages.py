@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ashnets.errors import DataError
+from ashnets.files import cache_folder
 
 _NPM_TIMEOUT_S = 900
 _MAX_MEMBER_BYTES = 64 * 2**20
@@ -44,9 +45,8 @@ class Package:
 
 
 def default_cache() -> Path:
-    """Where tarballs are kept between builds: ``$XDG_CACHE_HOME/ashnets/npm`` or ``~/.cache/ashnets/npm``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "ashnets" / "npm"
+    """Where tarballs are kept between builds."""
+    return cache_folder("npm")
 
 
 def sha256_of(path: Path) -> str:

@@ -1,73 +1,116 @@
-"""Picture–caption pairs of one or more splits, decoded once and held in memory.
+"""Picture–caption pairs of one or more splits; a picture is read and decoded when it is asked for.
 
-Meant for corpora of drawings: 6,658 pictures of 96 px take 245 MB.
+Held in memory are the captions and ids, as Arrow; pictures stay in their files. So a worker of a DataLoader decodes its
+own batches only, and sending it the pairs costs what the texts weigh.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from ashnets.data.augment import on_background
-from ashnets.data.corpus import Corpus
-from ashnets.errors import DataError
+from ashnets.data.images import load_rgba
+from ashnets.data.packed import PackedPictures, pack
+from ashnets.data.sources import Source
+from ashnets.errors import DataError, InputError
 
 
 class Pairs:
-    """Pictures as RGBA bytes beside their captions and ids.
+    """Pictures and captions by index; picklable, and safe to read from many processes.
+
+    Args:
+        source: what `open_source` gives.
+        splits: names of splits, read one after the other.
+        side: of the decoded pictures, in pixels.
+
+    Raises:
+        DataError: a split that does not exist; a parquet file whose pictures cannot be read.
 
     Attributes:
-        pictures: (n, 4, side, side), uint8.
-        image_ids: names of the pictures, unique.
-        samples: (n,), int64; equal where two pictures draw the same concept.
-        names: the bare name of each picture's concept.
-        captions: all captions of each picture, the bare name first.
+        samples: (n,), int64; equal where two pictures show the same concept.
     """
 
-    def __init__(self, corpus: Corpus, splits: Iterable[str], side: int, progress: bool = True) -> None:
-        rows = [row for split in splits for row in corpus.split(split)]
-        if not rows:
-            raise DataError(f"{corpus.path}: the splits {list(splits)} hold no pictures")
-        self.pictures = torch.empty((len(rows), 4, side, side), dtype=torch.uint8)
-        for i, row in enumerate(tqdm(rows, desc="decoding pictures", unit="picture", disable=not progress or None)):
-            self.pictures[i] = torch.from_numpy(_decode(row["image"], row["image_id"], side)).permute(2, 0, 1)
-        self.image_ids = [row["image_id"] for row in rows]
-        self.names = [row["name"] for row in rows]
-        self.captions = [list(row["captions"]) for row in rows]
-        self.concepts = [row["concept"] for row in rows]
-        order = {concept: i for i, concept in enumerate(sorted(set(self.concepts)))}
-        self.samples = torch.tensor([order[concept] for concept in self.concepts])
+    def __init__(self, source: Source, splits: Iterable[str], side: int) -> None:
+        tables = [source.split(split) for split in dict.fromkeys(splits)]
+        if not tables:
+            raise DataError(f"{source.path}: no split is asked for; there are {', '.join(source.splits)}.")
+        rows = pa.concat_tables(tables).combine_chunks()
+        self.side = side
+        self._folder = source.folder
+        self._ids, self._names, self._captions, self._files = (
+            rows[key].combine_chunks() for key in ("image_id", "name", "captions", "file")
+        )
+        self._rows = rows["row"].to_numpy()
+        self.samples = torch.from_numpy(_numbers(rows["concept"].to_pylist()))
+        self._packed: dict[str, PackedPictures] = {}
+        for file in rows.filter(pc.greater_equal(rows["row"], 0))["file"].unique().to_pylist():
+            pack(self._folder / file)  # now, so that damage and full disks show before the first batch
 
     def __len__(self) -> int:
-        return len(self.image_ids)
+        return len(self._ids)
 
-    def rgba(self, indices: np.ndarray) -> torch.Tensor:
+    def __getstate__(self) -> dict[str, Any]:
+        """Without open files, and without the lists that are made from Arrow."""
+        left_out = {"image_ids", "names"}
+        return {**{key: value for key, value in self.__dict__.items() if key not in left_out}, "_packed": {}}
+
+    @cached_property
+    def image_ids(self) -> list[str]:
+        """Names of the pictures, unique."""
+        return self._ids.to_pylist()
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The bare name of each picture's concept; its first caption where the data names none."""
+        return self._names.to_pylist()
+
+    def captions_of(self, index: int) -> list[str]:
+        """All captions of a picture, its bare name first where the data has one."""
+        return self._captions[int(index)].as_py()
+
+    def decode(self, index: int) -> torch.Tensor:
+        """One picture as RGBA, scaled to the square: (4, side, side), uint8. Raises DataError if it cannot be."""
+        index = int(index)
+        file, row = self._files[index].as_py(), int(self._rows[index])
+        try:
+            image = load_rgba(self._folder / file if row < 0 else self._encoded(file, row))
+        except InputError as error:
+            raise DataError(f"{self._place(index)}: {error} Replace it or remove its row.") from None
+        resized = np.asarray(image.resize((self.side, self.side), Image.Resampling.BICUBIC))
+        return torch.from_numpy(resized.transpose(2, 0, 1).copy())
+
+    def rgba(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
         """(B, 4, side, side) in [0, 1]."""
-        return self.pictures[torch.as_tensor(indices)].float() / 255
+        return torch.stack([self.decode(i) for i in indices]).float() / 255
 
-    def on_white(self, indices: np.ndarray) -> torch.Tensor:
+    def on_white(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
         """(B, 3, side, side) in [0, 1]: the form that the processor gives for the same picture."""
         return on_background(self.rgba(indices), torch.ones(1, 3, 1, 1))
 
-    def draw_captions(self, indices: np.ndarray, rng: np.random.Generator, bare_name: float) -> list[str]:
-        """One caption for each picture: its name with probability ``bare_name``, else one of the others."""
-        drawn = []
-        for i in indices:
-            captions = self.captions[i]
-            bare = len(captions) == 1 or rng.random() < bare_name
-            drawn.append(captions[0] if bare else captions[rng.integers(1, len(captions))])
-        return drawn
+    def _encoded(self, file: str, row: int) -> memoryview:
+        if file not in self._packed:
+            self._packed[file] = PackedPictures(self._folder / file)
+        data = self._packed[file][row]
+        if data is None:
+            raise InputError("The row holds no picture.")
+        return memoryview(data)
+
+    def _place(self, index: int) -> str:
+        file, row = self._files[index].as_py(), int(self._rows[index])
+        where = "" if row < 0 else f" ({self._folder / file}, row {row})"
+        return f"picture {self._ids[index].as_py()!r}{where}"
 
 
-def _decode(data: bytes, name: str, side: int) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            resized = image.convert("RGBA").resize((side, side), Image.Resampling.BICUBIC)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"picture {name} of the corpus cannot be decoded ({error}); build the corpus again") from error
-    return np.array(resized)
+def _numbers(concepts: list[str | None]) -> np.ndarray:
+    """Equal numbers for equal concepts; one of its own for each picture without."""
+    order = {concept: i for i, concept in enumerate(sorted({c for c in concepts if c is not None}))}
+    own = iter(range(len(order), len(order) + len(concepts)))
+    return np.array([next(own) if concept is None else order[concept] for concept in concepts], dtype=np.int64)

@@ -1,70 +1,148 @@
-r"""Batches of similar images: Retrieve(Pic_k, φ) as a permutation (section III-A.2).
+r"""Groups of similar images: Retrieve(Pic_k, φ) as a permutation (section III-A.2).
 
 Each epoch every image occurs once ("only change the order"); consecutive runs of φ are neighbours in the space of ITC
-image embeddings, in descending similarity to the first of their group.
+image embeddings, in descending similarity to the first of their group. Images open a group in random order; an opener
+takes the φ - 1 nearest of those that are still free.
 """
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import dataclass
+
 import numpy as np
 
-NEIGHBOURS = 8  # neighbours looked up for each place in a group: many are taken by the time a group is filled
+from ashnets.errors import InputError
+
+EXACT_UP_TO = 10_000  # images searched at once: above, k-means cells of this size (the cost then grows like n log n)
+FINDS = 4  # images looked up for each place in a group: some are taken by the time it is filled
+ROUND = 8  # openers searched at once claim at most 1/ROUND of the pool, so that few want the same images
+BLOCK = 1 << 24  # similarities that torch holds at once (64 MB)
 
 
-def nearest(queries: np.ndarray, embeddings: np.ndarray, k: int) -> np.ndarray:
-    """Indices of the k largest inner products of each query, (Q, k), exact; FAISS where installed, else torch."""
-    try:
-        import faiss
-    except ImportError:
-        import torch
+@dataclass(frozen=True)
+class Grouping:
+    """Groups of one epoch, and the search that found them, as a phrase for the log."""
 
-        scores = torch.from_numpy(queries) @ torch.from_numpy(embeddings).T
-        return scores.topk(k, dim=1).indices.numpy()
-    index = faiss.IndexFlatIP(embeddings.shape[1])
-    index.add(np.ascontiguousarray(embeddings, dtype=np.float32))
-    return index.search(np.ascontiguousarray(queries, dtype=np.float32), k)[1]
+    groups: list[np.ndarray]
+    index: str
 
 
-def similar_groups(embeddings: np.ndarray, group_size: int, seed: int) -> list[np.ndarray]:
+def similar_groups(embeddings: np.ndarray, group_size: int, seed: int, *, exact_up_to: int = EXACT_UP_TO) -> Grouping:
     """Partition n images into groups of neighbours.
+
+    Above ``exact_up_to`` images the search is an inverted file with one cell probed: k-means cells, exact search inside
+    each. Half of a cell is grouped; the other halves meet again in the cells of the next, smaller round. Without FAISS
+    the search is exact at every size, by torch, in blocks. The result does not depend on the number of threads.
 
     Args:
         embeddings: (n, D), of unit length.
         group_size: φ.
-        seed: of the order in which images open a group, and of the order of the groups.
+        seed: of the order in which images open a group, of the cells, and of the order of the groups.
+        exact_up_to: images that are searched at once.
 
     Returns:
         Index arrays of length φ; the last one also takes the remainder, n mod φ (all images when n < φ).
+
+    Raises:
+        InputError: an embedding is not finite.
     """
-    embeddings = np.asarray(embeddings, dtype=np.float32)
+    embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
+    damaged = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    if len(damaged):
+        raise InputError(
+            f"{len(damaged):,} of {len(embeddings):,} embeddings hold NaN or infinity, the first at row {damaged[0]}: "
+            "the model that made them is damaged, go back to an earlier checkpoint"
+        )
     rng = np.random.default_rng(seed)
     n = len(embeddings)
-    remainder = n % group_size if n >= group_size else n
-    pool = rng.permutation(n)
+    limit = max(exact_up_to, 8 * group_size)  # the largest cell then has room for several groups
     groups: list[np.ndarray] = []
-    while len(pool) >= group_size:
-        k = min(len(pool), NEIGHBOURS * group_size)
-        neighbours = pool[nearest(embeddings[pool], embeddings[pool], k)]
-        free = np.zeros(n, dtype=bool)
-        free[pool] = True
-        left = len(pool)
-        for opener, row in zip(pool, neighbours, strict=True):
-            if not free[opener] or left < group_size:
+    pool, rounds = np.arange(n), 0
+    while len(pool) > limit and has_faiss():
+        rests = []
+        for cell in _cells(embeddings[pool], limit, int(rng.integers(2**31))):
+            made, rest = _take(embeddings, pool[cell], group_size, max(group_size, len(cell) // 2), rng)
+            groups += made
+            rests.append(rest)
+        pool, rounds = np.concatenate(rests), rounds + 1
+    index = f"exact search over {len(pool):,}"
+    if rounds:
+        index = f"IVF over {n:,}, {-(-n // limit):,} cells, 1 probed, {rounds} rounds, then {index}"
+    elif not has_faiss():
+        index += " in torch: faiss is not installed"
+    made, last = _take(embeddings, pool, group_size, group_size, rng)
+    groups += made
+    if len(last):
+        nearness = embeddings[last[1:]] @ embeddings[last[0]]
+        last[1:] = last[1:][np.argsort(-nearness, kind="stable")]
+    if len(last) == group_size:
+        groups.append(last)
+    groups = [groups[i] for i in rng.permutation(len(groups))]
+    if len(last) not in (0, group_size):
+        groups.append(last)
+    return Grouping(groups, index)
+
+
+def _take(
+    embeddings: np.ndarray, pool: np.ndarray, group_size: int, keep: int, rng: np.random.Generator
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Groups from the pool until fewer than φ more than ``keep`` are left; the groups, and what is left."""
+    queue = rng.permutation(pool)  # the openers to come; all of it is free
+    free = np.zeros(len(embeddings), dtype=bool)
+    free[pool] = True
+    groups: list[np.ndarray] = []
+    most = len(queue)
+    while (left := len(queue)) >= keep + group_size:
+        openers = queue[: max(1, min(most, left // (ROUND * group_size)))]
+        finds = queue[nearest(embeddings[openers], embeddings[queue], min(left, FINDS * group_size))]
+        waiting, before = [], len(groups)
+        for opener, row in zip(openers, finds, strict=True):
+            if not free[opener]:
                 continue
             taken = row[free[row] & (row != opener)][: group_size - 1]
-            if len(taken) < group_size - 1:
-                continue  # its neighbourhood is used up: it waits for the next, smaller pool
+            if len(taken) < group_size - 1 or left < keep + group_size:
+                waiting.append(opener)  # others of this round were faster: it comes again at the end of the queue
+                continue
             group = np.concatenate([[opener], taken])
             free[group] = False
             left -= group_size
             groups.append(group)
-        pool = pool[free[pool]]
-    groups = [groups[i] for i in rng.permutation(len(groups))]
-    if remainder and groups:
-        groups[-1] = np.concatenate([groups[-1], pool])
-    elif remainder:
-        groups = [pool]
-    return groups
+        most = 2 * (len(groups) - before)  # among many equal images all openers find the same few
+        queue = np.concatenate([queue[len(openers) :], np.array(waiting, dtype=queue.dtype)])
+        queue = queue[free[queue]]
+    return groups, queue
+
+
+def has_faiss() -> bool:
+    return importlib.util.find_spec("faiss") is not None
+
+
+def nearest(queries: np.ndarray, embeddings: np.ndarray, k: int) -> np.ndarray:
+    """Indices of the k largest inner products of each query, (Q, k), exact; FAISS where installed, else torch."""
+    if has_faiss():
+        import faiss
+
+        index = faiss.IndexFlatIP(embeddings.shape[1])
+        index.add(embeddings)
+        return index.search(queries, k)[1]
+    import torch
+
+    table = torch.from_numpy(embeddings).T
+    blocks = torch.from_numpy(queries).split(max(1, BLOCK // len(embeddings)))
+    return torch.cat([(block @ table).topk(k, dim=1).indices for block in blocks]).numpy()
+
+
+def _cells(embeddings: np.ndarray, limit: int, seed: int) -> list[np.ndarray]:
+    """Rows of each k-means cell, of ``limit`` images on average; a cell twice as large is cut into equal parts."""
+    import faiss
+
+    count = -(-len(embeddings) // limit)
+    kmeans = faiss.Kmeans(embeddings.shape[1], count, niter=8, seed=seed, spherical=True, min_points_per_centroid=1)
+    kmeans.train(embeddings)
+    nearest_centre = kmeans.assign(embeddings)[1]
+    members = np.split(np.argsort(nearest_centre, kind="stable"), np.cumsum(np.bincount(nearest_centre))[:-1])
+    return [part for cell in members if len(cell) for part in np.array_split(cell, -(-len(cell) // (2 * limit)))]
 
 
 def random_groups(n: int, group_size: int, seed: int) -> list[np.ndarray]:
@@ -76,23 +154,6 @@ def random_groups(n: int, group_size: int, seed: int) -> list[np.ndarray]:
     groups = list(order[:whole].reshape(-1, group_size))
     groups[-1] = np.concatenate([groups[-1], order[whole:]])
     return groups
-
-
-def batches_of(groups: list[np.ndarray], images: int) -> list[tuple[np.ndarray, int]]:
-    """Whole groups to batches of at most ``images``, each with its group size; a longer last group stands alone.
-
-    Returns:
-        (indices, φ of this batch) pairs; the indices of a group are consecutive.
-    """
-    if not groups:
-        return []
-    size = len(groups[0])
-    per_batch = max(1, images // size)
-    regular = [g for g in groups if len(g) == size]
-    batches = [
-        (np.concatenate(regular[i : i + per_batch]), size) for i in range(0, len(regular), per_batch)
-    ]
-    return batches + [(g, len(g)) for g in groups if len(g) != size]
 
 
 def mean_similarity(embeddings: np.ndarray, groups: list[np.ndarray]) -> float:

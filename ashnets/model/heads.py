@@ -156,7 +156,9 @@ class MaskedVisualHead(nn.Module):
     def forward(self, hidden: torch.Tensor, collector: SemanticCollector) -> torch.Tensor:
         token = F.normalize(self.dense(hidden).float(), dim=-1)
         columns = F.normalize(collector.concepts.float(), dim=0)  # (M1, M2)
-        return token @ columns / self.temperature()
+        # Over τ a cosine's last bit in bf16 would be .06 of a logit.
+        with torch.autocast(token.device.type, enabled=False):
+            return token @ columns / self.temperature()
 
 
 class SpikingTextHead(nn.Module):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 def hard_negatives(
-    similarity: torch.Tensor, positive: torch.Tensor, tau: float, generator: torch.Generator | None = None
+    similarity: torch.Tensor, positive: torch.Tensor, tau: float | torch.Tensor, uniform: torch.Tensor
 ) -> torch.Tensor:
     """Draw a negative column for each row.
 
@@ -19,16 +19,18 @@ def hard_negatives(
         similarity: (B, K), ITC similarity.
         positive: (B, K), True where the column is the row's own sample; never drawn.
         tau: τ of the softmax.
-        generator: of the draw.
+        uniform: (B,) in [0, 1), where in the cumulative distribution a row's draw lies.
 
     Returns:
         (B,), columns; −1 for a row whose columns are all positive.
     """
-    weights = torch.softmax((similarity.float() / tau).masked_fill(positive, float("-inf")), dim=1)
+    scores = (similarity.double() / tau).masked_fill(positive, float("-inf"))
     none = positive.all(1)
-    weights = torch.where(none.unsqueeze(1), torch.ones_like(weights), weights)
-    # A similarity far below the best one underflows to probability 0; positives are 0 exactly.
-    drawn = torch.multinomial(weights, 1, generator=generator).squeeze(1)
+    weights = torch.softmax(scores.masked_fill(none.unsqueeze(1), 0.0), dim=1)
+    reach = weights.cumsum(1)
+    # The first column whose reach lies beyond the draw: a column of weight 0 reaches no further than the one before.
+    aim = uniform.double().unsqueeze(1) * reach[:, -1:]
+    drawn = torch.searchsorted(reach, aim, right=True).squeeze(1).clamp_max(reach.shape[1] - 1)
     return drawn.masked_fill(none, -1)
 
 

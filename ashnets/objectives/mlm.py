@@ -16,8 +16,8 @@ def mask_tokens(
     special: torch.Tensor,
     mask_id: int,
     vocab_size: int,
+    uniform: torch.Tensor,
     rate: float = 0.15,
-    generator: torch.Generator | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mask (B, L) token ids.
 
@@ -25,23 +25,19 @@ def mask_tokens(
         special: (B, L), True where a token may not be masked ([CLS], [SEP], [PAD]).
         mask_id: id of [MASK].
         vocab_size: random tokens are drawn below it.
+        uniform: (B, 3, ≥ L) in [0, 1): which tokens, what becomes of them, which random token.
         rate: share of the tokens to predict; at least one in every text that has any.
 
     Returns:
         Masked ids, and labels with ``IGNORED`` where nothing is to be predicted.
     """
-    shape, device = input_ids.shape, input_ids.device
-
-    def uniform() -> torch.Tensor:
-        return torch.rand(shape, generator=generator, device=device)
-
-    score = uniform().masked_fill(special, 2.0)
+    choice, action, token = uniform[:, :, : input_ids.shape[1]].unbind(1)
+    score = choice.masked_fill(special, 2.0)
     chosen = score < rate
     # Pictogram captions can be two tokens long: without this most would teach nothing.
     chosen |= (score == score.min(1, keepdim=True).values) & ~special
     labels = torch.where(chosen, input_ids, IGNORED)
-    action = uniform()
-    random_ids = torch.randint(vocab_size, shape, generator=generator, device=device)
+    random_ids = (token.double() * vocab_size).long()
     masked = torch.where(chosen & (action < 0.8), mask_id, input_ids)
     masked = torch.where(chosen & (action >= 0.8) & (action < 0.9), random_ids, masked)
     return masked, labels

@@ -19,11 +19,17 @@ def spike_labels(counts: torch.Tensor) -> torch.Tensor:
     return label.masked_fill(best <= 0, SILENT)
 
 
-def mask_one_label(labels: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-    """Mark all tokens that share one drawn label, (B, N); nothing in a picture that is silent throughout."""
+def mask_one_label(labels: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Mark all tokens that share one drawn label, (B, N); nothing in a picture that is silent throughout.
+
+    Args:
+        labels: (B, N), as :func:`spike_labels` gives them.
+        uniform: (B,) in [0, 1): which of a picture's tokens that have a label decides.
+    """
     spoken = labels != SILENT
-    weights = torch.where(spoken.any(1, keepdim=True), spoken.float(), torch.ones_like(labels, dtype=torch.float))
-    token = torch.multinomial(weights, 1, generator=generator)  # (B, 1)
+    order = spoken.cumsum(1)  # of the tokens that have a label, from 1
+    wanted = (uniform.double() * order[:, -1]).long() + 1
+    token = ((order == wanted.unsqueeze(1)) & spoken).int().argmax(1, keepdim=True)
     return (labels == labels.gather(1, token)) & spoken
 
 

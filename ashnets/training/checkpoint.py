@@ -1,13 +1,16 @@
-"""Checkpoints of a run: safetensors and JSON, written aside and renamed, so that one is always whole.
+"""Checkpoints of a run: safetensors and JSON in a folder that appears whole or not at all.
 
-A checkpoint is taken at the end of an epoch. Everything random is drawn from (seed, epoch), so weights, optimiser state
-and the epoch are all there is to keep.
+``step-00000120/`` holds the state after that many steps of the optimisers: the tensors of each module, of the
+optimisers, the order of the epoch it was taken in, and ``state.json``. It is written aside and renamed, and the one
+before it goes only then: at every moment, in a kill too, the last whole checkpoint is there.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,9 @@ from torch import nn
 
 from ashnets.errors import TrainingError
 
-WEIGHTS, OPTIMISERS, STATE = "model.safetensors", "optimisers.safetensors", "state.json"
+WEIGHTS, OPTIMISERS, ORDER, STATE = "model.safetensors", "optimisers.safetensors", "order.safetensors", "state.json"
+PARTIAL, LEAVING = ".partial", ".leaving"  # not yet, and no longer, a checkpoint
+KEPT = 2  # the newest, and one to go back to when the newest is damaged
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -33,49 +38,92 @@ def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimisers: dict[str, torch.optim.Optimizer], state: dict[str, Any]
+    folder: Path,
+    modules: Mapping[str, nn.Module],
+    state: dict[str, Any],
+    optimisers: Mapping[str, torch.optim.Optimizer] | None = None,
+    order: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Replace ``folder`` by a new checkpoint; the old one stays until the new one is whole."""
-    aside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_file(tensors_of(model), aside / WEIGHTS)
-    save_file(_flatten(optimisers), aside / OPTIMISERS)
-    (aside / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    aside.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    """Write a checkpoint; ``folder`` appears when it is whole.
+
+    Args:
+        modules: file stem → module; ``model`` is one of them.
+        state: what JSON can hold.
+        optimisers, order: further tensors that a run needs to go on.
+
+    Raises:
+        TrainingError: it could not be written (a full disk, for one); what was there before is untouched.
+    """
+    aside = folder.with_name(folder.name + PARTIAL)
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        for name, module in modules.items():
+            save_file(tensors_of(module), aside / f"{name}.safetensors")
+        if optimisers is not None:
+            save_file(_flatten(optimisers), aside / OPTIMISERS)
+        if order:
+            save_file(order, aside / ORDER)
+        (aside / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        for path in (*aside.iterdir(), aside):
+            _flush(path)
+        _discard(folder)
+        aside.rename(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise TrainingError(
+            f"{folder}: the checkpoint could not be written ({error}); the one before it is whole: make room and go on "
+            "with --resume"
+        ) from error
 
 
-def find_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to go on from; after a kill between two renames it is the old one."""
-    for candidate in (folder, folder.with_name(folder.name + ".old")):
-        if (candidate / STATE).is_file():
-            return candidate
-    return None
+def checkpoint_name(step: int) -> str:
+    """Folder of the checkpoint after a step."""
+    return f"step-{step:08d}"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints in ``folder``, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if not path.suffix and (path / STATE).is_file())
+
+
+def discard_old(folder: Path) -> None:
+    """Keep the newest checkpoints alone, and nothing half-written."""
+    for path in checkpoints(folder)[:-KEPT]:
+        _discard(path)
+    for path in [*folder.glob(f"*{PARTIAL}"), *folder.glob(f"*{LEAVING}")]:  # of a run that was killed
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """``state.json`` of a checkpoint."""
+    try:
+        return json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{folder}: no checkpoint can be read there ({error}); delete that folder to go on from the one before it"
+        ) from error
 
 
 def load_checkpoint(
-    folder: Path, model: nn.Module, optimisers: dict[str, torch.optim.Optimizer] | None = None
-) -> dict[str, Any]:
-    """Load weights, and optimiser state where ``optimisers`` are given; returns the state.
+    folder: Path, modules: Mapping[str, nn.Module], optimisers: Mapping[str, torch.optim.Optimizer]
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Load every module and optimiser; returns the state and the order.
 
     Raises:
         TrainingError: damaged files, or tensors that do not fit.
     """
+    state = read_state(folder)
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        load_weights(folder / WEIGHTS, model)
-        if optimisers is not None:
-            _restore(optimisers, load_file(folder / OPTIMISERS))
-    except (OSError, json.JSONDecodeError, SafetensorError, KeyError, ValueError) as error:
+        for name, module in modules.items():
+            load_weights(folder / f"{name}.safetensors", module)
+        _restore(optimisers, load_file(folder / OPTIMISERS))
+        order = load_file(folder / ORDER) if (folder / ORDER).exists() else {}
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainingError(
-            f"{folder}: the checkpoint cannot be read ({error}); start a run in a new folder"
+            f"{folder}: the checkpoint cannot be read ({error}); delete that folder to go on from the one before it"
         ) from error
-    return state
+    return state, order
 
 
 def load_weights(path: Path, model: nn.Module, *, partly: bool = False) -> None:
@@ -93,7 +141,25 @@ def load_weights(path: Path, model: nn.Module, *, partly: bool = False) -> None:
     model.load_state_dict(tensors, strict=False)
 
 
-def _flatten(optimisers: dict[str, torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+def _flush(path: Path) -> None:
+    """On the disk, not only on its way there: a power cut must not leave a whole name over half a file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _discard(folder: Path) -> None:
+    """Remove a checkpoint so that no half of it is ever taken for a whole one."""
+    leaving = folder.with_name(folder.name + LEAVING)
+    shutil.rmtree(leaving, ignore_errors=True)
+    if folder.exists():
+        folder.rename(leaving)
+        shutil.rmtree(leaving, ignore_errors=True)
+
+
+def _flatten(optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
     flat = {}
     for part, optimiser in optimisers.items():
         for index, entries in optimiser.state_dict()["state"].items():
@@ -103,7 +169,7 @@ def _flatten(optimisers: dict[str, torch.optim.Optimizer]) -> dict[str, torch.Te
     return flat or {"empty": torch.zeros(0)}
 
 
-def _restore(optimisers: dict[str, torch.optim.Optimizer], flat: dict[str, torch.Tensor]) -> None:
+def _restore(optimisers: Mapping[str, torch.optim.Optimizer], flat: dict[str, torch.Tensor]) -> None:
     states: dict[str, dict[int, dict[str, torch.Tensor]]] = {part: {} for part in optimisers}
     for name, tensor in flat.items():
         if name == "empty":

@@ -9,12 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 import ashnets
-from ashnets.data.corpus import open_corpus
 from ashnets.data.pairs import Pairs
+from ashnets.data.sources import open_source
+from ashnets.errors import DataError
 from ashnets.metrics.retrieval import chance_at, recall_at, rerank
 from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.model.sampling import image_key
@@ -25,19 +27,47 @@ TRAINING_RECORD = "training.json"
 
 @torch.inference_mode()
 def embed_pictures(
-    model: AshNetsForRetrieval, pairs: Pairs, batch: int = 64, progress: bool = True, **options: Any
+    model: AshNetsForRetrieval,
+    pairs: Pairs,
+    indices: Sequence[int] | np.ndarray | None = None,
+    batch: int = 64,
+    progress: bool = True,
+    keep_tokens: bool = True,
+    unreadable: dict[str, str] | None = None,
+    **options: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings (n, 256) and visual tokens (n, N, M1) of all pictures, each from a reset state."""
-    embeds, tokens = [], []
-    starts = range(0, len(pairs), batch)
+    """Embeddings (n, 256) and visual tokens (n, N, M1) of pictures, each from a reset state.
+
+    Args:
+        indices: which of ``pairs``; all by default.
+        keep_tokens: with False the tokens are empty, (0,).
+        unreadable: where given, pictures that cannot be read are noted here, name → why, and embedded as blank.
+
+    Raises:
+        DataError: a picture cannot be read, and ``unreadable`` is not given.
+    """
+    chosen = range(len(pairs)) if indices is None else indices
+    embeds, tokens = [torch.empty(0, model.config.projection_size, device=model.device)], []
+    starts = range(0, len(chosen), batch)
     for start in tqdm(starts, desc="embedding pictures", unit="batch", leave=False, disable=not progress or None):
-        indices = range(start, min(start + batch, len(pairs)))
-        keys = [image_key(pairs.image_ids[i]) for i in indices]
-        pixels = pairs.on_white(list(indices)).to(model.device)
+        part = [int(i) for i in chosen[start : start + batch]]
+        pixels = torch.stack([_on_white(pairs, i, unreadable) for i in part]).to(model.device)
+        keys = [image_key(pairs.image_ids[i]) for i in part]
         embed, visual = model.encode_image(pixels, image_ids=keys, **options)
         embeds.append(embed)
-        tokens.append(visual.output)
-    return torch.cat(embeds), torch.cat(tokens)
+        if keep_tokens:
+            tokens.append(visual.output)
+    return torch.cat(embeds), torch.cat(tokens) if tokens else torch.empty(0)
+
+
+def _on_white(pairs: Pairs, index: int, unreadable: dict[str, str] | None) -> torch.Tensor:
+    try:
+        return pairs.on_white([index])[0]
+    except DataError as error:
+        if unreadable is None:
+            raise
+        unreadable[pairs.image_ids[index]] = str(error)
+        return torch.ones(3, pairs.side, pairs.side)
 
 
 @torch.inference_mode()
@@ -66,24 +96,34 @@ def tokenize(tokenizer: Any, texts: list[str], max_length: int) -> Any:
 
 @torch.inference_mode()
 def retrieval(
-    model: AshNetsForRetrieval, tokenizer: Any, pairs: Pairs, rerank_top: int = 0, progress: bool = True, **options: Any
+    model: AshNetsForRetrieval,
+    tokenizer: Any,
+    pairs: Pairs,
+    rerank_top: int = 0,
+    progress: bool = True,
+    indices: Sequence[int] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """R@K both ways over the pictures of a split; a text is the bare name of a concept.
+    """R@K both ways over the pictures of a split; a text is the bare name of a concept, or a first caption.
 
     Args:
+        indices: which of ``pairs``; all by default.
         rerank_top: candidates of each query that ITM scores again; 0 ranks by ITC alone.
 
     Returns:
         ``{"pictures", "texts", "ranking", "text_to_image": {"R@1", ...}, "image_to_text", "chance"}``, shares in
         [0, 1].
     """
-    texts = list(dict.fromkeys(pairs.names))
+    names = pairs.names if indices is None else [pairs.names[i] for i in indices]
+    texts = list(dict.fromkeys(names))
     place = {text: i for i, text in enumerate(texts)}
-    gold_text = [{place[name]} for name in pairs.names]
+    gold_text = [{place[name]} for name in names]
     gold_image: list[set[int]] = [set() for _ in texts]
-    for i, name in enumerate(pairs.names):
+    for i, name in enumerate(names):
         gold_image[place[name]].add(i)
-    image_embeds, tokens = embed_pictures(model, pairs, progress=progress, **options)
+    image_embeds, tokens = embed_pictures(
+        model, pairs, indices, progress=progress, keep_tokens=rerank_top > 0, **options
+    )
     to_image = embed_texts(model, tokenizer, texts) @ image_embeds.T  # (texts, pictures)
     to_text = to_image.T
     if rerank_top:
@@ -91,13 +131,13 @@ def retrieval(
         to_image = rerank(to_image, rerank_top, score)
         to_text = rerank(to_text, rerank_top, lambda pictures, sentences: score(sentences, pictures))
     return {
-        "pictures": len(pairs),
+        "pictures": len(names),
         "texts": len(texts),
         "ranking": f"ITC, then ITM on the best {rerank_top}" if rerank_top else "ITC",
         "text_to_image": recall_at(to_image, gold_image, KS),
         "image_to_text": recall_at(to_text, gold_text, KS),
         "chance": {
-            "text_to_image": chance_at(gold_image, len(pairs), KS),
+            "text_to_image": chance_at(gold_image, len(names), KS),
             "image_to_text": chance_at(gold_text, len(texts), KS),
         },
     }
@@ -144,20 +184,23 @@ def evaluate_retrieval(
         DataError: before anything is loaded, if the corpus or a split is missing or damaged.
         UnknownModelError, WeightsError: as ``from_pretrained``.
     """
-    opened = open_corpus(corpus)
+    opened = open_source(corpus)
     for split in splits:
         opened.split(split)
     models: dict[str, Any] = {}
     for name in names:
         model = ashnets.from_pretrained(name, task="retrieval")
         tokenizer = ashnets.AshNetsProcessor.from_pretrained(name).tokenizer
-        entry: dict[str, Any] = {"training": _training_record(name), "splits": {}}
+        record = _training_record(name)
+        if record is not None and "hold_out" in record:
+            opened = open_source(corpus, record["hold_out"])  # the validation pictures of that training, and no others
+        entry: dict[str, Any] = {"training": record, "splits": {}}
         spiking = model.config.has_spiking_branch
         branches: list[tuple[str, dict[str, bool]]] = [("both" if spiking else "concrete", {})]
         if ablate and spiking:
             branches.append(("concrete alone", {"concrete_only": True}))
         for split in splits:
-            pairs = Pairs(opened, [split], model.config.image_size, progress)
+            pairs = Pairs(opened, [split], model.config.image_size)
             entry["splits"][split] = [
                 {"branch": branch, **retrieval(model, tokenizer, pairs, top, progress, **options)}
                 for branch, options in branches

@@ -1,13 +1,20 @@
-"""One step of pre-training: a batch of groups to the losses of the phase."""
+"""One step of pre-training: a rank's share of a batch to the losses of the phase."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
 from ashnets import objectives as obj
+from ashnets.data.draws import Draws
 from ashnets.model.heads import AshNetsForPreTraining
+from ashnets.objectives.mlm import IGNORED
+from ashnets.training.distributed import gather, pad_to_longest, shares
 
 
 @dataclass
@@ -16,108 +23,207 @@ class Batch:
 
     Attributes:
         pixel_values: (B, 3, H, W) in [0, 1].
-        image_keys: ids for the sampler.
+        image_keys: (B,), ids for the sampler.
         input_ids, attention_mask: (B, L).
         special: (B, L), True on [CLS], [SEP] and [PAD].
         samples: (B,), equal where two pairs are of the same sample.
+        draws: the uniform numbers of each pair.
         group_size: φ of this batch.
+        image_ids: names of the pictures.
+        skipped: name → why, of pictures that could not be read; a neighbour stands in their place.
     """
 
     pixel_values: torch.Tensor
-    image_keys: list[int]
+    image_keys: torch.Tensor
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     special: torch.Tensor
     samples: torch.Tensor
+    draws: Draws
     group_size: int
+    image_ids: list[str]
+    skipped: dict[str, str]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on ``device``; image_keys stay, the sampler reads them as numbers."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in pinned memory: what a DataLoader asks of a batch that is no tensor."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        names = ("pixel_values", "input_ids", "attention_mask", "special", "samples")
+        moved = {name: move(getattr(self, name)) for name in names}
+        draws = {field.name: move(getattr(self.draws, field.name)) for field in dataclasses.fields(Draws)}
+        return dataclasses.replace(self, draws=Draws(**draws), **moved)
 
 
-def pretraining_losses(
-    model: AshNetsForPreTraining,
-    batch: Batch,
-    names: list[str],
-    *,
-    concrete_only: bool,
-    fused_pairs: int,
-    mask_id: int,
-    negative_temperature: float | None = None,
-    generator: torch.Generator | None = None,
-) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-    """The losses ``names`` on a batch, and figures for the log.
+@dataclass
+class Keys:
+    """What ITC compares with: the momentum encoders' pairs of all ranks, then the queue.
 
-    ITM takes a positive, a hard negative text and a hard negative picture for each of ``fused_pairs`` pairs, drawn at
-    ``negative_temperature`` (τ of ITC by default); MLM and MVM mask the positives of the same pairs in one pass.
-
-    Raises:
-        FloatingPointError: a loss, or what ITM draws its negatives from, is not finite.
+    Attributes:
+        image, text: (K, D), of length 1.
+        samples: (K,).
+        own_image, own_text: (B, D), those of this rank's own pairs.
+        new: how many of the K are of this step; they go into the queue after it.
     """
-    transformer = model.ashnets.transformer
-    visual = model.ashnets.vision(
-        batch.pixel_values, batch.image_keys, group_size=batch.group_size, concrete_only=concrete_only
+
+    image: torch.Tensor
+    text: torch.Tensor
+    samples: torch.Tensor
+    own_image: torch.Tensor
+    own_text: torch.Tensor
+    new: int
+
+
+@torch.no_grad()
+def momentum_keys(
+    encoders: AshNetsForPreTraining,
+    queue: obj.EmbeddingQueue,
+    batch: Batch,
+    spikes: torch.Tensor | None,
+    concrete_only: bool,
+) -> Keys:
+    """Encode a batch by the momentum encoders and put the queue behind it."""
+    own_image, _ = encoders.encode_image(
+        batch.pixel_values, spikes=spikes, group_size=batch.group_size, concrete_only=concrete_only
     )
-    tokens = visual.output
-    text, _ = transformer(batch.input_ids, batch.attention_mask, None)
-    positive = obj.same_sample(batch.samples)
-    image_embeds, text_embeds = model.project_image(tokens), model.project_text(text)
-    losses: dict[str, torch.Tensor] = {}
-    figures: dict[str, float] = {"tau": float(model.temperature().detach())}
-    if "itc" in names:
-        losses["itc"] = obj.itc_loss(image_embeds, text_embeds, model.temperature(), positive)
-    if "stua" in names:
-        losses["stua"] = obj.stua_loss(
-            model.stua.project_spiking(visual), model.stua.project_text(text), model.stua.temperature(), positive
+    own_text = encoders.encode_text(batch.input_ids, batch.attention_mask)
+    new = [gather(own_image), gather(own_text), gather(batch.samples)]
+    image, text, samples = (torch.cat(pair) for pair in zip(new, queue.entries(), strict=True))
+    return Keys(image, text, samples, own_image, own_text, len(new[2]))
+
+
+class PreTrainingStep(nn.Module):
+    """The losses of a phase as one module, so that DistributedDataParallel can wrap it.
+
+    ITM takes a positive, a hard negative text and a hard negative picture for each fused pair, out of all ranks'; MLM
+    and MVM mask the positives of the same pairs in one pass. The other pairs only meet in ITC and STUA.
+
+    Args:
+        names: objectives to compute.
+        fused_share: share of the pairs of each group that ITM, MLM and MVM see; one of a group at least.
+        negative_temperature: τ of the draw of ITM's negatives; ITC's by default.
+        distillation: α of ITC's soft targets.
+    """
+
+    def __init__(
+        self,
+        model: AshNetsForPreTraining,
+        names: list[str],
+        *,
+        concrete_only: bool,
+        fused_share: float,
+        mask_id: int,
+        negative_temperature: float | None = None,
+        distillation: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+        self.concrete_only = concrete_only
+        self.fused_share = fused_share
+        self.mask_id = mask_id
+        self.negative_temperature = negative_temperature
+        self.distillation = distillation
+
+    def forward(
+        self, batch: Batch, spikes: torch.Tensor | None = None, keys: Keys | None = None
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Losses by name, weighted so that their mean over ranks is that of the whole batch; and figures."""
+        model, names = self.model, self.names
+        visual = model.ashnets.vision(
+            batch.pixel_values, spikes=spikes, group_size=batch.group_size, concrete_only=self.concrete_only
         )
-    fused = torch.randperm(len(batch.samples), generator=generator, device=batch.samples.device)[:fused_pairs]
-    if "itm" in names:
-        similarity = (image_embeds @ text_embeds.T).detach()
-        _refuse_non_finite("the similarity of pictures and texts", similarity)
-        losses["itm"], figures["itm_accuracy"] = _itm(
-            model, batch, tokens, similarity, positive, fused, negative_temperature, generator
-        )
-    if "mlm" in names or "mvm" in names:
-        losses.update(_masked(model, batch, visual, fused, names, mask_id, generator))
-    for name, loss in losses.items():
-        _refuse_non_finite(f"the {name} loss", loss)
-    if visual.layer_rates is not None:
-        figures.update({f"rate_{name}": float(rate.mean()) for name, rate in visual.layer_rates.items()})
-        figures["summary_ratio"] = float(visual.summary_ratio.detach().float().mean())
-    return losses, figures
+        text, _ = model.ashnets.transformer(batch.input_ids, batch.attention_mask, None)
+        tau = model.temperature()
+        image_embeds, text_embeds = model.project_image(visual.output), model.project_text(text)
+        all_samples = gather(batch.samples)
+        positive = obj.same_sample(batch.samples, all_samples)
+        pairs = len(batch.samples)
+        losses: dict[str, torch.Tensor] = {}
+        counts: dict[str, torch.Tensor | int] = {}
+        figures: dict[str, torch.Tensor] = {"tau": tau.detach()}
+        if "itc" in names:
+            losses["itc"], counts["itc"] = self._itc(batch, image_embeds, text_embeds, tau, positive, keys), pairs
+        if "stua" in names:
+            spiking, described = model.stua.project_spiking(visual), gather(model.stua.project_text(text))
+            with full_precision(tau.device):
+                losses["stua"] = obj.stua_loss(spiking, described, model.stua.temperature(), positive)
+            counts["stua"] = pairs
+        fused = fused_pairs(batch.draws.fused, batch.group_size, self.fused_share)
+        if "itm" in names:
+            losses["itm"], counts["itm"], figures["itm_accuracy"] = self._itm(
+                batch, visual.output, image_embeds, text_embeds, positive, fused, tau
+            )
+        if "mlm" in names or "mvm" in names:
+            self._masked(batch, visual, fused, losses, counts)
+        weights = shares(torch.tensor([float(counts[name]) for name in losses], device=tau.device))
+        losses = {name: loss * weight for (name, loss), weight in zip(losses.items(), weights, strict=True)}
+        if visual.layer_rates is not None:
+            figures.update({f"rate_{name}": rate.mean() for name, rate in visual.layer_rates.items()})
+            figures["summary_ratio"] = visual.summary_ratio.detach().float().mean()
+        return losses, figures
+
+    def _itc(self, batch, image, text, tau, positive, keys):
+        with full_precision(tau.device):
+            if keys is None:
+                return obj.itc_loss(image, text, tau, positive, (gather(image), gather(text)))
+            return obj.itc_loss(
+                image, text, tau, obj.same_sample(batch.samples, keys.samples), (keys.image, keys.text),
+                (keys.own_image, keys.own_text), self.distillation,
+            )  # fmt: skip
+
+    def _itm(self, batch, tokens, image, text, positive, fused, tau):
+        ids, mask = pad_to_longest(batch.input_ids), pad_to_longest(batch.attention_mask)
+        with torch.no_grad(), full_precision(tau.device):
+            tau = self.negative_temperature or tau
+            to_text, to_image = image[fused] @ gather(text).T, text[fused] @ gather(image).T
+            draws = batch.draws
+            negative_text = obj.hard_negatives(to_text, positive[fused], tau, draws.negative_text[fused])
+            negative_image = obj.hard_negatives(to_image, positive[fused], tau, draws.negative_image[fused])
+        has_text, has_image = negative_text >= 0, negative_image >= 0
+        negative_text, negative_image = negative_text[has_text], negative_image[has_image]
+        pictures = torch.cat([tokens[fused], tokens[fused][has_text], gather(tokens)[negative_image]])
+        ids = torch.cat([ids[fused], gather(ids)[negative_text], ids[fused][has_image]])
+        mask = torch.cat([mask[fused], gather(mask)[negative_text], mask[fused][has_image]])
+        matching = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+        matching[: len(fused)] = 1
+        logits = self.model.match(pictures, ids, mask)
+        accuracy = (logits.detach().argmax(1) == matching).float().mean()
+        return obj.itm_loss(logits, matching), len(matching), accuracy
+
+    def _masked(self, batch: Batch, visual: Any, fused: torch.Tensor, losses: dict, counts: dict) -> None:
+        model, names = self.model, self.names
+        ids, tokens = batch.input_ids[fused], visual.output[fused]
+        if "mlm" in names:
+            words = batch.draws.words[fused]
+            ids, labels = obj.mask_tokens(ids, batch.special[fused], self.mask_id, model.config.vocab_size, words)
+        if "mvm" in names:
+            concepts = obj.spike_labels(visual.concept_counts[fused])
+            masked = obj.mask_one_label(concepts, batch.draws.concept[fused])
+            tokens = model.mask_visual(tokens, masked)
+        hidden, _ = model.ashnets.transformer(ids, batch.attention_mask[fused], tokens)
+        length = ids.shape[1]
+        if "mlm" in names:
+            losses["mlm"] = obj.mlm_loss(model.mlm(hidden[:, :length]), labels)
+            counts["mlm"] = (labels != IGNORED).sum()
+        if "mvm" in names:
+            logits = model.mvm(hidden[:, length:], model.ashnets.vision.collector)
+            losses["mvm"] = obj.mvm_loss(logits, concepts, masked)
+            counts["mvm"] = masked.sum()
 
 
-def _refuse_non_finite(what: str, value: torch.Tensor) -> None:
-    if not torch.isfinite(value).all():
-        raise FloatingPointError(f"{what} became infinite or no number")
+def fused_pairs(draws: torch.Tensor, group_size: int, share: float) -> torch.Tensor:
+    """The pairs with the smallest draws in each group of φ: a share of each, whatever else is in the batch."""
+    each = min(group_size, max(1, round(group_size * share)))
+    places = draws.unflatten(0, (-1, group_size)).argsort(1)[:, :each].sort(1).values  # (G, each)
+    starts = torch.arange(len(places), device=draws.device).unsqueeze(1) * group_size
+    return (places + starts).flatten()
 
 
-def _itm(model, batch, tokens, similarity, positive, fused, tau, generator):
-    tau = tau or float(model.temperature().detach())
-    negative_text = obj.hard_negatives(similarity[fused], positive[fused], tau, generator)
-    negative_image = obj.hard_negatives(similarity.T[fused], positive[fused], tau, generator)
-    has_text, has_image = negative_text >= 0, negative_image >= 0
-    images = torch.cat([fused, fused[has_text], negative_image[has_image]])
-    texts = torch.cat([fused, negative_text[has_text], fused[has_image]])
-    matching = torch.zeros(len(images), dtype=torch.long, device=tokens.device)
-    matching[: len(fused)] = 1
-    logits = model.match(tokens[images], batch.input_ids[texts], batch.attention_mask[texts])
-    accuracy = float((logits.argmax(1) == matching).float().mean())
-    return obj.itm_loss(logits, matching), accuracy
-
-
-def _masked(model, batch, visual, fused, names, mask_id, generator):
-    ids, labels = batch.input_ids[fused], None
-    tokens = visual.output[fused]
-    if "mlm" in names:
-        ids, labels = obj.mask_tokens(ids, batch.special[fused], mask_id, model.config.vocab_size, generator=generator)
-    if "mvm" in names:
-        concepts = obj.spike_labels(visual.concept_counts[fused])
-        masked = obj.mask_one_label(concepts, generator)
-        tokens = model.mask_visual(tokens, masked)
-    hidden, _ = model.ashnets.transformer(ids, batch.attention_mask[fused], tokens)
-    length = ids.shape[1]
-    losses = {}
-    if labels is not None:
-        losses["mlm"] = obj.mlm_loss(model.mlm(hidden[:, :length]), labels)
-    if "mvm" in names:
-        logits = model.mvm(hidden[:, length:], model.ashnets.vision.collector)
-        losses["mvm"] = obj.mvm_loss(logits, concepts, masked)
-    return losses
+def full_precision(device: torch.device) -> torch.autocast:
+    """Similarities over τ: in bf16 a cosine's last bit, divided by 0.07, is .06 of a logit."""
+    return torch.autocast(device.type, enabled=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 
 from ashnets.errors import ConfigurationError
 from ashnets.objectives import NAMES
+from ashnets.training.stdp import STDP
 
 GROUPINGS = ("random", "similar")
 PARTS = ("transformer", "concrete", "spiking")
@@ -27,6 +29,7 @@ class Phase:
         objectives: name → weight in the loss.
         negative_temperature: τ of the draw of ITM's negatives; ITC's own τ by default. A matching head that starts
             from nothing stays at "never matching" when all its negatives are hard: a τ near 1 draws easy ones too.
+        frozen: parts that are not trained, of ``transformer``, ``concrete`` and ``spiking``.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Phase:
     grouping: str
     objectives: dict[str, float]
     negative_temperature: float | None = None
+    frozen: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -64,14 +68,31 @@ class Recipe:
         model: registry name of the architecture, trained from its configuration with ``changes``.
         corpus: name of the kind of corpus, for the record.
         train, valid: splits.
-        pairs: pairs a step; a multiple of φ.
-        fused_pairs: pairs of a step that ITM, MLM and MVM see; the others only meet in ITC and STUA. The joint
-            passes cost several times the unimodal ones.
-        bare_name: probability that a picture's caption is its bare name.
-        transformer_weights: folder or ``package:NAME`` of a BERT-type checkpoint in safetensors;
-            its ``vocab.txt``, pruned to the captions, makes the tokenizer.
+        hold_out: share of the pictures that become ``valid`` where the data has no such split.
+        pairs: pairs of one forward pass over all devices; a multiple of φ × devices.
+        accumulate: forward passes for one step of the optimisers.
+        fused_pairs: pairs of a pass that ITM, MLM and MVM see, the same share of each group; the others only meet in
+            ITC and STUA. The joint passes cost several times the unimodal ones.
+        bare_name: probability that a picture's caption is its first one, for pictograms its bare name; null draws from
+            all alike.
+        augment: vary background, geometry, colour and sharpness of each picture.
+        queue: pairs that ITC's queues hold; with 0, ITC compares within the batch and needs no momentum encoders.
+        momentum: of the momentum encoders that fill the queues.
+        distillation: α, the share of the momentum encoders' soft targets in ITC's.
+        ema: decay of an average of the weights that is validated and published; 0 publishes the weights themselves.
+        transformer_weights: where a BERT-type checkpoint in safetensors is: a folder, ``package:NAME``, or
+            ``hub:org/repository``. Its ``vocab.txt`` makes the tokenizer.
+        vocabulary: ``pruned`` to the pieces that the captions use, or ``full``.
         backbone_weights: ``imagenet``, a folder, or ``random``.
         precision: ``bf16`` (autocast) or ``fp32``.
+        clip: largest norm of the gradient.
+        activation_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
+        workers: processes of each device that read pictures; 0 reads between the steps.
+        max_skipped: unreadable pictures that a run leaves out before it stops.
+        log_every: steps between two lines of ``steps.jsonl``.
+        checkpoint_every: steps between two checkpoints, besides the end of each epoch; 0 for that alone.
+        stdp: an unsupervised stage on the first spiking layers before all else (settings of
+            :class:`ashnets.training.stdp.STDP`); none by default.
         start: folder of an earlier run's phase checkpoint, whose tensors the model starts from; the phases up to
             and with that checkpoint's are left out. This is how two variants share one concrete phase.
     """
@@ -86,13 +107,27 @@ class Recipe:
     changes: dict[str, Any] = field(default_factory=dict)
     train: list[str] = field(default_factory=lambda: ["train"])
     valid: str = "valid"
+    hold_out: float = 0.05
     seed: int = 0
     pairs: int = 128
+    accumulate: int = 1
     fused_pairs: int = 32
-    bare_name: float = 0.4
+    bare_name: float | None = 0.4
+    augment: bool = True
+    queue: int = 0
+    momentum: float = 0.995
+    distillation: float = 0.0
+    ema: float = 0.0
+    vocabulary: str = "pruned"
     backbone_weights: str = "random"
     precision: str = "bf16"
     clip: float = 5.0
+    activation_checkpointing: bool = False
+    workers: int = 0
+    max_skipped: int = 10
+    log_every: int = 1
+    checkpoint_every: int = 0
+    stdp: STDP | None = None
     start: str | None = None
 
     @property
@@ -172,17 +207,27 @@ def _build(kind: type, data: Any, where: str) -> Any:
             k: _build(Optimiser, v, f"{where}: optimisers.{k}") for k, v in (data["optimisers"] or {}).items()
         }
         values["schedule"] = _build(Schedule, data["schedule"] or {}, f"{where}: schedule")
+        if data.get("stdp") is not None:
+            values["stdp"] = _build(STDP, data["stdp"], f"{where}: stdp")
     return kind(**values)
 
 
 def _typed(value: Any, kind: str, where: str) -> Any:
-    """Check a plain value; YAML 1.1 reads ``1e-4`` (no point) as a text, which is taken as the number it means."""
+    """Check a value and what is in it; YAML 1.1 reads ``1e-4`` (no point) as a text, taken as the number it means."""
+    kind, _, optional = kind.partition(" | ")
+    if optional == "None" and value is None:
+        return None
+    container, _, inside = kind.removesuffix("]").partition("[")
+    if container == "list" and isinstance(value, list):
+        return [_typed(item, inside, f"{where}[{i}]") for i, item in enumerate(value)]
+    if container == "dict" and isinstance(value, dict):
+        return {key: _typed(item, inside.partition(", ")[2], f"{where}.{key}") for key, item in value.items()}
     if kind == "float" and not isinstance(value, bool):
         try:
             return float(value)
         except (TypeError, ValueError):
             pass
-    elif kind not in _PLAIN or type(value).__name__ == kind:
+    elif container not in (*_PLAIN, "list", "dict") or type(value).__name__ == kind:
         return value
     raise ConfigurationError(f"{where}={value!r} is not of type {kind}")
 
@@ -193,6 +238,10 @@ def _check(recipe: Recipe, where: str) -> None:
             raise ConfigurationError(f"{where}: {message}")
 
     need(bool(recipe.phases), "phases is empty; a run needs one at least")
+    names = [phase.name for phase in recipe.phases]
+    need(len(set(names)) == len(names), f"phases {names} share a name")
+    fit = all(re.fullmatch(r"[\w-]+", name) for name in names)
+    need(fit, f"phases {names}: a name becomes a folder and has letters, digits, - and _ alone")
     for i, phase in enumerate(recipe.phases):
         need(phase.grouping in GROUPINGS, f"phases[{i}].grouping={phase.grouping!r} is not one of {GROUPINGS}")
         need(phase.epochs > 0, f"phases[{i}].epochs={phase.epochs!r} must be positive")
@@ -201,6 +250,9 @@ def _check(recipe: Recipe, where: str) -> None:
         unknown = sorted(set(phase.objectives) - set(NAMES))
         need(not unknown, f"phases[{i}].objectives has {', '.join(unknown)}; the objectives are {', '.join(NAMES)}")
         need(bool(phase.objectives), f"phases[{i}].objectives is empty")
+        need(min(phase.objectives.values()) >= 0, f"phases[{i}].objectives={phase.objectives} has a negative weight")
+        strange = sorted(set(phase.frozen) - set(PARTS))
+        need(not strange, f"phases[{i}].frozen has {', '.join(strange)}; the parts are {', '.join(PARTS)}")
         spiking = sorted({"mvm", "stua"} & set(phase.objectives))
         need(
             not (phase.concrete_only and spiking),
@@ -211,6 +263,35 @@ def _check(recipe: Recipe, where: str) -> None:
         need(optimiser.kind in ("adamw", "sgd"), f"optimisers.{name}.kind={optimiser.kind!r} is not adamw or sgd")
         need(optimiser.lr > 0, f"optimisers.{name}.lr={optimiser.lr!r} must be positive")
     need(recipe.schedule.kind in ("milestones", "cosine"), f"schedule.kind={recipe.schedule.kind!r}")
+    milestones = recipe.schedule.milestones
+    rising = milestones == sorted(set(milestones))
+    need(rising, f"schedule.milestones={milestones} must be epochs in rising order")
+    need(recipe.seed >= 0, f"seed={recipe.seed} must not be negative")
     need(recipe.precision in ("bf16", "fp32"), f"precision={recipe.precision!r} is not bf16 or fp32")
+    need(recipe.vocabulary in ("pruned", "full"), f"vocabulary={recipe.vocabulary!r} is not pruned or full")
     fits = 0 < recipe.fused_pairs <= recipe.pairs
     need(fits, f"fused_pairs={recipe.fused_pairs} must lie in 1..pairs={recipe.pairs}")
+    for key in ("accumulate", "log_every"):
+        need(getattr(recipe, key) >= 1, f"{key}={getattr(recipe, key)} must be at least 1")
+    for key in ("queue", "workers", "max_skipped", "checkpoint_every"):
+        need(getattr(recipe, key) >= 0, f"{key}={getattr(recipe, key)} must not be negative")
+    share = recipe.bare_name
+    need(share is None or 0 <= share <= 1, f"bare_name={share} must lie in [0, 1], or be null for all captions alike")
+    for key in ("momentum", "distillation", "ema", "hold_out"):
+        need(0 <= getattr(recipe, key) < 1, f"{key}={getattr(recipe, key)} must lie in [0, 1)")
+    need(recipe.clip > 0, f"clip={recipe.clip} must be positive")
+    need(recipe.queue > 0 or not recipe.distillation, "distillation needs the momentum encoders: set queue above 0")
+
+
+def differences(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+    """Where two recipes, as dictionaries, differ: a line ``key: was …, is …`` each, down to the single value."""
+    lines = []
+    for key in dict.fromkeys([*saved, *wanted]):
+        before, now = saved.get(key, "absent"), wanted.get(key, "absent")
+        if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+            before, now = dict(enumerate(before)), dict(enumerate(now))
+        if isinstance(before, dict) and isinstance(now, dict):
+            lines += differences(before, now, f"{prefix}{key}.")
+        elif before != now:
+            lines.append(f"{prefix}{key}: was {before!r}, is {now!r}")
+    return lines

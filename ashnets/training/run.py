@@ -1,40 +1,44 @@
-"""A pre-training run: recipe and corpus in, a folder with model, log and results out."""
+"""A pre-training run: recipe and pictures in, a folder with model, logs, plots and checkpoints out."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from safetensors.torch import load_file, save_file
-from tqdm import tqdm
+from safetensors import SafetensorError
 
-import ashnets
-from ashnets.configuration import AshNetsConfig
-from ashnets.data.augment import augment
-from ashnets.data.corpus import open_corpus
-from ashnets.data.pairs import Pairs
-from ashnets.data.similar import batches_of, mean_similarity, random_groups, similar_groups
-from ashnets.data.vocabulary import prune_vocabulary, row_indices
-from ashnets.errors import ConfigurationError, TrainingError
-from ashnets.files import write_atomically, write_json
-from ashnets.model.heads import AshNetsForPreTraining
-from ashnets.model.initialisation import load_backbone, load_transformer
-from ashnets.model.sampling import image_key
-from ashnets.processor import AshNetsProcessor
-from ashnets.training.checkpoint import find_checkpoint, load_checkpoint, load_weights, save_checkpoint
-from ashnets.training.evaluate import TRAINING_RECORD, embed_pictures, environment, retrieval, tokenize
-from ashnets.training.optim import build_optimisers, factor, set_learning_rates
-from ashnets.training.pretrain import Batch, pretraining_losses
+from ashnets.data.sources import Source, open_source
+from ashnets.errors import MissingExtraError, TrainingError
+
+try:
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object
+except ImportError:
+    raise MissingExtraError("Training needs accelerate: pip install 'ashnets[train]'.") from None
+
+from ashnets.training.checkpoint import load_checkpoint
+from ashnets.training.estimate import bytes_of, estimate
+from ashnets.training.evaluate import environment, retrieval
+from ashnets.training.folder import RunFolder
+from ashnets.training.journal import Progress, rates_warnings
+from ashnets.training.learner import Learner, NotFinite
+from ashnets.training.loader import load_epoch
+from ashnets.training.means import Means
+from ashnets.training.memory import keep_freed_memory
+from ashnets.training.optim import factor, set_learning_rates
+from ashnets.training.pictures import Pictures
+from ashnets.training.pretrain import Batch
+from ashnets.training.publish import write_model
 from ashnets.training.recipe import Phase, Recipe, load_recipe
+from ashnets.training.setup import build_model, start_from
+from ashnets.training.stdp import stdp_stage
 
 
 def train(
@@ -47,294 +51,304 @@ def train(
     dry_run: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Pre-train by a recipe file.
+    """Pre-train by a recipe file, in this process or as one of torchrun's.
 
-    The folder ``output`` receives ``recipe.yaml``, ``log.jsonl``, ``checkpoint/`` after every epoch,
-    ``phase-NAME/`` after every phase, and at the end ``model/``: safetensors in float16, configuration, processor,
-    recipe, log and ``training.json``, the record of the run.
+    The folder ``output`` receives ``recipe.yaml``, ``environment.json``, ``log.jsonl`` (epochs), ``steps.jsonl``,
+    ``events/`` (TensorBoard), ``plots/``, ``checkpoints/``, ``phase-NAME/`` after every phase, and at the end
+    ``model/``: safetensors in float16, configuration, processor, recipe, log and ``training.json``, the record of the
+    run.
 
     Args:
-        resume: go on from the last finished epoch of ``output``.
-        dry_run: check recipe, corpus and initial weights, return the plan, write nothing.
+        corpus: pictures with captions, in any form that ``open_source`` knows.
+        resume: go on from the last checkpoint of ``output``.
+        dry_run: check recipe, pictures and initial weights, measure a step of each phase, write nothing.
 
     Raises:
         ConfigurationError, DataError, TrainingError: with file, key, value and remedy.
     """
     settings = load_recipe(Path(recipe), overrides)
-    opened = open_corpus(corpus)
-    run = Run(settings, opened, Path(output), progress)
-    plan = run.plan()
-    if dry_run:
-        return plan
-    run.open_folder(resume)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    source = open_source(corpus, settings.hold_out)
+    run = Run(settings, source, Path(output), progress, None if dry_run else resume)
     with _deterministic(run.device):
-        return run.train()
+        return run.plan() if dry_run else run.train()
 
 
-@dataclass
 class Run:
-    """One run. Every random draw comes from (seed, epoch), so that a resumed run repeats an undisturbed one."""
+    """One run. All random draws come from (seed, epoch, picture or step): a resumed run repeats an undisturbed one.
 
-    recipe: Recipe
-    corpus: Any
-    output: Path
-    progress: bool = True
+    On several ranks every process holds one; the first writes.
 
-    def __post_init__(self) -> None:
-        recipe = self.recipe
-        torch.manual_seed(recipe.seed)
-        base: AshNetsConfig = ashnets.config_of(recipe.model)
-        captions = [c for split in recipe.train for row in self.corpus.split(split).column("captions") for c in row]
-        bert = _weights_folder(recipe.transformer_weights)
-        pieces = prune_vocabulary(bert / "vocab.txt", captions)
-        changes = {**base.to_dict(), **recipe.changes, "vocab_size": len(pieces)}
-        self.config = AshNetsConfig(**changes)
-        if recipe.pairs % self.config.group_size:
-            raise ConfigurationError(f"pairs={recipe.pairs} must be a multiple of φ = {self.config.group_size}")
-        self.processor = AshNetsProcessor.from_config(self.config, pieces)
-        self.model = AshNetsForPreTraining(self.config)
-        self.origins = [
-            load_transformer(self.model, bert, rows=row_indices(bert / "vocab.txt", pieces)),
-            load_backbone(self.model, recipe.backbone_weights),
-        ]
-        # the record travels with the weights: it names the source as the recipe does, not a folder of this machine
-        self.origins = [origin.replace(str(bert), recipe.transformer_weights) for origin in self.origins]
+    Args:
+        resume: take up the run in ``output``, or begin one there; None for neither.
+    """
+
+    def __init__(
+        self, recipe: Recipe, source: Source, output: Path, progress: bool = True, resume: bool | None = None
+    ) -> None:
+        self.recipe, self.resume = recipe, bool(resume)
+        self.accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
+                # the first rank validates and searches neighbours while the others wait
+                InitProcessGroupKwargs(timeout=timedelta(hours=2)),
+            ],
+        )
+        self.device: torch.device = self.accelerator.device
+        self.ranks: int = self.accelerator.num_processes
+        self.main: bool = self.accelerator.is_main_process
+        self.progress = progress and self.main
+        self.folder = RunFolder(output, recipe, self.ranks, self.main)
+        checkpoint = None if resume is None else self.folder.check(resume)
+        captions = (c for split in recipe.train for row in source.split(split)["captions"].to_pylist() for c in row)
+        self.config, self.processor, model, self.origins = build_model(recipe, captions)
+        self.pictures = Pictures(recipe, self.config, source, self.processor.tokenizer, self._left_out)
         self.first_epoch = 0
-        if recipe.start:
-            self._start_from(Path(recipe.start))
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model.to(self.device)
-        if self.device.type == "cpu":
-            # On CPU the fused attention's backward pass takes most of a step; plain matrix products do not.
-            self.model.ashnets.transformer.bert.set_attn_implementation("eager")
-        self.optimisers = build_optimisers(self.model, recipe)
-        self.step = 0
+        if recipe.start and checkpoint is None:
+            self.first_epoch, origin = start_from(model, Path(recipe.start))
+            self.origins.append(origin)
+        self.learner = Learner(recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
+        self.passes = len(self.pictures.plan(self.pictures.random_groups(0)))  # of an epoch
+        self.steps_an_epoch = -(-self.passes // recipe.accumulate)
+        self.step = self.first_epoch * self.steps_an_epoch
         self.pairs_seen = 0
-        self.seconds = 0.0  # of earlier parts of a resumed run
+        self.inside: dict[str, Any] = {}  # of a checkpoint inside an epoch: passes done, sums, groups
+        if checkpoint is not None:
+            self._resume_from(checkpoint)
+        self.began = time.monotonic()
 
     def plan(self) -> dict[str, Any]:
-        """What the run will do, before it does anything."""
-        pictures = sum(len(self.corpus.split(split)) for split in self.recipe.train)
+        """What the run will do and need, before it does anything; the largest pass of an epoch is measured."""
+        recipe, learner = self.recipe, self.learner
+        passes = self.pictures.plan(self.pictures.random_groups(0))
+        largest = max(passes, key=lambda shares: max(len(share.indices) for share in shares))
+        batch = self.pictures.batches([largest], 0)[0]
+        phases = {}
+        for phase in recipe.phases:
+            learner.prepare(phase)
+            phases[phase.name] = estimate(
+                learner.model, lambda: learner.forward(batch)[0].backward(), optimisers=learner.optimisers,
+                copies=len(learner.copies), queue_bytes=0 if learner.queue is None else bytes_of(learner.queue),
+                pairs=recipe.pairs, steps=phase.epochs * self.passes, device=self.device,
+                beside=list(learner.modules.values())[1:],
+            )  # fmt: skip
         return {
-            "recipe": self.recipe.name,
-            "model": self.recipe.model,
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "pictures": pictures,
-            "steps_per_epoch": -(-pictures // self.recipe.pairs),
-            "epochs": self.recipe.epochs,
+            "recipe": recipe.name,
+            "model": recipe.model,
+            "devices": self.ranks,
+            "device": str(self.device),
+            "pictures": len(self.pictures.train),
+            "steps_per_epoch": self.steps_an_epoch,
+            "epochs": recipe.epochs,
             "first_epoch": self.first_epoch,
             "initialised": self.origins,
+            "phases": phases,
         }
-
-    def _start_from(self, folder: Path) -> None:
-        """Take over an earlier run's phase checkpoint and leave out what it has done."""
-        try:
-            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise TrainingError(f"start={folder}: no phase checkpoint there ({error})") from error
-        load_weights(folder / "model.safetensors", self.model, partly=True)
-        self.first_epoch = state["epoch"]
-        self.origins.append(f"all tensors from the end of phase {state['phase']!r} of {state['recipe']!r}")
-
-    def open_folder(self, resume: bool) -> None:
-        """Make the run's folder, or take up the run in it."""
-        found = find_checkpoint(self.output / "checkpoint")
-        if resume:
-            if found is None:
-                raise TrainingError(f"{self.output} holds no checkpoint to resume from; leave --resume out")
-            saved = yaml.safe_load((self.output / "recipe.yaml").read_text(encoding="utf-8"))
-            different = [k for k, v in self.recipe.to_dict().items() if saved.get(k) != v]
-            if different:
-                shown = "; ".join(f"{k}: was {saved.get(k)!r}, is {self.recipe.to_dict()[k]!r}" for k in different)
-                raise TrainingError(f"{self.output} was made by another recipe: {shown}")
-            state = load_checkpoint(found, self.model, self.optimisers)
-            self.first_epoch, self.step, self.pairs_seen = state["epoch"], state["step"], state["pairs_seen"]
-            self._cut_log()
-            return
-        if found is not None or (self.output / "recipe.yaml").exists():
-            raise TrainingError(f"{self.output} already holds a run: resume it with --resume, or choose another folder")
-        self.output.mkdir(parents=True, exist_ok=True)
-        (self.output / "recipe.yaml").write_text(
-            yaml.safe_dump(self.recipe.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-        write_json(self.output / "environment.json", {**environment(), "initialised": self.origins})
-
-    def _cut_log(self) -> None:
-        """Take back what was logged of an epoch whose checkpoint was not finished; go on with the clock."""
-        path = self.output / "log.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["epoch"] <= self.first_epoch]
-        write_atomically(path, "".join(line + "\n" for line in kept).encode())
-        self.seconds = json.loads(kept[-1])["seconds"] if kept else 0.0
 
     def train(self) -> dict[str, Any]:
         """All remaining epochs, then the published form of the model and its results."""
-        recipe = self.recipe
-        pairs = Pairs(self.corpus, recipe.train, self.config.image_size, self.progress)
-        valid = Pairs(self.corpus, [recipe.valid], self.config.image_size, self.progress)
-        before, began = self.seconds, time.monotonic()
-        total = recipe.epochs * -(-len(pairs) // recipe.pairs)
-        if self.step == 0:
-            self.step = self.first_epoch * -(-len(pairs) // recipe.pairs)
-        for epoch in range(self.first_epoch, recipe.epochs):
-            phase = recipe.phase_of(epoch)
-            record = self._epoch(epoch, phase, pairs, total)
-            record.update(self._validate(valid, phase))
-            record["seconds"] = round(before + time.monotonic() - began, 1)
-            self.seconds = record["seconds"]
-            with open(self.output / "log.jsonl", "a", encoding="utf-8") as log:
-                log.write(json.dumps(record) + "\n")
-            state = {"recipe": recipe.name, "phase": phase.name, "epoch": epoch + 1, "step": self.step,
-                     "pairs_seen": self.pairs_seen}  # fmt: skip
-            save_checkpoint(self.output / "checkpoint", self.model, self.optimisers, state)
-            if epoch + 1 == recipe.epochs or recipe.phase_of(epoch + 1) is not phase:
-                save_checkpoint(self.output / f"phase-{phase.name}", self.model, {}, state)
-        return self._finish()
+        recipe, self.began = self.recipe, time.monotonic()
+        self.accelerator.wait_for_everyone()  # all have looked into the folder before the first one writes
+        try:
+            self.folder.open(self.resume, (self.first_epoch, self.step), self._environment())
+            if recipe.stdp is not None and self.step == 0:
+                self._stdp()
+            readable = self.pictures.readable_valid() if self.main else []
+            self.pictures.share_notes()
+            for epoch in range(self.first_epoch, recipe.epochs):
+                phase = recipe.phase_of(epoch)
+                record = self._epoch(epoch, phase)
+                if self.main:
+                    record.update(self._validate(readable, phase), seconds=self._seconds())
+                    self.folder.journal.epoch(record)
+                    for warning in rates_warnings({k: v for k, v in record.items() if k.startswith("rate_")}):
+                        self.folder.journal.warn(warning)
+                state = self._state(phase, epoch + 1)
+                if epoch + 1 == recipe.epochs or recipe.phase_of(epoch + 1) is not phase:
+                    self.folder.save_phase(phase.name, modules={"model": self.learner.published}, state=state)
+                self.folder.save(
+                    self.step, modules=self.learner.modules, state=state, optimisers=self.learner.optimisers
+                )
+            self.accelerator.wait_for_everyone()
+            return self._finish()
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(
+                f"{self.folder.path}: a file could not be written or read ({error}); the last checkpoint is whole: "
+                "make room and go on with --resume"
+            ) from error
+        finally:
+            self.folder.close()
 
-    def _epoch(self, epoch: int, phase: Phase, pairs: Pairs, total: int) -> dict[str, Any]:
-        recipe, model = self.recipe, self.model
-        seed = recipe.seed * 1_000_003 + epoch
-        torch.manual_seed(seed)
-        rng = np.random.default_rng(seed)
-        # pictures are augmented on the CPU, all else is drawn where the model is
-        augmenting = torch.Generator().manual_seed(seed)
-        generator = augmenting if self.device.type == "cpu" else torch.Generator(self.device).manual_seed(seed)
-        groups, figures = self._groups(phase, pairs, seed)
-        batches = [b for b in batches_of(groups, recipe.pairs) if len(b[0]) > 1]
-        model.train()
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(not (phase.concrete_only and _is_spiking(name)))
-        sums: dict[str, float] = {}
-        bar = tqdm(batches, desc=f"epoch {epoch + 1}/{recipe.epochs} {phase.name}", unit="step",
-                   disable=not self.progress or None)  # fmt: skip
-        for indices, group_size in bar:
-            set_learning_rates(self.optimisers, recipe, factor(recipe.schedule, self.step, epoch, total))
-            batch = self._batch(pairs, indices, group_size, rng, augmenting)
-            try:
-                with self._autocast():
-                    losses, logged = pretraining_losses(
-                        model, batch, list(phase.objectives), concrete_only=phase.concrete_only,
-                        fused_pairs=recipe.fused_pairs, mask_id=self.processor.tokenizer.mask_token_id,
-                        negative_temperature=phase.negative_temperature, generator=generator,
-                    )  # fmt: skip
-            except FloatingPointError as error:
-                names = [pairs.image_ids[i] for i in indices]
-                found = self.output / "bad_batch.json"
-                write_json(found, {"epoch": epoch + 1, "step": self.step, "image_ids": names})
-                raise TrainingError(
-                    f"{error} at step {self.step}; the pictures of the batch are named in {found}; "
-                    "lower the learning rates or use precision=fp32"
-                ) from error
-            loss = sum(weight * losses[name] for name, weight in phase.objectives.items())
-            for optimiser in self.optimisers.values():
-                optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-            for optimiser in self.optimisers.values():
-                optimiser.step()
-            self.step += 1
-            self.pairs_seen += len(indices)
-            logged = {"loss": loss.item(), **{name: value.item() for name, value in losses.items()}, **logged}
-            for key, value in logged.items():
-                sums[key] = sums.get(key, 0.0) + value
-            bar.set_postfix(loss=f"{logged['loss']:.3f}")
-        means = {key: round(value / len(batches), 5) for key, value in sums.items()}
+    def _epoch(self, epoch: int, phase: Phase) -> dict[str, Any]:
+        recipe, inside = self.recipe, self.inside
+        self.inside = {}
+        if inside:
+            groups, figures = inside["groups"], inside["figures"]
+        elif phase.grouping == "random":
+            groups, figures = self.pictures.random_groups(epoch), {}
+        else:
+            groups, figures = self.pictures.similar_groups(
+                self.learner.published.eval(), epoch, phase, self.learner.autocast(), self.progress
+            )
+        means, planned = Means(inside.get("sums")), self.pictures.plan(groups)
+        self.learner.prepare(phase)
+        passes = inside.get("passes", 0)
+        batches = load_epoch(
+            self.pictures.batches(planned, epoch), passes, recipe.workers, pin=self.device.type == "cuda"
+        )
+        total = recipe.epochs * self.steps_an_epoch
+        steps, done = -(-len(planned) // recipe.accumulate), passes // recipe.accumulate
+        bar = Progress(
+            steps, done, f"epoch {epoch + 1}/{recipe.epochs} {phase.name}", run_left=total - self.step,
+            device=self.device, enabled=self.progress,
+        )  # fmt: skip
+        with bar:
+            for number in range(done, steps):
+                several = planned[passes : passes + recipe.accumulate]
+                pairs = sum(len(share.indices) for step in several for share in step)
+                scale = factor(recipe.schedule, self.step, epoch, total)
+                set_learning_rates(self.learner.optimisers, recipe, scale)
+                last = number + 1 == steps
+                self._optimise([next(batches) for _ in several], epoch, means, last)
+                passes += len(several)
+                self.pairs_seen += pairs
+                due = bool(recipe.checkpoint_every) and self.step % recipe.checkpoint_every == 0 and not last
+                if last or due or self.step % recipe.log_every == 0:
+                    self._log(means, phase, epoch, scale)
+                bar.advance(pairs, means.last.get("loss"))
+                if due or last:
+                    self.pictures.share_notes()
+                if due:
+                    self._save_inside(phase, epoch, groups, {"passes": passes, "sums": means.sums, "figures": figures})
         return {"epoch": epoch + 1, "phase": phase.name, "step": self.step, "pairs_seen": self.pairs_seen,
-                **figures, **means}  # fmt: skip
+                **figures, **means.means()}  # fmt: skip
 
-    def _groups(self, phase: Phase, pairs: Pairs, seed: int) -> tuple[list[np.ndarray], dict[str, float]]:
-        size = self.config.group_size
-        if phase.grouping == "random":
-            return random_groups(len(pairs), size, seed), {}
-        self.model.eval()
-        with self._autocast():
-            embeds = embed_pictures(self.model, pairs, progress=self.progress, concrete_only=phase.concrete_only)[0]
-        embeddings = embeds.float().cpu().numpy()
-        groups = similar_groups(embeddings, size, seed)
-        figures = {
-            "group_similarity": round(mean_similarity(embeddings, groups), 4),
-            "random_group_similarity": round(mean_similarity(embeddings, random_groups(len(pairs), size, seed)), 4),
-        }
-        return groups, figures
+    def _optimise(self, batches: list[Batch], epoch: int, means: Means, last: bool) -> None:
+        try:
+            self.learner.optimise(batches, self.step, means)
+            if last:
+                self.learner.check_weights()
+        except NotFinite as error:
+            self._stop(batches, error.names, epoch)
+        for batch in batches:
+            self.pictures.note(batch.skipped)
+        self.step += 1
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16")
-
-    def _batch(
-        self, pairs: Pairs, indices: np.ndarray, group_size: int, rng: np.random.Generator, generator: torch.Generator
-    ) -> Batch:
-        captions = pairs.draw_captions(indices, rng, self.recipe.bare_name)
-        tokens = tokenize(self.processor.tokenizer, captions, self.config.max_text_length)
-        return Batch(
-            pixel_values=augment(pairs.rgba(indices), generator).to(self.device),
-            image_keys=[image_key(pairs.image_ids[i]) for i in indices],
-            input_ids=tokens["input_ids"].to(self.device),
-            attention_mask=tokens["attention_mask"].to(self.device),
-            special=tokens["special_tokens_mask"].bool().to(self.device),
-            samples=pairs.samples[torch.as_tensor(indices)].to(self.device),
-            group_size=group_size,
+    def _stop(self, batches: list[Batch], names: list[str], epoch: int) -> None:
+        """Something is no number: name the pictures and end. The last checkpoint is from before."""
+        pictures = [name for batch in batches for name in batch.image_ids]
+        if self.ranks > 1:
+            pictures, names = gather_object(pictures), list(dict.fromkeys(gather_object(names)))
+        found = self.folder.write(
+            "bad_batch.json", {"epoch": epoch + 1, "step": self.step, "not_finite": names, "image_ids": pictures}
+        )
+        raise TrainingError(
+            f"{', '.join(names)} became infinite or no number at step {self.step}; the pictures of the batch are named "
+            f"in {found}; begin a run in a new folder with lower learning rates or precision=fp32 (start=PHASE-FOLDER "
+            "takes finished phases over)"
         )
 
-    def _validate(self, valid: Pairs, phase: Phase) -> dict[str, float]:
-        self.model.eval()
+    def _log(self, means: Means, phase: Phase, epoch: int, scale: float) -> None:
+        record = means.flush()
+        if self.folder.journal is None:
+            return
+        rates = {f"lr_{part}": self.recipe.optimisers[part].lr * scale for part in self.learner.optimisers}
+        self.folder.journal.step({
+            "step": self.step, "epoch": epoch + 1, "phase": phase.name, "pairs_seen": self.pairs_seen,
+            "seconds": self._seconds(), **record, **rates,
+        })  # fmt: skip
+
+    def _left_out(self, text: str, picture: str, ahead: int) -> None:
+        if self.folder.journal is not None:
+            self.folder.journal.warn(text, picture=picture, step=self.step + ahead)
+
+    def _seconds(self) -> float:
+        return round(self.folder.seconds_before + time.monotonic() - self.began, 1)
+
+    def _environment(self) -> dict[str, Any]:
+        return {**environment(), "devices": self.ranks, "initialised": self.origins}
+
+    def _state(self, phase: Phase, epoch: int) -> dict[str, Any]:
+        """What a checkpoint says of itself; ``epoch`` is the number of finished ones."""
+        return {
+            "recipe": self.recipe.name, "phase": phase.name, "epoch": epoch, "step": self.step,
+            "pairs_seen": self.pairs_seen, "ranks": self.ranks, "pictures": self._fingerprint(),
+            "skipped": self.pictures.skipped, "initialised": self.origins,
+        }  # fmt: skip
+
+    def _fingerprint(self) -> str:
+        """Of the training pictures and their order, which groups and queues refer to."""
+        return hashlib.sha256("\n".join(self.pictures.train.image_ids).encode()).hexdigest()[:16]
+
+    def _save_inside(self, phase: Phase, epoch: int, groups: list[np.ndarray], inside: dict[str, Any]) -> None:
+        """A checkpoint inside an epoch, which must know the order of the pictures."""
+        order = {"indices": torch.as_tensor(np.concatenate(groups)).long(), "sizes": torch.tensor([*map(len, groups)])}
+        self.folder.save(
+            self.step, modules=self.learner.modules, state={**self._state(phase, epoch), **inside},
+            optimisers=self.learner.optimisers, order=order,
+        )  # fmt: skip
+
+    def _resume_from(self, folder: Path) -> None:
+        state, order = load_checkpoint(folder, self.learner.modules, self.learner.optimisers)
+        if state["pictures"] != self._fingerprint():
+            raise TrainingError(f"{folder} was made on other pictures: give the same --corpus, or choose another folder")
+        self.first_epoch, self.step, self.pairs_seen = state["epoch"], state["step"], state["pairs_seen"]
+        self.pictures.skipped, self.origins = state["skipped"], state["initialised"]
+        if order:
+            groups = order["indices"].numpy()
+            self.inside = {
+                **{key: state[key] for key in ("passes", "sums", "figures")},
+                "groups": np.split(groups, np.cumsum(order["sizes"].numpy())[:-1]),
+            }
+
+    def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
         result = retrieval(
-            self.model, self.processor.tokenizer, valid, progress=self.progress, concrete_only=phase.concrete_only
-        )
+            self.learner.published.eval(), self.processor.tokenizer, self.pictures.valid, indices=readable,
+            progress=self.progress, concrete_only=phase.concrete_only,
+        )  # fmt: skip
         return {
             f"valid_{way}_{k}": round(share, 4)
             for way in ("text_to_image", "image_to_text")
             for k, share in result[way].items()
         }
 
+    def _stdp(self) -> None:
+        """The unsupervised stage on the first spiking layers; every rank does the same."""
+        vision, settings = self.learner.model.ashnets.vision, self.recipe.stdp
+        batches = self.pictures.spikes(vision, settings.pictures, settings.batch, self.device)
+        self.folder.write("stdp.json", stdp_stage(vision.abstract_encoder, batches, settings, self.progress))
+        self.learner.renew_copies()
+
     def _finish(self) -> dict[str, Any]:
-        """Write the published form: float16, as it will be loaded, with processor and the record of the training."""
-        folder = self.output / "model"
-        self.model.eval()
-        self.model.save_pretrained(folder)
-        weights = folder / "model.safetensors"
-        halved = {k: v.half() if v.is_floating_point() else v for k, v in load_file(weights).items()}
-        aside = weights.with_name(weights.name + ".partial")
-        save_file(halved, aside, metadata={"format": "pt"})
-        aside.replace(weights)
-        self.processor.save_pretrained(folder)
         record = {
             "recipe": self.recipe.name,
             "model": self.recipe.model,
             "seed": self.recipe.seed,
+            "hold_out": self.recipe.hold_out,
             "epochs": self.recipe.epochs,
             "pairs_seen": self.pairs_seen,
-            "seconds": self.seconds,
+            "seconds": self._seconds(),
             "initialised": self.origins,
-            "environment": environment(),
+            "environment": {**environment(), "devices": self.ranks},
         }
-        write_json(folder / TRAINING_RECORD, record)
-        for name in ("recipe.yaml", "log.jsonl"):
-            write_atomically(folder / name, (self.output / name).read_bytes())
+        if self.main:
+            write_model(self.learner.published.eval(), self.processor, self.folder.path, record)
         return record
 
 
 @contextmanager
 def _deterministic(device: torch.device) -> Iterator[None]:
-    """On CPU, sums in a fixed order: a resumed run then ends with the same bits as an undisturbed one."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    """On CPU, sums in a fixed order: a resumed run then ends with the same bits as an undisturbed one.
+
+    torch would also fill all fresh memory, a fifth of a step; nothing here reads what it has not written.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(before[0] or device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
-
-
-def _is_spiking(name: str) -> bool:
-    parts = (".abstract_encoder.", ".collector.", ".summary_ratio.")
-    return any(part in name for part in parts) or name.startswith(("mvm.", "stua.", "visual_mask"))
-
-
-def _weights_folder(source: str) -> Path:
-    """A folder, or ``package:NAME`` for the folder ``model`` inside an installed package."""
-    if not source.startswith("package:"):
-        return Path(source)
-    name = source.removeprefix("package:")
-    spec = find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigurationError(f"transformer_weights={source!r}: package {name} is not installed (ashnets[train])")
-    return Path(next(iter(spec.submodule_search_locations))) / "model"
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ashnets.data.similar import batches_of, mean_similarity, nearest, random_groups, similar_groups
+from ashnets.data.similar import mean_similarity, nearest, random_groups, similar_groups
+from ashnets.errors import InputError
 
 
 def unit(n: int, d: int, seed: int) -> np.ndarray:
@@ -17,17 +19,46 @@ def unit(n: int, d: int, seed: int) -> np.ndarray:
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 90), st.integers(1, 17), st.integers(0, 50), st.booleans())
-def test_every_image_exactly_once(n, phi, seed, random):
-    groups = random_groups(n, phi, seed) if random else similar_groups(unit(n, 4, seed), phi, seed)
+def clustered(n: int, seed: int) -> np.ndarray:
+    """200 clusters that overlap in 8 of 32 dimensions."""
+    rng = np.random.default_rng(seed)
+    latent = rng.standard_normal((200, 8))[rng.integers(200, size=n)] + 0.5 * rng.standard_normal((n, 8))
+    x = latent @ rng.standard_normal((8, 32)) + 0.5 * rng.standard_normal((n, 32))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(1, 90) | st.integers(91, 600),
+    st.integers(1, 17),
+    st.integers(0, 50),
+    st.sampled_from(["random", "exact", "approximate"]),
+)
+def test_every_image_exactly_once(n, phi, seed, how):
+    if how == "random":
+        groups = random_groups(n, phi, seed)
+    else:
+        found = similar_groups(unit(n, 4, seed), phi, seed, exact_up_to=1 if how == "approximate" else n)
+        assert found.index.startswith("IVF" if how == "approximate" and n > 8 * phi else "exact")
+        groups = found.groups
     assert sorted(np.concatenate(groups).tolist()) == list(range(n))
     sizes = [len(g) for g in groups]
     assert all(size == phi for size in sizes[:-1])
     assert sizes[-1] == (phi + n % phi if n >= phi else n)
-    batches = batches_of(groups, 4 * phi)
-    assert sorted(np.concatenate([b for b, _ in batches]).tolist()) == list(range(n))
-    assert all(len(b) % size == 0 for b, size in batches)
+
+
+def test_exact_search_is_the_greedy_loop():
+    """Openers in random order, each with the nearest images that are free, in float64."""
+    points = unit(50, 6, 4).astype(np.float64)
+    openers, free, expected = np.random.default_rng(7).permutation(50), set(range(50)), []
+    for opener in openers:
+        if opener in free:
+            others = sorted(free - {opener}, key=lambda i: -points[i] @ points[opener])
+            group = [int(opener), *(others if len(free) < 10 else others[:4])]  # the last one takes what is left
+            expected.append(tuple(group))
+            free -= set(group)
+    found = similar_groups(points, 5, 7).groups
+    assert sorted(tuple(g.tolist()) for g in found) == sorted(expected)
 
 
 def test_clusters_come_back_whole():
@@ -36,24 +67,65 @@ def test_clusters_come_back_whole():
     points = np.repeat(centres, 4, axis=0) + 0.01 * np.random.default_rng(1).standard_normal((24, 6))
     points = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
     for seed in range(5):
-        groups = similar_groups(points, 4, seed)
+        groups = similar_groups(points, 4, seed).groups
         assert sorted(tuple(sorted(g // 4)) for g in groups) == [(i,) * 4 for i in range(6)]
 
 
-def test_order_inside_a_group_is_descending_similarity():
-    points = unit(60, 8, 3)
-    for group in similar_groups(points, 6, 0):
-        to_first = [float(points[i].astype(np.float64) @ points[group[0]].astype(np.float64)) for i in group]
-        assert to_first == sorted(to_first, reverse=True)
+@pytest.mark.parametrize("n", [5, 63, 4003])
+@pytest.mark.parametrize("exact_up_to", [1000, 10_000])
+def test_order_inside_a_group_is_descending_similarity(n, exact_up_to):
+    points = unit(n, 8, 3)
+    for group in similar_groups(points, 6, 0, exact_up_to=exact_up_to).groups:
+        to_first = points[group].astype(np.float64) @ points[group[0]].astype(np.float64)
+        assert (np.diff(to_first) < 1e-6).all()
 
 
 def test_similar_beats_random_and_the_seed_decides():
     points = unit(400, 6, 5)
-    groups = similar_groups(points, 8, 0)
+    groups = similar_groups(points, 8, 0).groups
     assert mean_similarity(points, groups) > mean_similarity(points, random_groups(400, 8, 0)) + 0.3
-    again, other = similar_groups(points, 8, 0), similar_groups(points, 8, 1)
+    again, other = similar_groups(points, 8, 0).groups, similar_groups(points, 8, 1).groups
     assert all((a == b).all() for a, b in zip(groups, again, strict=True))
     assert any((a != b).any() for a, b in zip(groups, other, strict=True))
+
+
+def test_cells_reach_exact_search():
+    points = clustered(20_000, 0)
+    exact, cells = similar_groups(points, 16, 0, exact_up_to=20_000), similar_groups(points, 16, 0, exact_up_to=3000)
+    assert exact.index == "exact search over 20,000"
+    assert cells.index.startswith("IVF over 20,000, 7 cells, 1 probed, 3 rounds, then exact search over 2,")
+    reached, chance = mean_similarity(points, exact.groups), mean_similarity(points, random_groups(20_000, 16, 0))
+    assert mean_similarity(points, cells.groups) > 0.95 * reached > 0.5 > 0.1 > chance
+
+
+@pytest.mark.parametrize("exact_up_to", [2000, 10_000])
+def test_threads_change_nothing(exact_up_to):
+    faiss = pytest.importorskip("faiss")
+    points, before, found = clustered(6000, 1), faiss.omp_get_max_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            faiss.omp_set_num_threads(threads)
+            found.append(np.concatenate(similar_groups(points, 16, 0, exact_up_to=exact_up_to).groups))
+    finally:
+        faiss.omp_set_num_threads(before)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_equal_images_end_in_good_time():
+    """All openers find the same few images, and k-means has but one cell to fill."""
+    points = np.repeat(unit(2, 16, 0), [5990, 10], axis=0)
+    began = time.monotonic()
+    groups = similar_groups(points, 16, 0, exact_up_to=1000).groups
+    assert time.monotonic() - began < 20
+    assert sorted(np.concatenate(groups).tolist()) == list(range(6000))
+
+
+def test_damaged_embeddings_are_refused():
+    points = unit(30, 4, 0)
+    points[[7, 9], 2] = np.nan, np.inf
+    with pytest.raises(InputError, match="2 of 30 embeddings hold NaN or infinity, the first at row 7"):
+        similar_groups(points, 4, 0)
 
 
 def test_mean_similarity_equals_a_loop():
@@ -63,8 +135,12 @@ def test_mean_similarity_equals_a_loop():
     assert mean_similarity(points, groups) == pytest.approx(sum(values) / len(values), rel=1e-5)
 
 
-def test_without_faiss_torch_finds_the_same(monkeypatch):
-    points = unit(80, 5, 2)
-    with_faiss = nearest(points, points, 6)
+def test_without_faiss_torch_finds_the_same_in_blocks(monkeypatch):
+    points = unit(300, 5, 2)
+    with_faiss, groups = nearest(points, points, 6), similar_groups(points, 7, 0).groups
     monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr("ashnets.data.similar.BLOCK", 2000)
     np.testing.assert_array_equal(nearest(points, points, 6), with_faiss)
+    found = similar_groups(points, 7, 0, exact_up_to=100)
+    assert found.index == "exact search over 300 in torch: faiss is not installed"
+    assert all((a == b).all() for a, b in zip(found.groups, groups, strict=True))

@@ -60,3 +60,13 @@ def small_pretraining_config():
 
     config = config_of("ashnets-tiny")
     return type(config)(**{**config.to_dict(), **SMALL_MODEL, "vocab_size": 60})
+
+
+@pytest.fixture(scope="session")
+def even_corpus(corpus, write_corpus, tmp_path_factory):
+    """24 of the small corpus' training pictures, whole groups of φ = 4, and its validation pictures."""
+    from ashnets.data.corpus import open_corpus
+
+    opened = open_corpus(corpus)
+    rows = {"train": list(opened.split("train"))[:24], "valid": list(opened.split("valid"))}
+    return write_corpus(tmp_path_factory.mktemp("even") / "corpus", rows)

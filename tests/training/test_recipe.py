@@ -12,7 +12,7 @@ from torch import nn
 from ashnets.errors import ConfigurationError
 from ashnets.model import AshNetsForPreTraining
 from ashnets.training.optim import build_optimisers, factor, part_of, set_learning_rates
-from ashnets.training.recipe import Schedule, load_recipe
+from ashnets.training.recipe import Schedule, differences, load_recipe
 
 
 @pytest.fixture
@@ -61,6 +61,24 @@ def test_mistakes_are_named(write, changes, message):
         ("optimisers.spiking.lr=-1", "lr=-1.0 must be positive"),
         ("optimisers.spiking.kind=lion", "kind='lion'"),
         ("seed=one", "seed='one' is not of type int"),
+        ("seed=-1", "seed=-1 must not be negative"),
+        ("phases.0.objectives.itc=much", r"objectives.itc='much' is not of type float"),
+        ("phases.0.objectives.itc=-1", "has a negative weight"),
+        ("phases.0.frozen=[vision]", "frozen has vision"),
+        ("phases.0.negative_temperature=0", "negative_temperature=0.0 must be positive"),
+        ("phases.1.name=concrete", "share a name"),
+        ("phases.1.name=a/b", "becomes a folder"),
+        ("schedule.milestones=[5, 3]", r"milestones=\[5, 3\] must be epochs in rising order"),
+        ("schedule.milestones=[soon]", r"milestones\[0\]='soon' is not of type int"),
+        ("train=train", "train='train' is not of type list"),
+        ("distillation=0.4", "distillation needs the momentum encoders"),
+        ("momentum=1", r"momentum=1.0 must lie in \[0, 1\)"),
+        ("bare_name=2", "bare_name=2.0 must lie in"),
+        ("vocabulary=half", "vocabulary='half'"),
+        ("accumulate=0", "accumulate=0 must be at least 1"),
+        ("queue=-1", "queue=-1 must not be negative"),
+        ("stdp={layers: 0}", "stdp.layers=0"),
+        ("stdp={depth: 2}", "stdp: unknown key depth"),
         ("phases.0.epochs=1.5", "epochs=1.5 is not of type int"),
         ("optimisers.spiking.lr=fast", "lr='fast' is not of type float"),
         ("seed", "write it as key=value"),
@@ -123,4 +141,34 @@ def test_three_optimisers_hold_every_parameter_once(write, small_pretraining_con
 
 
 def test_a_number_without_a_point_is_a_number(write):
-    assert load_recipe(write(), ["optimisers.spiking.lr=1e-4"]).optimisers["spiking"].lr == 1e-4
+    recipe = load_recipe(write(), ["optimisers.spiking.lr=1e-4", "phases.0.objectives.itc=1e-1"])
+    assert recipe.optimisers["spiking"].lr == 1e-4
+    assert recipe.phases[0].objectives["itc"] == 0.1
+
+
+def test_differences_go_down_to_the_single_value(write):
+    before, now = (load_recipe(write(), [f"phases.0.epochs={n}", f"stdp={stdp}"]).to_dict()
+                   for n, stdp in ((2, "null"), (5, "{layers: 1}")))  # fmt: skip
+    lines = differences(before, now)
+    assert lines[0] == "phases.0.epochs: was 2, is 5"
+    assert len(lines) == 2 and lines[1].startswith("stdp: was None, is {'layers': 1")
+    assert differences(now, now) == []
+    assert differences({"a": [1]}, {"a": [1, 2], "b": 0}) == ["a: was [1], is [1, 2]", "b: was 'absent', is 0"]
+
+
+def test_the_papers_recipes_say_what_the_paper_says(repository):
+    """Section IV-A: 40 epochs, 16 pairs on 8 devices, three optimisers, ×0.1 at 25 and 35; 30 epochs in Table XII."""
+    recipe = load_recipe(repository / "zoo" / "recipes" / "pretrain-coco-vg.yaml")
+    assert (recipe.epochs, recipe.pairs, recipe.queue, recipe.momentum) == (40, 16 * 8, 65536, 0.995)
+    found = {k: (o.kind, o.lr, o.weight_decay) for k, o in recipe.optimisers.items()}
+    assert found == {
+        "transformer": ("adamw", 1e-4, 1e-2), "concrete": ("sgd", 1e-2, 5e-4), "spiking": ("sgd", 1e-2, 0.0)
+    }  # fmt: skip
+    assert (recipe.schedule.warmup_steps, recipe.schedule.milestones) == (1000, [25, 35])
+    assert [(p.epochs, p.concrete_only, p.grouping) for p in recipe.phases] == [
+        (10, True, "random"), (30, False, "similar")
+    ]  # fmt: skip
+    shorter = load_recipe(repository / "zoo" / "recipes" / "pretrain-coco-vg-30.yaml")
+    changed = differences(recipe.to_dict(), shorter.to_dict())
+    assert [line.partition(":")[0] for line in changed] == ["name", "phases.1.epochs"]
+    assert shorter.epochs == 30

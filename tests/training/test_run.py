@@ -1,28 +1,61 @@
-"""Runs from end to end: both phases, resumed runs to the bit, kills, faults."""
+"""Runs from end to end: phases, logs, resumed runs to the bit, faults."""
 
 from __future__ import annotations
 
 import json
+import math
+import resource
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ashnets
-from ashnets.errors import TrainingError
-from ashnets.training import checkpoint
+from ashnets.errors import DataError, TrainingError
+from ashnets.training.checkpoint import checkpoints, tensors_of
 from ashnets.training.evaluate import as_rows, evaluate_retrieval
-from ashnets.training.run import train
+from ashnets.training.run import Run, train
+
+EVERYTHING = {"queue": 20, "momentum": 0.9, "distillation": 0.2, "ema": 0.9, "accumulate": 2, "checkpoint_every": 1,
+              "changes.hidden_dropout_prob": 0.1}  # fmt: skip
+
+
+def overrides(changes: dict) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+
+
+def records(run, name="log.jsonl") -> list[dict]:
+    return [json.loads(line) for line in (run / name).read_text().splitlines()]
+
+
+def steps_of(run) -> list[dict]:
+    return [record for record in records(run, "steps.jsonl") if record.get("kind") != "warning"]
+
+
+def timeless(lines: list[dict]) -> list[dict]:
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in lines]
+
+
+def assert_same_end(a, b) -> None:
+    """The last checkpoints of two runs hold the same bits: model, averages, queue, optimisers."""
+    last = [checkpoints(run / "checkpoints")[-1] for run in (a, b)]
+    assert last[0].name == last[1].name
+    files = sorted(path.name for path in last[0].glob("*.safetensors"))
+    assert files == sorted(path.name for path in last[1].glob("*.safetensors"))
+    for name in files:
+        left, right = load_file(last[0] / name), load_file(last[1] / name)
+        assert left.keys() == right.keys()
+        assert not [key for key in left if not torch.equal(left[key], right[key])], name
 
 
 @pytest.fixture(scope="module")
 def finished(corpus, recipe_data, tmp_path_factory):
+    """The small recipe, undisturbed."""
     folder = tmp_path_factory.mktemp("run")
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(recipe_data))
@@ -30,23 +63,75 @@ def finished(corpus, recipe_data, tmp_path_factory):
     return folder / "run", result
 
 
-def same_weights(a, b) -> None:
-    left, right = load_file(a), load_file(b)
-    assert left.keys() == right.keys()
-    different = [k for k in left if not torch.equal(left[k], right[k])]
-    assert not different
+@pytest.fixture(scope="module")
+def rich(corpus, recipe_data, tmp_path_factory):
+    """Queue, averages, dropout, accumulation and a checkpoint at each step, undisturbed."""
+    folder = tmp_path_factory.mktemp("rich")
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(recipe_data))
+    train(path, corpus=corpus, output=folder / "run", overrides=overrides(EVERYTHING), progress=False)
+    return folder / "run", path
 
 
-def test_log_and_checkpoints(finished):
+def test_what_a_run_leaves(finished):
     folder, result = finished
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = records(folder)
     assert [(r["epoch"], r["phase"]) for r in log] == [(1, "concrete"), (2, "concrete"), (3, "spiking"), (4, "spiking")]
     assert [r["pairs_seen"] for r in log] == [27, 54, 81, 108], "every picture exactly once an epoch"
     assert result["pairs_seen"] == 108
     assert "stua" not in log[1] and "rate_conv1" not in log[1]
     assert {"itc", "itm", "mlm", "mvm", "stua", "rate_concepts", "summary_ratio"} <= set(log[2])
     assert log[3]["group_similarity"] > log[3]["random_group_similarity"]
-    assert not list(folder.rglob("*.partial")) and not list(folder.rglob("*.old"))
+    assert log[3]["neighbours"].startswith("exact search over 27")
+    found = {path.name for path in folder.iterdir()}
+    assert found == {"recipe.yaml", "environment.json", "log.jsonl", "steps.jsonl", "events", "plots", "checkpoints",
+                     "phase-concrete", "phase-spiking", "model"}  # fmt: skip
+    assert {path.stem for path in (folder / "plots").iterdir()} == {
+        "losses", "learning_rates", "firing_rates", "summary_ratio", "validation"
+    }  # fmt: skip
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["devices"] == 1 and environment["torch"] == torch.__version__
+
+
+def test_steps_are_logged_one_by_one(finished):
+    """27 pictures in groups of 4, 8 a step: two full steps, one of two groups, and the last group of 7 by itself."""
+    folder, _ = finished
+    steps, log = steps_of(folder), records(folder)
+    assert [record["step"] for record in steps] == list(range(1, len(steps) + 1))
+    for epoch in range(1, 5):
+        mine = [record for record in steps if record["epoch"] == epoch]
+        for name in ("loss", "itc", "itm", "mlm"):
+            assert log[epoch - 1][name] == pytest.approx(sum(r[name] for r in mine) / len(mine), abs=2e-5)
+    # three warm-up steps, then ×0.1 from the fourth epoch on
+    rates = [record["lr_concrete"] for record in steps]
+    assert rates[:4] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3, 1e-3])
+    assert {round(r["lr_concrete"], 9) for r in steps if r["epoch"] == 4} == {1e-4}
+    events = EventAccumulator(str(folder / "events"))
+    events.Reload()
+    board = events.Scalars("train/loss")
+    assert [event.step for event in board] == [record["step"] for record in steps]
+    assert [event.value for event in board] == pytest.approx([record["loss"] for record in steps], rel=1e-6)
+
+
+def test_the_loss_is_the_weighted_sum(finished):
+    folder, _ = finished
+    weights = {"itc": 1.0, "itm": 0.5, "mlm": 0.25, "mvm": 0.1, "stua": 0.5}
+    for record in steps_of(folder):
+        assert record["loss"] == pytest.approx(sum(w * record.get(name, 0) for name, w in weights.items()), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "names", [("itm", "mlm", "mvm"), ("itm", "mlm", "mvm", "itc"), ("itm", "mlm", "mvm", "itc", "stua"), ("stua",)]
+)
+def test_objectives_are_switched_separately(corpus, recipe, tmp_path, names):
+    """Fig. 5: Base, Base + ITC, Base + ITC + STUA; and one alone."""
+    objectives = json.dumps(dict.fromkeys(names, 1.0))
+    train(
+        recipe, corpus=corpus, output=tmp_path / "run", progress=False,
+        overrides=["phases.0.epochs=1", "phases.1.epochs=1", f"phases.1.objectives={objectives}"],
+    )  # fmt: skip
+    last = records(tmp_path / "run")[-1]
+    assert {name for name in ("itc", "itm", "mlm", "mvm", "stua") if name in last} == set(names)
 
 
 def test_concrete_phase_leaves_the_spiking_branch_alone(finished):
@@ -59,18 +144,47 @@ def test_concrete_phase_leaves_the_spiking_branch_alone(finished):
         assert not torch.equal(before[key], after[key]), key
 
 
-def test_the_published_model_is_the_trained_one(finished, corpus):
+def test_a_frozen_part_stays(finished, corpus, recipe, tmp_path):
+    train(
+        recipe, corpus=corpus, output=tmp_path / "run", progress=False,
+        overrides=["phases.0.epochs=1", "phases.1.epochs=1", "phases.1.frozen=[concrete]"],
+    )  # fmt: skip
+    before = load_file(tmp_path / "run" / "phase-concrete" / "model.safetensors")
+    after = load_file(tmp_path / "run" / "phase-spiking" / "model.safetensors")
+    weights = [k for k in before if ".concrete_encoder." in k and "running" not in k and "tracked" not in k]
+    assert weights and all(torch.equal(before[k], after[k]) for k in weights)
+    assert not torch.equal(before["text_projection.weight"], after["text_projection.weight"])
+
+
+def test_the_published_model_is_the_trained_one(finished):
     folder, _ = finished
     stored = load_file(folder / "model" / "model.safetensors")
     assert {t.dtype for t in stored.values() if t.is_floating_point()} == {torch.float16}
-    trained = load_file(folder / "checkpoint" / "model.safetensors")
+    trained = load_file(checkpoints(folder / "checkpoints")[-1] / "model.safetensors")
     model = ashnets.from_pretrained(folder / "model")
     assert not model.training
-    for name, tensor in checkpoint.tensors_of(model).items():
+    for name, tensor in tensors_of(model).items():
         assert torch.equal(tensor, trained[name].half().float() if tensor.is_floating_point() else trained[name]), name
     record = json.loads((folder / "model" / "training.json").read_text())
     assert (record["seed"], record["pairs_seen"], record["model"]) == (0, 108, "ashnets-tiny")
     assert (folder / "model" / "log.jsonl").read_text() == (folder / "log.jsonl").read_text()
+
+
+def test_with_an_average_that_is_what_is_published(rich):
+    folder, _ = rich
+    stored = load_file(folder / "model" / "model.safetensors")
+    last = checkpoints(folder / "checkpoints")[-1]
+    average, trained = load_file(last / "ema.safetensors"), load_file(last / "model.safetensors")
+    key = "image_projection.weight"
+    assert torch.equal(stored[key], average[f"module.{key}"].half())
+    assert not torch.equal(average[f"module.{key}"], trained[key])
+
+
+def test_the_queue_holds_the_last_pairs(rich):
+    folder, _ = rich
+    queue = load_file(checkpoints(folder / "checkpoints")[-1] / "queue.safetensors")
+    assert int(queue["written"]) == 108, "each pair of each epoch went in"
+    assert queue["image"].norm(dim=1) == pytest.approx(1, abs=1e-5)
 
 
 def test_evaluation_of_the_published_model(finished, corpus):
@@ -90,32 +204,66 @@ def test_evaluation_of_the_published_model(finished, corpus):
         assert row["chance R@1"] == pytest.approx(1 / 6, abs=1e-5)
 
 
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_sigkill_then_resume(finished, corpus, recipe, tmp_path, epochs):
-    """Killed while an epoch runs (1: inside the concrete phase, 3: inside the spiking one), then resumed."""
-    folder, _ = finished
-    ran = tmp_path / "run"
-    code = (
-        "import sys; from ashnets.training.run import train; "
-        "train(sys.argv[1], corpus=sys.argv[2], output=sys.argv[3], progress=False)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(recipe), str(corpus), str(ran)])
-    log, deadline = ran / "log.jsonl", time.monotonic() + 120
-    while not (log.exists() and len(log.read_text().splitlines()) >= epochs and (ran / "checkpoint").exists()):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    train(recipe, corpus=corpus, output=ran, resume=True, progress=False)
-    same_weights(ran / "checkpoint" / "model.safetensors", folder / "checkpoint" / "model.safetensors")
-    epochs_logged = [json.loads(line)["epoch"] for line in log.read_text().splitlines()]
-    assert epochs_logged == [1, 2, 3, 4], "no epoch is logged twice"
+@pytest.mark.parametrize("stop", [1, 3, 5, 7])
+def test_stopped_at_a_step_then_resumed(rich, corpus, tmp_path, monkeypatch, stop):
+    """Inside and at the end of epochs of both phases; every file of the last checkpoint has the same bits."""
+    folder, recipe = rich
+    options = {"corpus": corpus, "output": tmp_path / "run", "overrides": overrides(EVERYTHING), "progress": False}
+    plain = Run._optimise
+
+    def until(self, *args) -> None:
+        if self.step == stop:
+            raise KeyboardInterrupt
+        plain(self, *args)
+
+    monkeypatch.setattr(Run, "_optimise", until)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, **options)
+    monkeypatch.undo()
+    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")][-1] == f"step-{stop:08d}"
+    train(recipe, resume=True, **options)
+    assert_same_end(tmp_path / "run", folder)
+    assert timeless(steps_of(tmp_path / "run")) == timeless(steps_of(folder)), "none twice, each as undisturbed"
+    assert timeless(records(tmp_path / "run")) == timeless(records(folder))
 
 
-def test_killed_between_the_renames_the_old_checkpoint_is_found(finished, tmp_path):
+def test_resumed_before_the_first_checkpoint_and_after_the_last(finished, corpus, recipe, tmp_path, monkeypatch):
     folder, _ = finished
-    shutil.copytree(folder / "checkpoint", tmp_path / "checkpoint.old")
-    assert checkpoint.find_checkpoint(tmp_path / "checkpoint") == tmp_path / "checkpoint.old"
+    options = {"corpus": corpus, "output": tmp_path / "run", "progress": False}
+
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "_optimise", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, **options)
+    monkeypatch.undo()
+    monkeypatch.setattr(Run, "_finish", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, resume=True, **options)
+    monkeypatch.undo()
+    assert not (tmp_path / "run" / "model").exists()
+    train(recipe, resume=True, **options)
+    assert_same_end(tmp_path / "run", folder)
+    weights = [(run / "model" / "model.safetensors").read_bytes() for run in (tmp_path / "run", folder)]
+    assert weights[0] == weights[1]
+
+
+def test_workers_recomputation_and_rare_logs_change_nothing(finished, corpus, recipe, tmp_path):
+    """Two processes that read, activation checkpointing and a line for each third step: the recipe says other things,
+    the weights are the same."""
+    folder, _ = finished
+    changes = {"workers": 2, "activation_checkpointing": True, "log_every": 3}
+    train(recipe, corpus=corpus, output=tmp_path / "run", overrides=overrides(changes), progress=False)
+    assert_same_end(tmp_path / "run", folder)
+    assert len(steps_of(tmp_path / "run")) < len(steps_of(folder))
+    for a, b in zip(records(tmp_path / "run"), records(folder), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=2e-5)
+
+
+def test_bf16_runs(corpus, recipe, tmp_path):
+    train(recipe, corpus=corpus, output=tmp_path / "run", overrides=["precision=bf16"], progress=False)
+    assert all(math.isfinite(record["loss"]) for record in records(tmp_path / "run"))
 
 
 def test_two_variants_share_the_concrete_phase(finished, corpus, recipe, tmp_path):
@@ -125,27 +273,62 @@ def test_two_variants_share_the_concrete_phase(finished, corpus, recipe, tmp_pat
         overrides=["changes.summary_ratio=ann", f"start={folder / 'phase-concrete'}",
                    "phases.1.objectives={itc: 1.0, itm: 0.5, mlm: 0.25}"],
     )  # fmt: skip
-    log = [json.loads(line) for line in (tmp_path / "ann" / "log.jsonl").read_text().splitlines()]
-    assert [r["epoch"] for r in log] == [3, 4]
+    assert [r["epoch"] for r in records(tmp_path / "ann")] == [3, 4]
     assert any("end of phase 'concrete'" in origin for origin in result["initialised"])
+
+
+def test_stdp_comes_first_and_changes_the_first_layers(finished, corpus, recipe, tmp_path):
+    folder, _ = finished
+    train(
+        recipe, corpus=corpus, output=tmp_path / "run", progress=False,
+        overrides=["stdp={layers: 1, pictures: 24, batch: 8}", "phases.1.epochs=1"],
+    )  # fmt: skip
+    report = json.loads((tmp_path / "run" / "stdp.json").read_text())
+    assert list(report) == ["conv1"] and report["conv1"]["relative_change"] > 0.001
+    assert report["conv1"]["firing_rate_before"] != report["conv1"]["firing_rate_after"]
+    # the concrete phase leaves the spiking branch as the stage left it
+    with_it = load_file(tmp_path / "run" / "phase-concrete" / "model.safetensors")
+    without = load_file(folder / "phase-concrete" / "model.safetensors")
+    for layer, same in (("conv1", False), ("conv2", True)):
+        key = f"ashnets.vision.abstract_encoder.layers.{layer}.conv.weight"
+        assert torch.equal(with_it[key], without[key]) == same
 
 
 def test_faults_are_refused(finished, corpus, recipe, tmp_path):
     folder, _ = finished
     with pytest.raises(TrainingError, match="already holds a run"):
         train(recipe, corpus=corpus, output=folder, progress=False)
-    with pytest.raises(TrainingError, match="no checkpoint to resume"):
+    with pytest.raises(TrainingError, match="no run to resume"):
         train(recipe, corpus=corpus, output=tmp_path / "none", resume=True, progress=False)
-    with pytest.raises(TrainingError, match=r"another recipe: seed: was 0, is 1"):
-        train(recipe, corpus=corpus, output=folder, resume=True, overrides=["seed=1"], progress=False)
     with pytest.raises(TrainingError, match="no phase checkpoint"):
         train(recipe, corpus=corpus, output=tmp_path / "x", overrides=["start=/nonexistent"], progress=False)
-    damaged = tmp_path / "damaged"
-    shutil.copytree(folder, damaged)
-    weights = damaged / "checkpoint" / "model.safetensors"
+
+
+def test_another_recipe_is_refused_with_a_diff(finished, corpus, recipe):
+    folder, _ = finished
+    changes = ["seed=1", "phases.1.objectives.stua=0.7", "optimisers.spiking.kind=adamw"]
+    with pytest.raises(TrainingError) as error:
+        train(recipe, corpus=corpus, output=folder, resume=True, overrides=changes, progress=False)
+    lines = [line.strip() for line in str(error.value).splitlines()[1:]]
+    assert lines == [
+        "phases.1.objectives.stua: was 0.5, is 0.7",
+        "optimisers.spiking.kind: was 'sgd', is 'adamw'",
+        "seed: was 0, is 1",
+    ]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(finished, corpus, recipe, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "run")
+    options = {"corpus": corpus, "output": tmp_path / "run", "resume": True, "progress": False}
+    newest = checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    weights = newest / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(TrainingError, match="cannot be read"):
-        train(recipe, corpus=corpus, output=damaged, resume=True, progress=False)
+    with pytest.raises(TrainingError, match=f"{newest.name}: the checkpoint cannot be read .* delete that folder"):
+        train(recipe, **options)
+    shutil.rmtree(newest)
+    train(recipe, **options)
+    assert_same_end(tmp_path / "run", folder)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(corpus, recipe, tmp_path):
@@ -155,10 +338,89 @@ def test_a_loss_that_is_not_finite_stops_the_run(corpus, recipe, tmp_path):
             overrides=["optimisers.concrete.lr=1e30", "schedule.warmup_steps=0"],
         )  # fmt: skip
     bad = json.loads((tmp_path / "run" / "bad_batch.json").read_text())
-    assert len(bad["image_ids"]) in (7, 8)
+    assert len(bad["image_ids"]) in (7, 8) and bad["not_finite"]
 
 
-def test_dry_run_writes_nothing(corpus, recipe, tmp_path):
-    plan = train(recipe, corpus=corpus, output=tmp_path / "run", dry_run=True, progress=False)
-    assert (plan["pictures"], plan["epochs"]) == (27, 4)
+@pytest.fixture
+def damaged_corpus(corpus, write_corpus, tmp_path):
+    """The small corpus with two training pictures and a validation picture cut short."""
+    from ashnets.data.corpus import open_corpus
+
+    opened = open_corpus(corpus)
+    rows = {name: list(opened.split(name)) for name in ("train", "valid")}
+    for name, place in (("train", 3), ("train", 20), ("valid", 1)):
+        rows[name][place]["image"] = rows[name][place]["image"][:40]
+    lost = [rows["train"][3]["image_id"], rows["train"][20]["image_id"], rows["valid"][1]["image_id"]]
+    return write_corpus(tmp_path / "damaged", rows), lost
+
+
+def test_unreadable_pictures_are_counted_named_and_left_out(damaged_corpus, recipe, tmp_path):
+    folder, lost = damaged_corpus
+    train(recipe, corpus=folder, output=tmp_path / "run", progress=False)
+    warnings = [r for r in records(tmp_path / "run", "steps.jsonl") if r.get("kind") == "warning"]
+    assert sorted(r["picture"] for r in warnings) == sorted(lost), "each once"
+    assert all("left out" in r["text"] and r["picture"] in r["text"] for r in warnings)
+    # in the first epoch neighbours stand in; from the second on 25 pictures are shown
+    assert [r["pairs_seen"] for r in records(tmp_path / "run")] == [27, 52, 77, 102]
+    state = json.loads((checkpoints(tmp_path / "run" / "checkpoints")[-1] / "state.json").read_text())
+    assert sorted(state["skipped"]) == sorted(lost)
+
+
+def test_too_many_unreadable_pictures_stop_the_run(damaged_corpus, recipe, tmp_path):
+    folder, _ = damaged_corpus
+    with pytest.raises(DataError, match=r"3 pictures cannot be read, more than max_skipped=1: .*ashnets data check"):
+        train(recipe, corpus=folder, output=tmp_path / "run", overrides=["max_skipped=1"], progress=False)
+
+
+def test_a_silent_layer_is_warned_about_by_name(corpus, recipe, tmp_path):
+    """γ starts at αθ: at α = 0.01 no neuron reaches its threshold."""
+    train(
+        recipe, corpus=corpus, output=tmp_path / "run", progress=False,
+        overrides=["changes.tdbn_alpha=0.01", "phases.0.epochs=1", "phases.1.epochs=1"],
+    )  # fmt: skip
+    texts = [r["text"] for r in records(tmp_path / "run", "steps.jsonl") if r.get("kind") == "warning"]
+    assert any(text.startswith("spiking layer conv1 is dead") for text in texts)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(finished, corpus, recipe, tmp_path):
+    """No file may grow beyond 30 kB from the third epoch on: the run ends with a message, and goes on when it may."""
+    folder, _ = finished
+    code = (
+        "import sys, resource\n"
+        "from ashnets.cli import main\n"
+        "from ashnets.training.run import Run\n"
+        "epoch = Run._epoch\n"
+        "def limited(self, number, phase):\n"
+        "    if number == 2:\n"
+        "        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))\n"
+        "    return epoch(self, number, phase)\n"
+        "Run._epoch = limited\n"
+        "sys.exit(main())\n"
+    )
+    command = ["train", str(recipe), "--corpus", str(corpus), "--output", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, timeout=200)
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY, "this process is not limited"
+    assert done.returncode == TrainingError.exit_code, done.stderr
+    assert "could not be written" in done.stderr and "--resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.partial"))
+    left = checkpoints(tmp_path / "run" / "checkpoints")
+    assert json.loads((left[-1] / "state.json").read_text())["epoch"] == 2
+    train(recipe, corpus=corpus, output=tmp_path / "run", resume=True, progress=False)
+    assert_same_end(tmp_path / "run", folder)
+
+
+def test_dry_run_measures_and_writes_nothing(corpus, recipe, tmp_path):
+    plan = train(
+        recipe, corpus=corpus, output=tmp_path / "run", dry_run=True, progress=False, overrides=["queue=16", "ema=0.9"]
+    )
+    assert (plan["pictures"], plan["epochs"], plan["devices"]) == (27, 4, 1)
+    concrete, spiking = plan["phases"]["concrete"], plan["phases"]["spiking"]
+    assert concrete["parameters"] == spiking["parameters"] > concrete["parameters_trainable"]
+    assert spiking["flops_a_step"] > concrete["flops_a_step"] > 0
+    assert spiking["bytes_activations"] > concrete["bytes_activations"] > 0
+    assert concrete["bytes_copies"] == 2 * concrete["bytes_weights"]
+    assert concrete["bytes_queues"] == 16 * (256 * 4 * 2 + 8) + 8
+    assert spiking["seconds_run"] == pytest.approx(spiking["seconds_a_step"] * 2 * plan["steps_per_epoch"])
     assert not (tmp_path / "run").exists()

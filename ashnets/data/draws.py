@@ -1,0 +1,53 @@
+r"""The random draws of a training pair, as functions of (seed, epoch, picture) alone.
+
+Like the spikes of a picture, its crop, caption, masks and negatives do not depend on its batch, its rank, the number of
+workers, or where a run was resumed: each picture has a counter-based stream (Philox) of its own in each epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+_PAIR = {"augment": 15, "caption": 2, "fused": 1, "negative_text": 1, "negative_image": 1, "concept": 1}
+
+
+@dataclass
+class Draws:
+    """Uniform numbers in [0, 1) for B pairs, float32.
+
+    Attributes:
+        augment: (B, 15), of :func:`ashnets.data.augment.augment`.
+        caption: (B, 2): the bare name or another caption, and which.
+        fused: (B,): the smallest of a group are those that ITM, MLM and MVM see.
+        negative_text, negative_image: (B,), of ITM's hard negatives.
+        concept: (B,), of the label that MVM masks.
+        words: (B, 3, L), of MLM: whether to mask, what to put there, which random token.
+    """
+
+    augment: torch.Tensor
+    caption: torch.Tensor
+    fused: torch.Tensor
+    negative_text: torch.Tensor
+    negative_image: torch.Tensor
+    concept: torch.Tensor
+    words: torch.Tensor
+
+
+def draw(seed: int, epoch: int, keys: Sequence[int], length: int) -> Draws:
+    """The draws of the pictures ``keys`` (see :func:`ashnets.model.sampling.image_key`) in an epoch.
+
+    Args:
+        length: L, tokens of a text at most.
+    """
+    total = sum(_PAIR.values()) + 3 * length
+    uniform = np.empty((len(keys), total), dtype=np.float32)
+    for row, key in zip(uniform, keys, strict=True):
+        stream = np.random.Philox(key=[seed * 1_000_003 + epoch & 0xFFFFFFFFFFFFFFFF, key])
+        np.random.Generator(stream).random(dtype=np.float32, out=row)
+    parts = dict(zip(_PAIR, torch.from_numpy(uniform).split([*_PAIR.values(), 3 * length], 1), strict=False))
+    words = torch.from_numpy(uniform[:, -3 * length :]).unflatten(1, (3, length))
+    return Draws(words=words, **{name: part.squeeze(1) for name, part in parts.items()})

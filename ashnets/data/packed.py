@@ -1,0 +1,93 @@
+"""Random access to the encoded pictures of a parquet file.
+
+A parquet file can only be read a row group at a time: one picture would cost hundreds. So its picture column is copied
+once, as it is, to an uncompressed Arrow file in the cache, which processes map into memory and share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from huggingface_hub.utils import WeakFileLock
+from tqdm import tqdm
+
+from ashnets.data.source_parquet import damaged, open_parquet, picture_column
+from ashnets.errors import DataError
+from ashnets.files import cache_folder
+
+_PICTURES = pa.schema([("image", pa.large_binary())])
+_BATCH = 64  # pictures that are copied at a time
+_KEPT_S = 30 * 24 * 3600  # since the last use
+
+
+def pack(path: Path) -> Path:
+    """The Arrow file of the parquet file ``path``; it is made where the cache has none of this size and time.
+
+    Processes that ask together wait for the one that makes it; whoever makes one removes what nobody used for 30 days.
+    Raises DataError for a damaged file or a full disk.
+    """
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing. Fetch or build it again.") from None
+    folder = cache_folder("pictures")
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]
+    packed = folder / f"{name}-{state.st_size}-{state.st_mtime_ns}.arrow"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(folder / f"{name}.lock"):
+            if packed.is_file():
+                os.utime(packed)
+            else:
+                for old in [*folder.glob("*.arrow"), *folder.glob("*.part")]:
+                    if old.name.startswith(name) or time.time() - old.stat().st_mtime > _KEPT_S:
+                        old.unlink()
+                aside = packed.with_suffix(".part")
+                try:
+                    _copy(path, aside)
+                    aside.replace(packed)
+                finally:
+                    aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be unpacked to {folder} ({error}); it takes as much room as its pictures. Free space, or "
+            "set ASHNETS_CACHE to a folder that has it."
+        ) from None
+    return packed
+
+
+def _copy(path: Path, target: Path) -> None:
+    parquet = open_parquet(path)
+    column = picture_column(path, parquet.schema_arrow)
+    bar = tqdm(total=parquet.metadata.num_rows, desc=f"unpacking {path.name}", unit="picture", delay=3, leave=False,
+               disable=None)  # fmt: skip
+    with bar, pa.OSFile(os.fspath(target), "wb") as sink, pa.ipc.new_file(sink, _PICTURES) as writer:
+        batches = parquet.iter_batches(_BATCH, columns=[column])
+        while True:
+            try:
+                batch = next(batches, None)
+            except (pa.ArrowException, OSError) as error:
+                raise damaged(path, error) from None
+            if batch is None:
+                break
+            pictures = batch.column(0)
+            if pa.types.is_struct(pictures.type):
+                pictures = pc.struct_field(pictures, "bytes")
+            writer.write_batch(pa.record_batch([pictures.cast(pa.large_binary())], schema=_PICTURES))
+            bar.update(len(pictures))
+
+
+class PackedPictures:
+    """``pictures[row]`` is the encoded picture of a row, or None where the row holds none."""
+
+    def __init__(self, path: Path) -> None:
+        self._map = pa.memory_map(os.fspath(pack(path)))
+        self._column = pa.ipc.open_file(self._map).read_all().column(0)
+
+    def __getitem__(self, row: int) -> pa.Buffer | None:
+        return self._column[row].as_buffer()

@@ -1,0 +1,213 @@
+"""What a run will cost, from one real step: parameters, operations, memory, time."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from ashnets.errors import ConfigurationError
+from ashnets.training.optim import part_of
+
+TIMED_STEPS = 2
+
+
+def estimate(
+    model: nn.Module,
+    run_step: Callable[[], object],
+    *,
+    optimisers: Mapping[str, torch.optim.Optimizer],
+    copies: int,
+    queue_bytes: int,
+    pairs: int,
+    steps: int,
+    device: torch.device | str,
+    beside: Iterable[nn.Module] = (),
+) -> dict[str, int | float]:
+    """Run a step three times and say what a run of ``steps`` of them takes; everything is left as it was.
+
+    ``flops_*`` are those of torch's counter over forward and backward pass: two for each multiply-accumulate of a
+    convolution, matrix product or attention. Spiking layers are counted dense, as if every input were a spike. What
+    lies outside is not counted: normalisation, activations and the neurons, the optimiser, and kernels that torch's
+    counter does not know, the fused attention on CPU among them.
+
+    ``bytes_activations`` is the greatest sum of all that autograd kept at one time for the backward pass, input
+    batch included; a storage that was kept twice counts once. What a kernel needs while it runs is not in it, nor,
+    under activation checkpointing, what the block at work computes again.
+    ``bytes_total`` adds up weights, gradients, optimiser, copies, queues and activations; on CUDA the allocator's own
+    peak over the step, ``bytes_step_peak``, replaces gradients and activations. Libraries, the CUDA context, the
+    data and the loaders come on top.
+
+    ``seconds_a_step`` is the median of two steps after a first one that does the counting. It holds neither the
+    optimiser nor loading, validation or logging.
+
+    Args:
+        model: in the state of a step: what does not require a gradient counts as frozen.
+        run_step: forward and backward pass of one real batch on ``device``, no optimiser step.
+        optimisers: those of the run; of SGD, Adam and AdamW the state per parameter is known.
+        copies: how many averaged copies of the model the run keeps (momentum encoder, EMA).
+        queue_bytes: of queues of embeddings.
+        pairs, steps: picture-text pairs of the batch, and optimiser steps of the run.
+        beside: further modules whose state a step changes, such as a momentum encoder or a queue.
+
+    Returns:
+        ``parameters``, ``parameters_trainable``, and ``parameters_PART`` of each part of the model;
+        ``flops_a_step``, ``flops_a_pair``, ``flops_run``; ``bytes_weights`` (buffers included), ``bytes_gradients``,
+        ``bytes_optimisers``, ``bytes_copies``, ``bytes_queues``, ``bytes_activations``, ``bytes_total``, on CUDA
+        ``bytes_step_peak``; ``seconds_a_step``, ``pairs_a_second``, ``seconds_run``.
+
+    Raises:
+        ConfigurationError: an optimiser of another kind.
+    """
+    device = torch.device(device)
+    result: dict[str, int | float] = {**count_parameters(model), **_fixed_bytes(model, optimisers)}
+    result |= {"bytes_copies": copies * result["bytes_weights"], "bytes_queues": queue_bytes}
+    modules = [model, *beside]
+    with unchanged(*modules):
+        kept = _Kept(modules)
+        with FlopCounterMode(display=False) as counter, saved_tensors_hooks(kept.pack, kept.unpack):
+            run_step()
+        flops = counter.get_total_flops()
+    seconds = []
+    for _ in range(TIMED_STEPS):
+        with unchanged(*modules):
+            before = _start_peak(device)
+            began = time.perf_counter()
+            run_step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+                result["bytes_step_peak"] = torch.cuda.max_memory_allocated(device) - before
+            seconds.append(time.perf_counter() - began)
+    a_step = statistics.median(seconds)
+    result["bytes_activations"] = kept.peak
+    passing = result.get("bytes_step_peak", result["bytes_gradients"] + kept.peak)
+    resident = ("bytes_weights", "bytes_optimisers", "bytes_copies", "bytes_queues")
+    return {
+        **result,
+        "bytes_total": sum(result[key] for key in resident) + passing,
+        "flops_a_step": flops,
+        "flops_a_pair": flops / pairs,
+        "flops_run": flops * steps,
+        "seconds_a_step": a_step,
+        "pairs_a_second": pairs / a_step,
+        "seconds_run": a_step * steps,
+    }
+
+
+def bytes_of(module: nn.Module) -> int:
+    """Bytes of parameters and buffers; what is shared counts once."""
+    return sum(t.numel() * t.element_size() for t in {*module.parameters(), *module.buffers()})
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Parameters in total, trainable ones, and those of each part that has its own optimiser."""
+    counts = {"parameters": 0, "parameters_trainable": 0}
+    for name, parameter in model.named_parameters():
+        part = f"parameters_{part_of(name)}"
+        counts["parameters"] += parameter.numel()
+        counts["parameters_trainable"] += parameter.numel() * parameter.requires_grad
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    return counts
+
+
+def _fixed_bytes(model: nn.Module, optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, int]:
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    state = 0
+    for part, optimiser in optimisers.items():
+        for group in optimiser.param_groups:
+            copies = _state_copies(part, optimiser, group)
+            state += copies * sum(p.numel() * p.element_size() for p in group["params"] if p.requires_grad)
+    return {
+        "bytes_weights": bytes_of(model),
+        "bytes_gradients": sum(p.numel() * p.element_size() for p in trainable),
+        "bytes_optimisers": state,
+    }
+
+
+def _state_copies(part: str, optimiser: torch.optim.Optimizer, group: dict[str, Any]) -> int:
+    """How many tensors like the parameter the optimiser keeps for it."""
+    if isinstance(optimiser, torch.optim.Adam):  # AdamW is one
+        return 3 if group["amsgrad"] else 2
+    if isinstance(optimiser, torch.optim.SGD):
+        return 1 if group["momentum"] else 0
+    kind = type(optimiser).__name__
+    raise ConfigurationError(f"optimisers.{part}: what {kind} keeps is not known; SGD, Adam and AdamW can be estimated")
+
+
+class _Kept:
+    """A ledger of what autograd keeps for the backward pass; weights and buffers are no part of it."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.own = {t.untyped_storage().data_ptr() for m in modules for t in (*m.parameters(), *m.buffers())}
+        self.holders: dict[int, int] = {}
+        self.bytes = self.peak = 0
+
+    def pack(self, tensor: torch.Tensor) -> _Holder:
+        return _Holder(tensor.detach(), self)
+
+    def unpack(self, holder: _Holder) -> torch.Tensor:
+        return holder.tensor
+
+
+class _Holder:
+    """One kept tensor. It keeps the storage alive, so that no other can take its address while it is in the ledger."""
+
+    def __init__(self, tensor: torch.Tensor, kept: _Kept) -> None:
+        storage = tensor.untyped_storage()
+        self.tensor, self.kept, self.address, self.size = tensor, kept, storage.data_ptr(), storage.nbytes()
+        if self.address in kept.own:
+            return
+        holders = kept.holders[self.address] = kept.holders.get(self.address, 0) + 1
+        if holders == 1:
+            kept.bytes += self.size
+            kept.peak = max(kept.peak, kept.bytes)
+
+    def __del__(self) -> None:
+        if self.address in self.kept.own:
+            return
+        self.kept.holders[self.address] -= 1
+        if not self.kept.holders[self.address]:
+            del self.kept.holders[self.address]
+            self.kept.bytes -= self.size
+
+
+def _start_peak(device: torch.device) -> int:
+    """On CUDA, measure the allocator's peak from here; bytes that are allocated now."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+@contextmanager
+def unchanged(*modules: nn.Module) -> Iterator[None]:
+    """Give buffers, gradients, modes and torch's random state back as they were; inside, no gradient is there yet.
+
+    Parameters are not copied: what is done inside must not step an optimiser.
+    """
+    owners = {id(m): m for module in modules for m in module.modules()}.values()
+    modes = [(m, m.training) for m in owners]
+    buffers = [(m, name, t, t.clone()) for m in owners for name, t in m._buffers.items() if t is not None]
+    parameters = {p for module in modules for p in module.parameters()}
+    gradients = [(p, p.grad) for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    try:
+        with torch.random.fork_rng(devices={p.device for p in parameters if p.device.type == "cuda"}):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for module, name, tensor, value in buffers:
+            with torch.no_grad():
+                module._buffers[name] = tensor.copy_(value)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient

@@ -1,0 +1,108 @@
+"""The folder of a run: what is in it, who may write there, and where a resumed run goes on."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ashnets.errors import TrainingError
+from ashnets.files import write_atomically, write_json
+from ashnets.training.checkpoint import checkpoint_name, checkpoints, discard_old, read_state, save_checkpoint
+from ashnets.training.journal import Journal
+from ashnets.training.plots import plot_run
+from ashnets.training.recipe import Recipe, differences
+
+
+class RunFolder:
+    """``recipe.yaml``, ``environment.json``, logs, ``checkpoints/``, ``phase-NAME/`` and, in the end, ``model/``.
+
+    Every rank holds one and may read; the first one (``main``) alone writes.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, ranks: int, main: bool) -> None:
+        self.path, self.recipe, self.ranks, self.main = path, recipe, ranks, main
+        self.journal: Journal | None = None
+
+    def check(self, resume: bool) -> Path | None:
+        """The checkpoint to go on from; None for a run from the start. Nothing is written.
+
+        Raises:
+            TrainingError: there is a run that is not to be resumed, none that could be, or one by another recipe or
+                with another number of processes.
+        """
+        saved_recipe = self.path / "recipe.yaml"
+        found = checkpoints(self.path / "checkpoints")
+        if not resume:
+            if found or saved_recipe.exists():
+                raise TrainingError(
+                    f"{self.path} already holds a run: resume it with --resume, or choose another folder"
+                )
+            return None
+        if not saved_recipe.is_file():
+            raise TrainingError(f"{self.path} holds no run to resume; leave --resume out")
+        lines = differences(yaml.safe_load(saved_recipe.read_text(encoding="utf-8")), self.recipe.to_dict())
+        if lines:
+            raise TrainingError(
+                f"{self.path} was made by another recipe; resume it as it was, or choose another folder:\n  "
+                + "\n  ".join(lines)
+            )
+        if not found:
+            return None
+        ranks = read_state(found[-1])["ranks"]
+        if ranks != self.ranks:
+            raise TrainingError(
+                f"{found[-1]} was written by {ranks} processes, this run has {self.ranks}: start as many, so that "
+                "every step repeats"
+            )
+        return found[-1]
+
+    def open(self, resume: bool, after: tuple[int, int], environment: dict[str, Any]) -> None:
+        """Begin to write; ``after`` is (finished epochs, steps) that a resumed run has behind it."""
+        if not self.main:
+            return
+        saved = self.path / "environment.json"
+        changed = differences(json.loads(saved.read_text(encoding="utf-8")), environment) if resume else []
+        if not resume:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(saved, environment)
+            text = yaml.safe_dump(self.recipe.to_dict(), sort_keys=False, allow_unicode=True)
+            write_atomically(self.path / "recipe.yaml", text.encode())
+        for folder in (self.path, self.path / "checkpoints"):
+            discard_old(folder)
+        self.journal = Journal(self.path, after if resume else None)
+        if changed:
+            self.journal.warn(f"resumed elsewhere, and the bits may differ: {'; '.join(changed)}", step=after[1] + 1)
+
+    @property
+    def seconds_before(self) -> float:
+        """Time that earlier parts of a resumed run took."""
+        return 0.0 if self.journal is None else self.journal.seconds_before
+
+    def save(self, step: int, **parts: Any) -> None:
+        """The state after a step, to go on from; ``parts`` as in ``save_checkpoint``."""
+        if self.main:
+            save_checkpoint(self.path / "checkpoints" / checkpoint_name(step), **parts)
+            discard_old(self.path / "checkpoints")
+
+    def save_phase(self, name: str, **parts: Any) -> None:
+        """The model at the end of a phase, to start other runs from."""
+        if self.main:
+            save_checkpoint(self.path / f"phase-{name}", **parts)
+
+    def write(self, name: str, data: dict[str, Any]) -> Path:
+        """Write a JSON file beside the logs; returns its path on every rank."""
+        if self.main:
+            write_json(self.path / name, data)
+        return self.path / name
+
+    def close(self) -> None:
+        """Close the logs and draw them, however the run ended."""
+        if self.journal is None:
+            return
+        self.journal.close()
+        with suppress(OSError):  # a full disk has been reported by then
+            plot_run(self.path)

@@ -1,0 +1,264 @@
+"""What a run says while it lasts: records of steps and epochs, TensorBoard events, a bar, warnings."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import psutil
+import torch
+from tqdm import tqdm
+
+from ashnets.errors import TrainingError
+from ashnets.files import write_atomically
+
+EPOCHS, STEPS, EVENTS = "log.jsonl", "steps.jsonl", "events"
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a log in which each line is one; a missing log is empty, an unreadable line is passed over.
+
+    A line is unreadable if its writer was killed in the middle of it.
+    """
+    records = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+class Journal:
+    """The log of a run, written by its main process alone.
+
+    ``log.jsonl`` has a line for each finished epoch, ``steps.jsonl`` one for each logged step and each warning
+    (``"kind": "warning"``), ``events/`` the same for TensorBoard. A line is on its way to the disk when the call
+    returns. A number that is not finite is written as ``null``, which every JSON reader takes. Without TensorBoard a
+    run goes on with a warning: nothing is lost, since the events repeat the two logs.
+
+    Args:
+        folder: of the run; made if it is missing.
+        after: (epoch, step) of the checkpoint that the run goes on from; what was logged after it is taken back. None
+            for a new run.
+
+    Attributes:
+        seconds_before: time spent by earlier parts of the run, from the field ``seconds`` of what they logged.
+
+    Raises:
+        TrainingError: a new run, and the folder holds a log.
+        OSError: from here and every later call, if the disk is full or the folder gone.
+    """
+
+    def __init__(self, folder: Path, after: tuple[int, int] | None = None) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        paths = {name: self.folder / name for name in (EPOCHS, STEPS)}
+        kept: dict[str, list[dict[str, Any]]] = {EPOCHS: [], STEPS: []}
+        for name, path in paths.items():
+            if after is not None:
+                key, last = ("epoch", after[0]) if name == EPOCHS else ("step", after[1])
+                kept[name] = [record for record in read_records(path) if record.get(key, 0) <= last]
+                write_atomically(path, "".join(_line(record) for record in kept[name]).encode())
+            elif path.exists() and path.stat().st_size:
+                raise TrainingError(f"{path} already holds a log: resume that run, or choose another folder")
+        self.seconds_before = max((r.get("seconds") or 0.0 for records in kept.values() for r in records), default=0.0)
+        self._step, self._epoch = (after[1], after[0]) if after else (0, 0)
+        self._files = {name: open(path, "a", encoding="utf-8") for name, path in paths.items()}  # noqa: SIM115
+        self._events = self._open_events(None if after is None else after[1])
+        if self._events is None:
+            self.warn("no TensorBoard here, so no events/; pip install 'ashnets[train]' brings it")
+        elif after is not None:
+            # Events have only a step to be purged by, and an epoch that was taken back may have ended at this very
+            # one: all of it goes, and what was kept comes again.
+            for name in (STEPS, EPOCHS):
+                for record in kept[name]:
+                    if record.get("step") == after[1]:
+                        self._add_events(name, record)
+
+    def _open_events(self, purge_step: int | None) -> Any:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+        return SummaryWriter(str(self.folder / EVENTS), purge_step=purge_step)
+
+    def step(self, record: Mapping[str, Any]) -> None:
+        """Log a step: ``step`` (optimiser steps done so far), ``epoch``, and numbers or words."""
+        self._write(STEPS, record)
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """Log a finished epoch: ``epoch`` (from 1), ``step``, ``phase``, and numbers or words."""
+        self._write(EPOCHS, record)
+
+    def warn(self, text: str, **where: Any) -> None:
+        """Log a warning and print it; ``where`` adds fields, and ``step`` and ``epoch`` are the last ones logged."""
+        record = {"kind": "warning", "step": self._step, "epoch": self._epoch, **where, "text": text}
+        self._write(STEPS, record)
+        tqdm.write(f"warning: {text}", file=sys.stderr)
+
+    def _write(self, name: str, record: Mapping[str, Any]) -> None:
+        self._step, self._epoch = record["step"], record["epoch"]
+        self._files[name].write(_line(record))
+        self._files[name].flush()
+        if self._events is not None:
+            self._add_events(name, record)
+
+    def _add_events(self, name: str, record: Mapping[str, Any]) -> None:
+        if record.get("kind") == "warning":
+            self._events.add_text("warning", record["text"], record["step"])
+        else:
+            for key, value in record.items():
+                if key != "step" and value is not None and not isinstance(value, str):
+                    self._events.add_scalar(_tag(name, key), float(value), record["step"])
+        # A killed run must not lose events that lie before its last checkpoint.
+        self._events.flush()
+
+    def close(self) -> None:
+        """Close all files; nothing is logged after that."""
+        for stream in (*self._files.values(), self._events):
+            if stream is not None:
+                with suppress(OSError):  # what a full disk did not take was reported when it was written
+                    stream.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps({key: _plain(value) for key, value in record.items()}, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any) -> str | int | float | None:
+    if value is None or isinstance(value, str | int):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _tag(name: str, key: str) -> str:
+    """TensorBoard draws what stands before the slash as one group."""
+    group, _, rest = key.partition("_")
+    if group == "valid" or (name == STEPS and group in ("lr", "rate")):
+        return f"{group}/{rest}"
+    return f"{'train' if name == STEPS else 'epoch'}/{key}"
+
+
+class Progress:
+    """A bar for one epoch: throughput, time left in the epoch and in the run, loss, memory.
+
+    On a terminal it is drawn in place. Elsewhere, such as in a file, it is a line a minute and one at the end.
+
+    Args:
+        total, done: steps of the epoch, and those that were done before.
+        description: what stands in front.
+        run_left: steps left in the run, this epoch's among them; None leaves the run's time out.
+        device: a CUDA device shows its greatest allocation, any other the resident memory of this process.
+        enabled: False says nothing.
+        stream: where it is drawn; the standard error by default.
+        seconds_a_line: at least so much between two lines, where it is no terminal.
+    """
+
+    def __init__(
+        self, total: int, done: int = 0, description: str = "", *, run_left: int | None = None,
+        device: torch.device | str = "cpu", enabled: bool = True, stream: TextIO | None = None,
+        seconds_a_line: float = 60.0,
+    ) -> None:  # fmt: skip
+        self.total, self.done, self.description, self.run_left = total, done, description, run_left
+        self.device, self.enabled, self.seconds_a_line = torch.device(device), enabled, seconds_a_line
+        self.stream = stream if stream is not None else sys.stderr
+        self.pairs, self.steps, self.loss = 0, 0, math.nan
+        self.began = self.last_line = time.monotonic()
+        self.bar = None
+        if enabled and self.stream.isatty():
+            self.bar = tqdm(
+                total=total, initial=done, desc=description, file=self.stream, dynamic_ncols=True,
+                bar_format="{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}",
+            )  # fmt: skip
+
+    def advance(self, pairs: int, loss: float | None = None) -> None:
+        """One step over ``pairs`` pairs is done; without ``loss`` the last one stays."""
+        self.pairs, self.steps = self.pairs + pairs, self.steps + 1
+        self.loss = self.loss if loss is None else loss
+        if self.bar is not None:
+            self.bar.set_postfix_str(self._figures(), refresh=False)
+            self.bar.update()
+        elif self.enabled and time.monotonic() - self.last_line >= self.seconds_a_line:
+            self._print_line()
+
+    def close(self) -> None:
+        """The last word on this epoch."""
+        if self.bar is not None:
+            self.bar.close()
+        elif self.enabled and self.steps:
+            self._print_line()
+        self.enabled = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _figures(self) -> str:
+        spent = max(time.monotonic() - self.began, 1e-9)
+        figures = [f"{self.pairs / spent:.0f} pairs/s", f"loss {self.loss:.3f}", f"{_memory(self.device) / 1e9:.1f} GB"]
+        if self.run_left is not None:
+            left = max(self.run_left - self.steps, 0) * spent / self.steps
+            figures.append(f"run {tqdm.format_interval(left)} left")
+        return ", ".join(figures)
+
+    def _print_line(self) -> None:
+        self.last_line = time.monotonic()
+        done = self.done + self.steps
+        left = max(self.total - done, 0) * (self.last_line - self.began) / self.steps
+        print(
+            f"{self.description}: step {done}/{self.total}, {tqdm.format_interval(left)} left, {self._figures()}",
+            file=self.stream, flush=True,
+        )  # fmt: skip
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes: the greatest allocation on a CUDA device, else what this process has resident."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+
+
+def rates_warnings(rates: Mapping[str, float], dead: float = 0.001, saturated: float = 0.9) -> list[str]:
+    """A sentence for every spiking layer that says nothing because it hardly fires, or always.
+
+    Args:
+        rates: layer (``conv1`` or ``rate_conv1``) → share of its neurons that fire at a step.
+        dead, saturated: rates under the one or over the other are reported.
+    """
+    found = []
+    for name, rate in rates.items():
+        layer = name.removeprefix("rate_")
+        if rate < dead:
+            found.append(
+                f"spiking layer {layer} is dead: {100 * rate:.2g} % of its neurons fire at a step, under "
+                f"{100 * dead:g} %; lower optimisers.spiking.lr, or start again with a greater changes.tdbn_alpha "
+                "(wider input currents) or a smaller changes.decay_k (less leak)"
+            )
+        elif rate > saturated:
+            found.append(
+                f"spiking layer {layer} is saturated: {100 * rate:.3g} % of its neurons fire at a step, over "
+                f"{100 * saturated:g} %; lower optimisers.spiking.lr, or start again with a smaller changes.tdbn_alpha "
+                "(narrower input currents) or a greater changes.decay_k (more leak)"
+            )
+    return found

@@ -1,0 +1,171 @@
+"""What learns: the model, its averages, the queues and the optimisers; one step of all of them."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from ashnets.errors import ConfigurationError
+from ashnets.model.heads import AshNetsForPreTraining
+from ashnets.objectives import EmbeddingQueue
+from ashnets.training.distributed import mean_over_ranks, synchronise_norms
+from ashnets.training.means import Means
+from ashnets.training.optim import build_optimisers
+from ashnets.training.pretrain import Batch, Keys, PreTrainingStep, momentum_keys
+from ashnets.training.recipe import Phase, Recipe
+from ashnets.training.recompute import recompute_activations
+from ashnets.training.setup import average_of, freeze, rest
+
+
+class NotFinite(FloatingPointError):
+    """A loss, a gradient or a weight is infinite or no number; ``names`` says which."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = names
+
+
+class Learner:
+    """The learning part of a run on one rank.
+
+    Args:
+        model: at its start; it is moved to the accelerator's device.
+
+    Attributes:
+        modules: name → all that a checkpoint must hold, ``model`` first.
+    """
+
+    def __init__(self, recipe: Recipe, model: AshNetsForPreTraining, mask_id: int, accelerator: Accelerator) -> None:
+        self.recipe, self.model, self.mask_id, self.accelerator = recipe, model, mask_id, accelerator
+        self.device: torch.device = accelerator.device
+        self.ranks, self.rank = accelerator.num_processes, accelerator.process_index
+        _check_heads(recipe, model)
+        model.to(self.device)
+        if self.device.type == "cpu":
+            # On CPU the fused attention's backward pass takes most of a step; plain matrix products do not.
+            model.ashnets.transformer.bert.set_attn_implementation("eager")
+        if self.ranks > 1:
+            synchronise_norms(model)
+        self.optimisers = build_optimisers(model, recipe)
+        self.modules: dict[str, nn.Module] = {"model": model}
+        self.encoders = self.queue = self.average = None
+        if recipe.queue:
+            self.encoders = average_of(model, recipe.momentum, buffers=False)
+            self.queue = EmbeddingQueue(recipe.queue, model.config.projection_size).to(self.device)
+            self.modules.update(momentum=self.encoders, queue=self.queue)
+        if recipe.ema:
+            self.average = average_of(model, recipe.ema, buffers=True)
+            self.modules["ema"] = self.average
+        if recipe.activation_checkpointing:
+            recompute_activations(model)  # after the copies
+        self._prepared: tuple[Phase, nn.Module] | None = None
+
+    @property
+    def published(self) -> AshNetsForPreTraining:
+        """The model whose weights count: the average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    @property
+    def copies(self) -> list[nn.Module]:
+        """The averaged copies of the model."""
+        return [copy.module for copy in (self.encoders, self.average) if copy is not None]
+
+    def autocast(self) -> torch.autocast:
+        """The recipe's precision."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16")
+
+    def prepare(self, phase: Phase) -> None:
+        """Get ready to train in a phase; on several ranks DistributedDataParallel looks at what is frozen."""
+        freeze(self.model, phase)
+        if self._prepared is None or self._prepared[0] is not phase:
+            recipe = self.recipe
+            step: nn.Module = PreTrainingStep(
+                self.model, list(phase.objectives), concrete_only=phase.concrete_only,
+                fused_share=recipe.fused_pairs / recipe.pairs, mask_id=self.mask_id,
+                negative_temperature=phase.negative_temperature, distillation=recipe.distillation,
+            )  # fmt: skip
+            if self.ranks > 1:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FutureWarning)  # accelerate's own words for broadcast_buffers
+                    step = self.accelerator.prepare_model(step)
+            self._prepared = (phase, step)
+        self._prepared[1].train()
+        rest(self.model, phase)
+        if self.encoders is not None:
+            self.encoders.train()
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor], Keys | None]:
+        """The weighted loss of the phase, what is logged of it, and the keys that are to go into the queue."""
+        phase, step = self._prepared
+        batch = batch.to(self.device)
+        with self.autocast():
+            spikes = keys = None
+            if not phase.concrete_only and self.model.config.has_spiking_branch:
+                spikes = self.model.ashnets.vision.sample(batch.pixel_values, batch.image_keys)
+            if self.encoders is not None:
+                keys = momentum_keys(self.encoders.module, self.queue, batch, spikes, phase.concrete_only)
+            losses, figures = step(batch, spikes, keys)
+            loss = torch.stack([weight * losses[name] for name, weight in phase.objectives.items()]).sum()
+        return loss, {"loss": loss.detach(), **{k: v.detach() for k, v in losses.items()}, **figures}, keys
+
+    def optimise(self, batches: list[Batch], number: int, means: Means) -> None:
+        """Step ``number`` (from 0) of the optimisers, over one pass or several.
+
+        Raises:
+            NotFinite: on every rank, and before a weight has changed.
+        """
+        recipe = self.recipe
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad(set_to_none=True)
+        finite, passes = torch.ones((), device=self.device), []
+        for i, batch in enumerate(batches):
+            torch.manual_seed(recipe.seed * 1_000_003 + (number * recipe.accumulate + i) * 1009 + self.rank)
+            # gradients meet once a step, in its last pass
+            meet = i + 1 == len(batches) or self.ranks == 1
+            with nullcontext() if meet else self._prepared[1].no_sync():
+                loss, values, keys = self.forward(batch)
+                (loss / len(batches)).backward()
+            if keys is not None:
+                new = slice(keys.new)
+                self.queue.enqueue(keys.image[new], keys.text[new], keys.samples[new])
+            finite = finite * torch.isfinite(loss.detach())
+            passes.append(values)
+            means.add(values)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        if mean_over_ranks(finite * torch.isfinite(norm)) < 1:
+            found = [name for values in passes for name, value in values.items() if not torch.isfinite(value)]
+            raise NotFinite(list(dict.fromkeys(found)) or ["the gradient"])
+        for optimiser in self.optimisers.values():
+            optimiser.step()
+        for copy in (self.encoders, self.average):
+            if copy is not None:
+                copy.update_parameters(self.model)
+
+    def check_weights(self) -> None:
+        """Raises NotFinite if a step has spoilt the weights."""
+        spoilt = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
+        if spoilt:
+            raise NotFinite(spoilt[:4])
+
+    def renew_copies(self) -> None:
+        """Take over what was changed in the model outside of a step."""
+        for copy in self.copies:
+            copy.load_state_dict(self.model.state_dict())
+
+
+def _check_heads(recipe: Recipe, model: Any) -> None:
+    """Refuse at the start what would fail hours later."""
+    for phase in recipe.phases:
+        lacking = [name for name in phase.objectives if name in ("mvm", "stua") and not hasattr(model, name)]
+        if lacking:
+            raise ConfigurationError(
+                f"phases.{phase.name}.objectives: {', '.join(lacking)} need the spiking branch, and mvm the collector, "
+                f"which {recipe.model} with changes={recipe.changes} has not: leave them out"
+            )
+    if recipe.stdp is not None and not model.config.has_spiking_branch:
+        raise ConfigurationError(f"stdp: {recipe.model} with changes={recipe.changes} has no spiking layers to train")

@@ -1,0 +1,126 @@
+"""Batches of an epoch: each worker of each rank reads, varies and tokenises its own pictures and texts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ashnets.data.augment import augment, on_background
+from ashnets.data.batches import Share
+from ashnets.data.draws import draw
+from ashnets.data.pairs import Pairs
+from ashnets.errors import DataError
+from ashnets.model.sampling import image_key
+from ashnets.training.evaluate import tokenize
+from ashnets.training.pretrain import Batch
+from ashnets.training.recipe import Recipe
+
+
+class EpochBatches(Dataset):
+    """``batches[i]`` is a rank's share of pass i. Nothing in it depends on what was read before."""
+
+    def __init__(
+        self, pairs: Pairs, shares: list[Share], recipe: Recipe, epoch: int, tokenizer: Any, max_length: int
+    ) -> None:
+        self.pairs = pairs
+        self.shares = shares
+        self.recipe = recipe
+        self.epoch = epoch
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+
+    def __len__(self) -> int:
+        return len(self.shares)
+
+    def __getitem__(self, number: int) -> Batch | DataError:
+        try:
+            return self.read(number)
+        except DataError as error:
+            return error  # raised where the batches are taken: raised in a worker it would come with its traceback
+
+    def read(self, number: int) -> Batch:
+        """Pass ``number``. Raises DataError if none of its pictures can be read."""
+        share, pairs, recipe = self.shares[number], self.pairs, self.recipe
+        indices, pictures, skipped = read_group_by_group(pairs, share)
+        keys = [image_key(pairs.image_ids[i]) for i in indices]
+        draws = draw(recipe.seed, self.epoch, keys, self.max_length)
+        rgba = pictures.float() / 255
+        pixels = augment(rgba, draws.augment) if recipe.augment else on_background(rgba, torch.ones(1, 3, 1, 1))
+        captions = [
+            chosen_caption(pairs.captions_of(int(i)), float(bare), float(which), recipe.bare_name)
+            for i, (bare, which) in zip(indices, draws.caption, strict=True)
+        ]
+        tokens = tokenize(self.tokenizer, captions, self.max_length)
+        return Batch(
+            pixel_values=pixels,
+            image_keys=torch.tensor(keys),
+            input_ids=tokens["input_ids"],
+            attention_mask=tokens["attention_mask"],
+            special=tokens["special_tokens_mask"].bool(),
+            samples=pairs.samples[torch.as_tensor(indices)],
+            draws=draws,
+            group_size=share.group_size,
+            image_ids=[pairs.image_ids[i] for i in indices],
+            skipped=skipped,
+        )
+
+
+def read_group_by_group(pairs: Pairs, share: Share) -> tuple[np.ndarray, torch.Tensor, dict[str, str]]:
+    """Read a share's pictures; for one that cannot be read, the nearest of its group stands once more.
+
+    Returns:
+        The indices that were read, their pictures (B, 4, side, side), uint8, and name → why of those that were not.
+
+    Raises:
+        DataError: no picture of the share can be read.
+    """
+    read: dict[int, torch.Tensor] = {}
+    skipped = {}
+    for place, index in enumerate(share.indices):
+        try:
+            read[place] = pairs.decode(int(index))
+        except DataError as error:
+            skipped[pairs.image_ids[index]] = str(error)
+    if not read:
+        raise DataError(f"none of {len(share.indices)} pictures could be read: {next(iter(skipped.values()))}")
+
+    def stand_in(place: int) -> int:
+        group = place // share.group_size
+        return min(read, key=lambda other: (other // share.group_size != group, abs(other - place), other))
+
+    places = [place if place in read else stand_in(place) for place in range(len(share.indices))]
+    return share.indices[places], torch.stack([read[place] for place in places]), skipped
+
+
+def chosen_caption(captions: list[str], bare: float, which: float, bare_name: float | None) -> str:
+    """The first caption where ``bare`` < ``bare_name``, else one of the others; without ``bare_name`` any of all.
+
+    Both draws are uniform in [0, 1).
+    """
+    others = captions if bare_name is None else captions[1:]
+    if not others or (bare_name is not None and bare < bare_name):
+        return captions[0]
+    return others[int(which * len(others))]
+
+
+def load_epoch(batches: EpochBatches, first: int, workers: int, pin: bool) -> Iterator[Batch]:
+    """The batches from number ``first`` on, in order, read ahead by ``workers`` processes.
+
+    Args:
+        pin: put them into pinned memory, from where a GPU copies while it computes.
+
+    Raises:
+        DataError: when a batch is taken of which no picture can be read.
+    """
+    loader = DataLoader(
+        batches, batch_size=None, sampler=range(first, len(batches)), num_workers=workers, pin_memory=pin,
+        prefetch_factor=2 if workers else None,
+    )  # fmt: skip
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch

@@ -1,0 +1,221 @@
+"""Pictures of a run from its two logs, drawn without a display."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ashnets.files import write_atomically
+from ashnets.training.journal import EPOCHS, STEPS, read_records
+
+LOSSES = {
+    "loss": "weighted sum", "itc": "ITC: image-text contrast", "itm": "ITM: image-text matching",
+    "mlm": "MLM: masked words", "mvm": "MVM: masked concepts", "stua": "STUA: spikes and text",
+}  # fmt: skip
+WAYS = {"text_to_image": "text → image", "image_to_text": "image → text"}
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee", "#777777")
+BANDS = ("#ffffff", "#eef2f7")
+STEP = "optimiser step"
+
+
+class Run:
+    """What the logs of a run say, as arrays over its optimiser steps."""
+
+    def __init__(self, folder: Path) -> None:
+        self.steps = [r for r in read_records(folder / STEPS) if r.get("kind") is None and _finite(r.get("step"))]
+        self.epochs = [r for r in read_records(folder / EPOCHS) if _finite(r.get("step"))]
+        self.steps.sort(key=lambda r: r["step"])
+        self.epochs.sort(key=lambda r: r["step"])
+
+    def fields(self, prefix: str = "") -> list[str]:
+        """Numeric fields that begin with ``prefix`` and are finite somewhere, in the order of their first record."""
+        records = self.epochs + self.steps
+        return list(dict.fromkeys(k for r in records for k, v in r.items() if k.startswith(prefix) and _finite(v)))
+
+    def phases(self) -> list[tuple[str, float, float]]:
+        """(name, from, to) of each phase, in steps."""
+        records = sorted((r for r in self.steps + self.epochs if r.get("phase")), key=lambda r: r["step"])
+        if not records:
+            return []
+        first = records[0]
+        began = 0 if first.get("epoch") == 1 else min(r["step"] for r in self.steps + self.epochs)
+        spans = [(first["phase"], began, first["step"])]
+        for record in records:
+            name, begin, end = spans[-1]
+            if record["phase"] == name:
+                spans[-1] = (name, begin, record["step"])
+            else:
+                spans.append((record["phase"], end, record["step"]))
+        return spans
+
+
+def plot_run(folder: Path) -> list[Path]:
+    """Draw what the logs of a run have data for.
+
+    Args:
+        folder: of the run; its ``log.jsonl`` and ``steps.jsonl`` are read, either may be missing.
+
+    Returns:
+        The pictures under ``folder/plots/`` that were written: ``losses.png``, ``learning_rates.png``,
+        ``firing_rates.png``, ``summary_ratio.png``, ``validation.png``.
+    """
+    run = Run(Path(folder))
+    drawings: dict[str, Callable[[Run], Figure | None]] = {
+        "losses": _losses, "learning_rates": _learning_rates, "firing_rates": _firing_rates,
+        "summary_ratio": _summary_ratio, "validation": _validation,
+    }  # fmt: skip
+    written = []
+    for name, draw in drawings.items():
+        figure = draw(run)
+        if figure is not None:
+            data = io.BytesIO()
+            FigureCanvasAgg(figure).print_png(data)
+            written.append(write_atomically(Path(folder) / "plots" / f"{name}.png", data.getvalue()))
+    return written
+
+
+def _losses(run: Run) -> Figure | None:
+    present = [name for name in LOSSES if name in run.fields()]
+    if not present:
+        return None
+    figure, panels = _panels(
+        "Training losses: logged steps (pale), means at the end of each epoch (dots)", len(present)
+    )
+    for axes, name in zip(panels, present, strict=True):
+        _shade(axes, run)
+        _draw(axes, run, name, COLOURS[list(LOSSES).index(name)])
+        axes.set_title(LOSSES[name], fontsize=10, pad=16)
+        axes.set(xlabel=STEP, ylabel=f"{name} (nats)" if name != "loss" else "loss (weighted nats)")
+    return figure
+
+
+def _learning_rates(run: Run) -> Figure | None:
+    drawn = _together(run, "lr_", "Learning rates")
+    if drawn is None:
+        return None
+    figure, axes = drawn
+    axes.set(xlabel=STEP, ylabel="learning rate (log scale)")
+    keys = run.fields("lr_")
+    rates = [r[k] for r in run.steps + run.epochs for k in keys if _finite(r.get(k)) and r[k] > 0]
+    if rates:
+        # A cosine ends in nothing: what is under a ten-thousandth of the greatest rate is no part of the picture.
+        axes.set_yscale("log", nonpositive="mask")
+        axes.set_ylim(max(min(rates) / 2, max(rates) / 1e4), 2 * max(rates))
+    return figure
+
+
+def _firing_rates(run: Run) -> Figure | None:
+    drawn = _together(run, "rate_", "Firing rates of the spiking layers", scale=100.0)
+    if drawn is None:
+        return None
+    figure, axes = drawn
+    axes.set(xlabel=STEP, ylabel="neurons that fire at a time step (%)", ylim=(0, None))
+    return figure
+
+
+def _summary_ratio(run: Run) -> Figure | None:
+    drawn = _together(run, "summary_ratio", "Summary ratio: how much of the spiking feature a visual token takes in")
+    if drawn is None:
+        return None
+    figure, axes = drawn
+    axes.set(xlabel=STEP, ylabel="mean SR (share, 0 to 1)")
+    return figure
+
+
+def _validation(run: Run) -> Figure | None:
+    """Recall@K: a panel for each way; any other figure has a panel of its own."""
+    panels: dict[str, list[tuple[str, str]]] = {}
+    for key in run.fields("valid_"):
+        found = re.fullmatch(r"valid_(.+)_(R@\d+)", key)
+        if found:
+            panels.setdefault(found[1], []).append((key, found[2]))
+        else:
+            panels[key] = [(key, "")]
+    if not panels:
+        return None
+    figure, drawn = _panels("Validation after each epoch", len(panels))
+    for axes, (name, lines) in zip(drawn, panels.items(), strict=True):
+        _shade(axes, run)
+        recall = bool(lines[0][1])
+        for i, (key, label) in enumerate(lines):
+            _draw(axes, run, key, COLOURS[i % len(COLOURS)], label, 100.0 if recall else 1.0)
+        axes.set_title(WAYS.get(name, name.removeprefix("valid_").replace("_", " ")), fontsize=10, pad=16)
+        axes.set(xlabel=STEP, ylabel="recall (%)" if recall else name.removeprefix("valid_"))
+        if recall:
+            axes.set_ylim(0, 100)
+            axes.legend(fontsize=9, frameon=False)
+    return figure
+
+
+def _together(run: Run, prefix: str, title: str, scale: float = 1.0) -> tuple[Figure, Axes] | None:
+    """All figures with one prefix in one panel, with a legend if there are several."""
+    keys = run.fields(prefix)
+    if not keys:
+        return None
+    figure, (axes,) = _panels(title, 1)
+    _shade(axes, run)
+    for i, key in enumerate(keys):
+        _draw(axes, run, key, COLOURS[i % len(COLOURS)], key.removeprefix(prefix), scale)
+    if len(keys) > 1:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False)
+    return figure, axes
+
+
+def _panels(title: str, number: int) -> tuple[Figure, list[Axes]]:
+    columns = min(number, 3 if number > 4 else 2)
+    rows = -(-number // columns)
+    figure = Figure(figsize=(9.0 if columns == 1 else 5.0 * columns, 0.6 + 3.6 * rows), dpi=110, layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[number:]:
+        axes.set_visible(False)
+    for axes in grid[:number]:
+        axes.grid(True, color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.margins(x=0.01)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    return figure, list(grid[:number])
+
+
+def _shade(axes: Axes, run: Run) -> None:
+    for i, (name, begin, end) in enumerate(run.phases()):
+        axes.axvspan(begin, end, color=BANDS[i % 2], zorder=0, linewidth=0)
+        if i:
+            axes.axvline(begin, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
+        axes.annotate(
+            name, (begin, 1), xycoords=("data", "axes fraction"), xytext=(1, 3), textcoords="offset points",
+            va="bottom", fontsize=8, color="#666666", parse_math=False,
+        )  # fmt: skip
+
+
+def _draw(axes: Axes, run: Run, key: str, colour: str, label: str = "", scale: float = 1.0) -> None:
+    """Logged steps pale behind the epochs; whichever is there alone is drawn in full."""
+    style: dict[str, Any] = {"color": colour, "label": label or None}
+    x, y = _series(run.epochs, key)
+    epochs = bool(np.isfinite(y).any())
+    if epochs:
+        axes.plot(x, scale * y, linewidth=1.4, marker="o", markersize=3.5, zorder=3, **style)
+        style = {"color": colour, "alpha": 0.4}
+    x, y = _series(run.steps, key)
+    if np.isfinite(y).any():
+        axes.plot(x, scale * y, linewidth=0.8 if epochs else 1.4, marker="." if len(x) == 1 else "", zorder=2, **style)
+
+
+def _series(records: list[dict[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of the records that have ``key``; what is no number becomes a gap."""
+    found = [(r["step"], r[key] if _finite(r[key]) else np.nan) for r in records if key in r]
+    x, y = np.array(found, dtype=float).reshape(-1, 2).T
+    return x, y
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))

@@ -1,0 +1,66 @@
+"""Activation checkpointing (Chen et al., 2016): keep a layer's input, compute the rest again in the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.resnet.modeling_resnet import ResNetBasicLayer, ResNetBottleNeckLayer
+
+from ashnets.model.abstract_encoder import SpikingLayer
+from ashnets.model.neuron import LIF
+
+UNITS = (GradientCheckpointingLayer, ResNetBasicLayer, ResNetBottleNeckLayer, SpikingLayer)
+
+
+def recompute_activations(model: nn.Module) -> int:
+    """Checkpoint every block of the backbone, the spiking stack and the transformer; returns how many there are.
+
+    The results are those of the plain passes to the bit: dropout repeats its draws, a spiking layer starts again from
+    the membranes that it started from, and running statistics move once. To be called after all copies of ``model``
+    have been made: a copy would run the original's blocks.
+    """
+    units = [module for module in model.modules() if isinstance(module, UNITS)]
+    for unit in units:
+        unit.forward = _recomputed(unit, unit.forward)
+    return len(units)
+
+
+def _recomputed(unit: nn.Module, forward: Callable) -> Callable:
+    def run(*inputs: Any, **options: Any) -> Any:
+        if not (unit.training and torch.is_grad_enabled()):
+            return forward(*inputs, **options)
+        membranes = [(lif, lif.v) for lif in unit.modules() if isinstance(lif, LIF)]
+
+        def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+            return nullcontext(), _again(unit, membranes)
+
+        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **options)
+
+    return run
+
+
+@contextmanager
+def _again(unit: nn.Module, membranes: list[tuple[LIF, Any]]) -> Iterator[None]:
+    """Inside, a second pass leaves no trace: it starts from ``membranes`` and moves no running statistic."""
+    norms = [module for module in unit.modules() if isinstance(module, _BatchNorm)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    after = [(lif, lif.v) for lif, _ in membranes]
+    for norm in norms:
+        norm.momentum = 0.0
+    for lif, v in membranes:
+        lif.v = v
+    try:
+        yield
+    finally:
+        for norm, momentum, tracked in before:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(tracked)
+        for lif, v in after:
+            lif.v = v

@@ -1,0 +1,127 @@
+"""From a recipe to what it trains: configuration, processor, model with its starting weights, averages, queues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+import ashnets
+from ashnets.configuration import AshNetsConfig
+from ashnets.data.vocabulary import prune_vocabulary, read_vocabulary, row_indices
+from ashnets.errors import ConfigurationError, TrainingError, WeightsError
+from ashnets.model.heads import AshNetsForPreTraining
+from ashnets.model.initialisation import load_backbone, load_transformer
+from ashnets.processor import AshNetsProcessor
+from ashnets.training.checkpoint import load_weights, read_state
+from ashnets.training.optim import part_of
+from ashnets.training.recipe import Phase, Recipe
+
+
+def build_model(
+    recipe: Recipe, captions: Iterable[str]
+) -> tuple[AshNetsConfig, AshNetsProcessor, AshNetsForPreTraining, list[str]]:
+    """The model of a recipe at its start, and a sentence for each source of its weights.
+
+    Args:
+        captions: those that it will train on; a pruned vocabulary is cut to them.
+
+    Raises:
+        ConfigurationError, WeightsError: with the key or the file.
+    """
+    torch.manual_seed(recipe.seed)
+    base: AshNetsConfig = ashnets.config_of(recipe.model)
+    bert = weights_folder(recipe.transformer_weights)
+    vocabulary = bert / "vocab.txt"
+    pruned = recipe.vocabulary == "pruned"
+    pieces = prune_vocabulary(vocabulary, captions) if pruned else read_vocabulary(vocabulary)
+    config = AshNetsConfig(**{**base.to_dict(), **recipe.changes, "vocab_size": len(pieces)})
+    model = AshNetsForPreTraining(config)
+    origins = [
+        load_transformer(model, bert, rows=row_indices(vocabulary, pieces)),
+        load_backbone(model, recipe.backbone_weights),
+    ]
+    # the record travels with the weights: it names the source as the recipe does, not a folder of this machine
+    origins = [origin.replace(str(bert), recipe.transformer_weights) for origin in origins]
+    return config, AshNetsProcessor.from_config(config, pieces), model, origins
+
+
+def start_from(model: nn.Module, folder: Path) -> tuple[int, str]:
+    """Take over an earlier run's phase checkpoint; returns the epochs it has behind it and a sentence."""
+    if not (folder / "state.json").is_file():
+        raise TrainingError(f"start={folder}: no phase checkpoint there; give a folder phase-NAME of an earlier run")
+    state = read_state(folder)
+    try:
+        load_weights(folder / "model.safetensors", model, partly=True)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"start={folder}: its weights cannot be read ({error})") from error
+    return state["epoch"], f"all tensors from the end of phase {state['phase']!r} of {state['recipe']!r}"
+
+
+def weights_folder(source: str) -> Path:
+    """A folder; ``package:NAME``, the folder ``model`` inside an installed package; or ``hub:org/repository``."""
+    kind, colon, name = source.partition(":")
+    if colon and kind == "hub":
+        try:
+            return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "vocab.txt"]))
+        except Exception as error:  # no network, no such repository, a gate: many kinds from two libraries
+            raise WeightsError(
+                f"transformer_weights={source!r} cannot be had from the Hub ({' '.join(str(error).split())[:200]}); "
+                "connect once, or give a folder"
+            ) from error
+    if not colon or kind != "package":
+        return Path(source)
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigurationError(f"transformer_weights={source!r}: package {name} is not installed (ashnets[train])")
+    return Path(next(iter(spec.submodule_search_locations))) / "model"
+
+
+def average_of(model: nn.Module, decay: float, buffers: bool) -> AveragedModel:
+    """A copy of ``model`` that follows it: averaged ← decay·averaged + (1 − decay)·model at each update.
+
+    Args:
+        buffers: average the running statistics too; otherwise they are the model's.
+    """
+
+    @torch.no_grad()
+    def follow(averaged: Any, current: Any, _count: Any) -> None:
+        for ours, theirs in zip(averaged, current, strict=True):
+            if ours.is_floating_point():
+                ours.lerp_(theirs, 1 - decay)
+            else:
+                ours.copy_(theirs)
+
+    average = AveragedModel(model, multi_avg_fn=follow, use_buffers=buffers)
+    return average.requires_grad_(False)
+
+
+def freeze(model: nn.Module, phase: Phase) -> None:
+    """Train what the phase trains, and nothing else."""
+    for name, parameter in model.named_parameters():
+        idle = phase.concrete_only and _is_spiking(name)
+        parameter.requires_grad_(not (idle or part_of(name) in phase.frozen))
+
+
+def rest(model: nn.Module, phase: Phase) -> None:
+    """Put frozen parts to rest: no dropout, and running statistics stay."""
+    parts = {
+        "concrete": model.ashnets.vision.concrete_encoder,
+        "spiking": getattr(model.ashnets.vision, "abstract_encoder", None),
+        "transformer": model.ashnets.transformer,
+    }
+    for name in phase.frozen:
+        if parts[name] is not None:
+            parts[name].eval()
+
+
+def _is_spiking(name: str) -> bool:
+    parts = (".abstract_encoder.", ".collector.", ".summary_ratio.")
+    return any(part in name for part in parts) or name.startswith(("mvm.", "stua.", "visual_mask"))

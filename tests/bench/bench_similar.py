@@ -1,0 +1,130 @@
+"""Regrouping by similarity at scale: how its cost grows, and how near its groups come to those of exact search.
+
+The embeddings are synthetic: 1,000 cluster centres with noise in 16 dimensions, laid into 256 with noise of their own.
+Cost is processor time over all threads, which other work on the machine disturbs little; the limit is by the clock.
+The exit code is 1 if a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import faiss
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ashnets.data.similar import EXACT_UP_TO, Grouping, mean_similarity, random_groups, similar_groups
+from ashnets.files import write_json
+
+SIZES = [10_000, 31_000, 100_000, 231_000, 316_000, 1_000_000]
+SMALL = [10_000, 31_000, 100_000]
+DIMENSIONS, GROUP_SIZE, SEED, CORES = 256, 16, 0, 2
+LIMIT_IMAGES, LIMIT_SECONDS = 231_000, 60
+LEAST_SHARE = 0.95  # of the similarity that exact search reaches
+
+
+def mixture(n: int, centres: int = 1000, latent: int = 16) -> np.ndarray:
+    """Embeddings of unit length, (n, DIMENSIONS)."""
+    rng = np.random.default_rng(SEED)
+    middle = rng.standard_normal((centres, latent), dtype=np.float32)
+    laid_in = rng.standard_normal((latent, DIMENSIONS), dtype=np.float32) / np.float32(latent**0.5)
+    found = np.empty((n, DIMENSIONS), dtype=np.float32)
+    for start in range(0, n, 50_000):
+        m = min(50_000, n - start)
+        points = middle[rng.integers(centres, size=m)] + 0.6 * rng.standard_normal((m, latent), dtype=np.float32)
+        rows = points @ laid_in + 0.3 * rng.standard_normal((m, DIMENSIONS), dtype=np.float32)
+        found[start : start + m] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return found
+
+
+def measure(call: Callable[[], Grouping], rounds: int) -> tuple[float, float, Grouping]:
+    """Processor seconds and clock seconds, each the least of several rounds, and what the last one returned."""
+    costs, seconds = [], []
+    for _ in range(rounds):
+        cost, start = time.process_time(), time.perf_counter()
+        found = call()
+        costs.append(time.process_time() - cost)
+        seconds.append(time.perf_counter() - start)
+    return min(costs), min(seconds), found
+
+
+def compare(n: int, exact_to: int) -> dict:
+    embeddings = mixture(n)
+    rounds = 5 if n <= 31_000 else 2 if n <= 231_000 else 1
+    cost, seconds, found = measure(lambda: similar_groups(embeddings, GROUP_SIZE, SEED), rounds)
+    row = {
+        "n": n,
+        "cost": cost,
+        "seconds": seconds,
+        "index": found.index,
+        "similarity": mean_similarity(embeddings, found.groups),
+        "random": mean_similarity(embeddings, random_groups(n, GROUP_SIZE, SEED)),
+    }
+    if EXACT_UP_TO < n <= exact_to:
+        exact_cost, _, exact = measure(lambda: similar_groups(embeddings, GROUP_SIZE, SEED, exact_up_to=n), 1)
+        row["of_exact_cost"] = cost / exact_cost
+        row["of_exact_similarity"] = row["similarity"] / mean_similarity(embeddings, exact.groups)
+    return row
+
+
+def targets(rows: list[dict]) -> dict[str, bool]:
+    """What was aimed at, with what was found → whether it was reached."""
+    found = {}
+    if len(rows) > 1:
+        steepest = max(rows[1:], key=lambda row: row["of_line"])
+        found[
+            f"cost grows no faster than n·log n from {rows[0]['n']:,}: {steepest['of_line']:.2f} of the line at "
+            f"{steepest['n']:,}, less elsewhere"
+        ] = steepest["of_line"] <= 1
+    if compared := [row for row in rows if "of_exact_similarity" in row]:
+        worst = min(compared, key=lambda row: row["of_exact_similarity"])
+        found[
+            f"at least {LEAST_SHARE:.0%} of exact search's similarity: {worst['of_exact_similarity']:.1%} at "
+            f"{worst['n']:,}, more elsewhere up to {compared[-1]['n']:,}"
+        ] = worst["of_exact_similarity"] >= LEAST_SHARE
+    for row in rows:
+        if row["n"] == LIMIT_IMAGES:
+            found[f"{LIMIT_IMAGES:,} under {LIMIT_SECONDS} s: {row['seconds']:.1f} s"] = row["seconds"] < LIMIT_SECONDS
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of images, the smallest first")
+    parser.add_argument("--small", action="store_const", dest="sizes", const=SMALL, help=f"only {SMALL}")
+    parser.add_argument("--exact-to", type=int, default=LIMIT_IMAGES, help="largest n compared with exact search")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    options = parser.parse_args()
+    faiss.omp_set_num_threads(CORES)
+    rows = []
+    for n in options.sizes:
+        row = compare(n, options.exact_to)
+        first = rows[0] if rows else row
+        row["of_line"] = row["cost"] / first["cost"] / (n * np.log(n) / (first["n"] * np.log(first["n"])))
+        rows.append(row)
+        print(f"  {n:,} done", file=sys.stderr)
+    table = Table(title=f"{DIMENSIONS} dimensions, φ = {GROUP_SIZE}, seed {SEED}, {CORES} threads; synthetic mixture")
+    for name in ("n", "cost / n·log n", "cost / exact", "similarity", "of exact's", "random's"):
+        table.add_column(name, justify="right")
+    table.add_column("search")
+    for row in rows:
+        cost = f"{row['of_exact_cost']:.2f}" if "of_exact_cost" in row else ""
+        share = f"{row['of_exact_similarity']:.1%}" if "of_exact_cost" in row else ""
+        table.add_row(f"{row['n']:,}", f"{row['of_line']:.2f}", cost, f"{row['similarity']:.3f}", share,
+                      f"{row['random']:.3f}", row["index"])  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    reached = targets(rows)
+    for target, met in reached.items():
+        print(f"{'pass' if met else 'FAIL'}  {target}")
+    if options.json:
+        write_json(options.json, {"rows": rows, "targets": reached})
+    sys.exit(not all(reached.values()))
+
+
+if __name__ == "__main__":
+    main()
