@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ashnets
-from ashnets.errors import DataError, TrainingError
+from ashnets.errors import ConfigurationError, DataError, TrainingError
 from ashnets.training.checkpoint import checkpoints, tensors_of
 from ashnets.training.evaluate import as_rows, evaluate_retrieval
 from ashnets.training.run import Run, train
@@ -302,6 +302,56 @@ def test_faults_are_refused(finished, corpus, recipe, tmp_path):
         train(recipe, corpus=corpus, output=tmp_path / "none", resume=True, progress=False)
     with pytest.raises(TrainingError, match="no phase checkpoint"):
         train(recipe, corpus=corpus, output=tmp_path / "x", overrides=["start=/nonexistent"], progress=False)
+
+
+def test_objectives_without_a_head_are_refused_at_the_start(corpus, recipe, tmp_path):
+    options = {"corpus": corpus, "output": tmp_path / "run", "progress": False}
+    with pytest.raises(ConfigurationError, match=r"phases.spiking.objectives: mvm, stua need the spiking branch"):
+        train(recipe, overrides=["changes.summary_ratio=ann"], **options)
+    with pytest.raises(ConfigurationError, match=r"objectives: mvm need"):
+        train(recipe, overrides=["changes.collector=false"], **options)
+    ann = ["changes.summary_ratio=ann", "phases.1.objectives={itc: 1.0}", "stdp={layers: 1}"]
+    with pytest.raises(ConfigurationError, match="has no spiking layers to train"):
+        train(recipe, overrides=ann, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_pictures_are_refused(finished, corpus, even_corpus, recipe):
+    folder, _ = finished
+    with pytest.raises(TrainingError, match="was made on other pictures: give the same --corpus"):
+        train(recipe, corpus=even_corpus, output=folder, resume=True, progress=False)
+
+
+def test_another_environment_is_said(finished, corpus, recipe, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "run")
+    place = tmp_path / "run" / "environment.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), "torch": "1.0"}))
+    train(recipe, corpus=corpus, output=tmp_path / "run", resume=True, progress=False)
+    texts = [r["text"] for r in records(tmp_path / "run", "steps.jsonl") if r.get("kind") == "warning"]
+    assert texts == [f"resumed elsewhere, and the bits may differ: torch: was '1.0', is {torch.__version__!r}"]
+
+
+def test_a_resumed_run_does_not_need_what_it_started_from(finished, corpus, recipe, tmp_path, monkeypatch):
+    folder, _ = finished
+    shutil.copytree(folder / "phase-concrete", tmp_path / "phase-concrete")
+    options = {"corpus": corpus, "output": tmp_path / "run", "progress": False,
+               "overrides": [f"start={tmp_path / 'phase-concrete'}"]}  # fmt: skip
+    plain = Run._epoch
+
+    def until(self, epoch, phase) -> dict:
+        if epoch == 3:
+            raise KeyboardInterrupt
+        return plain(self, epoch, phase)
+
+    monkeypatch.setattr(Run, "_epoch", until)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, **options)
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path / "phase-concrete")
+    result = train(recipe, resume=True, **options)
+    assert any("end of phase 'concrete'" in origin for origin in result["initialised"])
+    assert [record["epoch"] for record in records(tmp_path / "run")] == [3, 4]
 
 
 def test_another_recipe_is_refused_with_a_diff(finished, corpus, recipe):
