@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
+
+_UNITS = {"bytes": "B", "flops": "FLOP", "parameters": ""}
+_TIMES = ((3600, "h"), (60, "min"), (1, "s"))
 
 
 def as_json(value: Any) -> str:
@@ -40,6 +44,24 @@ def as_table(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
 def show(value: Mapping[str, Any], *, json_wanted: bool) -> None:
     """Print a result on stdout."""
     typer.echo(as_json(value) if json_wanted else as_text(value))
+
+
+def with_units(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping whose keys say what a number counts (``bytes_weights``, ``flops_run``, ``seconds_run``), for people."""
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        unit = _UNITS.get(key.partition("_")[0])
+        if isinstance(item, Mapping):
+            found[key] = with_units(item)
+        elif key == "seconds" or key.startswith("seconds_"):
+            size, name = next(part for part in _TIMES if item >= part[0] or part is _TIMES[-1])
+            found[key] = f"{item / size:.3g} {name}"
+        elif unit and isinstance(item, int | float):
+            power = min(5, max(0, int(math.log10(max(item, 1)) // 3)))
+            found[key] = f"{item / 1000**power:.3g} {' kMGTP'[power].strip()}{unit}"
+        else:
+            found[key] = item
+    return found
 
 
 def _lines(value: Mapping[str, Any], indent: int) -> Iterator[str]:

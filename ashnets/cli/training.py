@@ -10,7 +10,7 @@ import typer
 
 from ashnets.cli.data import CORPUS
 from ashnets.cli.models import JsonOption
-from ashnets.cli.printing import as_table, show
+from ashnets.cli.printing import as_table, show, with_units
 
 # what `evaluate` prints of a row; the rest is in --json and --output
 KEYS = (
@@ -56,7 +56,7 @@ def train(
         recipe_path(recipe), corpus=corpus, output=output, overrides=overrides or [], resume=resume, dry_run=dry_run
     )
     if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process: one of them speaks
-        show(result, json_wanted=as_json_)
+        show(result if as_json_ else with_units(result), json_wanted=as_json_)
 
 
 def evaluate(

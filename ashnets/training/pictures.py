@@ -37,7 +37,12 @@ class Pictures:
     """
 
     def __init__(
-        self, recipe: Recipe, config: AshNetsConfig, source: Source, tokenizer: Any, warn: Callable[[str, str, int], None]
+        self,
+        recipe: Recipe,
+        config: AshNetsConfig,
+        source: Source,
+        tokenizer: Any,
+        warn: Callable[[str, str, int], None],
     ) -> None:
         group = config.group_size
         if recipe.pairs % (group * world_size()):

@@ -293,7 +293,9 @@ class Run:
     def _resume_from(self, folder: Path) -> None:
         state, order = load_checkpoint(folder, self.learner.modules, self.learner.optimisers)
         if state["pictures"] != self._fingerprint():
-            raise TrainingError(f"{folder} was made on other pictures: give the same --corpus, or choose another folder")
+            raise TrainingError(
+                f"{folder} was made on other pictures: give the same --corpus, or choose another folder"
+            )
         self.first_epoch, self.step, self.pairs_seen = state["epoch"], state["step"], state["pairs_seen"]
         self.pictures.skipped, self.origins = state["skipped"], state["initialised"]
         if order:

@@ -78,7 +78,10 @@ def weights_folder(source: str) -> Path:
             ) from error
     if not colon or kind != "package":
         return Path(source)
-    spec = find_spec(name)
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):  # a parent that is not there, an empty name
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ConfigurationError(f"transformer_weights={source!r}: package {name} is not installed (ashnets[train])")
     return Path(next(iter(spec.submodule_search_locations))) / "model"

@@ -1,0 +1,205 @@
+"""Batches of an epoch: real damaged pictures, captions by hand, and a picture that is the same wherever it stands."""
+
+from __future__ import annotations
+
+import string
+from collections import Counter
+from math import sqrt
+
+import numpy as np
+import pytest
+import torch
+
+from ashnets.data.batches import Share
+from ashnets.data.corpus import open_corpus
+from ashnets.data.draws import draw
+from ashnets.data.pairs import Pairs
+from ashnets.data.sources import open_source
+from ashnets.data.vocabulary import SPECIAL_TOKENS, tokenizer_from_vocabulary
+from ashnets.errors import DataError
+from ashnets.model.sampling import image_key
+from ashnets.training.loader import EpochBatches, chosen_caption, load_epoch, read_group_by_group
+from ashnets.training.recipe import load_recipe
+
+LENGTH = 24
+UNREADABLE = (1, 5, 7, 9)  # cut short, noise, absent, empty
+
+
+@pytest.fixture(scope="module")
+def pairs(corpus):
+    return Pairs(open_source(corpus), ["train"], 64)
+
+
+@pytest.fixture(scope="module")
+def damaged(corpus, write_corpus, tmp_path_factory):
+    """Sixteen pictures, four of which cannot be read, each for another reason."""
+    rows = list(open_corpus(corpus).split("train"))[:16]
+    whole = rows[1]["image"]
+    for place, data in zip(UNREADABLE, (whole[: len(whole) // 2], bytes(range(256)), None, b""), strict=True):
+        rows[place]["image"] = data
+    folder = write_corpus(tmp_path_factory.mktemp("damaged") / "corpus", {"train": rows})
+    return Pairs(open_source(folder, hold_out=0), ["train"], 64)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """A word falls into its letters."""
+    letters = string.ascii_lowercase + string.punctuation
+    return tokenizer_from_vocabulary([*SPECIAL_TOKENS, *letters, *("##" + c for c in letters)], LENGTH)
+
+
+@pytest.fixture
+def batches_of(pairs, recipe, tokenizer):
+    """A function of shares, given as (indices, φ)."""
+
+    def make(*shares: tuple[list[int], int], epoch: int = 2, changes: tuple[str, ...] = ()) -> EpochBatches:
+        planned = [Share(np.array(indices), size) for indices, size in shares]
+        return EpochBatches(pairs, planned, load_recipe(recipe, ["seed=3", *changes]), epoch, tokenizer, LENGTH)
+
+    return make
+
+
+def rows_of(batch) -> dict[str, dict]:
+    """All that a batch holds of each picture, by its name, without the padding of its text."""
+    found = {}
+    for place, name in enumerate(batch.image_ids):
+        words = batch.attention_mask[place].bool()
+        assert (batch.special[place] | words).all() and not batch.input_ids[place][~words].any()
+        found[name] = {
+            "pixels": batch.pixel_values[place], "key": batch.image_keys[place], "sample": batch.samples[place],
+            "ids": batch.input_ids[place][words], "special": batch.special[place][words],
+            **{field: numbers[place] for field, numbers in vars(batch.draws).items()},
+        }  # fmt: skip
+    return found
+
+
+def assert_same(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    assert not [key for key in a if not torch.equal(a[key], b[key])]
+
+
+@pytest.mark.parametrize(
+    ("indices", "expected"),
+    [
+        ([8, 3, 5, 0, 2, 10, 6, 1], [8, 3, 3, 0, 2, 10, 6, 6]),  # of two as near the first; only one neighbour
+        ([0, 2, 3, 4, 1, 5, 6, 8], [0, 2, 3, 4, 6, 6, 6, 8]),  # the group's own, though another's stands nearer
+        ([0, 2, 3, 4, 1, 5, 7, 9, 6, 8, 10, 11], [0, 2, 3, 4, 4, 4, 6, 6, 6, 8, 10, 11]),  # none of the group
+        ([1, 5, 7, 9, 9, 1, 5, 15], [15] * 8),
+        ([4, 0, 3, 2], [4, 0, 3, 2]),
+    ],
+)
+def test_the_nearest_readable_picture_of_the_group_stands_in(damaged, indices, expected):
+    read, pictures, skipped = read_group_by_group(damaged, Share(np.array(indices), 4))
+    assert read.tolist() == expected
+    assert torch.equal(pictures, torch.stack([damaged.decode(i) for i in expected]))
+    assert skipped.keys() == {damaged.image_ids[i] for i in indices if i in UNREADABLE}
+    assert all(name in reason for name, reason in skipped.items())
+
+
+def test_no_readable_picture_at_all(damaged):
+    with pytest.raises(DataError, match=r"none of 4 pictures could be read: picture .*") as error:
+        read_group_by_group(damaged, Share(np.array([9, 7, 5, 1]), 4))
+    assert damaged.image_ids[9] in str(error.value)
+
+
+def test_a_batch_names_what_it_could_not_read(damaged, recipe, tokenizer):
+    """The pair that stands in is one with its own caption and draws, not the lost one's."""
+    batch = EpochBatches(damaged, [Share(np.array([0, 1, 2, 3]), 4)], load_recipe(recipe), 0, tokenizer, LENGTH)[0]
+    names = damaged.image_ids
+    assert batch.image_ids == [names[0], names[0], names[2], names[3]] and list(batch.skipped) == [names[1]]
+    assert torch.equal(batch.pixel_values[0], batch.pixel_values[1])
+    assert batch.samples.tolist() == [int(damaged.samples[i]) for i in (0, 0, 2, 3)]
+    assert batch.image_keys.tolist() == [image_key(name) for name in batch.image_ids]
+
+
+def test_captions_by_hand():
+    captions = ["name", "a", "b", "c"]
+    edges = [(0.0, "a"), (0.333, "a"), (0.334, "b"), (0.667, "c"), (1 - 2**-24, "c")]
+    for which, expected in edges:
+        assert chosen_caption(captions, 0.4, which, 0.4) == expected
+        assert chosen_caption(captions, 0.39, which, 0.4) == "name"
+        assert chosen_caption(captions, 0.0, which, 0.0) == expected
+        assert chosen_caption(captions, 1 - 2**-24, which, 1.0) == "name"
+        assert chosen_caption(["name"], 0.9, which, 0.4) == "name", "there is no other"
+    for which, expected in [(0.0, "name"), (0.249, "name"), (0.25, "a"), (0.75, "c"), (1 - 2**-24, "c")]:
+        assert chosen_caption(captions, 0.0, which, None) == expected, "without a share any of all"
+    assert chosen_caption([str(i) for i in range(1001)], 0.9, 1 - 2**-24, 0.4) == "1000"
+
+
+def test_captions_have_their_shares():
+    """20,000 pictures: the bare name 0.4 of them, each of three sentences 0.2, within five standard errors."""
+    n = 20_000
+    drawn = draw(5, 1, range(n), 1).caption
+    found = Counter(chosen_caption(["name", "a", "b", "c"], *map(float, row), 0.4) for row in drawn)
+    for caption, share in {"name": 0.4, "a": 0.2, "b": 0.2, "c": 0.2}.items():
+        assert found[caption] / n == pytest.approx(share, abs=5 * sqrt(share * (1 - share) / n)), caption
+
+
+def test_a_picture_is_the_same_in_any_batch_share_and_order(batches_of):
+    together = rows_of(batches_of(([4, 9, 0, 22, 13, 7, 26, 2], 4))[0])
+    others = batches_of(([2, 26, 7, 13, 22, 0], 3), ([1, 9, 3, 4], 2), ([22], 1))
+    for number, chosen in enumerate((6, 4, 1)):
+        rows = rows_of(others[number])
+        assert len(rows) == chosen
+        common = rows.keys() & together.keys()
+        assert len(common) == {0: 6, 1: 2, 2: 1}[number]
+        for name in common:
+            assert_same(rows[name], together[name])
+
+
+def test_a_batch_is_what_the_corpus_holds(batches_of, pairs, tokenizer):
+    """Names, samples and one of the picture's own captions, cut to the length."""
+    indices = [4, 9, 0, 22]
+    batch = batches_of((indices, 2))[0]
+    assert batch.image_ids == [pairs.image_ids[i] for i in indices] and batch.group_size == 2 and not batch.skipped
+    assert batch.samples.tolist() == [int(pairs.samples[i]) for i in indices]
+    assert batch.input_ids.shape[1] <= LENGTH
+    for row, i in zip(rows_of(batch).values(), indices, strict=True):
+        own = [tokenizer(caption, truncation=True, max_length=LENGTH)["input_ids"] for caption in pairs.captions_of(i)]
+        assert row["ids"].tolist() in own
+        assert row["special"].tolist() == [True, *[False] * (len(row["ids"]) - 2), True]
+    assert batch.pixel_values.min() >= 0 and batch.pixel_values.max() <= 1
+
+
+def test_epochs_differ(batches_of):
+    indices = list(range(12))
+    first, second = (rows_of(batches_of((indices, 4), epoch=epoch)[0]) for epoch in (0, 1))
+    for name, row in first.items():
+        assert not torch.equal(row["pixels"], second[name]["pixels"]), name
+        assert torch.equal(row["key"], second[name]["key"]) and torch.equal(row["sample"], second[name]["sample"])
+        for field in ("augment", "caption", "fused", "negative_text", "negative_image", "concept", "words"):
+            assert not (row[field] == second[name][field]).any(), field
+    assert any(not torch.equal(row["ids"], second[name]["ids"]) for name, row in first.items())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("first", [0, 1])
+def test_workers_and_the_start_change_nothing(batches_of, workers, first):
+    batches = batches_of(([4, 9, 0, 22], 4), ([13, 7], 2), ([26, 2, 1], 3))
+    loaded = list(load_epoch(batches, first, workers, pin=False))
+    assert len(loaded) == 3 - first
+    for number, batch in enumerate(loaded, start=first):
+        alone = batches[number]
+        assert batch.image_ids == alone.image_ids and batch.group_size == alone.group_size
+        rows, expected = rows_of(batch), rows_of(alone)
+        for name in expected:
+            assert_same(rows[name], expected[name])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_without_a_readable_picture_ends_the_epoch(damaged, recipe, tokenizer, workers):
+    """The batches before it come; the message is the picture's, without a worker's traceback."""
+    shares = [Share(np.array([0, 1]), 2), Share(np.array([5, 7]), 2), Share(np.array([2, 3]), 2)]
+    loader = load_epoch(EpochBatches(damaged, shares, load_recipe(recipe), 0, tokenizer, LENGTH), 0, workers, pin=False)
+    assert next(loader).image_ids == [damaged.image_ids[0]] * 2
+    with pytest.raises(DataError, match=r"^none of 2 pictures could be read: picture ") as error:
+        next(loader)
+    assert "Traceback" not in str(error.value) and damaged.image_ids[5] in str(error.value)
+
+
+def test_without_variation_a_picture_stands_on_white(batches_of, pairs):
+    indices = [3, 11, 20]
+    plain, varied = (batches_of((indices, 3), changes=changes)[0] for changes in (("augment=false",), ()))
+    assert torch.equal(plain.pixel_values, pairs.on_white(indices))
+    assert not torch.equal(varied.pixel_values, plain.pixel_values)
+    assert torch.equal(plain.input_ids, varied.input_ids), "the caption is drawn by itself"
