@@ -178,10 +178,10 @@ def _restore(optimisers: Mapping[str, torch.optim.Optimizer], flat: dict[str, to
         states[part].setdefault(int(index), {})[key] = tensor
     for part, optimiser in optimisers.items():
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        for index, entries in states[part].items():
+        for number, entries in states[part].items():
             shapes = {tuple(entry.shape) for entry in entries.values() if entry.dim()}
-            if index >= len(parameters) or shapes - {tuple(parameters[index].shape)}:
-                raise ValueError(f"the state of parameter {index} of optimiser {part} has another shape")
+            if number >= len(parameters) or shapes - {tuple(parameters[number].shape)}:
+                raise ValueError(f"the state of parameter {number} of optimiser {part} has another shape")
         full = optimiser.state_dict()
         full["state"] = states[part]
         optimiser.load_state_dict(full)

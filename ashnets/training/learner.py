@@ -63,10 +63,10 @@ class Learner:
             self.modules["ema"] = self.average
         if recipe.activation_checkpointing:
             recompute_activations(model)  # after the copies
-        self._prepared: tuple[Phase, nn.Module] | None = None
+        self._prepared: Any = None  # the phase, and its step as a module
 
     @property
-    def published(self) -> AshNetsForPreTraining:
+    def published(self) -> Any:
         """The model whose weights count: the average where there is one."""
         return self.model if self.average is None else self.average.module
 

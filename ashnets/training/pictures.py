@@ -71,7 +71,8 @@ class Pictures:
 
         Each rank embeds its part of the pictures; the first one searches.
         """
-        usable, unreadable, size = self._usable(), {}, self.config.group_size
+        usable, size = self._usable(), self.config.group_size
+        unreadable: dict[str, str] = {}
         mine = np.array_split(usable, world_size())[rank()]
         with device_precision:
             embeds, _ = embed_pictures(

@@ -198,7 +198,8 @@ def test_mvm_labels_and_masks_by_hand():
     labels = obj.spike_labels(counts)
     assert labels.tolist() == [[1, SILENT, 0, 1], [SILENT] * 4]
     # three tokens of the first picture have a label: a third of the draws each; the first and the last share theirs
-    for uniform, expected in [(0.0, [1, 0, 0, 1]), (0.34, [0, 0, 1, 0]), (0.67, [1, 0, 0, 1]), (1 - 2**-24, [1, 0, 0, 1])]:
+    ends, middle = [1, 0, 0, 1], [0, 0, 1, 0]
+    for uniform, expected in [(0.0, ends), (0.34, middle), (0.67, ends), (1 - 2**-24, ends)]:
         masked = obj.mask_one_label(labels, torch.tensor([uniform, uniform]))
         assert masked[0].int().tolist() == expected
         assert not masked[1].any(), "a silent picture has nothing to mask"
