@@ -85,7 +85,7 @@ def kill_again_and_again(undisturbed, run: Path, plan: list[tuple[float, bool]])
         if (run / "model" / "training.json").exists():
             break
     last = start(recipe, corpus, run)
-    assert last.wait(timeout=200) == 0
+    assert last.wait(timeout=600) == 0
     assert_same_end(run, other)
     assert not list(run.rglob("*.partial"))
     return kills
