@@ -23,7 +23,7 @@ try:
 except ImportError:
     raise MissingExtraError("Training needs accelerate: pip install 'ashnets[train]'.") from None
 
-from ashnets.training.checkpoint import load_checkpoint
+from ashnets.training.checkpoint import load_checkpoint, read_state
 from ashnets.training.estimate import bytes_of, estimate
 from ashnets.training.evaluate import environment, retrieval
 from ashnets.training.folder import RunFolder
@@ -291,11 +291,12 @@ class Run:
         )  # fmt: skip
 
     def _resume_from(self, folder: Path) -> None:
-        state, order = load_checkpoint(folder, self.learner.modules, self.learner.optimisers)
-        if state["pictures"] != self._fingerprint():
+        # first of all: other captions give another vocabulary, whose tensors would be refused in other words
+        if read_state(folder)["pictures"] != self._fingerprint():
             raise TrainingError(
                 f"{folder} was made on other pictures: give the same --corpus, or choose another folder"
             )
+        state, order = load_checkpoint(folder, self.learner.modules, self.learner.optimisers)
         self.first_epoch, self.step, self.pairs_seen = state["epoch"], state["step"], state["pairs_seen"]
         self.pictures.skipped, self.origins = state["skipped"], state["initialised"]
         if order:
