@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -274,10 +275,11 @@ class Run:
         """What a checkpoint says of itself; ``epoch`` is the number of finished ones."""
         return {
             "recipe": self.recipe.name, "phase": phase.name, "epoch": epoch, "step": self.step,
-            "pairs_seen": self.pairs_seen, "ranks": self.ranks, "pictures": self._fingerprint(),
+            "pairs_seen": self.pairs_seen, "ranks": self.ranks, "pictures": self._fingerprint,
             "skipped": self.pictures.skipped, "initialised": self.origins,
         }  # fmt: skip
 
+    @cached_property
     def _fingerprint(self) -> str:
         """Of the training pictures and their order, which groups and queues refer to."""
         return hashlib.sha256("\n".join(self.pictures.train.image_ids).encode()).hexdigest()[:16]
@@ -292,7 +294,7 @@ class Run:
 
     def _resume_from(self, folder: Path) -> None:
         # first of all: other captions give another vocabulary, whose tensors would be refused in other words
-        if read_state(folder)["pictures"] != self._fingerprint():
+        if read_state(folder)["pictures"] != self._fingerprint:
             raise TrainingError(
                 f"{folder} was made on other pictures: give the same --corpus, or choose another folder"
             )

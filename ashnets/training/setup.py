@@ -1,4 +1,4 @@
-"""From a recipe to what it trains: configuration, processor, model with its starting weights, averages, queues."""
+"""From a recipe to what it trains: configuration, processor, model with its starting weights, averages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ashnets.errors import ConfigurationError, TrainingError, WeightsError
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.initialisation import load_backbone, load_transformer
 from ashnets.processor import AshNetsProcessor
-from ashnets.training.checkpoint import load_weights, read_state
+from ashnets.training.checkpoint import STATE, WEIGHTS, load_weights, read_state
 from ashnets.training.optim import part_of
 from ashnets.training.recipe import Phase, Recipe
 
@@ -55,11 +55,11 @@ def build_model(
 
 def start_from(model: nn.Module, folder: Path) -> tuple[int, str]:
     """Take over an earlier run's phase checkpoint; returns the epochs it has behind it and a sentence."""
-    if not (folder / "state.json").is_file():
+    if not (folder / STATE).is_file():
         raise TrainingError(f"start={folder}: no phase checkpoint there; give a folder phase-NAME of an earlier run")
     state = read_state(folder)
     try:
-        load_weights(folder / "model.safetensors", model, partly=True)
+        load_weights(folder / WEIGHTS, model, partly=True)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"start={folder}: its weights cannot be read ({error})") from error
     return state["epoch"], f"all tensors from the end of phase {state['phase']!r} of {state['recipe']!r}"
