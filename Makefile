@@ -40,4 +40,5 @@ clean:  ## remove what tools leave behind (.venv, data, runs and out stay)
 	$(PIP) install -q --no-deps -r requirements.lock
 	$(PIP) install -q --no-deps --ignore-requires-python -r requirements-lava.lock
 	$(PIP) install -q --no-deps --no-build-isolation -e .
+	$(BIN)/python -m ashnets.kernels
 	touch $@

@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from spikingjelly.activation_based import functional, layer
+from spikingjelly.activation_based import functional
 from torch import nn
 
 from ashnets.configuration import READOUTS, AshNetsConfig
 from ashnets.errors import InputError
-from ashnets.model.neuron import LIF
-from ashnets.model.tdbn import TdBN
+from ashnets.model.integer_layer import IntegerSpikingLayer
+from ashnets.model.spiking_layer import SpikingLayer
 
 State = tuple[torch.Tensor, ...]
 
@@ -41,18 +41,6 @@ class SpikingResponse:
     state: State
 
 
-class SpikingLayer(nn.Sequential):
-    """conv → tdBN → LIF over (T, B, C, H, W)."""
-
-    def __init__(self, config: AshNetsConfig, inputs: int, outputs: int, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.conv = layer.Conv2d(
-            inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False, step_mode="m"
-        )
-        self.norm = TdBN(outputs, config.tdbn_alpha, config.threshold)
-        self.lif = LIF(config.beta, config.threshold, config.surrogate_k, config.detach_reset)
-
-
 class AbstractEncoder(nn.Module):
     """Stride-2 3×3 layers down to the backbone's grid, then a 1×1 layer to the response width R.
 
@@ -64,10 +52,11 @@ class AbstractEncoder(nn.Module):
         super().__init__()
         self.config = config
         widths = [3, *config.spiking_channels]
+        kind = IntegerSpikingLayer if config.precision == "int8" else SpikingLayer
         self.layers = nn.ModuleDict(
-            {f"conv{i + 1}": SpikingLayer(config, widths[i], widths[i + 1], 3, 2) for i in range(len(widths) - 1)}
+            {f"conv{i + 1}": kind(config, widths[i], widths[i + 1], 3, 2) for i in range(len(widths) - 1)}
         )
-        self.layers["concepts"] = SpikingLayer(config, widths[-1], config.response_size, 1, 1)
+        self.layers["concepts"] = kind(config, widths[-1], config.response_size, 1, 1)
 
     def run(self, spikes: torch.Tensor, state: State | None = None) -> tuple[dict[str, torch.Tensor], State]:
         """Run a sequence of any length from an explicit state.
@@ -85,6 +74,8 @@ class AbstractEncoder(nn.Module):
         functional.reset_net(self)
         outputs, membranes = {}, []
         spikes = spikes.to(self.layers["conv1"].conv.weight.dtype)
+        # One conversion at the door: all layers then keep the format that convolutions of few channels are fastest in.
+        spikes = spikes.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, spikes.shape[:2])
         for i, (name, block) in enumerate(self.layers.items()):
             if state is not None:
                 block.lif.v = state[i]
@@ -132,9 +123,9 @@ class AbstractEncoder(nn.Module):
             return x.transpose(0, 1).flatten(0, 1)
 
         with torch.no_grad():
-            # a row of at most 256 spikes is exact even in bf16, the rest is summed in float32
             layer_spikes = {
-                name: per_image(out.sum(-1).sum((2, 3), dtype=torch.float32)) for name, out in outputs.items()
+                name: per_image(out.movedim(2, -1).flatten(2).sum(-1, dtype=torch.float32))
+                for name, out in outputs.items()
             }
         last = outputs["concepts"].float()
         counts = per_image(last).flatten(2).transpose(1, 2)  # (B, N, R)

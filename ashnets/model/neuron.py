@@ -4,7 +4,8 @@ r"""Leaky integrate-and-fire neuron (eq. 2, 3), as a pure function and as a spik
     s[t] = H(h[t] − θ),  strictly above the threshold
     v[t] = h[t]·(1 − s[t]),  a hard reset to 0 on a spike only
 
-The backward pass replaces H' by the derivative of (1 + tanh(k·(h − θ)))/2, which is (k/2)·sech²(k·(h − θ)).
+The backward pass replaces H' by the derivative of (1 + tanh(k·(h − θ)))/2, which is (k/2)·sech²(k·(h − θ)). It keeps
+x alone and computes the membrane again (``ashnets.kernels``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from typing import Any
 import torch
 from spikingjelly.activation_based import neuron, surrogate
 from torch.autograd.function import once_differentiable
+
+from ashnets.kernels import operators
+from ashnets.kernels.reference import surrogate_derivative
+from ashnets.model.rows import Rows
+
+__all__ = ["LIF", "lif", "surrogate_derivative"]
 
 
 def lif(
@@ -32,55 +39,27 @@ def lif(
     Returns:
         Spikes (T, ...) of 0 and 1 in the type of ``x``, and the membrane after the last step, (...), float32.
     """
-    if torch.is_grad_enabled() and (x.requires_grad or v.requires_grad):
-        return _LIF.apply(x, v, beta, theta, k, detach_reset)
-    spikes, v = [], v.float()
-    for current in x.unbind(0):
-        h = beta * v + current.float()
-        fired = h > theta
-        v = torch.where(fired, 0.0, h)
-        spikes.append(fired)
-    return torch.stack(spikes).to(x.dtype), v
-
-
-def surrogate_derivative(distance: torch.Tensor, k: float) -> torch.Tensor:
-    """(k/2)·sech²(k·(h − θ)) for ``distance`` = h − θ."""
-    return (k / 2) * (1 - torch.tanh(k * distance).square())
+    rows = Rows(x)
+    spikes, last = _LIF.apply(rows.steps(x.float()), rows.neurons(v.float()), beta, theta, k, detach_reset)
+    return rows.like_steps(spikes).to(x.dtype), rows.like_neurons(last)
 
 
 class _LIF(torch.autograd.Function):
-    """The same forward, and the adjoint recursion by hand: cheaper than a graph of T·4 small nodes."""
+    """(T, N) currents and (N,) membranes."""
 
     @staticmethod
     def forward(
         ctx: Any, x: torch.Tensor, v: torch.Tensor, beta: float, theta: float, k: float, detach_reset: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        h = torch.empty_like(x, dtype=torch.float32)
-        spikes = torch.empty_like(x)
-        v = v.float()
-        for t in range(x.shape[0]):
-            # Not add(x, v, alpha=β): that fuses, rounds once, and parts from the loop above and from exported graphs.
-            torch.mul(v, beta, out=h[t]).add_(x[t])
-            fired = h[t] > theta
-            spikes[t] = fired
-            v = h[t].masked_fill(fired, 0.0)
-        ctx.save_for_backward(h)
-        ctx.constants = (beta, theta, k, detach_reset, x.dtype)
-        return spikes, v
+        ctx.save_for_backward(x, v)
+        ctx.constants = (beta, theta, k, detach_reset)
+        return operators.lif_forward(x, v, None, None, beta, theta)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_spikes: torch.Tensor, grad_v: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (h,) = ctx.saved_tensors
-        beta, theta, k, detach_reset, dtype = ctx.constants
-        grad_x = torch.empty_like(h, dtype=dtype)
-        grad_v = grad_v.float()
-        for t in range(h.shape[0] - 1, -1, -1):
-            slope = surrogate_derivative(h[t] - theta, k)
-            through_spike = grad_spikes[t] if detach_reset else grad_spikes[t] - grad_v * h[t]
-            grad_h = slope.mul_(through_spike).add_(grad_v.masked_fill(h[t] > theta, 0.0))
-            grad_x[t] = grad_h
-            grad_v = grad_h.mul_(beta)
+    def backward(ctx: Any, grad_s: torch.Tensor, grad_v: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, v = ctx.saved_tensors
+        grad_x, grad_v, *_ = operators.lif_backward(x, v, None, None, None, grad_s, grad_v, *ctx.constants)
         return grad_x, grad_v, None, None, None, None
 
 

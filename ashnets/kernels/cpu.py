@@ -1,0 +1,271 @@
+r"""The multi-step kernels for processors, compiled by numba; meaning and shapes as in :mod:`ashnets.kernels.reference`.
+
+Neurons do not see one another, so a block of them runs through all T steps while its membranes, or its recomputed
+h[t], stay in the cache: x is read once and spikes are written once, whatever T. Threads take ranges of neurons.
+
+The forward rounds after every product and every sum, as the reference does: the spikes are the same to the bit. The
+backward pass fuses products and sums, and takes e^(−z) from a polynomial: its relative error is below 10⁻⁶.
+
+Rows of a block are functions of their own: in one function, numba's checks of indices keep LLVM from using vectors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numba import njit
+
+from ashnets.kernels.threads import over_neurons
+
+f32 = np.float32
+_CACHE = 1 << 17  # float32 numbers of a block's h, 512 KiB: a second-level cache holds them
+
+
+def _kernel(function):  # type: ignore[no-untyped-def]
+    return njit(cache=True, nogil=True, error_model="numpy")(function)
+
+
+def _fused(function):  # type: ignore[no-untyped-def]
+    """A product and the sum behind it may round once."""
+    return njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function)
+
+
+def _block(steps: int) -> int:
+    return int(min(1024, max(64, _CACHE // steps // 64 * 64)))
+
+
+@_kernel
+def _step(x, v, s, beta, theta):
+    for j in range(x.size):
+        h = beta * v[j] + x[j]
+        s[j] = f32(1.0) if h > theta else f32(0.0)
+        v[j] = f32(0.0) if h > theta else h
+
+
+@_kernel
+def _step_affine(x, scale, shift, v, s, beta, theta):
+    for j in range(x.size):
+        h = beta * v[j] + (x[j] * scale[j] + shift[j])
+        s[j] = f32(1.0) if h > theta else f32(0.0)
+        v[j] = f32(0.0) if h > theta else h
+
+
+@_kernel
+def _membrane(x, v, h, beta, theta):
+    for j in range(x.size):
+        now = beta * v[j] + x[j]
+        h[j] = now
+        v[j] = f32(0.0) if now > theta else now
+
+
+@_kernel
+def _membrane_affine(x, scale, shift, v, h, beta, theta):
+    for j in range(x.size):
+        now = beta * v[j] + (x[j] * scale[j] + shift[j])
+        h[j] = now
+        v[j] = f32(0.0) if now > theta else now
+
+
+@_fused
+def _exp_minus(z):
+    """e^(−z) for 0 ≤ z ≤ 80: 2ⁿ·e^r with |r| ≤ ln 2/2."""
+    shifted = f32(12582912.0) - z * f32(1.4426950408889634)  # 1.5·2²³: the sum's last bits are n
+    n = shifted - f32(12582912.0)
+    r = (-z - n * f32(0.693359375)) + n * f32(2.12194440e-4)
+    p = f32(1.9875691e-4)
+    p = p * r + f32(1.3981999e-3)
+    p = p * r + f32(8.3334519e-3)
+    p = p * r + f32(4.1665796e-2)
+    p = p * r + f32(1.6666667e-1)
+    p = p * r + f32(0.5)
+    p = p * r + f32(1.0)
+    p = p * r + f32(1.0)
+    bits = np.float32(p).view(np.int32) + np.int32(np.int32(np.float32(shifted).view(np.int32)) << np.int32(23))
+    return np.int32(bits).view(np.float32)
+
+
+@_fused
+def _slope(distance, k2):
+    """(k/2)·sech²(k·d) = 2k·e/(1 + e)² with e = e^(−2k·|d|); k2 = 2k."""
+    z = k2 * (distance if distance > f32(0.0) else -distance)
+    z = z if z < f32(80.0) else f32(80.0)
+    e = _exp_minus(z)
+    q = f32(1.0) / (f32(1.0) + e)
+    return k2 * e * q * q
+
+
+@_fused
+def _adjoint(h, grad_s, grad_v, grad_x, beta, theta, k2):
+    for j in range(h.size):
+        d = h[j] - theta
+        through = grad_v[j]
+        through = f32(0.0) if d > f32(0.0) else through
+        g = _slope(d, k2) * grad_s[j] + through
+        grad_x[j] = g
+        grad_v[j] = beta * g
+
+
+@_fused
+def _adjoint_reset(h, grad_s, grad_v, grad_x, beta, theta, k2):
+    """With the gradient through the reset."""
+    for j in range(h.size):
+        d = h[j] - theta
+        through = grad_v[j]
+        through = f32(0.0) if d > f32(0.0) else through
+        g = _slope(d, k2) * (grad_s[j] - grad_v[j] * h[j]) + through
+        grad_x[j] = g
+        grad_v[j] = beta * g
+
+
+@_fused
+def _add_sums(grad, x, mean, grad_sum, product_sum):
+    for j in range(grad.size):
+        grad_sum[j] += grad[j]
+        product_sum[j] += grad[j] * (x[j] - mean[j])
+
+
+@_kernel
+def _forward(x, v0, scale, shift, affine, beta, theta, s, v, block, low, high):
+    for a in range(low, high, block):
+        b = min(a + block, high)
+        v[a:b] = v0[a:b]
+        for t in range(x.shape[0]):
+            if affine:
+                _step_affine(x[t, a:b], scale[a:b], shift[a:b], v[a:b], s[t, a:b], beta, theta)
+            else:
+                _step(x[t, a:b], v[a:b], s[t, a:b], beta, theta)
+
+
+@_kernel
+def _backward(
+    x, v0, scale, shift, affine, mean, sums, grad_s, grad_v, beta, theta, k, detach,
+    grad_x, grad_v0, grad_sum, product_sum, block, low, high,
+):  # fmt: skip
+    steps = x.shape[0]
+    h = np.empty((steps, block), np.float32)
+    k2 = f32(2.0) * k
+    for a in range(low, high, block):
+        b = min(a + block, high)
+        n = b - a
+        g = grad_v0[a:b]
+        g[:] = v0[a:b]
+        for t in range(steps):
+            if affine:
+                _membrane_affine(x[t, a:b], scale[a:b], shift[a:b], g, h[t, :n], beta, theta)
+            else:
+                _membrane(x[t, a:b], g, h[t, :n], beta, theta)
+        g[:] = grad_v[a:b]
+        for t in range(steps - 1, -1, -1):
+            if detach:
+                _adjoint(h[t, :n], grad_s[t, a:b], g, grad_x[t, a:b], beta, theta, k2)
+            else:
+                _adjoint_reset(h[t, :n], grad_s[t, a:b], g, grad_x[t, a:b], beta, theta, k2)
+            if sums:
+                _add_sums(grad_x[t, a:b], x[t, a:b], mean[a:b], grad_sum[a:b], product_sum[a:b])
+
+
+@_fused
+def _add(x, total):
+    for j in range(x.size):
+        total[j] += x[j]
+
+
+@_fused
+def _add_square(x, centre, total, square):
+    for j in range(x.size):
+        d = x[j] - centre[j]
+        total[j] += d
+        square[j] += d * d
+
+
+@_kernel
+def _moments(x, mean, square, block, low, high):
+    steps = x.shape[0]
+    rest = np.empty(block, np.float32)
+    for a in range(low, high, block):
+        b = min(a + block, high)
+        centre = mean[a:b]
+        centre[:] = f32(0.0)
+        for t in range(steps):
+            _add(x[t, a:b], centre)
+        for j in range(b - a):
+            centre[j] /= f32(steps)
+        square[a:b] = f32(0.0)
+        rest[:] = f32(0.0)
+        for t in range(steps):
+            _add_square(x[t, a:b], centre, rest[: b - a], square[a:b])
+        for j in range(b - a):
+            more = rest[j] / f32(steps)
+            square[a + j] -= rest[j] * more
+            centre[j] += more
+
+
+@_fused
+def _normalise_back(grad, x, mean, factor, grad_mean, product):
+    for j in range(grad.size):
+        grad[j] = factor[j] * (grad[j] - grad_mean[j]) - product[j] * (x[j] - mean[j])
+
+
+@_kernel
+def _norm_backward(grad, x, mean, factor, grad_mean, product, block, low, high):
+    for a in range(low, high, block):
+        b = min(a + block, high)
+        for t in range(x.shape[0]):
+            _normalise_back(grad[t, a:b], x[t, a:b], mean[a:b], factor[a:b], grad_mean[a:b], product[a:b])
+
+
+_NONE = np.zeros(1, np.float32)
+
+
+def _array(x: torch.Tensor | None) -> np.ndarray:
+    return _NONE if x is None else x.detach().contiguous().numpy()
+
+
+def lif_forward(x, v, scale, shift, beta, theta):  # type: ignore[no-untyped-def]
+    s, last = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(v)
+    over_neurons(
+        _forward, x.shape, _block(x.shape[0]), _array(x), _array(v), _array(scale), _array(shift), scale is not None,
+        f32(beta), f32(theta), s.numpy(), last.numpy(),
+    )  # fmt: skip
+    return s, last
+
+
+def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach):  # type: ignore[no-untyped-def]
+    sums = mean is not None
+    grad_x, grad_v0 = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(v)
+    grad_sum, product_sum = (torch.zeros_like(v), torch.zeros_like(v)) if sums else (None, None)
+    over_neurons(
+        _backward, x.shape, _block(x.shape[0]), _array(x), _array(v), _array(scale), _array(shift), scale is not None,
+        _array(mean), sums, _array(grad_s), _array(grad_v), f32(beta), f32(theta), f32(k), bool(detach),
+        grad_x.numpy(), grad_v0.numpy(), _array(grad_sum), _array(product_sum),
+    )  # fmt: skip
+    return grad_x, grad_v0, grad_sum, product_sum
+
+
+def moments(x):  # type: ignore[no-untyped-def]
+    mean, square = torch.empty_like(x[0]), torch.empty_like(x[0])
+    over_neurons(_moments, x.shape, _block(x.shape[0]), _array(x), mean.numpy(), square.numpy())
+    return mean, square
+
+
+def norm_backward(grad, x, mean, factor, grad_mean, product):  # type: ignore[no-untyped-def]
+    over_neurons(
+        _norm_backward, x.shape, _block(x.shape[0]), grad.numpy(), *map(_array, (x, mean, factor, grad_mean, product))
+    )
+
+
+def is_compiled() -> bool:
+    """Whether an earlier process left the compiled kernels on disk."""
+    folder = Path(_forward._cache.cache_path)
+    return all(any(folder.glob(f"{Path(__file__).stem}.{f.__name__}-*.nbc")) for f in (_forward, _backward, _moments))
+
+
+def compile_all() -> None:
+    """Compile each kernel by a call of the smallest size."""
+    x, v = torch.zeros(1, 1), torch.zeros(1)
+    lif_forward(x, v, None, None, 0.5, 1.0)
+    lif_backward(x, v, None, None, None, x, v, 0.5, 1.0, 1.0, True)
+    moments(x)
+    norm_backward(x, x, v, v, v, v)

@@ -1,0 +1,49 @@
+"""Sequences of any shape and memory format as (T, N) rows, the form of the kernels, without a copy."""
+
+from __future__ import annotations
+
+import torch
+
+
+class Rows:
+    """The order in which a sequence (T, ...) holds its neurons in memory.
+
+    Args:
+        x: (T, ...), dense; channels-last pictures keep their format, anything irregular is read in logical order.
+    """
+
+    def __init__(self, x: torch.Tensor) -> None:
+        axes = range(1, x.dim())
+        order = sorted(axes, key=lambda axis: -x.stride(axis))
+        if not x.permute(0, *order).is_contiguous():
+            order = list(axes)
+        self.order = order
+        self.shape = x.shape
+
+    def steps(self, x: torch.Tensor) -> torch.Tensor:
+        """(T, ...) to (T, N)."""
+        return x.permute(0, *self.order).reshape(x.shape[0], -1)
+
+    def neurons(self, v: torch.Tensor) -> torch.Tensor:
+        """(...) to (N,)."""
+        return v.permute([axis - 1 for axis in self.order]).reshape(-1)
+
+    def like_steps(self, rows: torch.Tensor) -> torch.Tensor:
+        """(T, N) to (T, ...)."""
+        back = [0, *(self.order.index(axis) + 1 for axis in range(1, len(self.shape)))]
+        return rows.view(rows.shape[0], *(self.shape[axis] for axis in self.order)).permute(back)
+
+    def like_neurons(self, rows: torch.Tensor) -> torch.Tensor:
+        """(N,) to (...)."""
+        back = [self.order.index(axis) for axis in range(1, len(self.shape))]
+        return rows.view([self.shape[axis] for axis in self.order]).permute(back)
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """A value for each channel of (T, B, C, ...), (C,), to each neuron, (N,)."""
+        axes = [1, -1, *[1] * (len(self.shape) - 3)]
+        return self.neurons(values.view(axes).expand(self.shape[1:]))
+
+    def total(self, rows: torch.Tensor) -> torch.Tensor:
+        """The sum of (N,) over the neurons of each channel of (T, B, C, ...), (C,), in float64."""
+        found = self.like_neurons(rows)
+        return found.sum([0, *range(2, found.dim())], dtype=torch.float64)

@@ -1,0 +1,207 @@
+"""The compiled kernels against loops in double precision and against their definition in torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ashnets.kernels import cpu, operators, reference
+from ashnets.kernels.choosing import kernels_for
+from ashnets.kernels.threads import over_neurons
+
+
+@st.composite
+def cases(draw):
+    """(T, N), the seed of the draws, β, θ, k, whether an affine map stands before, whether the reset is detached."""
+    return (
+        draw(st.tuples(st.integers(1, 12), st.integers(1, 200))),
+        draw(st.integers(0, 2**32 - 1)),
+        1 - draw(st.integers(1, 4096)) / 4096,
+        draw(st.floats(0.1, 3.0)),
+        draw(st.floats(0.5, 8.0)),
+        draw(st.booleans()),
+        draw(st.booleans()),
+    )
+
+
+def numbers(seed: int, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def loop_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach, fired):
+    """The adjoint of one neuron after another in float64, around the spikes that the forward pass gave."""
+    steps, neurons = x.shape
+    x, v, grad_s, grad_v = (a.double().numpy() for a in (x, v, grad_s, grad_v))
+    grad_y, grad_v0 = np.zeros((steps, neurons)), np.zeros(neurons)
+    for j in range(neurons):
+        a, c = (1.0, 0.0) if scale is None else (float(scale[j]), float(shift[j]))
+        h, before = [], float(v[j])
+        for t in range(steps):
+            h.append(beta * before + x[t, j] * a + c)
+            before = 0.0 if fired[t, j] else h[t]
+        g = float(grad_v[j])
+        for t in reversed(range(steps)):
+            through = grad_s[t, j] - (0.0 if detach else g * h[t])
+            grad_y[t, j] = (k / 2) / np.cosh(min(k * abs(h[t] - theta), 300)) ** 2 * through
+            grad_y[t, j] += 0.0 if fired[t, j] else g
+            g = beta * grad_y[t, j]
+        grad_v0[j] = g
+    return grad_y, grad_v0, grad_y.sum(0), (grad_y * (x - mean.double().numpy())).sum(0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases())
+def test_kernels_equal_the_loops(case):
+    (steps, neurons), seed, beta, theta, k, affine, detach = case
+    x, v, scale, shift, mean, grad_s, grad_v = numbers(
+        seed, (steps, neurons), (neurons,), (neurons,), (neurons,), (neurons,), (steps, neurons), (neurons,)
+    )
+    if not affine:
+        scale = shift = None
+    s, last = cpu.lif_forward(x, v, scale, shift, beta, theta)
+    s_torch, last_torch = reference.lif_forward(x, v, scale, shift, beta, theta)
+    assert torch.equal(s, s_torch)
+    assert torch.equal(last, last_torch)
+    # the same recursion in double precision, where it does not fire otherwise within rounding of the threshold
+    h, near = v.double(), False
+    for t in range(steps):
+        y = x[t].double() if scale is None else x[t].double() * scale.double() + shift.double()
+        h = np.float32(beta) * h + y
+        near = near or bool(((h - theta).abs() < 1e-5).any())
+        if near:
+            break
+        assert torch.equal(h > theta, s[t] == 1)
+        h = h.masked_fill(h > theta, 0.0)
+    expected = loop_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach, s.numpy() == 1)
+    for module in (cpu, reference):
+        found = module.lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach)
+        for ours, true in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours.numpy(), true, rtol=2e-4, atol=2e-4 * max(1.0, np.abs(true).max()))
+
+
+@pytest.mark.parametrize("module", [cpu, reference])
+def test_slope_is_exact_to_single_precision(module):
+    """One step from rest: the gradient is the surrogate's derivative itself, over its whole range."""
+    h = torch.cat([torch.linspace(-12, 14, 5001), torch.tensor([1.0, 1.0000001, 1e20, -1e20])]).view(1, -1)
+    one, zero = torch.ones_like(h), torch.zeros(h.shape[1])
+    grad, *_ = module.lif_backward(h, zero, None, None, None, one, zero, 0.5, 1.0, 2.0, True)
+    with np.errstate(over="ignore"):
+        true = 1 / np.cosh(2.0 * (h.double().numpy() - 1.0)) ** 2
+    np.testing.assert_allclose(grad.numpy(), true, rtol=1e-6 if module is cpu else 1e-2, atol=2e-7)
+
+
+def test_moments_are_exact_where_the_mean_dwarfs_the_spread():
+    x = numbers(3, (160, 3000))[0] * 0.01 + 100
+    mean, square = cpu.moments(x)
+    wide = x.double()
+    np.testing.assert_allclose(mean.double(), wide.mean(0), rtol=1e-7)
+    np.testing.assert_allclose(square.double(), (wide - wide.mean(0)).square().sum(0), rtol=1e-4)
+
+
+@given(st.integers(1, 9), st.integers(1, 300), st.integers(0, 1000))
+@settings(deadline=None, max_examples=20)
+def test_norm_backward(steps, neurons, seed):
+    grad, x, *vectors = numbers(seed, (steps, neurons), (steps, neurons), *[(neurons,)] * 4)
+    mean, factor, grad_mean, product = (v.double() for v in vectors)
+    true = factor * (grad.double() - grad_mean) - product * (x.double() - mean)
+    for module in (cpu, reference):
+        found = grad.clone()
+        module.norm_backward(found, x, *vectors)
+        torch.testing.assert_close(found.double(), true, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(160, 5000), (10, 70_001), (3, 1), (2000, 100)])
+def test_threads_and_blocks_change_nothing(threads, shape):
+    x, v, grad_s, grad_v = numbers(5, shape, shape[1:], shape, shape[1:])
+    true = reference.lif_forward(x, v, None, None, 0.75, 0.9)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = cpu.lif_forward(x, v, None, None, 0.75, 0.9)
+        back = cpu.lif_backward(x, v, None, None, v, grad_s, grad_v, 0.75, 0.9, 2.0, True)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], true[0])
+    assert torch.equal(found[1], true[1])
+    x, v, grad_s, grad_v = (a[..., -1:].contiguous() for a in (x, v, grad_s, grad_v))
+    alone = cpu.lif_backward(x, v, None, None, v, grad_s, grad_v, 0.75, 0.9, 2.0, True)
+    for whole, part in zip(back, alone, strict=True):
+        torch.testing.assert_close(whole[..., -1:], part, rtol=1e-5, atol=1e-6)
+
+
+def test_an_error_in_a_thread_is_raised():
+    def kernel(block: int, low: int, high: int) -> None:
+        if low > 0:
+            raise ZeroDivisionError
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            over_neurons(kernel, (100, 10_000), 64)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_forked_process_has_threads_of_its_own():
+    code = """
+import os, torch
+from ashnets.kernels import cpu
+torch.set_num_threads(2)
+x, v = torch.randn(10, 20_000), torch.zeros(20_000)
+whole = cpu.lif_forward(x, v, None, None, 0.5, 1.0)[0]
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(cpu.lif_forward(x, v, None, None, 0.5, 1.0)[0], whole) else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+def test_operators_describe_themselves_to_the_compiler():
+    x, v, scale = numbers(7, (4, 6), (6,), (6,))
+    torch.library.opcheck(operators.lif_forward, (x, v, None, None, 0.5, 1.0))
+    torch.library.opcheck(operators.lif_forward, (x, v, scale, v, 0.5, 1.0))
+    torch.library.opcheck(operators.lif_backward, (x, v, scale, v, None, x, v, 0.5, 1.0, 2.0, True))
+    torch.library.opcheck(operators.lif_backward, (x, v, scale, v, v, x, v, 0.5, 1.0, 2.0, True))
+    torch.library.opcheck(operators.moments, (x,))
+    torch.library.opcheck(operators.norm_backward, (x.clone(), x, v, v, v, v))
+
+
+def test_the_definition_in_torch_can_be_asked_for_and_gives_the_same_spikes():
+    assert kernels_for("cpu") is cpu
+    code = """
+import torch
+from ashnets.kernels import choosing, reference
+assert choosing.kernels_for("cpu") is reference
+from ashnets.model.neuron import lif
+torch.manual_seed(0)
+print(lif(torch.randn(20, 5), torch.zeros(5), 0.5, 0.7, 2.0)[0].int().tolist())
+"""
+    environment = {**os.environ, "ASHNETS_KERNELS": "reference"}
+    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    from ashnets.model.neuron import lif
+
+    torch.manual_seed(0)
+    assert out.stdout.strip() == str(lif(torch.randn(20, 5), torch.zeros(5), 0.5, 0.7, 2.0)[0].int().tolist())
+
+
+def test_compilation_is_announced_and_kept_on_disk(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "ashnets.kernels"]
+    first, second = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=250)
+        for _ in range(2)
+    )
+    assert "compiling the spiking kernels" in first.stderr
+    assert second.stderr == ""
+    assert "ashnets.kernels.cpu" in second.stdout
