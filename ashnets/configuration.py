@@ -15,6 +15,7 @@ BACKBONES = ("resnet18", "resnet101", "resnet152", "vit-b16", "resnet-tiny")
 SUMMARY_RATIOS = ("trainable", "fixed", "ann", "snn")
 CARRIES = ("group", "image")
 READOUTS = ("shared", "per_image")
+PRECISIONS = ("float", "int8")
 
 # Keys that transformers itself writes into config.json or passes while loading.
 _LIBRARY_KEYS = {
@@ -64,6 +65,8 @@ class AshNetsConfig(PreTrainedConfig):
         detach_reset: cut the gradient through the reset.
         tdbn_alpha: α of tdBN, whose γ starts at αθ.
         sampling_seed: seed of the probabilistic sampler.
+        precision: of the abstract encoder's layers: ``float``, or ``int8``: weights of 8 bits and membranes of 24, with
+            tdBN folded in, as a neuromorphic chip computes; training goes straight through the rounding.
         collector: express the response in the basis C (eq. 6); ``False`` is the "without" row of Table XIV, where
             the spiking stack ends at M1 instead of M2.
         summary_ratio: ``trainable`` (eq. 7, 8), ``fixed`` (SR = 1), ``ann`` (SR = 0, no spiking branch) or ``snn``
@@ -100,6 +103,7 @@ class AshNetsConfig(PreTrainedConfig):
     detach_reset: bool = True
     tdbn_alpha: float = 1.0
     sampling_seed: int = 0
+    precision: str = "float"
 
     collector: bool = True
     summary_ratio: str = "trainable"
@@ -185,6 +189,7 @@ class AshNetsConfig(PreTrainedConfig):
         _one_of("backbone", self.backbone, BACKBONES)
         _one_of("carry", self.carry, CARRIES)
         _one_of("readout", self.readout, READOUTS)
+        _one_of("precision", self.precision, PRECISIONS)
         _one_of("summary_ratio", self.summary_ratio, SUMMARY_RATIOS)
         for field in (
             "image_size", "hidden_size", "num_concepts", "time_steps", "group_size", "num_hidden_layers", "vocab_size",

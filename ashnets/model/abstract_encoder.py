@@ -17,6 +17,7 @@ from torch import nn
 from ashnets.configuration import READOUTS, AshNetsConfig
 from ashnets.errors import InputError
 from ashnets.model.integer_layer import IntegerSpikingLayer
+from ashnets.model.memory_saving import run_saving
 from ashnets.model.spiking_layer import SpikingLayer
 
 State = tuple[torch.Tensor, ...]
@@ -51,6 +52,7 @@ class AbstractEncoder(nn.Module):
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__()
         self.config = config
+        self.memory_saving = False  # train by ashnets.model.memory_saving: less memory, more time
         widths = [3, *config.spiking_channels]
         kind = IntegerSpikingLayer if config.precision == "int8" else SpikingLayer
         self.layers = nn.ModuleDict(
@@ -69,27 +71,49 @@ class AbstractEncoder(nn.Module):
             Spikes of each layer by name, (T', B', C, h, w), and the membranes after the last step. Running T' steps
             at once or one by one from the returned state gives the same spikes.
         """
-        if state is not None and len(state) != len(self.layers):
-            raise InputError(f"the state holds {len(state)} membranes for {len(self.layers)} spiking layers")
-        functional.reset_net(self)
-        outputs, membranes = {}, []
         spikes = spikes.to(self.layers["conv1"].conv.weight.dtype)
         # One conversion at the door: all layers then keep the format that convolutions of few channels are fastest in.
         spikes = spikes.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, spikes.shape[:2])
-        for i, (name, block) in enumerate(self.layers.items()):
-            if state is not None:
-                block.lif.v = state[i]
+        state = self._membranes(spikes, state)
+        functional.reset_net(self)
+        outputs, membranes = {}, []
+        for v, (name, block) in zip(state, self.layers.items(), strict=True):
+            block.lif.v = v
             spikes = block(spikes)
-            if state is not None and state[i].shape != spikes.shape[1:]:
-                raise InputError(
-                    f"membranes of shape {tuple(state[i].shape)} for layer {name}, whose neurons are "
-                    f"{tuple(spikes.shape[1:])}: the state comes from another batch size or grouping"
-                )
             membranes.append(block.lif.v)
             # The module keeps a view for monitors; the graph belongs to the returned state alone.
             block.lif.v = block.lif.v.detach()
             outputs[name] = spikes
         return outputs, tuple(membranes)
+
+    def _membranes(self, spikes: torch.Tensor, state: State | None) -> State:
+        """``state``, or membranes at rest for (T', B', 3, H, W).
+
+        Raises:
+            InputError: the state has another number of layers or another shape.
+        """
+        if state is not None and len(state) != len(self.layers):
+            raise InputError(f"the state holds {len(state)} membranes for {len(self.layers)} spiking layers")
+        batch, (height, width), found = spikes.shape[1], spikes.shape[3:], []
+        for i, (name, block) in enumerate(self.layers.items()):
+            conv = block.conv
+            height, width = (
+                (side + 2 * pad - kernel) // stride + 1
+                for side, pad, kernel, stride in zip(
+                    (height, width), conv.padding, conv.kernel_size, conv.stride, strict=True
+                )
+            )
+            shape = (batch, conv.out_channels, height, width)
+            if state is None:
+                found.append(torch.zeros(shape, device=spikes.device))
+            elif tuple(state[i].shape) == shape:
+                found.append(state[i])
+            else:
+                raise InputError(
+                    f"membranes of shape {tuple(state[i].shape)} for layer {name}, whose neurons are {shape}: "
+                    "the state comes from another batch size or grouping"
+                )
+        return tuple(found)
 
     def forward(
         self, spikes: torch.Tensor, group_size: int = 1, readout: str | None = None, state: State | None = None
@@ -114,21 +138,26 @@ class AbstractEncoder(nn.Module):
         carry = self.config.carry == "group"
         groups = images // group_size
         sequence = as_sequence(spikes, group_size) if carry else spikes
-        outputs, state = self.run(sequence, state)
+        sequence = sequence.to(self.layers["conv1"].conv.weight.dtype)
+        if self.memory_saving and self.config.precision == "float" and torch.is_grad_enabled():
+            blocks = list(self.layers.values())
+            counted, fired, state = run_saving(blocks, sequence, self._membranes(sequence, state), steps)
+            for block, v in zip(blocks, state, strict=True):
+                block.lif.v = v.detach()
+        else:
+            outputs, state = self.run(sequence, state)
+            # (φ·T, G, ...) or (T, B, ...) to sums over an image's T steps
+            counted = outputs["concepts"].float().unflatten(0, (-1, steps)).sum(1)
+            with torch.no_grad():
+                fired = [
+                    out.movedim(2, -1).flatten(2).sum(-1, dtype=torch.float32).unflatten(0, (-1, steps)).sum(1)
+                    for out in outputs.values()
+                ]
 
-        def per_image(x: torch.Tensor) -> torch.Tensor:  # (T', B', ...) -> (B, ...), summed over an image's T steps
-            if not carry:
-                return x.sum(0)
-            x = x.unflatten(0, (group_size, steps)).sum(1)  # (φ, G, ...)
+        def per_image(x: torch.Tensor) -> torch.Tensor:  # (φ, G, ...) to (B, ...)
             return x.transpose(0, 1).flatten(0, 1)
 
-        with torch.no_grad():
-            layer_spikes = {
-                name: per_image(out.movedim(2, -1).flatten(2).sum(-1, dtype=torch.float32))
-                for name, out in outputs.items()
-            }
-        last = outputs["concepts"].float()
-        counts = per_image(last).flatten(2).transpose(1, 2)  # (B, N, R)
+        counts = per_image(counted).flatten(2).transpose(1, 2)  # (B, N, R)
         response = counts
         if readout == "shared" and group_size > 1:
             total = counts.unflatten(0, (groups, group_size)).sum(1, keepdim=True)
@@ -136,8 +165,8 @@ class AbstractEncoder(nn.Module):
         return SpikingResponse(
             response=response,
             counts=None if response is counts else counts,
-            layer_spikes=layer_spikes,
-            layer_neurons={name: out.shape[2:].numel() for name, out in outputs.items()},
+            layer_spikes={name: per_image(x) for name, x in zip(self.layers, fired, strict=True)},
+            layer_neurons={name: v.shape[1:].numel() for name, v in zip(self.layers, state, strict=True)},
             state=state,
         )
 

@@ -20,7 +20,7 @@ from ashnets.configuration import AshNetsConfig
 from ashnets.kernels import operators
 from ashnets.model.neuron import LIF
 from ashnets.model.rows import Rows
-from ashnets.model.tdbn import TdBN
+from ashnets.model.tdbn import TdBN, moments
 
 
 class SpikingLayer(nn.Sequential):
@@ -42,7 +42,7 @@ class SpikingLayer(nn.Sequential):
         constants = (lif.beta, lif.v_threshold, lif.k, lif.detach_reset)
         currents, v = rows.steps(x.float()), rows.neurons(v)
         if norm.training:
-            mean, variance, count = norm.statistics(currents, rows)
+            mean, variance, count = norm.statistics([moments(currents, rows)])
             s, v = _NormalisedLIF.apply(
                 currents, norm.weight.float(), norm.bias.float(), v, mean, variance, count, norm.eps, rows,
                 norm.sum_over_ranks, constants,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from spikingjelly.activation_based import layer
@@ -56,20 +56,17 @@ class TdBN(layer.ThresholdDependentBatchNorm2d):
         return x
 
     @torch.no_grad()
-    def statistics(self, currents: torch.Tensor, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def statistics(self, parts: list[Moments]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """μ and σ² of a sequence, (C,) float32 each, and the number of values behind each; moves the running ones.
 
         Args:
-            currents: (T, N) rows of (T, B, C, H, W).
+            parts: of all its steps, in pieces of any length.
         """
-        means, squares = operators.moments(currents)
-        steps, channels = currents.shape[0], self.num_features
-        own = torch.cat([rows.total(means), means.new_full((1,), means.numel() // channels, dtype=torch.float64)])
-        everywhere = self.sum_over_ranks(own)
-        mean = everywhere[:-1] / everywhere[-1]
-        spread = rows.total(squares + steps * (means - rows.spread(mean.float())).square())
-        count = everywhere[-1] * steps
-        variance = self.sum_over_ranks(spread) / count
+        own = sum_moments(parts)
+        count = self.sum_over_ranks(own.count)
+        mean = self.sum_over_ranks(own.count * own.mean) / count
+        square = own.square + own.count * (own.mean - mean).square()
+        variance = self.sum_over_ranks(square) / count
         if self.track_running_stats:
             self.num_batches_tracked += 1
             momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
@@ -77,6 +74,41 @@ class TdBN(layer.ThresholdDependentBatchNorm2d):
             unbiased = variance * count / (count - 1).clamp_min(1)
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
         return mean.float(), variance.float(), count
+
+
+class Moments(NamedTuple):
+    """Of the values of each channel, float64: how many, their mean (C,), their squared distances from it (C,)."""
+
+    count: torch.Tensor
+    mean: torch.Tensor
+    square: torch.Tensor
+
+
+@torch.no_grad()
+def moments(currents: torch.Tensor, rows: Rows) -> Moments:
+    """Of (T, N) rows of (T, B, C, H, W)."""
+    means, squares = operators.moments(currents)
+    steps, channels = currents.shape[0], rows.shape[2]
+    neurons = means.numel() // channels
+    mean = rows.total(means) / neurons
+    square = rows.total(squares + steps * (means - rows.spread(mean.float())).square())
+    # the centre was rounded to float32
+    square = square - steps * neurons * (mean.float() - mean).square()
+    return Moments(mean.new_tensor(steps * neurons), mean, square)
+
+
+def sum_moments(parts: list[Moments]) -> Moments:
+    """Moments of pieces together (Chan, Golub & LeVeque, 1979)."""
+    total = parts[0]
+    for part in parts[1:]:
+        count = total.count + part.count
+        apart = part.mean - total.mean
+        total = Moments(
+            count,
+            total.mean + apart * part.count / count,
+            total.square + part.square + apart.square() * total.count * part.count / count,
+        )
+    return total
 
 
 @contextmanager

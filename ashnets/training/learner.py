@@ -19,7 +19,7 @@ from ashnets.training.optim import build_optimisers
 from ashnets.training.pretrain import Batch, Keys, PreTrainingStep, momentum_keys
 from ashnets.training.recipe import Phase, Recipe
 from ashnets.training.recompute import recompute_activations
-from ashnets.training.setup import average_of, freeze, rest
+from ashnets.training.setup import average_of, freeze, rest, save_memory
 
 
 class NotFinite(FloatingPointError):
@@ -61,6 +61,8 @@ class Learner:
         if recipe.ema:
             self.average = average_of(model, recipe.ema, buffers=True)
             self.modules["ema"] = self.average
+        if recipe.memory_saving:
+            save_memory(model)
         if recipe.activation_checkpointing:
             recompute_activations(model)  # after the copies
         self._prepared: Any = None  # the phase, and its step as a module

@@ -87,6 +87,8 @@ class Recipe:
         precision: ``bf16`` (autocast) or ``fp32``.
         clip: largest norm of the gradient.
         activation_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
+        memory_saving: train the spiking encoder from packed spikes (:mod:`ashnets.model.memory_saving`): an eighth or
+            less of its activation memory; gradients agree to single precision.
         workers: processes of each device that read pictures; 0 reads between the steps.
         max_skipped: unreadable pictures that a run leaves out before it stops.
         log_every: steps between two lines of ``steps.jsonl``.
@@ -123,6 +125,7 @@ class Recipe:
     precision: str = "bf16"
     clip: float = 5.0
     activation_checkpointing: bool = False
+    memory_saving: bool = False
     workers: int = 0
     max_skipped: int = 10
     log_every: int = 1

@@ -17,6 +17,7 @@ import ashnets
 from ashnets.configuration import AshNetsConfig
 from ashnets.data.vocabulary import prune_vocabulary, read_vocabulary, row_indices
 from ashnets.errors import ConfigurationError, TrainingError, WeightsError
+from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.initialisation import load_backbone, load_transformer
 from ashnets.processor import AshNetsProcessor
@@ -111,6 +112,13 @@ def freeze(model: nn.Module, phase: Phase) -> None:
     for name, parameter in model.named_parameters():
         idle = phase.concrete_only and _is_spiking(name)
         parameter.requires_grad_(not (idle or part_of(name) in phase.frozen))
+
+
+def save_memory(model: nn.Module) -> None:
+    """Train every abstract encoder of ``model`` from packed spikes."""
+    for module in model.modules():
+        if isinstance(module, AbstractEncoder):
+            module.memory_saving = True
 
 
 def rest(model: nn.Module, phase: Phase) -> None:

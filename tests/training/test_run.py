@@ -261,6 +261,14 @@ def test_workers_recomputation_and_rare_logs_change_nothing(finished, corpus, re
         assert a["loss"] == pytest.approx(b["loss"], abs=2e-5)
 
 
+def test_memory_saving_trains_alike(finished, corpus, recipe, tmp_path):
+    """Its sums are taken piece by piece, so that last bits differ, and in time whole spikes."""
+    folder, _ = finished
+    train(recipe, corpus=corpus, output=tmp_path / "run", overrides=["memory_saving=true"], progress=False)
+    for a, b in zip(records(tmp_path / "run"), records(folder), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=0.02)
+
+
 def test_bf16_runs(corpus, recipe, tmp_path):
     train(recipe, corpus=corpus, output=tmp_path / "run", overrides=["precision=bf16"], progress=False)
     assert all(math.isfinite(record["loss"]) for record in records(tmp_path / "run"))

@@ -1,0 +1,107 @@
+r"""A spiking layer whose forward is the chip's: integer weights, integer membranes (:mod:`ashnets.model.integer`).
+
+    W' = γ·W/√(σ² + ε)      b' = β_bn − μ·γ/√(σ² + ε)      a[t] = W_int ∗ s[t]      integer LIF
+
+The layer has the tensors of the float layer under the same names, and the running statistics μ, σ² stand still: in
+training as in inference tdBN is the affine map that is folded, with W, γ and β_bn trainable. So the spikes that a step
+of training sees are those that are exported, whatever the batch; statistics of the batch would be another network at
+each step. They come from the float model, or from ``calibrate()``, inside which the layer is the float one.
+
+A convolution of integers with zeros and ones is exact in float32 below 2²⁴, and float32 holds every 24-bit membrane:
+``lif.v`` is the integer membrane in float32, v·s/64 the float one. Only the forward pass is in integers; a step of
+training costs what a float one costs, in float32 whatever autocast says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from ashnets.configuration import AshNetsConfig
+from ashnets.model.integer import (
+    DECAY_ONE,
+    IntegerConstants,
+    Integers,
+    check,
+    integer_constants,
+    integer_lif,
+    integers,
+    straight_through,
+)
+from ashnets.model.neuron import LIF
+from ashnets.model.spiking_layer import SpikingLayer
+
+
+class IntegerLIF(LIF):
+    """Integer LIF as a spikingjelly neuron; ``v`` holds integers in float32.
+
+    Called with a, b_int and the layer's integers it is :func:`ashnets.model.integer.integer_lif`; with currents alone
+    it is the float neuron, which calibration runs.
+    """
+
+    @property
+    def decay(self) -> int:
+        """k of β = 1 − k/4096."""
+        return round((1 - self.beta) * DECAY_ONE)
+
+    def single_step_functional_forward(self, inputs: Any, states: Any, **kwargs: Any) -> Any:
+        spikes, states = self.multi_step_functional_forward((inputs[0].unsqueeze(0), *inputs[1:]), states)
+        return (spikes[0].squeeze(0),), states
+
+    def multi_step_functional_forward(self, inputs: Any, states: Any, **kwargs: Any) -> Any:
+        if len(inputs) == 1:
+            return super().multi_step_functional_forward(inputs, states, **kwargs)
+        current, bias, found = inputs
+        spikes, v = integer_lif(
+            current, states[0], bias, found.threshold, self.decay, found.step, self.k, self.detach_reset
+        )
+        return (spikes,), (v,)
+
+
+class IntegerSpikingLayer(SpikingLayer):
+    """conv → tdBN → LIF over (T, B, C, H, W), computed in integers."""
+
+    def __init__(self, config: AshNetsConfig, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        super().__init__(config, inputs, outputs, kernel, stride)
+        self.lif = IntegerLIF(config.beta, config.threshold, config.surrogate_k, config.detach_reset)
+
+    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """W' (O, I, kH, kW) and b' (O,) in float64, with gradients to W, γ and β_bn."""
+        norm = self.norm
+        scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+        weight = self.conv.weight.double() * scale.view(-1, 1, 1, 1)
+        return weight, norm.bias.double() - norm.running_mean.double() * scale
+
+    def constants(self) -> IntegerConstants:
+        """What a chip is given of this layer.
+
+        Raises:
+            ConfigurationError: it cannot be held in the chip's integers.
+        """
+        return integer_constants(*self.folded(), self.lif.v_threshold, self.lif.decay)
+
+    def forward(self, spikes: torch.Tensor) -> torch.Tensor:
+        """Spikes (T, B, C, H, W) to spikes (T, B, C', H', W') of the same type; the membrane stays in ``lif.v``.
+
+        Raises:
+            ConfigurationError: the weights cannot be held in the chip's integers.
+        """
+        if self.norm.training and self.norm.momentum is None:  # inside calibrating()
+            return super().forward(spikes)
+        with torch.autocast(spikes.device.type, enabled=False):
+            current, bias, found = self._currents(spikes)
+            return self.lif(current, bias, found).to(spikes.dtype)
+
+    def _currents(self, spikes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Integers]:
+        weight, bias = self.folded()
+        found = integers(weight, bias, self.lif.v_threshold)
+        if not torch.compiler.is_compiling():  # a graph cannot raise
+            check(found, bias, self.lif.v_threshold)
+        weight, bias = straight_through(weight, bias, found)
+        conv, steps = self.conv, spikes.shape[:-3]
+        current = F.conv2d(
+            spikes.float().flatten(0, -4), weight, None, conv.stride, conv.padding, conv.dilation, conv.groups
+        )
+        return current.unflatten(0, steps), bias.view(-1, 1, 1), found

@@ -1,0 +1,296 @@
+r"""Training the abstract encoder in little memory: a bit for each spike is kept, everything else is computed again.
+
+Plain BPTT keeps currents, membranes and spikes of all layers over all φ·T steps, 12 bytes a neuron-step or more. Here
+each layer keeps its input spikes packed (1/8 byte), its statistics, and the membranes at the start of some pieces of
+the sequence. tdBN's statistics are those of the whole sequence, as in the plain path, so a layer takes these passes:
+
+    forward     conv → moments;  conv → LIF → spikes, packed          one convolution where its output fits the budget
+    backward    from the last piece to the first: conv → LIF again → ȳ and its sums Σȳ, Σȳ(x − μ)
+                conv → x̄ from ȳ and the sums → gradient of the weights
+
+Between two layers x̄ of the upper one is held, not the gradient of the spikes between: in a stack whose layers shrink
+it is the smaller of the two, and a transposed convolution of one piece gives the other. Of the first layer, the
+largest, not even ȳ is held: both of its backward passes start from the packed spikes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from ashnets.kernels import operators
+from ashnets.model.packed_spikes import PackedSpikes
+from ashnets.model.rows import Rows
+from ashnets.model.tdbn import moments
+
+if TYPE_CHECKING:
+    from ashnets.model.abstract_encoder import State
+    from ashnets.model.spiking_layer import SpikingLayer
+
+PIECES = 16  # of a sequence: more of them need smaller buffers and keep more membranes
+
+Upstream = Callable[[int], torch.Tensor]  # piece → gradient of a layer's spikes, (T', N)
+
+
+def run_saving(
+    blocks: list[SpikingLayer], spikes: torch.Tensor, state: State, time_steps: int
+) -> tuple[torch.Tensor, list[torch.Tensor], State]:
+    """Run a sequence of whole images; the gradients are those of the plain path.
+
+    Args:
+        blocks: the encoder's layers.
+        spikes: (φ·T, B, 3, H, W), 0 and 1; no gradient flows into them.
+        state: membranes at the start, (B, C, h, w) each.
+        time_steps: T; φ is the number of images in the sequence.
+
+    Returns:
+        Spikes of the last layer counted over each image's steps, (φ, B, C, h, w), float32; spikes of each layer in all,
+        (φ, B); and the membranes after the last step.
+    """
+    steps = spikes.shape[0]
+    pieces = min(PIECES, steps)
+    kind = spikes.device.type
+    plan = _Plan(
+        blocks=blocks,
+        bounds=[(steps * i // pieces, steps * (i + 1) // pieces) for i in range(pieces)],
+        time_steps=time_steps,
+        images=steps // time_steps,
+        dtype=torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else blocks[0].conv.weight.dtype,
+        budget=steps * max(v.numel() for v in state) // 2,
+    )
+    parameters = [p for block in blocks for p in (block.conv.weight, block.norm.weight, block.norm.bias)]
+    counts, *rest = _Saving.apply(plan, spikes, *parameters, *state)
+    return counts, rest[: len(blocks)], tuple(rest[len(blocks) :])
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A sequence of ``images`` times T steps in pieces.
+
+    ``budget`` is how many values of a layer's sequence may be held at once; ``dtype`` is that of the convolutions.
+    """
+
+    blocks: list[SpikingLayer]
+    bounds: list[tuple[int, int]]
+    time_steps: int
+    images: int
+    dtype: torch.dtype
+    budget: int
+
+    def images_of(self, piece: int) -> list[int]:
+        """The image that each step of a piece belongs to."""
+        return [t // self.time_steps for t in range(*self.bounds[piece])]
+
+
+@dataclass
+class _Layer:
+    """One layer's own: what it computes again from, and what it keeps for that."""
+
+    plan: _Plan
+    block: SpikingLayer
+    source: PackedSpikes
+    rows: Rows
+    weight: torch.Tensor
+    membranes: list[torch.Tensor] = field(default_factory=list)  # at the start of each piece
+    scale: torch.Tensor = field(init=False)
+    shift: torch.Tensor = field(init=False)
+    mean: torch.Tensor = field(init=False)
+    inverse: torch.Tensor = field(init=False)  # 1/√(σ² + ε)
+    count: torch.Tensor | None = None  # of values behind the statistics; None: they are the running ones
+
+    def give_tensors(self) -> list[torch.Tensor]:
+        """All that is kept, to be saved by autograd; :meth:`take_tensors` takes it back."""
+        vectors = [self.scale, self.shift, self.mean, self.inverse]
+        membranes, self.membranes = self.membranes, []
+        return [*vectors, *membranes, *self.source.give_bits()]
+
+    def take_tensors(self, tensors: Iterator[torch.Tensor]) -> None:
+        """In the order in which they were given."""
+        self.scale, self.shift, self.mean, self.inverse = islice(tensors, 4)
+        self.membranes = list(islice(tensors, len(self.plan.bounds)))
+        self.source.take_bits(list(islice(tensors, len(self.plan.bounds))))
+
+    @property
+    def constants(self) -> tuple[float, float, float, bool]:
+        lif = self.block.lif
+        return lif.beta, lif.v_threshold, lif.k, lif.detach_reset
+
+    def currents(self, piece: int) -> torch.Tensor:
+        """(T', N) of a piece, before normalisation."""
+        conv = self.block.conv
+        frames = self.source.frames(piece, self.plan.dtype)
+        x = F.conv2d(frames, self.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return x.float().permute(0, 2, 3, 1).reshape(len(self.plan.images_of(piece)), -1)
+
+    def frames(self, rows: torch.Tensor) -> torch.Tensor:
+        """(T', N) as (T'·B, C, h, w)."""
+        return self.rows.like_steps(rows).flatten(0, 1).to(self.plan.dtype)
+
+    def input_gradient(self, grad: torch.Tensor) -> torch.Tensor:
+        """(T', N) of currents to (T', N') of the layer below's spikes."""
+        conv, frames = self.block.conv, self.frames(grad)
+        shape = (len(frames), *self.source.frame[1:])
+        found = conv2d_input(shape, self.weight, frames, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return found.float().permute(0, 2, 3, 1).reshape(grad.shape[0], -1)
+
+    def weight_gradient(self, piece: int, grad: torch.Tensor) -> torch.Tensor:
+        conv = self.block.conv
+        return conv2d_weight(
+            self.source.frames(piece, self.plan.dtype), self.weight.shape, self.frames(grad), conv.stride, conv.padding,
+            conv.dilation, conv.groups,
+        ).float()  # fmt: skip
+
+
+class _Saving(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, spikes: torch.Tensor, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        parameters, state = tensors[: 3 * len(plan.blocks)], tensors[3 * len(plan.blocks) :]
+        source = PackedSpikes(spikes.shape[1:])
+        for low, high in plan.bounds:
+            source.append(spikes[low:high])
+        layers, per_layer, last = [], [], []
+        counts = spikes.new_empty(0)
+        with torch.autocast(spikes.device.type, enabled=False):
+            for i, block in enumerate(plan.blocks):
+                weight, gamma, bias = parameters[3 * i : 3 * i + 3]
+                rows = Rows(state[i].new_empty((1, *_last(state[i].shape)), device="meta").permute(0, 1, 4, 2, 3))
+                layer = _Layer(plan, block, source, rows, weight.to(plan.dtype))
+                source, fired, v = _forward(layer, gamma.float(), bias.float(), rows.neurons(state[i].float()))
+                if block is plan.blocks[-1]:
+                    counts = rows.like_steps(fired)
+                layers.append(layer)
+                per_layer.append(fired.view(plan.images, rows.shape[1], -1).sum(-1))
+                last.append(rows.like_neurons(v))
+        ctx.save_for_backward(*parameters, *(t for layer in layers for t in layer.give_tensors()))
+        ctx.plan, ctx.layers = plan, layers
+        ctx.mark_non_differentiable(*per_layer)
+        return counts, *per_layer, *last
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_counts: torch.Tensor, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        plan, layers = ctx.plan, ctx.layers
+        n = len(layers)
+        parameters, kept = ctx.saved_tensors[: 3 * n], iter(ctx.saved_tensors[3 * n :])
+        for layer in layers:
+            layer.take_tensors(kept)
+        found: list[torch.Tensor | None] = [None] * (4 * n)
+        by_image = layers[-1].rows.steps(grad_counts.float())
+
+        def upstream(piece: int) -> torch.Tensor:
+            return by_image[plan.images_of(piece)]
+
+        with torch.autocast(grad_counts.device.type, enabled=False):
+            for i in reversed(range(n)):
+                layer = layers[i]
+                grad_v = layer.rows.neurons(grads[n + i].float())
+                weights, held, grad_v = _backward(layer, upstream, grad_v, hold=i > 0)
+                for j, (grad, parameter) in enumerate(zip(weights, parameters[3 * i : 3 * i + 3], strict=True)):
+                    found[3 * i + j] = grad.to(parameter.dtype)
+                found[3 * n + i] = layer.rows.like_neurons(grad_v)
+                if held is not None:
+                    # both backward passes of the first layer ask for each piece, those above ask once
+                    upstream = _below(layer, held, once=i > 1)
+        return None, None, *found
+
+
+def _last(shape: torch.Size) -> tuple[int, ...]:
+    batch, channels, height, width = shape
+    return batch, height, width, channels
+
+
+def _below(layer: _Layer, held: list[torch.Tensor | None], once: bool) -> Upstream:
+    def upstream(piece: int) -> torch.Tensor:
+        grad = held[piece]
+        assert grad is not None
+        if once:
+            held[piece] = None
+        return layer.input_gradient(grad)
+
+    return upstream
+
+
+def _forward(
+    layer: _Layer, gamma: torch.Tensor, bias: torch.Tensor, v: torch.Tensor
+) -> tuple[PackedSpikes, torch.Tensor, torch.Tensor]:
+    """Packed spikes, how often each neuron fired in each image (φ, N), and the last membrane."""
+    plan, norm, rows = layer.plan, layer.block.norm, layer.rows
+    pieces = range(len(plan.bounds))
+    kept: list[torch.Tensor | None] = [None] * len(pieces)
+    if norm.training:
+        keep = plan.bounds[-1][1] * v.numel() <= plan.budget
+        parts = []
+        for piece in pieces:
+            x = layer.currents(piece)
+            parts.append(moments(x, rows))
+            kept[piece] = x if keep else None
+        layer.mean, variance, layer.count = norm.statistics(parts)
+    else:
+        layer.mean, variance = norm.running_mean.float(), norm.running_var.float()
+    layer.inverse = torch.rsqrt(variance + norm.eps)
+    layer.scale = gamma * layer.inverse
+    layer.shift = bias - layer.mean * layer.scale
+    scale, shift = rows.spread(layer.scale), rows.spread(layer.shift)
+    beta, theta, *_ = layer.constants
+    packed = PackedSpikes(rows.shape[1:])
+    fired = v.new_zeros((plan.images, v.numel()))
+    for piece in pieces:
+        x, kept[piece] = kept[piece], None
+        layer.membranes.append(v)
+        s, v = operators.lif_forward(layer.currents(piece) if x is None else x, v, scale, shift, beta, theta)
+        packed.append(s)
+        fired.index_add_(0, torch.tensor(plan.images_of(piece), device=s.device), s)
+    return packed, fired, v
+
+
+def _backward(
+    layer: _Layer, upstream: Upstream, grad_v: torch.Tensor, hold: bool
+) -> tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], list[torch.Tensor | None] | None, torch.Tensor]:
+    """Gradients of weight, γ and β_bn; x̄ of each piece if ``hold``; the gradient of the first membrane."""
+    plan, rows = layer.plan, layer.rows
+    pieces = range(len(plan.bounds))
+    scale, shift, centre = rows.spread(layer.scale), rows.spread(layer.shift), rows.spread(layer.mean)
+    grads: list[torch.Tensor | None] = [None] * len(pieces)
+    kept: list[torch.Tensor | None] = [None] * len(pieces)
+    keep = hold and 2 * plan.bounds[-1][1] * centre.numel() <= plan.budget
+
+    def through_neurons(piece: int, grad_v: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x = layer.currents(piece)
+        return x, *operators.lif_backward(
+            x, layer.membranes[piece], scale, shift, centre, upstream(piece), grad_v, *layer.constants
+        )
+
+    total = product = torch.zeros_like(layer.mean, dtype=torch.float64)
+    v = grad_v
+    for piece in reversed(pieces):
+        x, grad, v, sums, products = through_neurons(piece, v)
+        total, product = total + rows.total(sums), product + rows.total(products)
+        if hold:
+            grads[piece], kept[piece] = grad, x if keep else None
+    first_v = v
+
+    if layer.count is None:
+        means = torch.zeros_like(total), torch.zeros_like(total)
+    else:
+        means = layer.block.norm.sum_over_ranks(torch.stack([total, product])) / layer.count
+    grad_mean = rows.spread(means[0].float())
+    factor = rows.spread((layer.scale * layer.inverse.square() * means[1]).float())
+
+    grad_weight, v = torch.zeros_like(layer.weight, dtype=torch.float32), grad_v
+    for piece in reversed(pieces):
+        if hold:
+            x, grad = kept[piece], grads[piece]
+            kept[piece] = None
+            x = layer.currents(piece) if x is None else x
+        else:
+            x, grad, v, *_ = through_neurons(piece, v)
+        operators.norm_backward(grad, x, centre, scale, grad_mean, factor)
+        grad_weight += layer.weight_gradient(piece, grad)
+    return (grad_weight, product * layer.inverse, total), grads if hold else None, first_v
