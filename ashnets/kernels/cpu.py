@@ -216,6 +216,25 @@ def _norm_backward(grad, x, mean, factor, grad_mean, product, block, low, high):
             _normalise_back(grad[t, a:b], x[t, a:b], mean[a:b], factor[a:b], grad_mean[a:b], product[a:b])
 
 
+@_kernel
+def _draw(spread, bar, low_key, high_key, out):
+    for j in range(spread.size):
+        x = np.uint32(spread[j] ^ low_key)
+        x = np.uint32(x ^ (x >> np.uint32(16)))
+        x = np.uint32(np.uint32(x * np.uint32(0x7FEB352D)) + high_key)
+        x = np.uint32(x ^ (x >> np.uint32(15)))
+        x = np.uint32(x * np.uint32(0x846CA68B))
+        x = np.uint32(x ^ (x >> np.uint32(16)))
+        out[j] = f32(1.0) if np.int32(x >> np.uint32(8)) < bar[j] else f32(0.0)
+
+
+@_kernel
+def _sample(spread, bar, low_keys, high_keys, out, block, low, high):
+    for b in range(low, high):
+        for t in range(out.shape[0]):
+            _draw(spread, bar[b], low_keys[b, t], high_keys[b, t], out[t, b])
+
+
 _NONE = np.zeros(1, np.float32)
 
 
@@ -256,10 +275,22 @@ def norm_backward(grad, x, mean, factor, grad_mean, product):  # type: ignore[no
     )
 
 
+def sample(spread, bar, keys, out):  # type: ignore[no-untyped-def]
+    """Fill (T, B, P) with 1 where the 24 bits of the hash of (key, position) lie below ``bar`` (B, P), else 0.
+
+    Args:
+        spread: (P,), uint32, of the positions.
+        keys: (B, T), uint64.
+    """
+    low, high = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32), (keys >> np.uint64(32)).astype(np.uint32)
+    images, positions = bar.shape
+    over_neurons(_sample, (out.shape[0] * positions, images), 1, spread, bar.numpy(), low, high, out.numpy())
+
+
 def is_compiled() -> bool:
     """Whether an earlier process left the compiled kernels on disk."""
     folder = Path(_forward._cache.cache_path)
-    return all(any(folder.glob(f"{Path(__file__).stem}.{f.__name__}-*.nbc")) for f in (_forward, _backward, _moments))
+    return all(any(folder.glob(f"{Path(__file__).stem}.{f.__name__}-*.nbc")) for f in (_forward, _backward, _sample))
 
 
 def compile_all() -> None:
@@ -269,3 +300,4 @@ def compile_all() -> None:
     lif_backward(x, v, None, None, None, x, v, 0.5, 1.0, 1.0, True)
     moments(x)
     norm_backward(x, x, v, v, v, v)
+    sample(np.zeros(1, np.uint32), torch.zeros(1, 1, dtype=torch.int32), np.zeros((1, 1), np.uint64), x.view(1, 1, 1))

@@ -172,6 +172,6 @@ class AbstractEncoder(nn.Module):
 
 
 def as_sequence(spikes: torch.Tensor, group_size: int) -> torch.Tensor:
-    """(T, G·φ, ...) to (φ·T, G, ...): the images of a group one after another on the time axis."""
-    grouped = spikes.unflatten(1, (-1, group_size))  # (T, G, φ, ...)
-    return grouped.permute(2, 0, 1, *range(3, grouped.dim())).flatten(0, 1)
+    """(T, G·φ, C, H, W) to (φ·T, G, C, H, W), channels last: a group's images one after another on the time axis."""
+    grouped = spikes.permute(0, 1, 3, 4, 2).unflatten(1, (-1, group_size))  # (T, G, φ, H, W, C)
+    return grouped.permute(2, 0, 1, 3, 4, 5).flatten(0, 1).permute(0, 1, 4, 2, 3)

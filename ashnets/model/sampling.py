@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from ashnets.errors import InputError
+from ashnets.kernels.choosing import kernels_for
 
 _U32 = 0xFFFFFFFF
+_U64 = 0xFFFFFFFFFFFFFFFF
 
 
 def image_key(name: str | int) -> int:
@@ -60,14 +62,20 @@ def probabilistic_sampling(
         )
     # 24 bits of the hash against 24 bits of intensity: exact in float32, 0 never fires and 1 always does.
     bar = (pixels.float() * (1 << 24)).round().to(torch.int32)
+    keys = _keys(seed, ids, first_step + np.arange(time_steps))
     positions = torch.arange(pixels.shape[1:].numel(), dtype=torch.int32, device=pixels.device)
-    spread = (positions * _signed(0x9E3779B9)).unsqueeze(0)  # (1, C·H·W)
-    spikes = torch.empty((time_steps, *pixels.shape), dtype=pixels.dtype, device=pixels.device)
-    for b, image_id in enumerate(ids):
-        keys = [_mix64(seed, image_id, first_step + t) for t in range(time_steps)]
-        fired = _hash24(spread, keys) < bar[b].reshape(1, -1)  # (T, C·H·W)
-        spikes[:, b] = fired.view(time_steps, *pixels.shape[1:])
-    return spikes
+    spread = (positions * _signed(0x9E3779B9)).view(pixels.shape[1:])
+    # channels last, the format that the first convolution wants
+    bar, spread = bar.permute(0, 2, 3, 1).flatten(1), spread.permute(1, 2, 0).flatten()
+    spikes = torch.empty((time_steps, *bar.shape), dtype=pixels.dtype, device=pixels.device)
+    kernels = kernels_for(pixels.device.type)
+    if hasattr(kernels, "sample") and pixels.dtype == torch.float32:
+        kernels.sample(spread.numpy().view(np.uint32), bar, keys, spikes)
+    else:
+        for b, of_image in enumerate(keys.tolist()):
+            spikes[:, b] = _hash24(spread, of_image) < bar[b]
+    channels, height, width = pixels.shape[1:]
+    return spikes.view(time_steps, len(ids), height, width, channels).permute(0, 1, 4, 2, 3)
 
 
 def _hash24(spread: torch.Tensor, keys: list[int]) -> torch.Tensor:
@@ -92,13 +100,14 @@ def _signed(value: int) -> int:
     return value - (1 << 32) if value >> 31 else value
 
 
-def _mix64(*words: int) -> int:
-    """One 64-bit key from several integers: a chain of the splitmix64 finaliser."""
-    state = np.uint64(0)
+def _keys(seed: int, ids: list[int], steps: np.ndarray) -> np.ndarray:
+    """A 64-bit key for each image and step, (B, T): a chain of the splitmix64 finaliser."""
+    words = (np.array([[seed & _U64]], np.uint64), np.array([[i & _U64] for i in ids], np.uint64).reshape(-1, 1), steps[None])
+    state = np.zeros((1, 1), np.uint64)
     with np.errstate(over="ignore"):
         for word in words:
-            z = (state ^ np.uint64(word & 0xFFFFFFFFFFFFFFFF)) + np.uint64(0x9E3779B97F4A7C15)
+            z = (state ^ word.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
             z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             state = z ^ (z >> np.uint64(31))
-    return int(state)
+    return state
