@@ -18,15 +18,22 @@ def _kernels(x: torch.Tensor) -> Any:
     return kernels_for(x.device.type) if x.dtype == torch.float32 else reference
 
 
-@torch.library.custom_op("ashnets::lif_forward", mutates_args=())
 def lif_forward(
     x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor | None, beta: float, theta: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Spikes and the last membrane."""
+    """Spikes and the last membrane. An exported program holds plain operators, one after another: it runs anywhere."""
+    forward = reference.lif_forward if torch.compiler.is_exporting() else lif_operator
+    return forward(x, v, scale, shift, beta, theta)
+
+
+@torch.library.custom_op("ashnets::lif_forward", mutates_args=())
+def lif_operator(
+    x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor | None, beta: float, theta: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     return _kernels(x).lif_forward(x, v, scale, shift, beta, theta)
 
 
-@lif_forward.register_fake
+@lif_operator.register_fake
 def _(x: torch.Tensor, v: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.empty_like(x), torch.empty_like(v)
 

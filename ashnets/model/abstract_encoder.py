@@ -81,9 +81,11 @@ class AbstractEncoder(nn.Module):
             block.lif.v = v
             spikes = block(spikes)
             membranes.append(block.lif.v)
-            # The module keeps a view for monitors; the graph belongs to the returned state alone.
-            block.lif.v = block.lif.v.detach()
+            # The module keeps a copy for monitors; the graph belongs to the returned state alone.
+            block.lif.v = block.lif.v.detach().clone()
             outputs[name] = spikes
+        if torch.compiler.is_exporting():
+            functional.reset_net(self)  # a program has no attributes: its membranes come in and go out
         return outputs, tuple(membranes)
 
     def _membranes(self, spikes: torch.Tensor, state: State | None) -> State:

@@ -102,7 +102,11 @@ def _signed(value: int) -> int:
 
 def _keys(seed: int, ids: list[int], steps: np.ndarray) -> np.ndarray:
     """A 64-bit key for each image and step, (B, T): a chain of the splitmix64 finaliser."""
-    words = (np.array([[seed & _U64]], np.uint64), np.array([[i & _U64] for i in ids], np.uint64).reshape(-1, 1), steps[None])
+    words = (
+        np.array([[seed & _U64]], np.uint64),
+        np.array([[i & _U64] for i in ids], np.uint64).reshape(-1, 1),
+        steps[None],
+    )
     state = np.zeros((1, 1), np.uint64)
     with np.errstate(over="ignore"):
         for word in words:

@@ -1,0 +1,102 @@
+"""torch.compile and torch.export of the spiking branch: same spikes, same gradients, programs that run anywhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from small_model import random_spikes, small_config, wake
+
+from ashnets.model.abstract_encoder import AbstractEncoder, State
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    made = AbstractEncoder(small_config())
+    wake(made)
+    return made.eval()
+
+
+class Sequence(torch.nn.Module):
+    """Spikes and membranes in, counts and membranes out."""
+
+    def __init__(self, encoder: AbstractEncoder, group_size: int) -> None:
+        super().__init__()
+        self.encoder, self.group_size = encoder, group_size
+
+    def forward(self, spikes: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        out = self.encoder(spikes, self.group_size, state=state)
+        return out.response, out.state
+
+
+def at_work(encoder: AbstractEncoder) -> tuple[torch.Tensor, State]:
+    """Spikes of four images, and the membranes that others have left."""
+    with torch.no_grad():
+        _, state = encoder.run(random_spikes(2, 2, 3, 16, 16, seed=4))
+    return random_spikes(3, 4, 3, 16, 16), state
+
+
+def test_compiled_in_one_graph(encoder):
+    spikes, state = at_work(encoder)
+    compiled = torch.compile(Sequence(encoder, 2), backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        expected, after = Sequence(encoder, 2)(spikes, state)
+        found, found_after = compiled(spikes, state)
+    assert expected.sum() > 0
+    assert torch.equal(found, expected)
+    assert all(torch.equal(a, b) for a, b in zip(found_after, after, strict=True))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_of_the_compiled_encoder(encoder, training):
+    encoder.train(training)
+    spikes, state = at_work(encoder)
+    before = {name: b.clone() for name, b in encoder.named_buffers()}
+    grads = []
+    for run in (Sequence(encoder, 2), torch.compile(Sequence(encoder, 2), backend="aot_eager")):
+        encoder.load_state_dict(before, strict=False)
+        encoder.zero_grad()
+        run(spikes, state)[0].square().sum().backward()
+        grads.append([p.grad.clone() for p in encoder.parameters()])
+    for a, b in zip(*grads, strict=True):
+        assert a.abs().sum() > 0
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * float(a.abs().max()))
+
+
+def test_exported_program_runs_where_ashnets_is_not(encoder, tmp_path):
+    spikes, state = at_work(encoder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        program = torch.export.export(Sequence(encoder, 2), (spikes, state))
+    torch.export.save(program, tmp_path / "encoder.pt2")
+    with torch.no_grad():
+        expected, after = Sequence(encoder, 2)(spikes, state)
+    torch.save({"spikes": spikes, "state": state}, tmp_path / "in.pt")
+    code = f"""
+import sys, torch
+run = torch.export.load(r"{tmp_path / "encoder.pt2"}").module()
+given = torch.load(r"{tmp_path / "in.pt"}", weights_only=True)
+assert not any(name.startswith(("ashnets", "spikingjelly")) for name in sys.modules)
+torch.save(run(given["spikes"], tuple(given["state"])), r"{tmp_path / "out.pt"}")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200, cwd=tmp_path)
+    found, found_after = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert torch.equal(found, expected)
+    assert all(torch.equal(a, b) for a, b in zip(found_after, after, strict=True))
+
+
+def test_stream_of_single_steps_equals_the_sequence(encoder):
+    """One picture after another, one step after another, from the state that the last call gave back."""
+    spikes, state = at_work(encoder)
+    with torch.no_grad():
+        whole, after = encoder.run(spikes[:, :2], state)
+        found = []
+        for step in spikes[:, :2].split(1):
+            out, state = encoder.run(step, state)
+            found.append(out["concepts"])
+    assert torch.equal(torch.cat(found), whole["concepts"])
+    assert all(torch.equal(a, b) for a, b in zip(state, after, strict=True))
