@@ -1,9 +1,9 @@
-"""``ashnets data …``: build the corpora that models are trained and tested on; check your own pictures."""
+"""``ashnets data …``: build the corpora that models are trained and tested on; check own pictures and benchmarks."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from ashnets.cli.printing import show
 CORPUS = Path("data/pictograms")
 GALLERY = Path("out/gallery")
 
-app = typer.Typer(no_args_is_help=True, help="Build corpora to train and test on; check your own pictures.")
+app = typer.Typer(no_args_is_help=True, help="Build corpora to train and test on; check own pictures and benchmarks.")
 
 
 @app.command()
@@ -74,32 +74,82 @@ def gallery(
 
 @app.command()
 def check(
-    path: Annotated[Path, typer.Argument(help="A corpus, a .parquet file or a folder of them, a folder of pictures.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|DATASET",
+            help="Your own data: a corpus, parquet files, a folder of pictures. Or the name of a published benchmark.",
+        ),
+    ],
+    path: Annotated[
+        Path | None, typer.Argument(metavar="PATH", help="The benchmark's folder.", show_default=False)
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Where the benchmark's pictures lie, if not in PATH.")
+    ] = None,
     as_json_: JsonOption = False,
-    progress: Annotated[bool, typer.Option("--progress/--quiet", help="Show a bar while decoding.")] = True,
+    progress: Annotated[bool, typer.Option("--progress/--quiet", help="Show a bar while reading.")] = True,
 ) -> None:
-    """Look through pictures and captions before training on them.
+    """Look through data before training on it.
 
-    It says how the data is understood (splits, captions, concepts), decodes every picture and names the first 20 that
-    cannot be decoded; the exit code is then 4. Without a validation split, 5 % of the pictures are held out as one.
+    Pictures of your own: it says how they are understood (splits, captions, concepts), decodes every picture and
+    names the first 20 that cannot be decoded. Without a validation split, 5 % of the pictures are held out as one.
+
+    A benchmark (coco-captions, flickr30k, visual-genome, vqa-v2, vqa-cp-v2, coco-qa, nlvr2, snli-ve, easy-vqa), in
+    the files of its makers: it says which splits are there and how many records they should have, which files are
+    missing and where they come from, and names the first 20 broken lines, repeated ids and missing pictures by file
+    and line. Pictures are looked for, not decoded.
+
+    The exit code is 4 where anything is broken, repeated or missing; files of other splits may be missing.
 
     \b
     Examples:
       ashnets data check my-pictures
       ashnets data check data/pictograms --json
+      ashnets data check nlvr2 data/nlvr2
+      ashnets data check vqa-v2 data/vqa --pictures data/coco
     """
-    from ashnets.data.checking import check_source
     from ashnets.errors import DataError
 
+    if path is None:
+        sound = _check_own(Path(dataset), pictures, as_json_, progress)
+    else:
+        sound = _check_benchmark(dataset, path, pictures, as_json_, progress)
+    if not sound:
+        raise typer.Exit(DataError.exit_code)
+
+
+def _check_own(path: Path, pictures: Path | None, as_json_: bool, progress: bool) -> bool:
+    from ashnets.data.benchmarks import BENCHMARKS
+    from ashnets.data.checking import check_source
+    from ashnets.errors import ConfigurationError
+
+    if str(path) in BENCHMARKS and not path.exists():
+        raise ConfigurationError(f"{path} is a benchmark: give its folder too, `ashnets data check {path} PATH`.")
+    if pictures is not None:
+        raise ConfigurationError("--pictures goes with a benchmark: `ashnets data check DATASET PATH --pictures DIR`.")
     found = check_source(path, progress)
+    _show(found, found["corrupt"], as_json_)
+    return not found["corrupt"]
+
+
+def _check_benchmark(name: str, path: Path, pictures: Path | None, as_json_: bool, progress: bool) -> bool:
+    from ashnets.data.checking import check_benchmark
+
+    found = check_benchmark(name, path, pictures, progress)
+    faults = sum(found["faults"].values())
+    _show(found, faults, as_json_)
+    return not faults
+
+
+def _show(found: dict[str, Any], faults: int, as_json_: bool) -> None:
+    """The reasons stand below, one a line, where people read them."""
     if as_json_:
         show(found, json_wanted=True)
-    else:
-        reasons = found.pop("reasons")
-        show(found, json_wanted=False)
-        for reason in reasons:
-            typer.echo(f"  {reason}")
-        if found["corrupt"] > len(reasons):
-            typer.echo(f"  and {found['corrupt'] - len(reasons)} more")
-    if found["corrupt"]:
-        raise typer.Exit(DataError.exit_code)
+        return
+    reasons = found["reasons"]
+    show({key: value for key, value in found.items() if key != "reasons"}, json_wanted=False)
+    for reason in reasons:
+        typer.echo(f"  {reason}")
+    if faults > len(reasons):
+        typer.echo(f"  and {faults - len(reasons)} more")

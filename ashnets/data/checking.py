@@ -1,4 +1,4 @@
-"""Looking a source through before training: what it holds, and every picture decoded once."""
+"""Looking data through before training: own pictures are decoded once each, a benchmark's files are read whole."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
+from ashnets.data.benchmarks import Benchmark, Captioned, open_benchmark
+from ashnets.data.benchmarks.faults import BROKEN, MISSING, REPEATED, Faults, Place
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources import Source, open_source
 from ashnets.errors import DataError
 
 SHOWN = 20
+KINDS = (BROKEN, REPEATED, MISSING)
 _SIDE = 8  # the pictures are decoded whole; what becomes of them does not matter
 _BLOCK = 1024
 
@@ -42,6 +45,73 @@ def check_source(path: str | os.PathLike, progress: bool = True) -> dict[str, An
         "corrupt": len(reasons),
         "reasons": reasons[:SHOWN],
     }
+
+
+def check_benchmark(
+    name: str, folder: str | os.PathLike, pictures: str | os.PathLike | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """Read every split of a published benchmark that is there, and look for every picture; none is decoded.
+
+    Args:
+        name: a key of `ashnets.data.benchmarks.BENCHMARKS`.
+        folder: holds the annotation files.
+        pictures: holds the pictures, where they lie elsewhere.
+
+    Returns:
+        ``{"dataset", "path", "splits": {name: {"records", "published", "captions", "pictures", "missing pictures"}},
+        "missing files": {name: {"splits", "from"}}, "pictures from", "faults": {"broken", "repeated", "missing
+        pictures"}, "reasons"}``. ``published`` is the number of records that the makers state, None where they state
+        none; ``captions`` stands with captions alone; ``missing pictures`` counts files, not records; ``reasons`` are
+        the first 20 faults, each with file and line or entry.
+
+    Raises:
+        ConfigurationError: no such benchmark.
+        DataError: no such folder, or no split whose files are all there.
+    """
+    benchmark = open_benchmark(name, folder, pictures)
+    absent = benchmark.missing_files()
+    if not benchmark.splits:
+        files, origins = (", ".join(dict.fromkeys(getattr(file, key) for file in absent)) for key in ("name", "origin"))
+        raise DataError(
+            f"{benchmark.folder} holds no whole split of {benchmark.title}. Missing: {files}. They come from {origins}."
+        )
+    faults = Faults(collect=True, shown=SHOWN)
+    splits = _read_splits(benchmark, faults, progress)
+    return {
+        "dataset": benchmark.name,
+        "path": str(benchmark.folder),
+        "splits": splits,
+        "missing files": {file.name: {"splits": list(file.splits), "from": file.origin} for file in absent},
+        "pictures from": benchmark.picture_origin,
+        "faults": {kind: faults.counts[kind] for kind in KINDS},
+        "reasons": faults.reasons,
+    }
+
+
+def _read_splits(benchmark: Benchmark, faults: Faults, progress: bool) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {
+        split: {"records": 0, "published": benchmark.published.get(split)} for split in benchmark.splits
+    }
+    named: dict[str, dict[str, Place]] = {split: {} for split in found}
+    records = benchmark.located(benchmark.splits, faults)
+    for split, place, record in tqdm(records, desc="reading", unit="record", disable=not progress or None):
+        found[split]["records"] += 1
+        if isinstance(record, Captioned):
+            found[split]["captions"] = found[split].get("captions", 0) + len(record.captions)
+        for picture in record.pictures:
+            named[split].setdefault(picture, place)
+    there: dict[str, bool] = {}
+    for split, places in named.items():
+        found[split]["pictures"] = len(places)
+        found[split][MISSING] = 0
+        looked = tqdm(places.items(), desc=f"pictures of {split}", unit="picture", disable=not progress or None)
+        for picture, place in looked:
+            if picture not in there:
+                there[picture] = benchmark.find_picture(picture) is not None
+                if not there[picture]:
+                    faults.report(MISSING, place, f"picture {picture} is missing or empty.")
+            found[split][MISSING] += not there[picture]
+    return found
 
 
 def _counts(rows: pa.Table) -> dict[str, Any]:

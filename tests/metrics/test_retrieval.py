@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 import torch
 
 from ashnets.errors import InputError
-from ashnets.metrics.retrieval import chance_at, ranks, recall_at, rerank
+from ashnets.metrics.retrieval import chance_at, ranks, recall_at, recall_both_ways, recall_in_folds, rerank
 
 
 def test_by_hand() -> None:
@@ -85,3 +86,83 @@ def test_rerank_moves_only_the_best() -> None:
 def test_what_cannot_be_ranked_is_refused(similarity: torch.Tensor, gold: list[set[int]], message: str) -> None:
     with pytest.raises(InputError, match=message):
         recall_at(similarity, gold)
+
+
+def brute_force(scores: np.ndarray, owners: np.ndarray) -> dict[str, dict[str, float]]:
+    """Both ways, query by query: how many items score higher than the right one (there are no ties)."""
+    text_ranks = []
+    for start in range(0, len(owners), 1000):
+        for column, owner in zip(scores[:, start : start + 1000].T.copy(), owners[start : start + 1000], strict=True):
+            text_ranks.append(1 + np.count_nonzero(column > column[owner]))
+    image_ranks = [1 + np.count_nonzero(row > row[owners == i].max()) for i, row in enumerate(scores)]
+    return {
+        way: {f"R@{k}": float(np.mean([rank <= k for rank in found])) for k in (1, 5, 10)}
+        for way, found in (("text_to_image", text_ranks), ("image_to_text", image_ranks))
+    }
+
+
+def features(pictures: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Similarities to five captions of each picture that find about a half, and whose captions they are."""
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randn(pictures, 12, generator=draw)
+    owners = torch.arange(pictures).repeat_interleave(5)
+    texts = images[owners] + 0.75 * torch.randn(len(owners), 12, generator=draw)
+    return torch.nn.functional.normalize(images) @ torch.nn.functional.normalize(texts).T, owners
+
+
+def test_5k_equals_a_brute_force_loop() -> None:
+    """COCO's test split in size: 5,000 pictures, 25,000 captions."""
+    similarity, owners = features(5000)
+    found = recall_both_ways(similarity, owners)
+    assert 0.1 < found["text_to_image"]["R@1"] < found["image_to_text"]["R@5"] < 0.95
+    oracle = brute_force(similarity.numpy(), owners.numpy())
+    assert found == {way: pytest.approx(recalls) for way, recalls in oracle.items()}
+
+
+def test_folds_equal_the_mean_of_their_brute_force_loops() -> None:
+    similarity, owners = features(300)
+    scores, owned = similarity.numpy(), owners.numpy()
+    folds = [
+        brute_force(scores[at : at + 100, 5 * at : 5 * at + 500], owned[5 * at : 5 * at + 500] - at)
+        for at in range(0, 300, 100)
+    ]
+    found = recall_in_folds(similarity, owners, 100)
+    for way, recalls in found.items():
+        assert recalls == pytest.approx({key: np.mean([fold[way][key] for fold in folds]) for key in recalls})
+    # Where the captions stand does not matter.
+    order = torch.randperm(len(owners), generator=torch.Generator().manual_seed(1))
+    assert recall_in_folds(similarity[:, order], owners[order], 100) == found
+
+
+def test_both_ways_by_hand() -> None:
+    owners = torch.tensor([1, 0, 0, 1])
+    similarity = torch.tensor([[0.9, 0.8, 0.1, 0.2], [0.3, 0.4, 0.0, 0.7]])
+    assert recall_both_ways(similarity, owners, (1, 2)) == {
+        # Captions 1 and 2 like picture 0 best, as they should, caption 3 picture 1; caption 0 is wrong.
+        "text_to_image": {"R@1": 0.75, "R@2": 1},
+        # Picture 0's best caption is 1's, its second is its own; picture 1's best is its own.
+        "image_to_text": {"R@1": 0.5, "R@2": 1},
+    }
+    assert recall_in_folds(similarity, owners, 1, (1,)) == {
+        "text_to_image": {"R@1": 1},
+        "image_to_text": {"R@1": 1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("similarity", "owners", "message"),
+    [
+        (torch.zeros(2, 3), [0, 1], r"owners of shape \(2,\) for 3 captions"),
+        (torch.zeros(2, 2), [0, 2], r"caption 1 belongs to picture 2: give an index in 0\.\.1"),
+        (torch.zeros(2, 2), [0, 0], "gold of query 1"),
+        (torch.zeros(0, 2), [0, 0], r"\(0, 2\)"),
+    ],
+)
+def test_owners_that_do_not_fit(similarity: torch.Tensor, owners: list[int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        recall_both_ways(similarity, torch.tensor(owners))
+
+
+def test_folds_must_be_full() -> None:
+    with pytest.raises(InputError, match="3 pictures do not fill folds of 2"):
+        recall_in_folds(torch.zeros(3, 3), torch.arange(3), 2)

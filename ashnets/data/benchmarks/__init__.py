@@ -1,0 +1,60 @@
+"""Readers for published benchmarks, in the files of their makers: captions, questions, pairs, entailment.
+
+    open_benchmark("nlvr2", "data/nlvr2").records("dev")
+
+One file for one family; `Benchmark` says what they share, `records` what they are read into.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+
+from ashnets.data.benchmarks.benchmark import AnnotationFile, Benchmark
+from ashnets.data.benchmarks.coco_captions import CocoCaptions
+from ashnets.data.benchmarks.coco_qa import CocoQa
+from ashnets.data.benchmarks.easy_vqa import EasyVqa
+from ashnets.data.benchmarks.flickr30k import Flickr30K
+from ashnets.data.benchmarks.nlvr2 import Nlvr2
+from ashnets.data.benchmarks.records import Captioned, Entailment, PicturePair, Question, Record
+from ashnets.data.benchmarks.snli_ve import SnliVe
+from ashnets.data.benchmarks.visual_genome import VisualGenomeRegions
+from ashnets.data.benchmarks.vqa_cp_v2 import VqaCpV2
+from ashnets.data.benchmarks.vqa_v2 import VqaV2
+from ashnets.errors import ConfigurationError
+
+__all__ = [
+    "BENCHMARKS",
+    "AnnotationFile",
+    "Benchmark",
+    "Captioned",
+    "Entailment",
+    "PicturePair",
+    "Question",
+    "Record",
+    "open_benchmark",
+]
+
+BENCHMARKS: dict[str, type[Benchmark]] = {
+    reader.name: reader
+    for reader in (CocoCaptions, Flickr30K, VisualGenomeRegions, VqaV2, VqaCpV2, CocoQa, Nlvr2, SnliVe, EasyVqa)
+}
+
+
+def open_benchmark(name: str, folder: str | os.PathLike, pictures: str | os.PathLike | None = None) -> Benchmark:
+    """A benchmark on disk; nothing is read yet.
+
+    Args:
+        name: a key of `BENCHMARKS`.
+        folder: holds the annotation files.
+        pictures: holds the pictures, where they lie elsewhere.
+
+    Raises:
+        ConfigurationError: no such benchmark.
+        DataError: no such folder.
+    """
+    if name not in BENCHMARKS:
+        near = difflib.get_close_matches(name, BENCHMARKS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigurationError(f"no benchmark {name!r}.{hint} There are {', '.join(BENCHMARKS)}.")
+    return BENCHMARKS[name](folder, pictures)

@@ -1,0 +1,165 @@
+"""A benchmark on disk, as its makers publish it: which files it has, where its pictures lie, its records.
+
+    questions = open_benchmark("vqa-v2", "data/vqa")
+    for record in questions.read("val"):
+        picture = questions.open_picture(record.picture)
+
+A reader is a subclass that lists its files and turns their entries into records; nothing is converted or copied.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from ashnets.data.benchmarks.faults import Faults, Place
+from ashnets.data.benchmarks.records import Record
+from ashnets.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """One file that splits are read from.
+
+    Attributes:
+        name: as published.
+        splits: those that need it.
+        origin: the address that it, or the archive that holds it, comes from.
+    """
+
+    name: str
+    splits: tuple[str, ...]
+    origin: str
+
+
+class Benchmark(ABC):
+    """A folder that holds a benchmark, or a part of it.
+
+    Attributes:
+        name: what `open_benchmark` and the command line call it.
+        title: what its makers call it.
+        files: its annotation files.
+        folders: where under the folder they are looked for; the folder itself is the first.
+        picture_folders: where under the folder of pictures a picture's name is looked for.
+        picture_origin: the address that the pictures come from.
+        published: how many records each split has, as published; only what its makers state.
+        default_split: the split that results are customarily reported on and whose answers are public.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    files: ClassVar[tuple[AnnotationFile, ...]]
+    folders: ClassVar[tuple[str, ...]] = ("", "annotations")
+    picture_folders: ClassVar[tuple[str, ...]] = ("", "images")
+    picture_origin: ClassVar[str]
+    published: ClassVar[Mapping[str, int]] = {}
+    default_split: ClassVar[str]
+
+    def __init__(self, folder: str | os.PathLike, pictures: str | os.PathLike | None = None) -> None:
+        """
+        Args:
+            folder: holds the annotation files.
+            pictures: holds the pictures, where they lie elsewhere.
+
+        Raises:
+            DataError: one of the two is no folder.
+        """
+        self.folder = Path(folder)
+        self.pictures = Path(pictures) if pictures is not None else self.folder
+        for path in (self.folder, self.pictures):
+            if not path.is_dir():
+                raise DataError(f"{path} is no folder. Give the one that holds {self.title}.")
+        self._likely = ""
+
+    @classmethod
+    def all_splits(cls) -> list[str]:
+        """Every split that the makers publish."""
+        return list(dict.fromkeys(split for file in cls.files for split in file.splits))
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits whose annotation files are all there."""
+        absent = {split for file in self.missing_files() for split in file.splits}
+        return [split for split in self.all_splits() if split not in absent]
+
+    def missing_files(self) -> list[AnnotationFile]:
+        """The annotation files that are not there."""
+        return [file for file in self.files if self._find(file.name) is None]
+
+    def file(self, name: str) -> Path:
+        """Where an annotation file lies. Raises DataError, with its origin, if it is not there."""
+        found = self._find(name)
+        if found is None:
+            origin = next(file.origin for file in self.files if file.name == name)
+            raise DataError(f"{self.folder}: {name} is missing. It comes from {origin}.")
+        return found
+
+    def _find(self, name: str) -> Path | None:
+        places = (self.folder / part / name for part in self.folders)
+        return next((place for place in places if place.is_file()), None)
+
+    def read(self, split: str) -> Iterator[Record]:
+        """The records of one split, in the order of its files.
+
+        Raises:
+            DataError: no such split, a file of it is missing, or its first fault, with file and line or entry.
+        """
+        self._require(split)
+        return (record for _, _, record in self.located([split], Faults()))
+
+    def records(self, split: str) -> list[Record]:
+        """The records of one split, for training: see `read`."""
+        return list(self.read(split))
+
+    def _require(self, split: str) -> None:
+        if split not in self.all_splits():
+            raise DataError(f"{self.title} has no split {split!r}; there are {', '.join(self.all_splits())}.")
+        for file in self.files:
+            if split in file.splits:
+                self.file(file.name)
+
+    @abstractmethod
+    def located(self, splits: Collection[str], faults: Faults) -> Iterator[tuple[str, Place, Record]]:
+        """The records of some splits, whose files are there: each with its split and its place."""
+
+    def find_picture(self, name: str) -> Path | None:
+        """Where a picture lies; None if it is missing or empty. Nothing is decoded."""
+        if (likely := self._picture_in(self._likely, name)) is not None:
+            return likely
+        for part in self.picture_folders:
+            if (found := self._picture_in(part, name)) is not None:
+                self._likely = part
+                return found
+        return None
+
+    def _picture_in(self, part: str, name: str) -> Path | None:
+        path = os.path.join(self.pictures, part, name)
+        try:
+            state = os.stat(path)
+        except (OSError, ValueError):
+            return None
+        return Path(path) if stat.S_ISREG(state.st_mode) and state.st_size else None
+
+    def picture_path(self, name: str) -> Path:
+        """Where a picture lies. Raises DataError, with its origin, if it is missing or empty."""
+        found = self.find_picture(name)
+        if found is None:
+            places = ", ".join(str(self.pictures / part) for part in self.picture_folders)
+            raise DataError(
+                f"picture {name} is missing or empty under {places}. The pictures come from {self.picture_origin}."
+            )
+        return found
+
+    def open_picture(self, name: str) -> Image.Image:
+        """A picture, decoded, in RGB. Raises DataError if it is missing, InputError if it is damaged."""
+        from ashnets.data.images import load_image
+
+        return load_image(self.picture_path(name))

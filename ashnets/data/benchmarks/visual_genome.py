@@ -1,0 +1,65 @@
+"""Visual Genome's region descriptions: phrases, each about a box of the picture.
+
+    [{"id": 1, "regions": [{"region_id": 1382, "image_id": 1, "phrase": "the clock is green in colour",
+                            "x": 421, "y": 57, "width": 82, "height": 139}, …]}, …]
+
+Pictures lie in two folders, ``VG_100K`` and ``VG_100K_2``; both are searched. The file has no split. Pictures without
+regions are left out, as are empty phrases. The keys are those of version 1.2 and later.
+Source: Krishna et al., Visual Genome, 2017; https://homes.cs.washington.edu/~ranjay/visualgenome/api.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from ashnets.data.benchmarks.benchmark import AnnotationFile, Benchmark
+from ashnets.data.benchmarks.faults import Broken, Faults, Place, listed, text, whole
+from ashnets.data.benchmarks.files import json_elements
+from ashnets.data.benchmarks.records import Captioned, Record
+
+_HOME = "https://homes.cs.washington.edu/~ranjay/visualgenome/api.html"
+_BOX = ("x", "y", "width", "height")
+
+
+class VisualGenomeRegions(Benchmark):
+    """Visual Genome, one record for each picture, one caption for each region."""
+
+    name = "visual-genome"
+    title = "Visual Genome regions"
+    files = (AnnotationFile("region_descriptions.json", ("all",), f"{_HOME} (region_descriptions.json.zip)"),)
+    picture_folders = ("VG_100K", "VG_100K_2", "", "images", "images/VG_100K", "images/VG_100K_2")
+    picture_origin = f"{_HOME} (images.zip and images2.zip)"
+    default_split = "all"
+
+    def located(self, splits: Collection[str], faults: Faults) -> Iterator[tuple[str, Place, Record]]:
+        """See `Benchmark.located`. The file is read piece by piece, so that memory stays small."""
+        if "all" not in splits:
+            return
+        for place, raw in json_elements(self.file("region_descriptions.json"), faults):
+            record = faults.attempt(place, _captioned, raw)
+            if record is not None and record.captions and faults.is_new("image_id", record.id, place):
+                yield "all", place, record
+
+
+def _captioned(raw: Any) -> Captioned:
+    regions = listed(raw, "regions")
+    image_ids = {whole(region, "image_id") for region in regions}
+    if "id" in raw:
+        image_ids.add(whole(raw, "id"))
+    if len(image_ids) != 1:
+        raise Broken(f"its regions name the images {sorted(image_ids)}; they must name one. Correct them.")
+    image_id = image_ids.pop()
+    kept = [(region, phrase) for region in regions if (phrase := text(region, "phrase", empty=True))]
+    return Captioned(
+        id=image_id,
+        picture=f"{image_id}.jpg",
+        captions=tuple(phrase for _, phrase in kept),
+        caption_ids=tuple(whole(region, "region_id") for region, _ in kept),
+        boxes=tuple(_box(region) for region, _ in kept),
+    )
+
+
+def _box(region: Any) -> tuple[int, int, int, int]:
+    left, top, width, height = (whole(region, key) for key in _BOX)
+    return left, top, width, height

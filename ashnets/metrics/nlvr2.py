@@ -1,0 +1,45 @@
+"""NLVR2: accuracy, and consistency: the share of sentences that are judged rightly with every pair of pictures.
+
+A sentence is known by its set and its number: in ``dev-850-0-1``, that is ``dev-850-·-1``. It comes with up to four
+pairs, some of which make it true, so that a model without eyes has an accuracy of about a half and a consistency near
+0. Source: nlvr2/eval/metrics.py at https://github.com/lil-lab/nlvr, which calls the accuracy "precision".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ashnets.data.benchmarks.records import PicturePair
+from ashnets.errors import InputError
+
+
+def nlvr2_accuracy(pairs: Iterable[PicturePair], predictions: Mapping[str, bool]) -> dict[str, Any]:
+    """Accuracy and consistency in [0, 1].
+
+    Args:
+        predictions: whether the sentence holds, for each identifier.
+
+    Returns:
+        ``{"n", "accuracy", "sentences", "consistency"}``.
+
+    Raises:
+        InputError: no pairs, or one without prediction.
+    """
+    right: list[bool] = []
+    sentences: dict[tuple[str, ...], bool] = {}
+    for pair in pairs:
+        if pair.id not in predictions:
+            raise InputError(f"pair {pair.id} has no prediction: every pair needs one")
+        right.append(predictions[pair.id] == pair.label)
+        split, group, _, sentence = pair.id.split("-")
+        key = (split, group, sentence)
+        sentences[key] = sentences.get(key, True) and right[-1]
+    if not right:
+        raise InputError("there is nothing to score: give at least one pair")
+    return {
+        "n": len(right),
+        "accuracy": sum(right) / len(right),
+        "sentences": len(sentences),
+        "consistency": sum(sentences.values()) / len(sentences),
+    }
