@@ -25,6 +25,8 @@ def kernels_for(device: str) -> Any:
         return reference
     if device == "cpu" and find_spec("numba") is not None:
         return _compiled()
+    if device == "cuda" and find_spec("triton") is not None:
+        return _compiled_by_triton()
     return reference
 
 
@@ -37,3 +39,14 @@ def _compiled() -> ModuleType:
         cpu.compile_all()
         log.warning("compiled in %.0f s", time.perf_counter() - start)
     return cpu
+
+
+def _compiled_by_triton() -> ModuleType:
+    from ashnets.kernels import gpu
+
+    if not gpu.is_compiled():
+        log.warning(
+            "Triton compiles the spiking kernels for this GPU at their first calls: some seconds for each form, "
+            "once, since its cache keeps them"
+        )
+    return gpu

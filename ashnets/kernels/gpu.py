@@ -32,6 +32,7 @@ import triton.language as tl
 
 _STEPS = 16  # K: h, x and the gradient of the spikes are 3·K of a thread's 255 registers
 _BLOCK = 128  # one neuron a thread: many programs where neurons are few, and K loads of each are enough where many
+OPTIONS = {"num_warps": _BLOCK // 32, "enable_fp_fusion": False}  # of every launch
 
 
 @triton.jit
@@ -153,22 +154,30 @@ def ashnets_lif_backward(
 
 @triton.jit(do_not_specialize=["steps"])
 def ashnets_moments(x, mean, square, steps, neurons, K: tl.constexpr, BLOCK: tl.constexpr):
-    """In one sweep, by distances from the first step's value: (x[0] − μ)² ≤ T·σ², so little can cancel."""
+    """In one sweep: both moments of K steps about their own mean, joined to those before (Chan et al., 1979).
+
+    Means are kept as distances from x[0], since the digits of a large mean would leave none for a small spread.
+    """
     column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     own = column < neurons
-    centre = tl.load(x + column, mask=own, other=0.0).to(tl.float32)
-    total = tl.full((BLOCK,), 0.0, tl.float32)
+    first = tl.load(x + column, mask=own, other=0.0).to(tl.float32)
+    centre = tl.full((BLOCK,), 0.0, tl.float32)
     squares = tl.full((BLOCK,), 0.0, tl.float32)
     for start in range(0, steps, K):
         rows = _read(x, column, start, steps, neurons, K)
+        count = tl.minimum(steps - start, K)
+        away = tl.full((BLOCK,), 0.0, tl.float32)
         for i in tl.static_range(K):
-            d = tl.where(_inside(column, start + i, steps, neurons), rows[i] - centre, 0.0)
-            total += d
+            away += tl.where(_inside(column, start + i, steps, neurons), rows[i] - first - centre, 0.0)
+        away = away / count
+        for i in tl.static_range(K):
+            d = tl.where(_inside(column, start + i, steps, neurons), rows[i] - first - centre - away, 0.0)
             squares += d * d
-    more = total / steps
-    rest = squares - total * more
-    tl.store(mean + column, centre + more, mask=own)
-    tl.store(square + column, tl.where(rest < 0.0, 0.0, rest), mask=own)
+        share = count / (start + count)
+        squares += away * away * (start * share)
+        centre += away * share
+    tl.store(mean + column, first + centre, mask=own)
+    tl.store(square + column, squares, mask=own)
 
 
 @triton.jit(do_not_specialize=["steps"])
@@ -201,7 +210,7 @@ def _launch(kernel: Any, x: torch.Tensor, *arguments: Any, parts: int = 1, **con
         return
     with torch.cuda.device_of(x):
         kernel[(triton.cdiv(neurons, _BLOCK), parts)](
-            *arguments, K=_segment(steps), BLOCK=_BLOCK, num_warps=_BLOCK // 32, enable_fp_fusion=False, **constants
+            *arguments, K=_segment(steps), BLOCK=_BLOCK, **constants, **OPTIONS
         )
 
 

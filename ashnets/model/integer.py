@@ -204,7 +204,10 @@ class _IntegerLIF(torch.autograd.Function):
     """The same forward, and the straight-through adjoint by hand."""
 
     @staticmethod
-    def forward(ctx: Any, current, v, bias, threshold, decay, step, k, detach_reset):  # type: ignore[override]
+    def forward(
+        ctx: Any, current: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, threshold: int | torch.Tensor, decay: int,
+        step: float | torch.Tensor, k: float, detach_reset: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         h = torch.empty_like(current, dtype=torch.float32)
         spikes = torch.empty_like(current)
         membrane, offset = v.to(torch.float64, copy=True), _shifted(bias)
@@ -220,7 +223,7 @@ class _IntegerLIF(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_spikes, grad_v):  # type: ignore[override]
+    def backward(ctx: Any, grad_spikes: torch.Tensor, grad_v: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (h,) = ctx.saved_tensors
         threshold, decay, step, k, detach_reset, dtype, bias_shape = ctx.constants
         beta, unit, bar = 1 - decay / DECAY_ONE, step / BIT, threshold * BIT

@@ -171,3 +171,8 @@ def _check_heads(recipe: Recipe, model: Any) -> None:
             )
     if recipe.stdp is not None and not model.config.has_spiking_branch:
         raise ConfigurationError(f"stdp: {recipe.model} with changes={recipe.changes} has no spiking layers to train")
+    if recipe.stdp is not None and model.config.precision != "float":
+        raise ConfigurationError(
+            f"stdp: {recipe.model} with precision={model.config.precision!r} computes in integers, which no small weight "
+            "change moves; run the stage with precision float and quantise afterwards"
+        )

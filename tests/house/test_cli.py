@@ -47,8 +47,8 @@ def run(*arguments: str, code: str = "", **environment: str) -> subprocess.Compl
 
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
-        ("data", "check"), ("data", "gallery"), ("data", "pictograms"), ("demo",), ("describe",), ("evaluate",),
-        ("list",), ("train",),
+        ("compare",), ("data", "check"), ("data", "gallery"), ("data", "pictograms"), ("demo",), ("describe",),
+        ("energy",), ("evaluate",), ("list",), ("quantize",), ("train",),
     ]  # fmt: skip
 
 

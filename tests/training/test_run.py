@@ -318,6 +318,9 @@ def test_objectives_without_a_head_are_refused_at_the_start(corpus, recipe, tmp_
         train(recipe, overrides=["changes.summary_ratio=ann"], **options)
     with pytest.raises(ConfigurationError, match=r"objectives: mvm need"):
         train(recipe, overrides=["changes.collector=false"], **options)
+    integers = ["changes.precision=int8", "stdp={layers: 1}"]
+    with pytest.raises(ConfigurationError, match="precision='int8'"):
+        train(recipe, overrides=integers, **options)
     ann = ["changes.summary_ratio=ann", "phases.1.objectives={itc: 1.0}", "stdp={layers: 1}"]
     with pytest.raises(ConfigurationError, match="has no spiking layers to train"):
         train(recipe, overrides=ann, **options)
