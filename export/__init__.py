@@ -2,10 +2,17 @@
 
 from ashnets.export.count import Counts, LayerCounts, count, dense_macs
 from ashnets.export.energy import Estimate, Profile, estimate, load_profile, profile_names
-from ashnets.export.graph import InputEncoding, SpikingGraph, SpikingLayer, from_model
-from ashnets.export.onnx_step import Comparison, compare, run_onnx, write_onnx_step
+from ashnets.export.exporting import FORMATS, export_model
+from ashnets.export.graph import InputEncoding, SpikingGraph, SpikingLayer, from_model, quantised
+from ashnets.export.lava import read_lava, write_lava
+from ashnets.export.nir_graph import compare_nir, read_nir, write_nir
+from ashnets.export.onnx_model import run_onnx_model, write_onnx_model
+from ashnets.export.onnx_running import Comparison, compare, run_onnx
+from ashnets.export.onnx_sequence import write_onnx_sequence
+from ashnets.export.onnx_step import write_onnx_step
 
 __all__ = [
+    "FORMATS",
     "Comparison",
     "Counts",
     "Estimate",
@@ -15,12 +22,22 @@ __all__ = [
     "SpikingGraph",
     "SpikingLayer",
     "compare",
+    "compare_nir",
     "count",
     "dense_macs",
     "estimate",
+    "export_model",
     "from_model",
     "load_profile",
     "profile_names",
+    "quantised",
+    "read_lava",
+    "read_nir",
     "run_onnx",
+    "run_onnx_model",
+    "write_lava",
+    "write_nir",
+    "write_onnx_model",
+    "write_onnx_sequence",
     "write_onnx_step",
 ]

@@ -1,4 +1,4 @@
-r"""Counting what a forward pass does: spikes, synaptic operations, membrane updates, and the MACs beside them.
+r"""Counting what a forward pass does: spikes, synaptic operations, membrane updates, bytes, and dense MACs beside them.
 
 A synaptic operation is one weight added to one membrane because one spike arrived. An input spike at (c, y, x) reaches
 every output position whose kernel covers it: at most kH·kW of them, fewer at the border and under a stride, times
@@ -7,20 +7,51 @@ A weight that happens to be zero counts: hardware reads it.
 
 Dense MACs are those of one pass of an ordinary network of the same shape, without the taps that fall on padding and
 with them; tools differ here (NeuroBench leaves them out, spikingjelly counts them).
+
+Pictures are counted one by one, each from a reset state, or in groups of φ that share the time axis: under ``carry =
+group`` the membranes go on from picture to picture, so that the same pictures fire otherwise.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from ashnets.errors import InputError
+from ashnets.export.count_dense import DenseLayer, dense_layers, dense_macs
 from ashnets.export.graph import SpikingGraph, SpikingLayer, State
+from ashnets.export.rates import FiringRates, firing_rates
+from ashnets.model.abstract_encoder import as_sequence
+
+__all__ = ["Counter", "Counts", "DenseLayer", "LayerCounts", "Steps", "count", "dense_layers", "dense_macs", "fan_out"]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A layer's counts at each step, all pictures together.
+
+    Attributes:
+        input_spikes, spikes, synaptic_operations: one number a step, as in :class:`LayerCounts`.
+    """
+
+    input_spikes: tuple[int, ...]
+    spikes: tuple[int, ...]
+    synaptic_operations: tuple[int, ...]
+
+    def first(self, steps: int) -> Steps:
+        """The first ``steps`` of them."""
+        return Steps(self.input_spikes[:steps], self.spikes[:steps], self.synaptic_operations[:steps])
+
+    def __add__(self, later: Steps) -> Steps:
+        return Steps(
+            self.input_spikes + later.input_spikes,
+            self.spikes + later.spikes,
+            self.synaptic_operations + later.synaptic_operations,
+        )
 
 
 @dataclass(frozen=True)
@@ -36,6 +67,10 @@ class LayerCounts:
         membrane_updates: neurons × steps × pictures; every membrane leaks at every step.
         dense_macs: of one dense pass of one picture, taps on padding left out.
         dense_macs_padded: the same with them.
+        input_neurons: C·H·W of the input.
+        weights: numbers in W' and b'.
+        rates: over the layer's neurons; None after :meth:`Counts.first`.
+        by_step: the same counts step by step; None for groups.
     """
 
     name: str
@@ -46,21 +81,40 @@ class LayerCounts:
     membrane_updates: int
     dense_macs: int
     dense_macs_padded: int
+    input_neurons: int = 0
+    weights: int = 0
+    rates: FiringRates | None = None
+    by_step: Steps | None = field(default=None, repr=False)
 
     @property
     def rate(self) -> float:
         """Spikes for each neuron and step."""
         return self.spikes / self.membrane_updates
 
+    @property
+    def dense(self) -> DenseLayer:
+        """The layer of the dense twin: one pass of an ordinary network of the same shape."""
+        return DenseLayer(self.name, self.dense_macs, self.weights, self.input_neurons, self.neurons)
+
 
 @dataclass(frozen=True)
 class Counts:
-    """A spiking graph over ``pictures`` pictures of ``steps`` steps each."""
+    """A spiking graph over ``pictures`` pictures of ``steps`` steps each.
+
+    Attributes:
+        group_size: φ, pictures that shared a time axis with their membranes carried on; 1: each from a reset state.
+    """
 
     model: str
     pictures: int
     steps: int
     layers: tuple[LayerCounts, ...]
+    group_size: int = 1
+
+    @property
+    def input_spikes(self) -> int:
+        """Spikes of the sampler, all pictures."""
+        return self.layers[0].input_spikes
 
     @property
     def spikes(self) -> int:
@@ -78,6 +132,16 @@ class Counts:
         return sum(layer.membrane_updates for layer in self.layers)
 
     @property
+    def neurons(self) -> int:
+        """Of all layers."""
+        return sum(layer.neurons for layer in self.layers)
+
+    @property
+    def weights(self) -> int:
+        """Numbers in W' and b' of all layers."""
+        return sum(layer.weights for layer in self.layers)
+
+    @property
     def dense_macs(self) -> int:
         """Of one dense pass of one picture, taps on padding left out."""
         return sum(layer.dense_macs for layer in self.layers)
@@ -87,49 +151,179 @@ class Counts:
         """Of one dense pass of one picture, with taps on padding."""
         return sum(layer.dense_macs_padded for layer in self.layers)
 
+    @property
+    def input_rate(self) -> float:
+        """Spikes for each input of a layer and step, over all layers: the r that drives synaptic operations."""
+        inputs = sum(layer.input_neurons for layer in self.layers)
+        return sum(layer.input_spikes for layer in self.layers) / (inputs * self.steps * self.pictures)
+
+    @property
+    def operations_per_mac(self) -> float:
+        """Synaptic operations of a picture for each MAC of one dense pass: r·T, weighted by fan-out."""
+        return self.synaptic_operations / self.pictures / self.dense_macs
+
+    def bytes(self, weight_bits: int = 32, state_bits: int = 32, event_bits: int = 32) -> dict[str, int]:
+        """Bytes of weights, membranes, and the spikes of one picture: as a bitmap of all steps, and as events.
+
+        Args:
+            weight_bits, state_bits, event_bits: of a weight, a membrane, and the address of one spike. A bitmap has one
+                bit for each neuron and step, each layer's steps in whole bytes, the input's included.
+        """
+        sources = [self.layers[0].input_neurons, *(layer.neurons for layer in self.layers)]
+        fired = self.input_spikes + self.spikes
+        return {
+            "weights": -(-self.weights * weight_bits // 8),
+            "state": -(-self.neurons * state_bits // 8),
+            "spikes_as_bitmap": sum(-(-neurons // 8) for neurons in sources) * self.steps,
+            "spikes_as_events": round(fired * event_bits / 8 / self.pictures),
+        }
+
+    def first(self, steps: int) -> Counts:
+        """What the first ``steps`` of each picture took: exact, since later steps do not act back.
+
+        Raises:
+            InputError: more steps than were run, or groups, whose steps hang on the pictures before.
+        """
+        if self.group_size > 1 or not 0 < steps <= self.steps:
+            raise InputError(f"first {steps} steps of counts over {self.steps} in groups of φ = {self.group_size}")
+        layers = []
+        for layer in self.layers:
+            by_step = layer.by_step.first(steps)  # type: ignore[union-attr]
+            layers.append(
+                replace(
+                    layer,
+                    input_spikes=sum(by_step.input_spikes),
+                    spikes=sum(by_step.spikes),
+                    synaptic_operations=sum(by_step.synaptic_operations),
+                    membrane_updates=layer.neurons * steps * self.pictures,
+                    rates=None,
+                    by_step=by_step,
+                )
+            )
+        return replace(self, steps=steps, layers=tuple(layers))
+
+    def then(self, later: Counts) -> Counts:
+        """These steps and, from the state they ended in, ``later`` ones of the same pictures; without rates."""
+        layers = []
+        for layer, more in zip(self.layers, later.layers, strict=True):
+            layers.append(replace(layer, by_step=layer.by_step + more.by_step))  # type: ignore[operator]
+        both = replace(self, steps=self.steps + later.steps, layers=tuple(layers))
+        return both.first(both.steps)
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON: totals, then each layer with its firing rate."""
-        totals = ("spikes", "synaptic_operations", "membrane_updates", "dense_macs", "dense_macs_padded")
+        totals = ("input_spikes", "spikes", "synaptic_operations", "membrane_updates", "neurons", "weights",
+                  "dense_macs", "dense_macs_padded", "input_rate", "operations_per_mac")  # fmt: skip
         return {
             "model": self.model,
             "pictures": self.pictures,
             "steps": self.steps,
+            "group_size": self.group_size,
             **{name: getattr(self, name) for name in totals},
+            "bytes": self.bytes(),
             "layers": [{**asdict(layer), "rate": layer.rate} for layer in self.layers],
         }
 
 
-def count(graph: SpikingGraph, spikes: torch.Tensor, state: State | None = None) -> Counts:
-    """Run the graph and count, exactly.
+class Counter:
+    """Counts over many batches of pictures.
 
     Args:
         graph: see :func:`ashnets.export.graph.from_model`.
-        spikes: (T', B, C, H, W), 0 and 1: B pictures.
-        state: membranes to start from; ``None`` starts at rest.
     """
-    outputs, _ = graph.run(spikes, state)
-    steps, pictures = spikes.shape[:2]
-    layers = []
-    arriving = spikes
-    for layer in graph.layers:
-        fired = outputs[layer.name]
-        # Float64 holds these integers exactly, up to 2⁵³.
-        arrivals = arriving.flatten(0, 1).sum(0, dtype=torch.float64)  # (C, H, W)
-        reach = fan_out(layer)
-        layers.append(
-            LayerCounts(
-                name=layer.name,
-                neurons=layer.neurons,
-                input_spikes=int(arrivals.sum()),
-                spikes=int(fired.sum(dtype=torch.float64)),
-                synaptic_operations=int((arrivals * reach).sum()),
-                membrane_updates=layer.neurons * steps * pictures,
-                dense_macs=int(reach.sum()) * layer.input_shape[0],
-                dense_macs_padded=layer.neurons * math.prod(layer.weight.shape[1:]),
+
+    def __init__(self, graph: SpikingGraph) -> None:
+        self.graph = graph
+        self._pictures = 0
+        self._mode: tuple[int, int] | None = None  # steps a picture, φ
+        self._reach = [fan_out(layer) for layer in graph.layers]
+        self._fired = [torch.zeros(layer.output_shape, dtype=torch.float64) for layer in graph.layers]
+        self._by_step: list[torch.Tensor] = []  # (T',) a layer: spikes in, spikes out, synaptic operations
+
+    def add(
+        self, spikes: torch.Tensor, state: State | None = None, group_size: int = 1, carry: str | None = None
+    ) -> State:
+        """Run pictures and count, exactly.
+
+        Args:
+            spikes: (T, B, C, H, W), 0 and 1: B pictures of T steps.
+            state: membranes to start from; ``None`` starts at rest.
+            group_size: φ, consecutive pictures of a group.
+            carry: ``group`` carries the membranes on within a group, ``image`` resets them at each picture; the
+                graph's own by default.
+
+        Returns:
+            The membranes after the last step.
+
+        Raises:
+            InputError: B is no multiple of φ, or another T or φ than before.
+        """
+        steps, pictures = spikes.shape[:2]
+        if group_size < 1 or pictures % group_size:
+            raise InputError(f"{pictures} pictures do not divide into groups of φ = {group_size}")
+        carried = group_size if (carry or self.graph.carry) == "group" else 1
+        if self._mode not in (None, (steps, carried)):
+            raise InputError(f"{steps} steps in groups of {carried} after {self._mode}, steps and φ: use a new counter")
+        self._mode = steps, carried
+        self._pictures += pictures
+        arriving = as_sequence(spikes, carried) if carried > 1 else spikes
+        outputs, state = self.graph.run(arriving, state)
+        by_step: list[torch.Tensor] = []
+        # A place or a neuron sees fewer than 2²⁴ spikes in one batch, which float32 adds exactly; totals need float64.
+        arrivals = arriving.sum((1, 2)).double()  # (T', H, W)
+        for i, layer in enumerate(self.graph.layers):
+            fired = outputs[layer.name]
+            leaving = fired.sum((1, 2)).double()
+            by_step += [arrivals.sum((1, 2)), leaving.sum((1, 2)), (arrivals * self._reach[i]).sum((1, 2))]
+            self._fired[i] += fired.sum((0, 1))
+            arrivals = leaving
+        self._by_step = [a + b for a, b in zip(self._by_step, by_step, strict=True)] if self._by_step else by_step
+        return state
+
+    def counts(self) -> Counts:
+        """What was counted so far.
+
+        Raises:
+            InputError: nothing was.
+        """
+        if self._mode is None:
+            raise InputError("nothing was counted: add() pictures first")
+        steps, group_size = self._mode
+        layers = []
+        for i, layer in enumerate(self.graph.layers):
+            numbers = [tuple(int(n) for n in series) for series in self._by_step[3 * i : 3 * i + 3]]
+            arrived, fired, operations = map(sum, numbers)
+            seen = steps * self._pictures
+            layers.append(
+                LayerCounts(
+                    name=layer.name,
+                    neurons=layer.neurons,
+                    input_spikes=arrived,
+                    spikes=fired,
+                    synaptic_operations=operations,
+                    membrane_updates=layer.neurons * seen,
+                    dense_macs=int(self._reach[i].sum()) * layer.input_shape[0],
+                    dense_macs_padded=layer.neurons * math.prod(layer.weight.shape[1:]),
+                    input_neurons=math.prod(layer.input_shape),
+                    weights=layer.weight.numel() + layer.bias.numel(),
+                    rates=firing_rates(self._fired[i], seen),
+                    by_step=Steps(*numbers) if group_size == 1 else None,
+                )
             )
-        )
-        arriving = fired
-    return Counts(model=graph.name, pictures=pictures, steps=steps, layers=tuple(layers))
+        return Counts(self.graph.name, self._pictures, steps, tuple(layers), group_size)
+
+
+def count(
+    graph: SpikingGraph,
+    spikes: torch.Tensor,
+    state: State | None = None,
+    group_size: int = 1,
+    carry: str | None = None,
+) -> Counts:
+    """Run the graph on one batch and count, exactly; see :meth:`Counter.add`."""
+    counter = Counter(graph)
+    counter.add(spikes, state, group_size, carry)
+    return counter.counts()
 
 
 def fan_out(layer: SpikingLayer) -> torch.Tensor:
@@ -144,46 +338,3 @@ def fan_out(layer: SpikingLayer) -> torch.Tensor:
     place[: reached.shape[0], : reached.shape[1]] = reached
     inside = place[layer.padding[0] : layer.padding[0] + height, layer.padding[1] : layer.padding[1] + width]
     return inside * (outputs // layer.groups)
-
-
-@torch.no_grad()
-def dense_macs(
-    model: nn.Module, pixel_values: torch.Tensor, input_ids: torch.Tensor | None = None, **options: Any
-) -> dict[str, int]:
-    """Multiply-accumulates of the artificial parts for one picture, with a text where one is given.
-
-    Args:
-        model: ``AshNetsModel`` or a head on it.
-        pixel_values: (B, 3, H, W).
-        input_ids: (B, L); without it the transformer sees visual tokens alone.
-        options: further arguments of the model's forward.
-
-    Returns:
-        MACs a picture of ``concrete_encoder``, ``collector``, ``summary_ratio`` and ``transformer``, as far as the
-        model has them. Products of matrices and convolutions, attention's included and padding's taps too; element-wise
-        work, normalisation and softmax are left out. The collector is counted dense, although most of its inputs
-        are zero.
-    """
-    base = getattr(model, "ashnets", model)
-    training = base.training
-    base.eval()
-    counter = FlopCounterMode(
-        display=False,
-        # torch's own table lacks the CPU's fused attention.
-        custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops},
-    )
-    try:
-        with counter:
-            base(pixel_values=pixel_values, input_ids=input_ids, **options)
-    finally:
-        base.train(training)
-    found: dict[str, int] = {}
-    for path, operations in counter.get_flop_counts().items():
-        part = path.rpartition(".")[2]
-        if part in ("concrete_encoder", "collector", "summary_ratio", "transformer"):
-            found[part] = sum(operations.values()) // 2 // len(pixel_values)  # a MAC is two FLOPs
-    return found
-
-
-def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query, key, value)

@@ -1,62 +1,53 @@
 r"""Energy estimates: counts times constants of a hardware profile.
 
-    E = synaptic operations · E_synapse + membrane updates · E_neuron         spiking branch
-    E = MACs · E_MAC                                                          an ordinary network beside it
+    synapse = S·E_synapse        neuron = U·E_update + F·E_spike        memory: see ashnets.export.memory
+    routing = S·E_routed + (F + F_0)·(E_message + hops·E_hop)           MACs·E_MAC for an ordinary network beside it
 
-The constants come from a profile, a JSON file that gives each its unit, source and year. The same counts favour the
-spiking side under one profile and the dense side under another, so show several. Every figure is an estimate: weights
-and state are taken as free to fetch, and in real systems memory traffic can cost many times the arithmetic.
+S synaptic operations, U membrane updates, F spikes fired and F_0 spikes of the sampler, for one picture. Hardware that
+computes every tap at every step (``execution: dense``) has S = T · dense MACs instead. The same counts favour the
+spiking side under one profile and the dense side under another, so show several; and memory traffic can cost many times
+the arithmetic, so it stands beside it, as an interval. Every figure is an estimate.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ashnets.errors import ConfigurationError
 from ashnets.export.count import Counts
+from ashnets.export.count_dense import DenseLayer
+from ashnets.export.memory import INT8, NONE, Interval, dense_traffic, spiking_traffic
+from ashnets.export.profiles import Constant, Profile, load_profile, profile_names
 
-CONSTANTS = ("synaptic_operation", "neuron_update", "mac")
-FIELDS = ("value", "unit", "source", "year")
+__all__ = [
+    "ASSUMPTIONS", "BreakEven", "Constant", "Estimate", "Interval", "Profile", "estimate", "load_profile", "over_rate",
+    "over_steps", "profile_names", "scaled",
+]  # fmt: skip
+
 ASSUMPTIONS = (
-    "arithmetic alone: fetching weights, membranes and spikes is not counted",
     "every membrane is updated at every step",
+    "the dense twin is one pass of an ordinary network of the spiking branch's shape; its accuracy was not measured",
     "static power, input sampling and the host are not counted",
+)
+MEMORY = (
+    "memory is an interval: low moves each value once and needs buffers that are not counted, high has an access for "
+    "every operation and no reuse; each tensor lies in the smallest memory that holds it whole"
 )
 
 
 @dataclass(frozen=True)
-class Constant:
-    """Energy of one operation in pJ, where the figure comes from, and its year."""
-
-    value: float
-    unit: str
-    source: str
-    year: int
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Constants of one kind of hardware.
+class BreakEven:
+    """Where the spiking branch costs what its dense twin costs, when all firing rates grow or shrink together.
 
     Attributes:
-        name: of the file, such as ``45nm-fp32``.
-        title: for people.
-        synaptic_operation: one weight added because of one spike.
-        neuron_update: one membrane, one step.
-        mac: one multiply-accumulate of the ordinary network that is set beside it.
-        assumptions: what the figures take for granted.
+        verdict: ``below``: it is cheaper at rates below ``rate``. ``never``: its neurons alone cost more. ``always``:
+            it is cheaper even if every input fired at every step.
+        rate: mean spikes for each input of a layer and step; None unless the verdict is ``below``.
     """
 
-    name: str
-    title: str
-    synaptic_operation: Constant
-    neuron_update: Constant
-    mac: Constant
-    assumptions: tuple[str, ...]
+    verdict: str
+    rate: float | None
 
 
 @dataclass(frozen=True)
@@ -67,11 +58,15 @@ class Estimate:
         model: the model that was counted.
         data: what it was counted on.
         profile: the hardware's constants.
-        synapse, neuron: the two parts of the spiking branch.
-        dense_twin: one pass of an ordinary network of the same shape (taps on padding left out).
-        artificial: the parts of ``dense_macs`` on the same profile's MAC, by name.
-        break_even: r·T, spikes an input neuron may send for each picture until its synapses cost what one dense pass
-            costs.
+        synapse, neuron, routing, memory: the parts of the spiking branch.
+        dense_twin: one pass of an ordinary network of the same shape (taps on padding left out), and its memory.
+        int8_twin: the same network in 8-bit integers, and its memory.
+        artificial: the parts of the model that do not spike, by name, on the profile's MAC, and their memory.
+        break_even: r·T, spikes an input may send for each picture until its synapses and their routing cost what one
+            dense pass costs; None where spikes do not decide (``execution: dense``).
+        counted: the r·T that was counted: synaptic operations for each MAC of the dense pass.
+        break_even_rate, break_even_with_memory: without memory, and with the high end of memory on both sides.
+        input_rate: the mean rate that was counted.
         assumptions: all that hold.
     """
 
@@ -80,19 +75,33 @@ class Estimate:
     profile: Profile
     synapse: float
     neuron: float
+    routing: float
+    memory: Interval
     dense_twin: float
+    dense_twin_memory: Interval
+    int8_twin: float
+    int8_twin_memory: Interval
     artificial: dict[str, float]
-    break_even: float
+    artificial_memory: dict[str, Interval]
+    break_even: float | None
+    counted: float
+    break_even_rate: BreakEven
+    break_even_with_memory: BreakEven
+    input_rate: float
     assumptions: tuple[str, ...]
 
     @property
     def spiking(self) -> float:
-        """Synapse and neuron together."""
-        return self.synapse + self.neuron
+        """Synapse, neuron and routing together, without memory."""
+        return self.synapse + self.neuron + self.routing
+
+    @property
+    def total(self) -> Interval:
+        """The spiking branch with its memory."""
+        return Interval(self.spiking + self.memory.low, self.spiking + self.memory.high)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; says ``estimate`` and names unit, constants and sources."""
-        constants = {name: vars(getattr(self.profile, name)) for name in CONSTANTS}
         return {
             "kind": "estimate",
             "unit": "pJ a picture",
@@ -100,86 +109,178 @@ class Estimate:
             "data": self.data,
             "profile": self.profile.name,
             "title": self.profile.title,
-            "constants": constants,
-            "spiking": {"synapse": self.synapse, "neuron": self.neuron, "total": self.spiking},
+            "dense_title": self.profile.dense_title,
+            "constants": self.profile.constants(),
+            "bits": asdict(self.profile.bits),
+            "hops": self.profile.hops,
+            "execution": self.profile.execution,
+            "spiking": {
+                "synapse": self.synapse,
+                "neuron": self.neuron,
+                "routing": self.routing,
+                "memory": asdict(self.memory),
+                "total": self.spiking,
+                "total_with_memory": asdict(self.total),
+            },
             "dense_twin": self.dense_twin,
+            "dense_twin_with_memory": _with_memory(self.dense_twin, self.dense_twin_memory),
+            "int8_twin": self.int8_twin,
+            "int8_twin_with_memory": _with_memory(self.int8_twin, self.int8_twin_memory),
             "artificial": self.artificial,
+            "artificial_with_memory": {
+                part: _with_memory(self.artificial[part], memory) for part, memory in self.artificial_memory.items()
+            },
             "break_even_spikes": self.break_even,
+            "counted_spikes": self.counted,
+            "break_even_rate": asdict(self.break_even_rate),
+            "break_even_rate_with_memory": asdict(self.break_even_with_memory),
+            "counted_rate": self.input_rate,
             "assumptions": list(self.assumptions),
         }
 
 
 def estimate(
-    counts: Counts, profile: Profile, artificial_macs: dict[str, int] | None = None, data: str | None = None
+    counts: Counts,
+    profile: Profile,
+    artificial: Mapping[str, int | Sequence[DenseLayer]] | None = None,
+    data: str | None = None,
 ) -> Estimate:
     """Energy of one picture, the mean over the pictures counted.
 
     Args:
         counts: of the spiking branch.
         profile: see :func:`load_profile`.
-        artificial_macs: MACs a picture of the ordinary parts, see :func:`ashnets.export.count.dense_macs`.
+        artificial: the ordinary parts by name, layer by layer from :func:`ashnets.export.count.dense_layers`; MACs
+            alone (``dense_macs``) give no memory traffic.
         data: what was counted, for the label; the number of pictures and steps by default.
     """
-    mac = profile.mac.value
+    parts = artificial_energy(artificial or {}, profile)
+    synapse, neuron, routing = _spiking(counts, profile)
+    memory = _traffic(counts, profile)
+    layers = [layer.dense for layer in counts.layers]
+    twin = counts.dense_macs * profile.mac.picojoules
+    twin_memory = dense_traffic(layers, profile.memory, profile.bits.weight, profile.bits.activation)
+    per_operation = profile.synaptic_operation.picojoules + _pj(profile.routed_operation)
+    silent = scaled(counts, 0.0)
+    still, quiet = sum(_spiking(silent, profile)), _traffic(silent, profile)
+    spiking = synapse + neuron + routing
+    events = profile.execution == "events"
     return Estimate(
         model=counts.model,
         data=data or f"{counts.pictures} pictures of {counts.steps} steps",
         profile=profile,
-        synapse=counts.synaptic_operations / counts.pictures * profile.synaptic_operation.value,
-        neuron=counts.membrane_updates / counts.pictures * profile.neuron_update.value,
-        dense_twin=counts.dense_macs * mac,
-        artificial={name: macs * mac for name, macs in (artificial_macs or {}).items()},
-        break_even=mac / profile.synaptic_operation.value,
-        assumptions=(*profile.assumptions, *ASSUMPTIONS),
+        synapse=synapse,
+        neuron=neuron,
+        routing=routing,
+        memory=memory,
+        dense_twin=twin,
+        dense_twin_memory=twin_memory,
+        int8_twin=counts.dense_macs * profile.mac_int8.picojoules,
+        int8_twin_memory=dense_traffic(layers, profile.memory, INT8, INT8),
+        artificial={part: compute for part, (compute, _) in parts.items()},
+        artificial_memory={part: traffic for part, (_, traffic) in parts.items()},
+        break_even=profile.mac.picojoules / per_operation if events and per_operation else None,
+        counted=counts.operations_per_mac,
+        break_even_rate=_break_even(still, spiking, twin, counts.input_rate),
+        break_even_with_memory=_break_even(
+            still + quiet.high, spiking + memory.high, twin + twin_memory.high, counts.input_rate
+        ),
+        input_rate=counts.input_rate,
+        assumptions=(*profile.assumptions, *ASSUMPTIONS, *([MEMORY] if profile.memory else [])),
     )
 
 
-def profile_names() -> list[str]:
-    """The bundled profiles."""
-    return sorted(p.name.removesuffix(".json") for p in _bundled().iterdir() if p.name.endswith(".json"))
+def artificial_energy(
+    artificial: Mapping[str, int | Sequence[DenseLayer]], profile: Profile
+) -> dict[str, tuple[float, Interval]]:
+    """Arithmetic and memory of ordinary parts on the profile's MAC, by name, in pJ a picture."""
+    found = {}
+    for part, work in artificial.items():
+        macs = work if isinstance(work, int) else sum(layer.macs for layer in work)
+        layers = () if isinstance(work, int) else work
+        traffic = dense_traffic(layers, profile.memory, profile.bits.weight, profile.bits.activation)
+        found[part] = (macs * profile.mac.picojoules, traffic)
+    return found
 
 
-def load_profile(name: str | Path) -> Profile:
-    """A bundled profile by its name, or a file of the same form.
+def over_steps(counts: Counts, profile: Profile) -> list[dict[str, float]]:
+    """Energy of the spiking branch after each step: counted, not extrapolated.
 
-    Raises:
-        ConfigurationError: no such profile, or a constant without value, unit (pJ), source or year.
+    Args:
+        counts: of single pictures, over as many steps as the curve is to have.
     """
-    path = Path(name)
-    if path.suffix != ".json":
-        if str(name) not in profile_names():
-            raise ConfigurationError(
-                f"no energy profile {str(name)!r}: give the path of a .json file or one of {', '.join(profile_names())}"
-            )
-        path = Path(str(_bundled() / f"{name}.json"))
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ConfigurationError(f"{path} is not valid JSON ({error})") from error
-    if not isinstance(found, dict) or set(found) != {"title", "assumptions", *CONSTANTS}:
-        raise ConfigurationError(f"{path} must hold exactly: title, assumptions, {', '.join(CONSTANTS)}")
-    if not isinstance(found["assumptions"], list):
-        raise ConfigurationError(f"{path}: assumptions={found['assumptions']!r} must be a list of sentences")
-    constants = {key: _constant(path, key, found[key]) for key in CONSTANTS}
-    return Profile(
-        name=path.stem, title=str(found["title"]), assumptions=tuple(map(str, found["assumptions"])), **constants
+    return [{"steps": steps, **_point(counts.first(steps), profile)} for steps in range(1, counts.steps + 1)]
+
+
+def over_rate(counts: Counts, profile: Profile, points: int = 21) -> list[dict[str, float]]:
+    """Energy of the spiking branch where all firing rates grow or shrink together, from silence on.
+
+    The last point is twice the counted rate, or where the busiest layer's inputs would fire at every step.
+    """
+    busiest = max(
+        layer.input_spikes / (layer.input_neurons * counts.steps * counts.pictures) for layer in counts.layers
     )
+    largest = min(2.0, 1 / busiest) if busiest else 0.0
+    factors = [largest * i / (points - 1) for i in range(points)]
+    return [{"rate": f * counts.input_rate, **_point(scaled(counts, f), profile)} for f in factors]
 
 
-def _constant(path: Path, key: str, entry: Any) -> Constant:
-    if not isinstance(entry, dict) or set(entry) != set(FIELDS):
-        raise ConfigurationError(f"{path}: {key}={entry!r} must hold exactly: {', '.join(FIELDS)}")
-    value, year = entry["value"], entry["year"]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise ConfigurationError(f"{path}: {key}.value={value!r} must be a number, at least 0")
-    if entry["unit"] != "pJ":
-        raise ConfigurationError(f"{path}: {key}.unit={entry['unit']!r} must be 'pJ'")
-    if not isinstance(year, int) or not str(entry["source"]).strip():
-        raise ConfigurationError(f"{path}: {key} needs its source, in words, and the year as a number")
-    return Constant(value=float(value), unit="pJ", source=str(entry["source"]), year=year)
+def scaled(counts: Counts, factor: float) -> Counts:
+    """The counts as they would be if every spike came ``factor`` times as often, rounded to whole numbers."""
+    layers = [
+        replace(
+            layer,
+            input_spikes=round(layer.input_spikes * factor),
+            spikes=round(layer.spikes * factor),
+            synaptic_operations=round(layer.synaptic_operations * factor),
+            rates=None,
+            by_step=None,
+        )
+        for layer in counts.layers
+    ]
+    return replace(counts, layers=tuple(layers))
 
 
-def _bundled() -> Any:
-    return resources.files("ashnets.export") / "profiles"
+def _point(counts: Counts, profile: Profile) -> dict[str, float]:
+    arithmetic, memory = sum(_spiking(counts, profile)), _traffic(counts, profile)
+    return {"spiking": arithmetic, "low": arithmetic + memory.low, "high": arithmetic + memory.high}
+
+
+def _spiking(counts: Counts, profile: Profile) -> tuple[float, float, float]:
+    """Synapse, neuron, routing of one picture."""
+    n = counts.pictures
+    operations = counts.synaptic_operations / n
+    if profile.execution == "dense":
+        operations = counts.steps * counts.dense_macs
+    updates, fired, sent = counts.membrane_updates / n, counts.spikes / n, (counts.spikes + counts.input_spikes) / n
+    synapse = operations * profile.synaptic_operation.picojoules
+    neuron = updates * profile.neuron_update.picojoules + fired * _pj(profile.spike)
+    routing = operations * _pj(profile.routed_operation)
+    routing += sent * (_pj(profile.message) + profile.hops * _pj(profile.hop))
+    return synapse, neuron, routing
+
+
+def _traffic(counts: Counts, profile: Profile) -> Interval:
+    if profile.execution == "events":
+        return spiking_traffic(counts, profile.memory, profile.bits)
+    one = dense_traffic(
+        [layer.dense for layer in counts.layers], profile.memory, profile.bits.weight, profile.bits.activation
+    )
+    return sum([one] * counts.steps, NONE)
+
+
+def _break_even(silent: float, counted: float, twin: float, rate: float) -> BreakEven:
+    if silent >= twin:
+        return BreakEven("never", None)
+    if counted <= silent or not rate:
+        return BreakEven("always", None)
+    found = rate * (twin - silent) / (counted - silent)
+    return BreakEven("always", None) if found >= 1 else BreakEven("below", found)
+
+
+def _pj(constant: Constant | None) -> float:
+    return constant.picojoules if constant else 0.0
+
+
+def _with_memory(arithmetic: float, memory: Interval) -> dict[str, float]:
+    return {"low": arithmetic + memory.low, "high": arithmetic + memory.high}

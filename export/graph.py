@@ -1,24 +1,21 @@
 r"""The neutral graph of the spiking branch: what every export format is written from, and nothing else.
 
-A layer is a convolution with tdBN folded into it, followed by LIF neurons (eq. 2, 3):
+A layer is a convolution with tdBN folded into it (``folding.py``), followed by LIF neurons (eq. 2, 3):
 
-    W' = γ·W/√(σ² + ε)        b' = β_bn − μ·γ/√(σ² + ε)
     h[t] = β·v[t−1] + (W' ∗ s[t] + b')      s'[t] = H(h[t] − θ)      v[t] = h[t]·(1 − s'[t])
 
-Order of summation. Two libraries add the taps of a convolution in different orders, and in float arithmetic the last
-bit then differs; a neuron at its threshold flips, and the flip spreads through deeper layers and later steps. The
-inputs are spikes, so a layer only ever adds weights: if these are multiples of one step that is a power of two, and
-no partial sum exceeds 2²⁴ steps, float32 adds them without rounding and every order gives the same bits.
-:func:`on_lattice` rounds W' and b' to the finest such step (20 to 23 bits below the largest sum: the resolution that a
-float32 sum has anyway). The rest of the recursion is one product and one sum for each neuron, which IEEE 754 fixes.
+Float graph: W' and b' are multiples of one power of two for which float32 sums are exact in every order; the rest is
+one product and one sum for each neuron, which IEEE 754 fixes. Integer graph: the constants and the recursion of
+:mod:`ashnets.model.integer`, exact by nature. Either way any tool that follows the graph gives the same bits.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -26,11 +23,13 @@ from torch.nn import functional as F
 
 from ashnets import __version__
 from ashnets.errors import ConfigurationError, InputError
+from ashnets.export.folding import float32, fold, on_lattice
 from ashnets.model.abstract_encoder import AbstractEncoder
-from ashnets.model.abstract_encoder import SpikingLayer as ModelLayer
+from ashnets.model.integer import IntegerConstants, integer_constants, integer_lif
+from ashnets.model.spiking_layer import SpikingLayer as ModelLayer
 
 State = tuple[torch.Tensor, ...]
-EXACT = 1 << 24  # every integer up to 2²⁴ is a float32
+DT = 1e-4  # seconds; what the tools that read NIR assume
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,9 @@ class SpikingLayer:
         groups: channel groups of the convolution.
         beta, theta: β and θ, float32 values.
         input_shape, output_shape: (C, H, W), without the batch.
-        weight_step: the power of two that all weights and biases are multiples of.
+        weight_step: what all weights and biases are multiples of; a power of two in a float graph.
+        integer: the layer as a chip holds it, in an integer graph. These constants then are the layer, and
+            ``weight``, ``bias`` and ``theta`` are their values times the step, for tools that know floats alone.
     """
 
     name: str
@@ -60,6 +61,7 @@ class SpikingLayer:
     input_shape: tuple[int, int, int]
     output_shape: tuple[int, int, int]
     weight_step: float
+    integer: IntegerConstants | None = None
 
     @property
     def neurons(self) -> int:
@@ -67,14 +69,25 @@ class SpikingLayer:
         return math.prod(self.output_shape)
 
     def current(self, spikes: torch.Tensor) -> torch.Tensor:
-        """W' ∗ s + b' for (B, C, H, W) spikes."""
-        return F.conv2d(spikes, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        """W' ∗ s + b' for (B, C, H, W) spikes, as floats."""
+        return self._convolve(spikes, self.weight, self.bias)
 
     def step(self, spikes: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step: input spikes and the membrane to output spikes and the new membrane."""
+        """One step: input spikes and the membrane to output spikes and the new membrane.
+
+        The membrane is float32 in both forms; in an integer layer it holds integers, 64 of them to a ``step``.
+        """
+        if self.integer is not None:
+            c = self.integer
+            a = self._convolve(spikes, c.weight.float(), None)
+            fired, v = integer_lif(a[None], v, c.bias.view(-1, 1, 1), c.threshold, c.decay, c.step, k=1.0)
+            return fired[0], v
         h = self.beta * v + self.current(spikes)
-        fired = h > self.theta
-        return fired.to(h.dtype), torch.where(fired, 0.0, h)
+        over = h > self.theta
+        return over.to(h.dtype), torch.where(over, 0.0, h)
+
+    def _convolve(self, spikes: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return F.conv2d(spikes, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,7 @@ class SpikingGraph:
         carry: ``image``: the membranes are reset at each image; ``group``: carried over a group of φ images.
         group_size: φ.
         encoding: how the input spikes are drawn.
+        dt: seconds that a step stands for, where a format counts in seconds.
         provenance: model name, configuration and versions, as strings.
     """
 
@@ -112,7 +126,13 @@ class SpikingGraph:
     carry: str
     group_size: int
     encoding: InputEncoding
+    dt: float = DT
     provenance: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def precision(self) -> str:
+        """``int8`` for an integer graph, else ``float``."""
+        return "float" if any(layer.integer is None for layer in self.layers) else "int8"
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -125,7 +145,7 @@ class SpikingGraph:
 
     @torch.no_grad()
     def run(self, spikes: torch.Tensor, state: State | None = None) -> tuple[dict[str, torch.Tensor], State]:
-        """Reference execution, step by step on the CPU in float32.
+        """Reference execution, step by step on the CPU.
 
         Args:
             spikes: (T', B, C, H, W), 0 and 1.
@@ -172,55 +192,16 @@ def check_spikes(spikes: torch.Tensor, input_shape: tuple[int, ...]) -> None:
         raise InputError("the input holds values other than 0 and 1: give spikes, as probabilistic_sampling draws them")
 
 
-def fold(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """W' and b' in float64: convolution and normalisation with running statistics as one convolution.
-
-    Args:
-        conv: with or without bias.
-        norm: its tdBN; ``running_mean``, ``running_var``, ``eps``, ``weight`` (γ) and ``bias`` (β_bn) are read.
-    """
-    weight = conv.weight.detach().double().cpu()
-    bias = torch.zeros(weight.shape[0], dtype=torch.float64) if conv.bias is None else conv.bias.detach().double().cpu()
-    mean, variance, gamma, shift = (
-        tensor.detach().double().cpu() for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    )
-    scale = gamma / torch.sqrt(variance + norm.eps)
-    return weight * scale.view(-1, 1, 1, 1), shift + (bias - mean) * scale
-
-
-def on_lattice(weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Round to multiples of the finest power of two for which float32 sums over spikes are exact in any order.
-
-    Args:
-        weight: W', (O, I/groups, kH, kW), float64.
-        bias: b', (O,), float64.
-
-    Returns:
-        Weight and bias as float32, and the step.
-
-    Raises:
-        ConfigurationError: weights that are not finite.
-    """
-    if not bool(torch.isfinite(weight).all() & torch.isfinite(bias).all()):
-        raise ConfigurationError("a folded weight is not finite: the checkpoint or its running statistics are damaged")
-    terms = torch.cat([weight.flatten(1), bias[:, None]], dim=1)
-    # No partial sum, in whatever order, leaves [Σ negative terms, Σ positive terms].
-    largest = float(torch.maximum(terms.clamp_min(0).sum(1), terms.clamp_max(0).sum(1).abs()).max())
-    # The terms of one sum move by at most half a step each.
-    exponent = math.frexp(max(largest, 1e-30) / (EXACT - terms.shape[1]))[1]
-    step = math.ldexp(1.0, exponent)
-    return (weight / step).round().mul(step).float(), (bias / step).round().mul(step).float(), step
-
-
 def from_model(model: nn.Module, name: str | None = None) -> SpikingGraph:
-    """The neutral graph of a model's spiking branch, in evaluation mode.
+    """The neutral graph of a model's spiking branch, in evaluation mode; in integers for ``precision="int8"``.
 
     Args:
         model: an :class:`AbstractEncoder` or anything that holds one, such as ``AshNetsForPreTraining``.
         name: for the provenance; the model's own name by default.
 
     Raises:
-        ConfigurationError: the model has no spiking branch (variant ``ann``), or more than one.
+        ConfigurationError: the model has no spiking branch (variant ``ann``) or more than one, or holds weights that
+            are not finite or do not fit into integers.
     """
     encoders = [m for m in model.modules() if isinstance(m, AbstractEncoder)]
     if len(encoders) != 1:
@@ -234,27 +215,27 @@ def from_model(model: nn.Module, name: str | None = None) -> SpikingGraph:
     shape: tuple[int, int, int] = (3, config.image_size, config.image_size)
     layers = []
     for layer_name, module in encoder.layers.items():
-        block = cast(ModelLayer, module)
-        conv, lif = block.conv, block.lif
-        weight, bias, step = on_lattice(*fold(conv, block.norm))
-        output = _output_shape(conv, shape)
-        layers.append(
-            SpikingLayer(
-                name=layer_name,
-                weight=weight,
-                bias=bias,
-                stride=tuple(conv.stride),
-                padding=tuple(conv.padding),
-                dilation=tuple(conv.dilation),
-                groups=conv.groups,
-                beta=_float32(lif.beta),
-                theta=_float32(lif.v_threshold),
-                input_shape=shape,
-                output_shape=output,
-                weight_step=step,
-            )
+        block = _plain(layer_name, module)
+        folded = fold(block.conv, block.norm)
+        weight, bias, step = on_lattice(*folded)
+        layer = SpikingLayer(
+            name=layer_name,
+            weight=weight,
+            bias=bias,
+            stride=tuple(block.conv.stride),
+            padding=tuple(block.conv.padding),
+            dilation=tuple(block.conv.dilation),
+            groups=block.conv.groups,
+            beta=float32(config.beta),
+            theta=float32(config.threshold),
+            input_shape=shape,
+            output_shape=_output_shape(block.conv, shape),
+            weight_step=step,
         )
-        shape = output
+        if config.precision == "int8":
+            layer = _in_integers(layer, _named(layer_name, *folded, config.threshold, config.decay_k))
+        layers.append(layer)
+        shape = layer.output_shape
     return SpikingGraph(
         name=name,
         layers=tuple(layers),
@@ -267,6 +248,7 @@ def from_model(model: nn.Module, name: str | None = None) -> SpikingGraph:
             "image_size": str(config.image_size),
             "num_concepts": str(config.num_concepts),
             "decay_k": str(config.decay_k),
+            "quantisation": "in training" if config.precision == "int8" else "none",
             "ashnets": __version__,
             "torch": torch.__version__,
             "transformers": version("transformers"),
@@ -275,14 +257,80 @@ def from_model(model: nn.Module, name: str | None = None) -> SpikingGraph:
     )
 
 
-def _output_shape(conv: nn.Conv2d, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+def _plain(name: str, module: nn.Module) -> ModelLayer:
+    """The layer, if it is what a graph can hold."""
+    found = {part: type(inner).__name__ for part, inner in module.named_children()}
+    if list(found) != ["conv", "norm", "lif"]:
+        raise ConfigurationError(
+            f"layer {name} is made of {', '.join(found.values()) or type(module).__name__}: a graph holds convolution, "
+            "tdBN and LIF in a row. netx and the other formats have no pooling and no sum of two branches; use a "
+            "stride instead"
+        )
+    block = cast(ModelLayer, module)
+    if block.conv.padding_mode != "zeros" or isinstance(block.conv.padding, str):
+        raise ConfigurationError(
+            f"layer {name}: padding={block.conv.padding!r}, padding_mode={block.conv.padding_mode!r}: a graph holds "
+            "numbers of zeros at the border alone"
+        )
+    return block
+
+
+def quantised(graph: SpikingGraph) -> SpikingGraph:
+    """An integer graph by rounding a float graph after training.
+
+    Its spikes are not those of the float graph, and less so from layer to layer; a model that was trained with
+    ``precision="int8"`` gives an integer graph whose spikes are its own.
+
+    Raises:
+        ConfigurationError: the graph is in integers already, its decay is no multiple of 1/4096, or it does not fit.
+    """
+    if graph.precision == "int8":
+        raise ConfigurationError(f"{graph.name} is an integer graph already: export it as it is")
+    layers = []
+    for layer in graph.layers:
+        decay = (1 - layer.beta) * 4096
+        if decay != round(decay):
+            raise ConfigurationError(f"{layer.name}: β={layer.beta} is not 1 − k/4096 for a whole k, as integers need")
+        constants = _named(layer.name, layer.weight, layer.bias, layer.theta, round(decay))
+        layers.append(_in_integers(layer, constants))
+    provenance = {**graph.provenance, "quantisation": "after training"}
+    return dataclasses.replace(graph, layers=tuple(layers), provenance=provenance)
+
+
+def cropped(graph: SpikingGraph, height: int, width: int) -> SpikingGraph:
+    """The same layers over smaller pictures: a convolution knows no size, and a slow simulator needs small ones."""
+    shape: tuple[int, int, int] = (graph.input_shape[0], height, width)
+    layers = []
+    for layer in graph.layers:
+        output = _output_shape(layer, shape)
+        layers.append(dataclasses.replace(layer, input_shape=shape, output_shape=output))
+        shape = output
+    return dataclasses.replace(graph, layers=tuple(layers))
+
+
+def _named(name: str, weight: torch.Tensor, bias: torch.Tensor, theta: float, decay_k: int) -> IntegerConstants:
+    try:
+        return integer_constants(weight, bias, theta, decay_k)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"layer {name}: {error}") from error
+
+
+def _in_integers(layer: SpikingLayer, constants: IntegerConstants) -> SpikingLayer:
+    return dataclasses.replace(
+        layer,
+        weight=constants.weight.double().mul(constants.step).float(),
+        bias=constants.bias.double().mul(constants.step).float(),
+        theta=float32(constants.threshold * constants.step),
+        weight_step=constants.step,
+        integer=constants,
+    )
+
+
+def _output_shape(conv: nn.Conv2d | SpikingLayer, shape: tuple[int, int, int]) -> tuple[int, int, int]:
     with torch.device("meta"):
         probe = torch.empty(1, *shape)
         weight = torch.empty(conv.weight.shape)
-    out = F.conv2d(probe, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+    padding = cast(tuple[int, int], conv.padding)
+    out = F.conv2d(probe, weight, None, conv.stride, padding, conv.dilation, conv.groups)
     channels, height, width = out.shape[1:]
     return channels, height, width
-
-
-def _float32(value: float) -> float:
-    return float(torch.tensor(value, dtype=torch.float32))

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ashnets import __version__
-from ashnets.cli import compare, data, energy, models, quantise, training
+from ashnets.cli import compare, data, energy, export, models, quantise, training
 from ashnets.errors import AshNetsError
 
 app = typer.Typer(
@@ -58,6 +58,7 @@ app.command("describe")(models.describe)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
 app.command("quantize")(quantise.quantize)
+app.command("export")(export.export)
 app.command("energy")(energy.energy)
 app.command("compare")(compare.compare)
 app.add_typer(data.app, name="data")

@@ -106,7 +106,7 @@ class AlignmentTransformer(nn.Module):
             parts.append(self.embed_visual(visual))
             masks.append(torch.ones(visual.shape[:2], dtype=torch.long, device=visual.device))
         hidden = torch.cat(parts, dim=1)
-        if not len(hidden):
+        if hidden.shape[0] == 0:
             raise InputError("an empty batch has nothing to encode: give at least one text or picture")
         padding = torch.cat(masks, dim=1)
         if not output_attentions:

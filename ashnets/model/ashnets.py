@@ -133,8 +133,8 @@ class AshNetsModel(AshNetsPreTrainedModel):
         """
         visual = None
         if pixel_values is not None:
-            if input_ids is not None and len(input_ids) != len(pixel_values):
-                raise InputError(f"{len(pixel_values)} pictures and {len(input_ids)} texts do not make pairs")
+            if input_ids is not None and input_ids.shape[0] != pixel_values.shape[0]:
+                raise InputError(f"{pixel_values.shape[0]} pictures and {input_ids.shape[0]} texts do not make pairs")
             visual = self.vision(pixel_values, image_ids, spikes, group_size, readout, state, concrete_only)
         hidden, attentions = self.transformer(
             input_ids, attention_mask, None if visual is None else visual.output, output_attentions

@@ -69,7 +69,7 @@ class ConcreteEncoder(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         side = self.config.image_size
-        if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != (3, side, side) or not len(pixel_values):
+        if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != (3, side, side) or pixel_values.shape[0] == 0:
             raise InputError(
                 f"pixel_values of shape {tuple(pixel_values.shape)}: this model takes (B, 3, {side}, {side}), "
                 "B ≥ 1, as AshNetsProcessor makes them"

@@ -125,8 +125,8 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
             text, _ = transformer(input_ids, attention_mask, None)
             out.text_embeds = self.project_text(text)
         if out.visual is not None and input_ids is not None:
-            if len(input_ids) != len(pixel_values):
-                raise InputError(f"{len(pixel_values)} pictures and {len(input_ids)} texts do not make pairs")
+            if input_ids.shape[0] != pixel_values.shape[0]:
+                raise InputError(f"{pixel_values.shape[0]} pictures and {input_ids.shape[0]} texts do not make pairs")
             joint, out.attentions = transformer(input_ids, attention_mask, out.visual.output, output_attentions)
             out.itm_logits = self.itm(joint[:, 0])
         return text, joint

@@ -173,6 +173,6 @@ def _check_heads(recipe: Recipe, model: Any) -> None:
         raise ConfigurationError(f"stdp: {recipe.model} with changes={recipe.changes} has no spiking layers to train")
     if recipe.stdp is not None and model.config.precision != "float":
         raise ConfigurationError(
-            f"stdp: {recipe.model} with precision={model.config.precision!r} computes in integers, which no small weight "
-            "change moves; run the stage with precision float and quantise afterwards"
+            f"stdp: {recipe.model} with precision={model.config.precision!r} computes in integers, where small "
+            "changes of weights are lost; run the stage with precision float and quantise afterwards"
         )

@@ -11,8 +11,10 @@ from spikingjelly.activation_based.op_counter import DispatchCounterMode, SynOpC
 from torch import nn
 
 from ashnets.configuration import AshNetsConfig
-from ashnets.export.count import count, dense_macs
+from ashnets.errors import InputError
+from ashnets.export.count import Counter, count, dense_layers, dense_macs
 from ashnets.export.graph import InputEncoding, SpikingGraph, SpikingLayer, from_model
+from ashnets.export.rates import firing_rates
 from ashnets.model import AshNetsModel
 from ashnets.model.abstract_encoder import AbstractEncoder
 
@@ -147,6 +149,118 @@ def test_totals_and_rates(graph: SpikingGraph, spikes: torch.Tensor) -> None:
     assert counts.to_dict()["synaptic_operations"] == counts.synaptic_operations
 
 
+def test_three_spikes_by_hand() -> None:
+    """3×3, padding 1, four outputs: a spike reaches 4 places from a corner, 6 from an edge, 9 from inside."""
+    one = layer("a", 2, 4, 16, 3, padding=1)
+    spikes = torch.zeros(2, 1, 2, 16, 16)
+    spikes[0, 0, 0, 0, 0] = spikes[0, 0, 1, 0, 7] = spikes[1, 0, 1, 8, 8] = 1
+    counts = count(network(one), spikes)
+    assert counts.synaptic_operations == 4 * (4 + 6 + 9)
+    assert counts.layers[0].by_step is not None
+    assert counts.layers[0].by_step.synaptic_operations == (4 * (4 + 6), 4 * 9)
+    assert (counts.input_spikes, counts.layers[0].by_step.input_spikes) == (3, (2, 1))
+    assert counts.dense_macs == 2 * 4 * (4 * 4 + 4 * 14 * 6 + 14 * 14 * 9)
+    assert counts.operations_per_mac == counts.synaptic_operations / counts.dense_macs
+    assert counts.input_rate == 3 / (2 * 16 * 16 * 2)
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[SpikingGraph, torch.Tensor]:
+    graph = network(layer("a", 2, 3, 6, 3, padding=1), layer("b", 3, 2, 6, 3, stride=2, padding=1))
+    return graph, random_spikes(4, 6, (2, 6, 6), 0.3)
+
+
+def test_groups_carry_their_membranes_as_a_loop_over_pictures_does(pair: tuple[SpikingGraph, torch.Tensor]) -> None:
+    graph, spikes = pair
+    fired, operations = 0, 0
+    for group in range(2):
+        state = None
+        for i in range(3 * group, 3 * group + 3):
+            outputs, state = graph.run(spikes[:, i : i + 1], state)
+            fired += sum(int(out.sum()) for out in outputs.values())
+            operations += operations_by_loop(graph.layers[0], spikes[:, i : i + 1])
+            operations += operations_by_loop(graph.layers[1], outputs["a"])
+    carried = count(graph, spikes, group_size=3, carry="group")
+    assert (carried.pictures, carried.steps, carried.group_size) == (6, 4, 3)
+    assert (carried.spikes, carried.synaptic_operations) == (fired, operations)
+
+    reset = count(graph, spikes, group_size=3, carry="image")
+    assert reset == count(graph, spikes)
+    assert reset.spikes != carried.spikes, "the membranes make no difference: the test sees nothing"
+    assert reset.membrane_updates == carried.membrane_updates == (3 * 36 + 2 * 9) * 4 * 6
+    with pytest.raises(InputError, match="groups"):
+        carried.first(2)
+    with pytest.raises(InputError, match="φ = 4"):
+        count(graph, spikes, group_size=4, carry="group")
+
+
+def test_batches_add_up(pair: tuple[SpikingGraph, torch.Tensor]) -> None:
+    graph, spikes = pair
+    counter = Counter(graph)
+    with pytest.raises(InputError, match="nothing"):
+        counter.counts()
+    counter.add(spikes[:, :4])
+    counter.add(spikes[:, 4:])
+    assert counter.counts() == count(graph, spikes)
+    with pytest.raises(InputError, match="new counter"):
+        counter.add(spikes[:2])
+
+
+def test_the_first_steps_are_those_of_a_shorter_run(pair: tuple[SpikingGraph, torch.Tensor]) -> None:
+    graph, spikes = pair
+    whole = count(graph, spikes)
+    for steps in (1, 3, 4):
+        first, shorter = whole.first(steps), count(graph, spikes[:steps])
+        assert (first.steps, first.synaptic_operations, first.spikes) == (
+            steps, shorter.synaptic_operations, shorter.spikes
+        )  # fmt: skip
+        assert (first.input_spikes, first.membrane_updates) == (shorter.input_spikes, shorter.membrane_updates)
+    early, late = Counter(graph), Counter(graph)
+    late.add(spikes[3:], early.add(spikes[:3]))
+    both = early.counts().then(late.counts())
+    assert [both.first(t).synaptic_operations for t in (2, 4)] == [
+        whole.first(t).synaptic_operations for t in (2, 4)
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="5 steps"):
+        whole.first(5)
+
+
+def test_rates_of_the_neurons_by_a_loop(pair: tuple[SpikingGraph, torch.Tensor]) -> None:
+    graph, spikes = pair
+    outputs, _ = graph.run(spikes)
+    for one in count(graph, spikes).layers:
+        out = outputs[one.name]
+        each = sorted(
+            float(out[:, :, c, y, x].sum()) / 24
+            for c in range(out.shape[2]) for y in range(out.shape[3]) for x in range(out.shape[4])
+        )  # fmt: skip
+        assert one.rates is not None
+        assert one.rates.mean == pytest.approx(sum(each) / len(each)) == one.rate
+        assert one.rates.p95 == next(rate for rate in each if sum(other <= rate for other in each) >= 0.95 * len(each))
+        assert one.rates.silent == sum(rate == 0 for rate in each) / len(each)
+        assert one.rates.saturated == sum(rate > 0.9 for rate in each) / len(each)
+
+
+def test_silent_and_saturated_neurons() -> None:
+    """Twenty neurons: four never fire, fifteen fire at every second step, one at every step."""
+    found = firing_rates(torch.tensor([0] * 4 + [5] * 15 + [10]), steps=10)
+    assert (found.silent, found.saturated, found.p95) == (0.2, 0.05, 0.5)
+    assert found.mean == pytest.approx((15 * 0.5 + 1) / 20)
+
+
+def test_bytes_by_hand(pair: tuple[SpikingGraph, torch.Tensor]) -> None:
+    graph, spikes = pair
+    counts = count(graph, spikes)
+    assert counts.weights == 3 * 2 * 9 + 3 + 2 * 3 * 9 + 2 == 113
+    assert counts.neurons == 3 * 36 + 2 * 9 == 126
+    fired = int(spikes.sum()) + counts.spikes
+    assert counts.bytes() == {
+        "weights": 452, "state": 504, "spikes_as_bitmap": (9 + 14 + 3) * 4, "spikes_as_events": round(4 * fired / 6),
+    }  # fmt: skip
+    assert counts.bytes(weight_bits=8, state_bits=24)["weights"] == 113
+    assert counts.bytes(weight_bits=8, state_bits=24)["state"] == 378
+
+
 def test_counting_a_stream_goes_on_from_its_state(graph: SpikingGraph, spikes: torch.Tensor) -> None:
     whole = count(graph, spikes)
     _, state = graph.run(spikes[:2])
@@ -177,6 +291,15 @@ def test_macs_of_the_artificial_parts_by_hand(config: AshNetsConfig) -> None:
     assert alone["transformer"] == 2 * (
         visual * (4 * hidden * hidden + 2 * hidden * inner) + 2 * visual * visual * hidden
     )
+    layers = dense_layers(model, pictures, tokens)
+    assert {part: sum(one.macs for one in parts) for part, parts in layers.items()} == found
+    (collector,) = layers["collector"]
+    assert (collector.weights, collector.inputs, collector.outputs) == (20 * hidden, visual * 20, visual * hidden)
+    stem_layer = next(one for one in layers["concrete_encoder"] if one.inputs == 3 * 40 * 40)
+    assert (stem_layer.macs, stem_layer.weights, stem_layer.outputs) == (stem, 8 * 3 * 49, 8 * 20 * 20)
+    attention = layers["transformer"][-1]
+    assert (attention.name, attention.weights) == ("attention", 0)
+    assert attention.macs == 2 * 2 * sequence * sequence * hidden
     # Padding in the text takes another path through attention, of the same size.
     mask = torch.ones_like(tokens)
     mask[0, 4:] = 0

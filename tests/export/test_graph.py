@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from torch import nn
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, InputError
-from ashnets.export.graph import EXACT, SpikingGraph, fold, from_model, on_lattice
+from ashnets.export.emulator import emulate, integer_layers
+from ashnets.export.folding import EXACT, fold, on_lattice
+from ashnets.export.graph import SpikingGraph, cropped, from_model, quantised
 from ashnets.files import write_atomically
 from ashnets.model import AshNetsModel
 from ashnets.model.abstract_encoder import AbstractEncoder
@@ -132,6 +135,17 @@ def test_a_model_without_a_spiking_branch_is_refused(config: AshNetsConfig) -> N
         from_model(AshNetsModel(without))
 
 
+def test_what_no_format_holds_is_refused_with_the_reason(encoder: AbstractEncoder) -> None:
+    pooled = copy.deepcopy(encoder)
+    pooled.layers["conv2"].add_module("pool", nn.AvgPool2d(2))
+    with pytest.raises(ConfigurationError, match=r"conv2 is made of Conv2d, TdBN, LIF, AvgPool2d.*no pooling"):
+        from_model(pooled)
+    mirrored = copy.deepcopy(encoder)
+    mirrored.layers["conv3"].conv.padding_mode = "reflect"
+    with pytest.raises(ConfigurationError, match=r"conv3: .*'reflect'"):
+        from_model(mirrored)
+
+
 def test_damaged_statistics_are_refused(encoder: AbstractEncoder) -> None:
     broken = copy.deepcopy(encoder)
     broken.layers["conv2"].norm.running_var[0] = float("nan")
@@ -155,3 +169,63 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         write_atomically(tmp_path / "folder", b"two")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder", "new"]
+
+
+@pytest.fixture(scope="module")
+def integer_encoder(config: AshNetsConfig, encoder: AbstractEncoder) -> AbstractEncoder:
+    """The encoder's weights and statistics, computed in integers."""
+    encoder_in_integers = AbstractEncoder(AshNetsConfig(**{**config.to_dict(), "precision": "int8"})).eval()
+    encoder_in_integers.load_state_dict(encoder.state_dict())
+    return encoder_in_integers
+
+
+@torch.no_grad()
+def test_an_integer_graph_is_the_model_and_the_emulator_to_the_spike(
+    integer_encoder: AbstractEncoder, spikes: torch.Tensor
+) -> None:
+    graph = from_model(integer_encoder, "small")
+    assert (graph.precision, graph.provenance["quantisation"]) == ("int8", "in training")
+    outputs, state = graph.run(spikes)
+    expected, membranes = integer_encoder.run(spikes)
+    emulated, emulated_membranes = emulate(integer_layers(integer_encoder), spikes)
+    for name in outputs:
+        assert torch.equal(outputs[name], expected[name])
+        assert torch.equal(outputs[name], torch.from_numpy(emulated[name]).float())
+        assert 0.005 < outputs[name].mean() < 0.995
+    assert all(map(torch.equal, state, membranes))
+    assert all(torch.equal(a, torch.from_numpy(b).float()) for a, b in zip(state, emulated_membranes, strict=True))
+
+
+def test_rounding_after_training_is_said_and_changes_spikes(graph: SpikingGraph, spikes: torch.Tensor) -> None:
+    rounded = quantised(graph)
+    assert (graph.precision, rounded.precision) == ("float", "int8")
+    assert rounded.provenance["quantisation"] == "after training"
+    layer = rounded.layers[0]
+    assert layer.integer is not None
+    assert torch.equal(layer.weight.double(), (layer.integer.weight.double() * layer.weight_step).float().double())
+    assert (layer.weight - graph.layers[0].weight).abs().max() <= layer.weight_step
+    differ = (rounded.run(spikes)[0]["concepts"] != graph.run(spikes)[0]["concepts"]).float().mean()
+    assert 0 < differ < 0.5
+    with pytest.raises(ConfigurationError, match="already"):
+        quantised(rounded)
+
+
+def test_a_decay_that_integers_lack_is_refused(graph: SpikingGraph) -> None:
+    odd = dataclasses.replace(graph.layers[0], beta=0.3)
+    with pytest.raises(ConfigurationError, match=r"conv1.*k/4096"):
+        quantised(dataclasses.replace(graph, layers=(odd, *graph.layers[1:])))
+
+
+def test_weights_that_integers_cannot_hold_are_refused_by_name(graph: SpikingGraph) -> None:
+    far = dataclasses.replace(graph.layers[1], theta=1e9)
+    with pytest.raises(ConfigurationError, match=r"layer conv2: .*threshold"):
+        quantised(dataclasses.replace(graph, layers=(graph.layers[0], far, *graph.layers[2:])))
+
+
+def test_a_cropped_graph_is_that_of_a_smaller_picture(config: AshNetsConfig, encoder: AbstractEncoder) -> None:
+    small = AbstractEncoder(AshNetsConfig(**{**config.to_dict(), "image_size": 24})).eval()
+    small.load_state_dict(encoder.state_dict())
+    crop, expected = cropped(from_model(encoder), 24, 24), from_model(small)
+    assert [layer.output_shape for layer in crop.layers] == [layer.output_shape for layer in expected.layers]
+    spikes = (torch.rand(4, 2, 3, 24, 24, generator=torch.Generator().manual_seed(1)) < 0.5).float()
+    assert torch.equal(crop.run(spikes)[0]["concepts"], expected.run(spikes)[0]["concepts"])

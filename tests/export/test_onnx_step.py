@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +13,9 @@ import pytest
 import torch
 
 from ashnets.errors import InputError, WeightsError
-from ashnets.export.graph import SpikingGraph
-from ashnets.export.onnx_step import compare, run_onnx, write_onnx_step
+from ashnets.export.graph import SpikingGraph, quantised
+from ashnets.export.onnx_running import compare, run_onnx
+from ashnets.export.onnx_step import write_onnx_step
 from ashnets.model.abstract_encoder import AbstractEncoder
 
 
@@ -25,9 +24,13 @@ def exported(graph: SpikingGraph, tmp_path_factory: pytest.TempPathFactory) -> P
     return write_onnx_step(graph, tmp_path_factory.mktemp("onnx") / "step.onnx", layer_spikes=True)
 
 
+@pytest.mark.parametrize("precision", ["float", "int8"])
 def test_every_spike_and_membrane_is_that_of_the_graph(
-    exported: Path, graph: SpikingGraph, spikes: torch.Tensor
+    precision: str, exported: Path, graph: SpikingGraph, spikes: torch.Tensor, tmp_path: Path
 ) -> None:
+    if precision == "int8":
+        graph = quantised(graph)
+        exported = write_onnx_step(graph, tmp_path / "integer.onnx", layer_spikes=True)
     outputs, state = run_onnx(exported, spikes)
     expected, membranes = graph.run(spikes)
     assert list(outputs) == list(expected)
@@ -73,9 +76,7 @@ def test_compare_counts_against_both_references(
     assert result.differ_from_model < result.compared / 1000
     # It can see a difference: the first layer of another graph fires elsewhere.
     first = graph.layers[0]
-    other = dataclasses.replace(
-        graph, layers=(dataclasses.replace(first, theta=first.theta * 1.2), *graph.layers[1:])
-    )
+    other = dataclasses.replace(graph, layers=(dataclasses.replace(first, theta=first.theta * 1.2), *graph.layers[1:]))
     result = compare(exported, other, encoder, spikes)
     fired, expected = graph.run(spikes)[0]["conv1"], other.run(spikes)[0]["conv1"]
     assert result.layers[0].differ_from_graph == int((fired != expected).sum()) > 0
@@ -87,6 +88,7 @@ def test_the_file_says_what_it_is(exported: Path, graph: SpikingGraph) -> None:
     assert [(s.domain, s.version) for s in model.opset_import] == [("", 20)]
     properties = {p.key: p.value for p in model.metadata_props}
     assert properties["time_steps"] == "6"
+    assert properties["opset"] == "20"
     assert json.loads(properties["beta"])["conv1"] == graph.layers[0].beta
     assert json.loads(properties["theta"])["concepts"] == graph.layers[-1].theta
     assert json.loads(properties["input_encoding"]) == {"kind": "bernoulli", "seed": 3, "normalised": False}
@@ -103,6 +105,39 @@ def test_inner_spikes_are_given_on_request_only(
     assert list(run_onnx(path, spikes)[0]) == ["concepts"]
     with pytest.raises(InputError, match="layer_spikes=True"):
         compare(path, graph, encoder, spikes)
+
+
+def test_spikes_of_each_layer_are_counted_on_request(graph: SpikingGraph, spikes: torch.Tensor, tmp_path: Path) -> None:
+    session = onnxruntime.InferenceSession(write_onnx_step(graph, tmp_path / "counts.onnx", layer_counts=True))
+    names = [o.name for o in session.get_outputs()]
+    feeds = {f"v_{layer.name}": v.numpy() for layer, v in zip(graph.layers, graph.rest(4), strict=True)}
+    out = dict(zip(names, session.run(names, {"spikes": spikes[0].numpy(), **feeds}), strict=True))
+    expected, _ = graph.run(spikes[:1])
+    for name, fired in expected.items():
+        assert out[f"count_{name}"].tolist() == fired[0].sum((1, 2, 3)).int().tolist()
+        assert out[f"count_{name}"].dtype == np.int64
+
+
+def test_weights_above_a_limit_stand_beside_the_graph(
+    graph: SpikingGraph, spikes: torch.Tensor, tmp_path: Path
+) -> None:
+    path = write_onnx_step(graph, tmp_path / "big.onnx", external_above=1000)
+    data = tmp_path / "big.onnx.data"
+    assert {p.name for p in tmp_path.iterdir()} == {"big.onnx", "big.onnx.data"}
+    onnx.checker.check_model(str(path), full_check=True)
+    assert torch.equal(run_onnx(path, spikes)[0]["concepts"], graph.run(spikes)[0]["concepts"])
+    whole = data.read_bytes()
+    data.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    with pytest.raises(WeightsError, match="sha256"):
+        run_onnx(path, spikes)
+    data.write_bytes(whole[:-4])
+    with pytest.raises(WeightsError, match=r"big\.onnx"):
+        run_onnx(path, spikes)
+    data.unlink()
+    with pytest.raises(WeightsError, match=r"big\.onnx\.data"):
+        run_onnx(path, spikes)
+    write_onnx_step(graph, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["big.onnx"]
 
 
 def test_the_same_graph_gives_the_same_bytes(exported: Path, graph: SpikingGraph, tmp_path: Path) -> None:
@@ -128,6 +163,14 @@ def test_a_changed_file_is_refused(exported: Path, spikes: torch.Tensor, tmp_pat
         run_onnx(changed, spikes)
 
 
+def test_another_format_version_is_refused(exported: Path, spikes: torch.Tensor, tmp_path: Path) -> None:
+    model = onnx.load(exported)
+    next(p for p in model.metadata_props if p.key == "format").value = "ashnets-onnx-step/99"
+    onnx.save(model, tmp_path / "later.onnx")
+    with pytest.raises(WeightsError, match=r"'ashnets-onnx-step/99'.*export it again"):
+        run_onnx(tmp_path / "later.onnx", spikes)
+
+
 def test_what_is_no_step_graph_is_refused(spikes: torch.Tensor, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"absent\.onnx cannot be read"):
         run_onnx(tmp_path / "absent.onnx", spikes)
@@ -147,31 +190,3 @@ def test_input_that_does_not_fit_is_refused(exported: Path, graph: SpikingGraph,
         run_onnx(exported, spikes[:, :, :1])
     with pytest.raises(InputError, match="the state has shapes"):
         run_onnx(exported, spikes, graph.rest(3))
-
-
-BLOCKED = """
-import sys
-sys.modules[{library!r}] = None  # every import of it now fails, as if it were not installed
-import torch
-from ashnets.configuration import AshNetsConfig
-from ashnets.errors import MissingExtraError
-from ashnets.export import from_model, run_onnx, write_onnx_step
-from ashnets.model.abstract_encoder import AbstractEncoder
-config = AshNetsConfig(backbone="resnet-tiny", backbone_widths=[4], image_size=8, spiking_channels=[4, 4])
-try:
-    path = write_onnx_step(from_model(AbstractEncoder(config)), "step.onnx")
-    run_onnx(path, torch.zeros(1, 1, 3, 8, 8))
-except MissingExtraError as error:
-    print(error)
-"""
-
-
-@pytest.mark.parametrize(("library", "left"), [("onnx", []), ("onnxruntime", ["step.onnx"])])
-def test_a_missing_extra_is_named(library: str, left: list[str], tmp_path: Path, repository: Path) -> None:
-    program = f"import sys; sys.path.insert(0, {str(repository)!r})\n" + BLOCKED.format(library=library)
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
-    assert f"needs {library}" in done.stdout
-    assert "pip install ashnets[onnx]" in done.stdout
-    assert [p.name for p in tmp_path.iterdir()] == left

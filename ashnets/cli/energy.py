@@ -1,0 +1,82 @@
+"""``ashnets energy``: what a model computes for a picture, and what that would cost on several kinds of hardware."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ashnets.cli.models import JsonOption
+from ashnets.cli.printing import show
+
+ImagesOption = Annotated[
+    Path | None, typer.Option("--images", file_okay=False, help="A folder of pictures; captions are not needed.")
+]
+PicturesOption = Annotated[
+    Path | None, typer.Option("--corpus", help="Instead: pictures with captions, a corpus, parquet or folder.")
+]
+SplitOption = Annotated[
+    list[str] | None, typer.Option("--split", help="A split of the corpus; repeatable. All by default.")
+]
+LimitOption = Annotated[int, typer.Option("--pictures", min=1, help="How many pictures at most.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of the choice of pictures.")]
+ProfileOption = Annotated[
+    list[str] | None, typer.Option("--profile", help="A bundled profile or a .yaml file of your own; repeatable.")
+]
+RandomOption = Annotated[
+    bool, typer.Option("--random-weights", help="Count models without weights too, with random ones; says so.")
+]
+
+
+def energy(
+    name: Annotated[str, typer.Argument(help="A name that `ashnets list` shows, or the folder of a trained model.")],
+    images: ImagesOption = None,
+    corpus: PicturesOption = None,
+    split: SplitOption = None,
+    pictures: LimitOption = 64,
+    seed: SeedOption = 0,
+    profile: ProfileOption = None,
+    random_weights: RandomOption = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", file_okay=False, help="Folder for JSON, CSV and an HTML page.")
+    ] = None,
+    as_json_: JsonOption = False,
+) -> None:
+    """Count a model's operations and estimate its energy.
+
+    Spikes, firing rates, synaptic operations and membrane updates of the spiking branch are counted on real pictures,
+    exactly; MACs of the other parts beside them. Profiles of hardware turn the counts into joules: every such figure is
+    an estimate, and the verdict turns with the profile, so all bundled ones are shown unless you choose. Without
+    pictures of your own, 64 drawings of the bundled gallery are taken.
+
+    A profile of your own chip: `--profile template` says how to begin.
+
+    \b
+    Examples:
+      ashnets energy ashnets-tiny
+      ashnets energy ashnets-tiny --images my-pictures --output out/energy
+      ashnets energy ashnets-tiny --corpus data/pictograms --split valid --profile 45nm-int8 --profile my-chip.yaml
+    """
+    import ashnets
+    from ashnets.export.profiles import load_profile, profile_names
+    from ashnets.export.report import energy_report, write_report
+    from ashnets.export.report_pictures import read_pictures
+    from ashnets.export.report_text import print_report
+    from ashnets.zoo.comparing import RANDOM, gallery_unless, random_model, weights_of
+
+    profiles = [load_profile(one) for one in profile or profile_names(every=True)]
+    side = ashnets.config_of(name).image_size
+    chosen = read_pictures(side, gallery_unless(images, corpus), corpus, split or (), pictures, seed)
+    if random_weights and not weights_of(name):
+        model, weights = random_model(name, chosen), RANDOM
+    else:
+        model, weights = ashnets.from_pretrained(name), f"trained: {weights_of(name)}"
+    report = energy_report(model, chosen, profiles, name=name, weights=weights)
+    written = write_report(report, output) if output is not None else []
+    if as_json_:
+        show(report, json_wanted=True)
+        return
+    print_report(report)
+    for path in written:
+        typer.echo(f"→ {path}")

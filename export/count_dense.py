@@ -1,0 +1,131 @@
+"""Multiply-accumulates of the artificial parts: concrete encoder, collector, summary ratio, transformer.
+
+Products of matrices and convolutions, attention's included and padding's taps too; element-wise work, normalisation and
+softmax are left out. torch's own counter gives the totals. For memory traffic they are also told layer by layer, with
+the values that each layer reads and writes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from ashnets.model.collector import SemanticCollector
+
+PARTS = ("concrete_encoder", "collector", "summary_ratio", "transformer")
+
+
+@dataclass(frozen=True)
+class DenseLayer:
+    """One product of an ordinary network, for one picture.
+
+    Attributes:
+        name: of the layer within its part.
+        macs: multiply-accumulates.
+        weights: numbers that were trained; 0 where both factors are activations, as in attention.
+        inputs, outputs: numbers that are read and written.
+    """
+
+    name: str
+    macs: int
+    weights: int
+    inputs: int
+    outputs: int
+
+
+@torch.no_grad()
+def dense_macs(
+    model: nn.Module, pixel_values: torch.Tensor, input_ids: torch.Tensor | None = None, **options: Any
+) -> dict[str, int]:
+    """Multiply-accumulates of the artificial parts for one picture, with a text where one is given.
+
+    Args:
+        model: ``AshNetsModel`` or a head on it.
+        pixel_values: (B, 3, H, W).
+        input_ids: (B, L); without it the transformer sees visual tokens alone.
+        options: further arguments of the model's forward.
+
+    Returns:
+        MACs a picture of the ``PARTS`` that the model has. The collector is counted dense, however many of its inputs
+        are zero.
+    """
+    base = getattr(model, "ashnets", model)
+    counter = FlopCounterMode(
+        display=False,
+        # torch's own table lacks the CPU's fused attention.
+        custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops},
+    )
+    with _evaluating(base), counter:
+        base(pixel_values=pixel_values, input_ids=input_ids, **options)
+    found: dict[str, int] = {}
+    for path, operations in counter.get_flop_counts().items():
+        part = path.rpartition(".")[2]
+        if part in PARTS:
+            found[part] = sum(operations.values()) // 2 // len(pixel_values)  # a MAC is two FLOPs
+    return found
+
+
+@torch.no_grad()
+def dense_layers(
+    model: nn.Module, pixel_values: torch.Tensor, input_ids: torch.Tensor | None = None, **options: Any
+) -> dict[str, tuple[DenseLayer, ...]]:
+    """The same layer by layer: a part's MACs add up to those of :func:`dense_macs`.
+
+    Attention's products have no layer of their own; they stand as one entry, ``attention``, whose inputs are the
+    widest activations of the part.
+    """
+    base = getattr(model, "ashnets", model)
+    totals = dense_macs(model, pixel_values, input_ids, **options)
+    found: dict[str, list[DenseLayer]] = {part: [] for part in totals}
+    batch = len(pixel_values)
+    hooks = []
+
+    def watch(part: str, name: str, module: nn.Conv2d | nn.Linear | SemanticCollector) -> None:
+        def note(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            weight = module.concepts if isinstance(module, SemanticCollector) else module.weight
+            products = math.prod(weight.shape[1:])
+            read, written = inputs[0].numel() // batch, output.numel() // batch
+            weights = sum(p.numel() for p in module.parameters())
+            found[part].append(DenseLayer(name, written * products, weights, read, written))
+
+        hooks.append(module.register_forward_hook(note))
+
+    for path, module in base.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | SemanticCollector):
+            words = path.split(".")
+            part = next((word for word in words if word in totals), None)
+            if part is not None:
+                watch(part, ".".join(words[words.index(part) + 1 :]) or part, module)
+    try:
+        with _evaluating(base):
+            base(pixel_values=pixel_values, input_ids=input_ids, **options)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for part, layers in found.items():
+        rest = totals[part] - sum(layer.macs for layer in layers)
+        if rest:
+            widest = max((layer.inputs for layer in layers), default=0)
+            layers.append(DenseLayer("attention", rest, 0, widest, 0))
+    return {part: tuple(layers) for part, layers in found.items()}
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)

@@ -1,0 +1,271 @@
+"""A model's spiking branch as a folder for another tool: the network, a sample with its spikes, a README, a report.
+
+Every network is written from the neutral graph, read back and run in the tool at hand, and the spikes are compared.
+The folder is made aside and renamed when all of it is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ashnets.errors import AshNetsError, ConfigurationError, InputError, MissingExtraError
+from ashnets.export.graph import SpikingGraph, from_model, quantised
+from ashnets.export.onnx_parts import OPSET
+from ashnets.export.readme import readme
+from ashnets.files import write_atomically, write_json
+from ashnets.model.sampling import probabilistic_sampling
+
+FORMATS = ("lava", "onnx", "onnx-sequence", "onnx-unrolled", "onnx-model", "nir")
+MARK = "ashnets-export/1"
+SAMPLES = 3
+_LIBRARIES = {
+    "lava": ("h5py", "lava-nc", "lava-dl"),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "nir": ("nir", "nirtorch", "spikingjelly", "snntorch"),
+}
+
+
+def export_model(
+    model: nn.Module,
+    to: str,
+    output: str | os.PathLike,
+    name: str | None = None,
+    quantise: bool = False,
+    counts: bool = False,
+    simulate: float | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Write, read back and compare.
+
+    Args:
+        model: with a spiking branch; for ``onnx-model`` with its head.
+        to: one of :data:`FORMATS`.
+        output: a folder; one that an export made before is replaced.
+        name: of the model, for the provenance.
+        quantise: round a float graph to integers first.
+        counts: for the ONNX forms: spikes of each layer as further outputs.
+        simulate: for lava: run its CPU simulation on the sample, for at most so many seconds.
+        progress: show a bar over the simulation.
+
+    Returns:
+        The report, as in the folder's ``report.json``: mismatches, sizes, opset, versions.
+
+    Raises:
+        ConfigurationError: an unknown format, or a model that the format cannot hold, with the reason.
+        MissingExtraError: a library that writes the format is not installed.
+        InputError: the folder holds something else.
+        AshNetsError: the written network gives other spikes than the graph; nothing is left of it.
+    """
+    if to not in FORMATS:
+        raise ConfigurationError(f"--to {to!r} is not one of {', '.join(FORMATS)}")
+    output = Path(output)
+    _check_folder(output)
+    graph = from_model(model, name)
+    if quantise:
+        if to == "onnx-model":
+            raise ConfigurationError("--quantise rounds the spiking branch alone: export it to lava or onnx")
+        graph = quantised(graph)
+    spikes = sample_spikes(graph)
+    aside = output.with_name(f".{output.name}.{os.getpid()}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        result = _writer(to)(
+            model, graph, spikes, aside, {"counts": counts, "simulate": simulate, "progress": progress}
+        )
+        report = _report(graph, to, result)
+        text = readme(graph, to, report)
+        write_atomically(aside / "README.md", text.encode())
+        report["files"] = {
+            path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for path in sorted(aside.iterdir())
+        }
+        write_json(aside / "report.json", report)
+        _put_in_place(aside, output)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return report
+
+
+def sample_pictures(count: int, size: tuple[int, int], seed: int = 0) -> torch.Tensor:
+    """Smooth random pictures in [0, 1], (count, 3, *size): coarse noise, enlarged."""
+    coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, size, mode="bilinear", align_corners=True).clamp(0, 1)
+
+
+def sample_spikes(graph: SpikingGraph, count: int = SAMPLES) -> torch.Tensor:
+    """(T, count, C, H, W): what the sampler draws of :func:`sample_pictures`."""
+    height, width = graph.input_shape[1:]
+    pictures = sample_pictures(count, (height, width))
+    return probabilistic_sampling(pictures, list(range(count)), graph.time_steps, graph.encoding.seed)
+
+
+def _writer(to: str) -> Callable[..., dict[str, Any]]:
+    if to == "lava":
+        return _lava
+    if to == "nir":
+        return _nir
+    if to == "onnx-model":
+        return _onnx_model
+    return lambda *arguments: _onnx(to, *arguments)
+
+
+def _lava(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> dict[str, Any]:
+    from ashnets.export.emulator import IntegerLayer, emulate
+    from ashnets.export.lava import read_lava, write_lava
+
+    expected, _ = graph.run(spikes)
+    read_back = read_lava(write_lava(graph, folder / "network.h5"))
+    layers = [
+        IntegerLayer(layer.name, layer.integer, layer.stride, layer.padding, layer.groups)
+        for layer in read_back.layers
+        if layer.integer is not None
+    ]
+    emulated, _ = emulate(layers, spikes)
+    found = {"emulator of the chip": _mismatches({k: torch.from_numpy(v) for k, v in emulated.items()}, expected)}
+    not_run = {"lava's CPU simulation": "slow: asked for by --simulate SECONDS"}
+    if wanted["simulate"] is not None:
+        from ashnets.export.lava_simulation import simulate
+
+        simulated = simulate(folder / "network.h5", spikes, wanted["simulate"], wanted["progress"])
+        found["lava's CPU simulation"] = _mismatches(simulated, expected)
+        not_run = {}
+    _must_agree(found)
+    _save_sample(folder, spikes, expected)
+    return {"mismatches": found, "not_run": not_run, "compared": sum(x.numel() for x in expected.values())}
+
+
+def _onnx(
+    to: str, model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict
+) -> dict[str, Any]:
+    from ashnets.export.onnx_running import run_onnx
+    from ashnets.export.onnx_sequence import write_onnx_sequence
+    from ashnets.export.onnx_step import write_onnx_step
+
+    expected, _ = graph.run(spikes)
+    path = folder / "network.onnx"
+    if to == "onnx":
+        write_onnx_step(graph, path, layer_spikes=True, layer_counts=wanted["counts"])
+    else:
+        unrolled = graph.time_steps if to == "onnx-unrolled" else None
+        write_onnx_sequence(graph, path, unrolled, layer_spikes=True, layer_counts=wanted["counts"])
+    found, not_run = {}, {}
+    try:
+        found["onnxruntime"] = _mismatches(run_onnx(path, spikes)[0], expected)
+    except MissingExtraError as error:
+        not_run["onnxruntime"] = str(error)
+    _must_agree(found)
+    _save_sample(folder, spikes, expected)
+    return {"mismatches": found, "not_run": not_run, "compared": sum(x.numel() for x in expected.values())}
+
+
+def _onnx_model(model: Any, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> dict[str, Any]:
+    from ashnets.export.onnx_model import TOLERANCE, largest_difference, run_onnx_model, sample_inputs, write_onnx_model
+
+    path = write_onnx_model(model, folder / "network.onnx", wanted["counts"])
+    inputs = sample_inputs(model, batch=SAMPLES, length=min(8, model.config.max_text_length))
+    outputs = run_onnx_model(path, inputs)
+    differences = largest_difference(model, outputs, inputs)
+    if (worst := max(differences.values())) > TOLERANCE:
+        raise AshNetsError(
+            f"the exported model differs by {worst:.2g} of an output's magnitude from torch, above {TOLERANCE:g}; "
+            "nothing was kept"
+        )
+    arrays = {**inputs, **{f"expected_{name}": value for name, value in outputs.items()}}
+    _savez(folder / "sample.npz", {name: value.numpy() for name, value in arrays.items()})
+    return {
+        "largest_difference": differences,
+        "largest_difference_from_the_model_unfolded": largest_difference(model, outputs, inputs, folded=False),
+        "tolerance": TOLERANCE,
+        "not_run": {},
+    }
+
+
+def _nir(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> dict[str, Any]:
+    from ashnets.export.nir_graph import compare_nir, write_nir
+
+    expected, _ = graph.run(spikes)
+    path = write_nir(graph, folder / "network.nir")
+    found = compare_nir(path, graph, spikes)
+    missing = {name: "not installed" for name in ("spikingjelly", "snntorch") if name not in found}
+    _save_sample(folder, spikes, expected)
+    return {"mismatches": found, "not_run": missing, "compared": expected[graph.layers[-1].name].numel()}
+
+
+def _mismatches(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> int:
+    return sum(int((found[name] != value).sum()) for name, value in expected.items())
+
+
+def _must_agree(found: dict[str, int]) -> None:
+    for tool, count in found.items():
+        if count:
+            raise AshNetsError(
+                f"{tool}: {count} spikes of the written network differ from the graph's, where none may; nothing was "
+                "kept. Please report it with the versions in use"
+            )
+
+
+def _save_sample(folder: Path, spikes: torch.Tensor, expected: dict[str, torch.Tensor]) -> None:
+    arrays = {"spikes": spikes, **{f"expected_{name}": value for name, value in expected.items()}}
+    _savez(folder / "sample.npz", {name: value.to(torch.uint8).numpy() for name, value in arrays.items()})
+
+
+def _savez(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    write_atomically(path, buffer.getvalue())
+
+
+def _report(graph: SpikingGraph, to: str, result: dict[str, Any]) -> dict[str, Any]:
+    family = to.partition("-")[0]
+    versions = {"ashnets": graph.provenance["ashnets"], "torch": torch.__version__}
+    for library in _LIBRARIES[family]:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            versions[library] = "not installed"
+    return {
+        "mark": MARK,
+        "model": graph.name,
+        "to": to,
+        "precision": graph.precision,
+        "quantisation": graph.provenance["quantisation"],
+        "pictures": SAMPLES,
+        "steps": graph.time_steps,
+        **result,
+        **({"opset": OPSET} if family == "onnx" else {}),
+        "versions": versions,
+    }
+
+
+def _check_folder(output: Path) -> None:
+    """Refuse to replace what no export made."""
+    if output.is_dir():
+        if any(output.iterdir()) and MARK not in _text(output / "report.json"):
+            raise InputError(f"{output} holds something else than an export: name another folder, or empty it")
+    elif output.exists():
+        raise InputError(f"{output} is a file: name a folder")
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _put_in_place(aside: Path, output: Path) -> None:
+    old = output.with_name(f".{output.name}.{os.getpid()}.old")
+    if output.exists():
+        output.rename(old)
+    aside.rename(output)
+    shutil.rmtree(old, ignore_errors=True)

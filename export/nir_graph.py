@@ -1,0 +1,237 @@
+r"""The spiking graph as one NIR file, and the two readers that it is proven with: spikingjelly and snntorch.
+
+    τ·dv/dt = −v + r·i        stepped by dt:   v[t] = v[t−1] + (dt/τ)·(r·i[t] − v[t−1]) = β·v[t−1] + (1 − β)·r·i[t]
+
+with τ = dt/(1 − β) and r = 1, so the file's weights are W'/(1 − β) and its neurons see ours: for β = 1/2 the factor is
+2 and nothing is rounded. Every neuron has its own entry in τ, r, v_leak (0), v_reset (0) and v_threshold (θ), as the
+format wants it. A reader sums i in any order to the same bits (``folding.py``) but steps v by its own arithmetic:
+snntorch as we do, spikingjelly by v + (i − v)/τ, whose last bit may differ. Compare with :func:`compare_nir`.
+
+A threshold in NIR is passed strictly; spikingjelly fires at it too, which :func:`load_in_spikingjelly` mends by the
+next float32 above θ. NIR has no neuron with truncation: an integer graph is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ashnets.errors import ConfigurationError, MissingExtraError, WeightsError
+from ashnets.export.graph import SpikingGraph, check_spikes
+from ashnets.files import write_atomically
+
+FORMAT = "ashnets-nir/1"
+Stepper = Callable[[torch.Tensor], torch.Tensor]
+
+
+def write_nir(graph: SpikingGraph, path: str | os.PathLike) -> Path:
+    """Write a float graph as NIR.
+
+    Args:
+        graph: see :func:`ashnets.export.graph.from_model`.
+        path: of the file; written aside, then renamed.
+
+    Raises:
+        ConfigurationError: an integer graph, or β = 0, whose τ the readers refuse.
+        MissingExtraError: nir is not installed.
+    """
+    nir = _require("nir")
+    notes = {
+        "format": FORMAT,
+        "name": graph.name,
+        "layers": json.dumps([layer.name for layer in graph.layers]),
+        "time_steps": str(graph.time_steps),
+        "carry": graph.carry,
+        "group_size": str(graph.group_size),
+        "dt": str(graph.dt),
+        "input_encoding": json.dumps(asdict(graph.encoding)),
+        "provenance": json.dumps(graph.provenance),
+    }
+    nodes: dict[str, Any] = {"input": nir.Input({"input": np.array(graph.input_shape)})}
+    for layer in graph.layers:
+        if layer.integer is not None:
+            raise ConfigurationError(
+                f"{graph.name}: layer {layer.name} is in integers, and NIR has no neuron whose decay truncates: export "
+                "it to lava or onnx, or a model of precision float to NIR"
+            )
+        if layer.beta == 0:
+            raise ConfigurationError(
+                f"{layer.name}: β=0 means τ = dt, a neuron without memory, which readers of NIR refuse: choose decay_k "
+                "below 4096"
+            )
+        scale = 1 / (1 - layer.beta)
+        nodes[f"{layer.name}_conv"] = nir.Conv2d(
+            input_shape=layer.input_shape[1:],
+            weight=(layer.weight.double() * scale).float().numpy(),
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            groups=layer.groups,
+            bias=(layer.bias.double() * scale).float().numpy(),
+        )
+        nodes[layer.name] = nir.LIF(
+            tau=np.full(layer.output_shape, scale * graph.dt),
+            r=np.ones(layer.output_shape),
+            v_leak=np.zeros(layer.output_shape),
+            v_threshold=np.full(layer.output_shape, layer.theta),
+            v_reset=np.zeros(layer.output_shape),
+        )
+    nodes["output"] = nir.Output({"output": np.array(graph.layers[-1].output_shape)})
+    names = list(nodes)
+    written = nir.NIRGraph(nodes, list(itertools.pairwise(names)), metadata=notes)
+    written.metadata = {**notes, "sha256": _digest(written, notes)}
+    buffer = io.BytesIO()
+    nir.write(buffer, written)
+    return write_atomically(path, buffer.getvalue())
+
+
+def read_nir(path: str | os.PathLike) -> Any:
+    """The ``NIRGraph`` that a file of :func:`write_nir` holds, verified.
+
+    Raises:
+        MissingExtraError: nir is not installed.
+        WeightsError: the file is missing, damaged, edited, or not of this format.
+    """
+    nir = _require("nir")
+    path, again = Path(path), "export it again"
+    if not path.is_file():
+        raise WeightsError(f"{path} is no file: give the path of an exported graph")
+    try:
+        found = nir.read(path)
+        notes = {key: _text(value) for key, value in found.metadata.items()}
+        sha256 = notes.pop("sha256", None)
+        if notes.get("format") == FORMAT:
+            digest = _digest(found, notes)
+    except Exception as error:  # h5py and nir raise OSError, KeyError, ValueError, AssertionError ...
+        raise WeightsError(
+            f"{path} is damaged or cut short: NIR cannot read it ({' '.join(str(error).split())[:120]}); {again}"
+        ) from error
+    if notes.get("format") != FORMAT:
+        raise WeightsError(
+            f"{path}: its format is {notes.get('format')!r}, this ashnets reads {FORMAT!r} (a file of another tool or "
+            f"version); {again}"
+        )
+    if sha256 != digest:
+        raise WeightsError(f"{path} was changed after its export: it does not match its own sha256; {again}")
+    return found
+
+
+def load_in_spikingjelly(path: str | os.PathLike) -> Stepper:
+    """A file of :func:`write_nir` as spikingjelly's network.
+
+    Returns:
+        A function of one step: spikes (B, C, H, W) to those of the last layer; its membranes start at rest.
+
+    Raises:
+        MissingExtraError: nir or nirtorch is not installed.
+        WeightsError: see :func:`read_nir`.
+    """
+    _require("nirtorch")
+    from spikingjelly.activation_based import neuron, nir_exchange
+
+    graph = read_nir(path)
+    with _quiet():
+        network = nir_exchange.import_from_nir(graph, dt=float(_text(graph.metadata["dt"])))
+    for module in network.modules():
+        if isinstance(module, neuron.LIFNode):
+            module.v_threshold = float(np.nextafter(np.float32(module.v_threshold), np.float32(np.inf)))
+    state: Any = None
+
+    def step(spikes: torch.Tensor) -> torch.Tensor:
+        nonlocal state
+        out, state = network(spikes, state)
+        return out
+
+    return step
+
+
+def load_in_snntorch(path: str | os.PathLike) -> Stepper:
+    """The same as snntorch's network; it knows dt = 1e-4 alone.
+
+    Raises:
+        MissingExtraError: nir, nirtorch or snntorch is not installed.
+        WeightsError: see :func:`read_nir`.
+    """
+    _require("nirtorch")
+    try:
+        from snntorch.import_nir import import_from_nir
+    except ImportError as error:
+        raise MissingExtraError(f"snntorch is not installed ({error}): pip install ashnets[nir]") from error
+    with _quiet():
+        network = import_from_nir(read_nir(path))
+    state: Any = None
+
+    def step(spikes: torch.Tensor) -> torch.Tensor:
+        nonlocal state
+        out, state = network(spikes, state)
+        return out
+
+    return step
+
+
+@torch.no_grad()
+def run_nir(step: Stepper, spikes: torch.Tensor) -> torch.Tensor:
+    """A sequence (T', B, C, H, W) from rest, step by step: the last layer's spikes (T', B, C, h, w)."""
+    return torch.stack([step(x).detach() for x in spikes.float()])
+
+
+@torch.no_grad()
+def compare_nir(path: str | os.PathLike, graph: SpikingGraph, spikes: torch.Tensor) -> dict[str, int]:
+    """How many of the last layer's spikes differ from the graph's, for each reader that is installed.
+
+    Args:
+        path: a file of :func:`write_nir`.
+        graph: what it was written from.
+        spikes: (T', B, C, H, W).
+    """
+    check_spikes(spikes, graph.input_shape)
+    expected = graph.run(spikes)[0][graph.layers[-1].name]
+    found = {}
+    for name, load in (("spikingjelly", load_in_spikingjelly), ("snntorch", load_in_snntorch)):
+        with contextlib.suppress(MissingExtraError):
+            found[name] = int((run_nir(load(path), spikes) != expected).sum())
+    return found
+
+
+def _digest(graph: Any, notes: dict[str, str]) -> str:
+    """sha256 over every node's arrays, the edges and the notes."""
+    found = hashlib.sha256(json.dumps(sorted(notes.items())).encode())
+    found.update(json.dumps(sorted([str(a), str(b)] for a, b in graph.edges)).encode())
+    for name, node in sorted(graph.nodes.items()):
+        found.update(f"{name} {type(node).__name__} ".encode())
+        for key, value in sorted(vars(node).items()):
+            if key in ("input_type", "output_type", "metadata", "name"):
+                continue
+            array = np.asarray(value)
+            found.update(f"{key} {array.shape} ".encode())
+            found.update(str(value).encode() if array.dtype.kind in "OSU" else array.astype(np.float64).tobytes())
+    return found.hexdigest()
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Readers print what they scale."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def _require(library: str) -> Any:
+    try:
+        return __import__(library)
+    except ImportError as error:
+        raise MissingExtraError(f"NIR export needs {library} ({error}): pip install ashnets[nir]") from error

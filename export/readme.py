@@ -1,0 +1,161 @@
+"""The README of an exported folder: what it holds, and the lines that load it, which the tests run as they stand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ashnets.export.graph import SpikingGraph
+
+_LAVA = """
+from lava.lib.dl.netx import hdf5
+network = hdf5.Network("network.h5", reset_interval={steps}, reset_offset=1)
+print(network)
+"""
+
+_STEP = """
+import numpy as np, onnxruntime
+sample = np.load("sample.npz")
+session = onnxruntime.InferenceSession("network.onnx", providers=["CPUExecutionProvider"])
+
+batch = sample["spikes"].shape[1]
+state = {{i.name: np.zeros((batch, *i.shape[1:]), np.float32) for i in session.get_inputs() if i.name != "spikes"}}
+names = [o.name for o in session.get_outputs()]
+for t, spikes in enumerate(sample["spikes"].astype(np.float32)):
+    out = dict(zip(names, session.run(names, {{"spikes": spikes, **state}})))
+    state = {{name: out[name + "_next"] for name in state}}
+    assert (out["{last}"] == sample["expected_{last}"][t]).all()
+"""
+
+_SEQUENCE = """
+import numpy as np, onnxruntime
+sample = np.load("sample.npz")
+session = onnxruntime.InferenceSession("network.onnx", providers=["CPUExecutionProvider"])
+
+batch = sample["spikes"].shape[1]
+state = {{i.name: np.zeros((batch, *i.shape[1:]), np.float32) for i in session.get_inputs() if i.name != "spikes"}}
+(spikes,) = session.run(["{last}"], {{"spikes": sample["spikes"].astype(np.float32), **state}})
+assert (spikes == sample["expected_{last}"]).all()
+"""
+
+_MODEL = """
+import numpy as np, onnxruntime
+sample = np.load("sample.npz")
+session = onnxruntime.InferenceSession("network.onnx", providers=["CPUExecutionProvider"])
+
+inputs = {{i.name: sample[i.name] for i in session.get_inputs()}}
+names = [o.name for o in session.get_outputs()]
+for name, value in zip(names, session.run(names, inputs)):
+    assert np.allclose(value, sample["expected_" + name], rtol=0, atol=1e-4 * np.abs(value).max()), name
+"""
+
+_NIR = """
+import numpy as np, torch
+from spikingjelly.activation_based import neuron, nir_exchange
+network = nir_exchange.import_from_nir("network.nir", dt={dt})
+
+# spikingjelly fires at the threshold, NIR above it
+for module in network.modules():
+    if isinstance(module, neuron.LIFNode):
+        module.v_threshold = float(np.nextafter(np.float32(module.v_threshold), np.float32(np.inf)))
+sample, state = np.load("sample.npz"), None
+for t, spikes in enumerate(torch.from_numpy(sample["spikes"]).float()):
+    out, state = network(spikes, state)
+    differ = int((out.detach().numpy() != sample["expected_{last}"][t]).sum())
+    print(f"step {{t}}: {{differ}} spikes differ")
+"""
+
+_CODE = {
+    "lava": _LAVA,
+    "onnx": _STEP,
+    "onnx-sequence": _SEQUENCE,
+    "onnx-unrolled": _SEQUENCE,
+    "onnx-model": _MODEL,
+    "nir": _NIR,
+}
+
+_NOTES = {
+    "lava": """
+lava-nc 0.10.0 was written for Python 3.10 and NumPy 1. With newer ones it does not import by itself, and its
+simulation fails from 128 channels or pixels on. Put this before, or let `ashnets.export.lava_simulation.simulate` do
+all of it, in a process of its own:
+
+    from ashnets.export.lava_simulation import prepare_lava
+    prepare_lava()
+
+Stream the samples one after another. Each layer is one step late: sample n, step t of the last one stands at index
+n·{steps} + t + {layers} of a sink, so run N·{steps} + {layers} steps for N samples. lava orders an array (W, H, C),
+`sample.npz` (T, N, C, H, W).
+""",
+    "onnx": """
+A call is one step; membranes go in as `v_<layer>` and come out as `v_<layer>_next`, zeros at rest. The batch is free.
+""",
+    "onnx-sequence": """
+A call is a whole sequence (T, B, C, H, W) with any T; membranes go in as `v_<layer>` and come out as `v_<layer>_next`,
+zeros at rest.
+""",
+    "onnx-unrolled": """
+A call is a sequence (T, B, C, H, W) with T = {steps}, without a loop in the graph; membranes go in as `v_<layer>` and
+come out as `v_<layer>_next`, zeros at rest.
+""",
+    "onnx-model": """
+The sampler stays outside: `spikes` (T, B, 3, H, W) are drawn from the pixels' intensities in [0, 1] by
+`ashnets.model.sampling`. Batch and text length are free.
+""",
+    "nir": """
+snntorch reads the file by `snntorch.import_nir.import_from_nir(nir.read("network.nir"))`. Of norse and sinabs we know
+that the first ignores r, which is 1 here, and that version 3.1.3 of the second cannot read the file.
+""",
+}
+
+
+def readme(graph: SpikingGraph, to: str, report: dict[str, Any]) -> str:
+    """Markdown; see the module."""
+    values = {
+        "steps": graph.time_steps, "layers": len(graph.layers), "last": graph.layers[-1].name, "dt": graph.dt,
+    }  # fmt: skip
+    code = _CODE[to].format(**values).strip("\n")
+    rows = "\n".join(
+        f"| {layer.name} | {layer.weight.shape[1] * layer.groups} → {layer.weight.shape[0]} | "
+        f"{'×'.join(map(str, layer.weight.shape[2:]))} | {layer.stride[0]} | "
+        f"{' × '.join(map(str, layer.output_shape))} | {layer.beta:g} | {_threshold(layer)} |"
+        for layer in graph.layers
+    )
+    said = [
+        f"{count} of {report['compared']:,} spikes differ in {tool}"
+        for tool, count in report.get("mismatches", {}).items()
+    ]
+    if "largest_difference" in report:
+        said.append(
+            f"outputs differ from torch by at most {max(report['largest_difference'].values()):.1e} of their magnitude "
+            f"(tolerance {report['tolerance']:g})"
+        )
+    said += [f"{tool} was not run ({reason})" for tool, reason in report["not_run"].items()]
+    return f"""# {graph.name}: spiking encoder for {to}
+
+Written by ashnets {graph.provenance["ashnets"]}; precision {graph.precision}, quantisation {report["quantisation"]}.
+Compared on {report["pictures"]} pictures of {report["steps"]} steps: {"; ".join(said)}.
+
+```python
+{code}
+```
+{_NOTES[to].format(**values)}
+| layer | channels | kernel | stride | neurons | β | θ |
+|---|---|---|---|---|---|---|
+{rows}
+
+T = {graph.time_steps} steps a picture. Membranes are {_carry(graph)}. Input: {graph.encoding.kind} spikes of the
+intensities in [0, 1], seed {graph.encoding.seed}, drawn outside the network. `sample.npz` holds input and expected
+output; `report.json` sizes, hashes and versions.
+"""
+
+
+def _threshold(layer: Any) -> str:
+    if layer.integer is None:
+        return f"{layer.theta:g}"
+    return f"{layer.integer.threshold} steps of {layer.integer.step:.4g}"
+
+
+def _carry(graph: SpikingGraph) -> str:
+    if graph.carry == "group" and graph.group_size > 1:
+        return f"carried over a group of φ = {graph.group_size} similar pictures, and reset for a single one"
+    return "reset at each picture"

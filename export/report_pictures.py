@@ -1,0 +1,98 @@
+"""The pictures of a report: from a folder, or from pictures with captions; which ones, and how they were chosen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ashnets.data.pairs import Pairs
+from ashnets.data.source_folder import is_picture
+from ashnets.data.sources import open_source
+from ashnets.errors import ConfigurationError, DataError
+from ashnets.model.sampling import image_key
+from ashnets.processor import AshNetsImageProcessor
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures to count on.
+
+    Attributes:
+        pixels: (B, 3, S, S) in [0, 1].
+        image_ids: for the sampler; the draw of a picture depends on its id.
+        source: a sentence for the report: what, how many of how many, how they were chosen.
+    """
+
+    pixels: torch.Tensor
+    image_ids: list[int]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def read_pictures(
+    side: int,
+    images: Path | None = None,
+    corpus: Path | None = None,
+    splits: Sequence[str] = (),
+    limit: int = 64,
+    seed: int = 0,
+) -> Pictures:
+    """Read pictures as a model of ``side`` pixels takes them.
+
+    Args:
+        images: a folder of pictures, sub-folders included; captions are not needed.
+        corpus: pictures with captions, see :func:`ashnets.data.sources.open_source`.
+        splits: of the corpus; all by default.
+        limit: how many at most, drawn by ``seed``.
+
+    Raises:
+        ConfigurationError: both or neither of ``images`` and ``corpus``, or splits without a corpus.
+        DataError, InputError: no pictures there, or one that cannot be decoded.
+    """
+    if (images is None) == (corpus is None):
+        raise ConfigurationError("give a folder of pictures (--images) or pictures with captions (--corpus), not both")
+    if images is not None:
+        if splits:
+            raise ConfigurationError(f"--split {' '.join(splits)} belongs to --corpus; a folder of pictures has none")
+        return _from_folder(images, side, limit, seed)
+    source = open_source(os.fspath(corpus), hold_out=0)  # type: ignore[arg-type]
+    chosen = list(splits) or source.splits
+    pairs = Pairs(source, chosen, side)
+    indices = _draw(len(pairs), limit, seed)
+    return Pictures(
+        pixels=pairs.on_white(indices),
+        image_ids=[image_key(pairs.image_ids[i]) for i in indices],
+        source=f"{Path(os.fspath(corpus)).name}, {', '.join(chosen)}: {_how_many(indices, len(pairs), seed)}",  # type: ignore[arg-type]
+    )
+
+
+def _from_folder(folder: Path, side: int, limit: int, seed: int) -> Pictures:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder: give --images a folder of pictures")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and is_picture(path.name))
+    if not files:
+        raise DataError(f"{folder} holds no pictures (.png, .jpg, .webp and others)")
+    indices = _draw(len(files), limit, seed)
+    batch = AshNetsImageProcessor(side).preprocess([files[i] for i in indices])
+    return Pictures(
+        pixels=batch["pixel_values"],
+        image_ids=batch["image_ids"].tolist(),
+        source=f"folder {folder.name}: {_how_many(indices, len(files), seed)}",
+    )
+
+
+def _draw(count: int, limit: int, seed: int) -> list[int]:
+    return sorted(np.random.default_rng(seed).permutation(count)[:limit].tolist())
+
+
+def _how_many(indices: list[int], count: int, seed: int) -> str:
+    if len(indices) == count:
+        return f"all {count} pictures"
+    return f"{len(indices)} of {count} pictures, drawn by seed {seed}"

@@ -1,0 +1,101 @@
+"""The energy report for a terminal: three tables and what to know before quoting a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ashnets.export.report import has_memory
+from ashnets.export.report_html import energy, interval, verdict
+
+PIPE_WIDTH = 150  # a pipe has no width; 80 columns would break the tables
+
+
+def print_report(report: dict[str, Any], console: Console | None = None) -> None:
+    """Print the report on stdout, or on ``console``."""
+    if console is None:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = PIPE_WIDTH
+    model, data, counts = report["model"], report["data"], report["counts"]
+    console.print(f"{model['name']} ({model['weights']})", markup=False, style="bold")
+    console.print(f"{data['source']}; T = {counts['steps']}, each picture from a reset state", markup=False)
+    console.print(_counts(counts))
+    group = report["group"]
+    if group:
+        carried, reset = group["carried"]["synaptic_operations"], group["reset"]["synaptic_operations"]
+        console.print(
+            f"In groups of φ = {group['group_size']} ({group['pictures']} pictures, {group['how']}) membranes that are "
+            f"carried on make for {carried / (reset or 1) - 1:+.2%} synaptic operations.",
+            markup=False,
+        )
+    console.print(_energy(report))
+    for one in report["estimates"]:
+        console.print(f"{one['profile']}: {verdict(one)}", markup=False)
+    console.print(_artificial(report))
+    console.print(
+        "Every figure in joules is an estimate: counts of this model on these pictures times constants of the "
+        "profiles, whose sources and assumptions stand in the JSON and on the page. No hardware was measured.",
+        markup=False,
+    )
+
+
+def _counts(counts: dict[str, Any]) -> Table:
+    n = counts["pictures"]
+    head = ["for a picture", "neurons", "spikes", "rate", "p95", "silent", "saturated", "synaptic operations",
+            "membrane updates", "dense MACs"]  # fmt: skip
+    rows = [
+        [
+            layer["name"], f"{layer['neurons']:,}", f"{layer['spikes'] / n:,.0f}", f"{layer['rates']['mean']:.3f}",
+            f"{layer['rates']['p95']:.3f}", f"{layer['rates']['silent']:.1%}", f"{layer['rates']['saturated']:.1%}",
+            f"{layer['synaptic_operations'] / n:,.0f}", f"{layer['membrane_updates'] / n:,.0f}",
+            f"{layer['dense_macs']:,}",
+        ]
+        for layer in counts["layers"]
+    ]  # fmt: skip
+    rows.append(
+        ["all", f"{counts['neurons']:,}", f"{counts['spikes'] / n:,.0f}", "", "", "", "",
+         f"{counts['synaptic_operations'] / n:,.0f}", f"{counts['membrane_updates'] / n:,.0f}",
+         f"{counts['dense_macs']:,}"]
+    )  # fmt: skip
+    return _table(head, rows)
+
+
+def _energy(report: dict[str, Any]) -> Table:
+    head = ["estimates, a picture", "synapses", "neurons", "routing", "spiking", "dense twin", "int8 twin",
+            "spiking with memory", "dense twin with memory"]  # fmt: skip
+    rows = []
+    for one in report["estimates"]:
+        spiking = one["spiking"]
+        memory = ["–", "–"]
+        if has_memory(one):
+            memory = [interval(spiking["total_with_memory"]), interval(one["dense_twin_with_memory"])]
+        rows.append(
+            [one["profile"], *(energy(spiking[key]) for key in ("synapse", "neuron", "routing", "total")),
+             energy(one["dense_twin"]), energy(one["int8_twin"]), *memory]
+        )  # fmt: skip
+    return _table(head, rows)
+
+
+def _artificial(report: dict[str, Any]) -> Table:
+    parts = report["artificial"]
+    head = ["parts that do not spike", *(part.replace("_", " ") for part in parts), "all"]
+    macs = [found["macs"] for found in parts.values()]
+    rows = [["MACs", *(f"{value:,}" for value in (*macs, sum(macs)))]]
+    for one in report["estimates"]:
+        values = [one["artificial"][part] for part in parts]
+        rows.append([one["profile"], *(energy(value) for value in (*values, sum(values)))])
+    return _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(head):
+        table.add_column(name, justify="right" if i else "left", no_wrap=not i)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,101 @@
+"""Models side by side: every cell against where it comes from, and models without weights that say so."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ashnets import zoo
+from ashnets.cli.compare import compare as compare_command
+from ashnets.errors import ConfigurationError, UnknownModelError
+from ashnets.export.report_pictures import Pictures
+from ashnets.zoo.comparing import NO_WEIGHTS, RANDOM, compare, random_model, results_of, to_rows
+
+
+def pictures(side: int) -> Pictures:
+    return Pictures(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)), [1, 2], "noise")
+
+
+def never(*_: object) -> None:
+    raise AssertionError("nothing was to be loaded or measured")
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, list[str]]:
+    found = compare(["ashnets-tiny-t1", "ashnets-tiny-ann"], load=never, measure=never, read=pictures)  # type: ignore[arg-type]
+    return {row[0]: row[1:] for row in to_rows(found)}
+
+
+def test_untrained_models_say_so_and_are_not_counted(rows: dict[str, list[str]]) -> None:
+    assert rows["weights"] == [NO_WEIGHTS, NO_WEIGHTS]
+    assert rows["spikes a picture"] == [NO_WEIGHTS, NO_WEIGHTS]
+    assert not any("estimate" in label for label in rows)
+
+
+def test_configuration_parameters_and_macs(rows: dict[str, list[str]]) -> None:
+    assert rows["time_steps"] == ["1", "10"]
+    assert rows["image_size"] == ["96", "96"]
+    assert rows["summary_ratio"] == ["trainable", "ann"]
+    assert "hidden_size" not in rows, "what is equal is left out"
+    told = [zoo.describe(name) for name in ("ashnets-tiny-t1", "ashnets-tiny-ann")]
+    assert rows["parameters"] == [f"{one.totals['parameters']:,}" for one in told]
+    step = told[0].macs["abstract encoder, a step"]
+    assert rows["MACs: abstract encoder, T dense passes"] == [f"{step:,}", "-"]
+    assert rows["MACs: concrete encoder"] == [f"{one.macs['concrete encoder']:,}" for one in told]
+
+
+def test_results_are_the_files(rows: dict[str, list[str]], repository: Path) -> None:
+    with open(repository / "zoo" / "results" / "pictograms.csv", newline="", encoding="utf-8") as stream:
+        row = next(row for row in csv.DictReader(stream) if row["model"] == "ashnets-tiny-ann")
+    label = f"R@1 / R@10: {row['split']}, {row['direction'].replace('_', ' ')}, concrete, ITC, n {row['pictures']}"
+    cell = f"{row['R@1']} / {row['R@10']} (chance {row['chance R@1']} / {row['chance R@10']})"
+    assert rows[label] == ["-", cell]
+    assert results_of("ashnets-tiny.pictograms") == results_of("ashnets-tiny") != []
+    assert results_of("runs/tiny") == []
+
+
+def test_random_weights_fire_and_are_labelled() -> None:
+    seen = []
+
+    def measure(model, chosen: Pictures, name: str) -> dict:
+        with torch.no_grad():
+            seen.append(model.vision(chosen.pixels, image_ids=chosen.image_ids).layer_rates)
+        return {"spikes": 1.0, "synaptic_operations": 2.0, "rate": 0.5, "energy": {}}
+
+    (found,) = compare(["ashnets-tiny-t5"], load=never, measure=measure, read=pictures, random_weights=True)  # type: ignore[arg-type]
+    assert found.weights == RANDOM
+    assert "never trained" in found.weights
+    assert all(0 < float(rate.mean()) < 0.9 for rate in seen[0].values())
+    again = random_model("ashnets-tiny-t5", pictures(96))
+    with torch.no_grad():
+        rates = again.vision(pictures(96).pixels, image_ids=[1, 2]).layer_rates
+    assert all(torch.equal(rates[name], seen[0][name]) for name in rates), "the same seed gives the same model"
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(UnknownModelError, match="tyni"):
+        compare(["ashnets-tiny", "ashnets-tyni"], load=never, measure=never, read=pictures)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="twice"):
+        compare(["ashnets-tiny", "ashnets-tiny"], load=never, measure=never, read=pictures)  # type: ignore[arg-type]
+
+
+def test_the_command_sets_trained_and_untrained_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    compare_command(["ashnets-tiny", "ashnets-tiny-ann"], pictures=2, random_weights=True, as_json_=True)
+    trained, untrained = json.loads(capsys.readouterr().out)
+    assert trained["weights"] == "trained: pictograms"
+    assert trained["measured"]["spikes"] > 0
+    assert set(trained["measured"]["energy"]) == {"45nm-int8", "loihi1-vs-a100"}
+    assert untrained["weights"] == RANDOM
+    assert untrained["measured"]["spikes"] is None
+    assert untrained["measured"]["energy"]["45nm-int8"]["spiking"] is None
+    totals = [one["measured"]["energy"]["45nm-int8"]["total"] for one in (untrained, trained)]
+    assert 0 < totals[0] < totals[1], "the spiking branch comes on top"
+
+    compare_command(["ashnets-tiny", "ashnets-tiny-t1"], pictures=1, profile=["45nm-fp16"])
+    out = capsys.readouterr().out
+    assert "no weights" in out
+    assert "45nm-fp16, estimate: in all" in out

@@ -1,0 +1,233 @@
+"""Models side by side: configuration, parameters, MACs, what their spikes cost, and the results that are on record.
+
+A model without trained weights says so. Its spikes mean nothing, since they depend on the weights: they are counted
+only on request, with random ones, and every such column is labelled.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ashnets.configuration import AshNetsConfig
+from ashnets.errors import ConfigurationError
+from ashnets.model.sampling import probabilistic_sampling
+from ashnets.model.tdbn import calibrate
+from ashnets.zoo.counting import count
+from ashnets.zoo.registry import ROOT, config_of, create, entry, is_name
+
+SEED = 0
+CALIBRATED = 16  # pictures that set tdBN's statistics
+NO_WEIGHTS = "no weights"
+RANDOM = f"RANDOM weights (seed {SEED}), never trained; tdBN calibrated on the pictures counted"
+RESULTS = ("split", "direction", "branch", "ranking", "pictures", "R@1", "R@10", "chance R@1", "chance R@10")
+
+
+class Pictures(Protocol):
+    """Pictures of the side that a model takes, (B, 3, S, S) in [0, 1], and their ids for the sampler."""
+
+    @property
+    def pixels(self) -> torch.Tensor: ...
+
+    @property
+    def image_ids(self) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One model of a comparison.
+
+    Attributes:
+        name: as it was given.
+        weights: ``trained: TAG``, ``no weights``, or the words for random ones.
+        configuration: every key of its configuration.
+        parameters: of the bare model.
+        macs: part → dense MACs for a picture and a text of the greatest length, the spiking encoder over all T steps.
+        measured: spikes and energy, as ``measure`` gave them; None without weights.
+        results: what ``zoo/results`` has of it, rows of the keys ``RESULTS``; measured here, never the paper's.
+    """
+
+    name: str
+    weights: str
+    configuration: dict[str, Any]
+    parameters: int
+    macs: dict[str, int]
+    measured: dict[str, Any] | None = None
+    results: list[dict[str, str]] = field(default_factory=list)
+
+
+def compare(
+    names: Sequence[str],
+    *,
+    load: Callable[[str], Any],
+    measure: Callable[[Any, Any, str], dict[str, Any]],
+    read: Callable[[int], Pictures],
+    random_weights: bool = False,
+) -> list[Compared]:
+    """Set models side by side.
+
+    Args:
+        names: of the registry, or folders with a trained model.
+        load: a name to a model with its trained weights.
+        measure: model, pictures and name to spikes and energy.
+        read: side in pixels to the pictures to count on.
+        random_weights: count untrained models too, with random weights.
+
+    Raises:
+        UnknownModelError: nothing answers to a name.
+        ConfigurationError: a name is given twice.
+    """
+    if len(set(names)) != len(names):
+        raise ConfigurationError(f"{' '.join(names)}: a model is given twice; give each once")
+    configurations = [config_of(name) for name in names]  # before anything takes long
+    found = []
+    for name, config in zip(names, configurations, strict=True):
+        tag = weights_of(name)
+        weights, model = f"trained: {tag}" if tag else NO_WEIGHTS, None
+        if tag:
+            model = load(name)
+        elif random_weights:
+            weights, model = RANDOM, random_model(name, read(config.image_size))
+        counts = count(config)
+        macs = dict(counts.macs)
+        if step := macs.pop("abstract encoder, a step", 0):
+            macs["abstract encoder, T dense passes"] = step * config.time_steps
+        found.append(
+            Compared(
+                name=name,
+                weights=weights,
+                configuration={key: getattr(config, key) for key in AshNetsConfig.own_keys()}
+                | {"num_hidden_layers": config.num_hidden_layers},
+                parameters=counts.total,
+                macs=macs,
+                measured=None if model is None else measure(model, read(config.image_size), name),
+                results=results_of(name),
+            )
+        )
+    return found
+
+
+def random_model(name: str, pictures: Pictures) -> Any:
+    """A model with random weights whose spiking layers fire: tdBN calibrated on some of ``pictures``."""
+    model: Any = create(name, seed=SEED)
+    if model.config.has_spiking_branch:
+        config, encoder = model.config, model.vision.abstract_encoder
+        pixels, ids = pictures.pixels[:CALIBRATED], pictures.image_ids[:CALIBRATED]
+        spikes = probabilistic_sampling(pixels, ids, config.time_steps, config.sampling_seed)
+        with torch.no_grad():
+            calibrate(encoder, [spikes], run=encoder.run)
+    return model
+
+
+def results_of(name: str, folder: Path = ROOT / "results") -> list[dict[str, str]]:
+    """Rows of every file of retrieval results for a model, by its name without tag."""
+    bare = os.fspath(name).partition(".")[0]
+    found = []
+    for path in sorted(folder.glob("*.csv")):
+        with open(path, newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader) if {"model", *RESULTS} <= set(reader.fieldnames or ()) else []
+        found += [{key: row[key] for key in RESULTS} for row in rows if row["model"] == bare]
+    return found
+
+
+def to_dicts(models: Sequence[Compared]) -> list[dict[str, Any]]:
+    """For JSON."""
+    return [asdict(model) for model in models]
+
+
+def to_rows(models: Sequence[Compared]) -> list[list[str]]:
+    """A row for each property: its name, then the value of each model; of the configuration only what differs."""
+    rows = [["weights", *(model.weights for model in models)]]
+    for key in models[0].configuration:
+        values = [model.configuration[key] for model in models]
+        if key in ("time_steps", "image_size") or any(value != values[0] for value in values):
+            rows.append([key, *map(_text, values)])
+    rows.append(["parameters", *(f"{model.parameters:,}" for model in models)])
+    for part in dict.fromkeys(part for model in models for part in model.macs):
+        rows.append([f"MACs: {part}", *(_number(model.macs.get(part)) for model in models)])
+    for key, label in (
+        ("spikes", "spikes a picture"), ("synaptic_operations", "synaptic operations a picture"),
+        ("rate", "spikes a neuron and step"),
+    ):  # fmt: skip
+        rows.append([label, *(_measured(model, key) for model in models)])
+    for profile in dict.fromkeys(p for model in models if model.measured for p in model.measured["energy"]):
+        for key, label in (
+            ("spiking", "spiking branch"), ("artificial", "the other parts"), ("total", "in all"),
+            ("low", "in all, memory low"), ("high", "in all, memory high"),
+        ):  # fmt: skip
+            values = [_energy(model, profile, key) for model in models]
+            if any(value not in ("-", NO_WEIGHTS) for value in values):
+                rows.append([f"{profile}, estimate: {label}", *values])
+    for where in dict.fromkeys(_place(row) for model in models for row in model.results):
+        found = [[row for row in model.results if _place(row) == where] for model in models]
+        rows.append([f"R@1 / R@10: {where}", *(_recall(part) for part in found)])
+    return rows
+
+
+def print_rows(models: Sequence[Compared]) -> None:
+    """Print :func:`to_rows` as a table on stdout."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 60 + 44 * len(models)  # a pipe has no width
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", *(model.name for model in models)):
+        table.add_column(heading, overflow="fold")
+    for row in to_rows(models):
+        table.add_row(*row)
+    console.print(table, markup=False)
+
+
+def weights_of(name: str) -> str | None:
+    """The tag of a registry name's trained weights, ``a folder`` for anything else, None where nothing was trained."""
+    if not is_name(name):
+        return "a folder"
+    return entry(name).tag
+
+
+def gallery_unless(images: Path | None, corpus: Path | None) -> Path | None:
+    """``images``, or the bundled gallery where no pictures are named at all."""
+    return ROOT / "gallery" / "images" if images is None and corpus is None else images
+
+
+def _measured(model: Compared, key: str) -> str:
+    if model.measured is None:
+        return NO_WEIGHTS
+    value = model.measured[key]
+    return "-" if value is None else f"{value:.3f}" if key == "rate" else f"{value:,.0f}"
+
+
+def _energy(model: Compared, profile: str, key: str) -> str:
+    if model.measured is None:
+        return NO_WEIGHTS
+    value = model.measured["energy"][profile][key]
+    return "-" if value is None else f"{value / 1e6:,.4g} µJ"
+
+
+def _place(row: dict[str, str]) -> str:
+    way = row["direction"].replace("_", " ")
+    return f"{row['split']}, {way}, {row['branch']}, {row['ranking']}, n {row['pictures']}"
+
+
+def _recall(rows: list[dict[str, str]]) -> str:
+    if not rows:
+        return "-"
+    row = rows[0]
+    return f"{row['R@1']} / {row['R@10']} (chance {row['chance R@1']} / {row['chance R@10']})"
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) or "-" if isinstance(value, list) else str(value)
