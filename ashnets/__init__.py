@@ -4,15 +4,16 @@
     model = ashnets.from_pretrained("ashnets-tiny")
     processor = ashnets.AshNetsProcessor.from_pretrained("ashnets-tiny")
 
-Everything is imported on first use: ``import ashnets`` alone does not load torch. The first use of a class registers
-all of them with transformers: after ``from ashnets import AshNetsModel`` its AutoConfig, AutoModel, AutoProcessor and
-AutoImageProcessor know them.
+Everything is imported on first use: ``import ashnets`` alone does not load torch. After it, transformers' AutoConfig,
+AutoModel, AutoProcessor and AutoImageProcessor know our classes.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
+
+from ashnets.auto_classes import offer
 
 __version__ = "0.1.0"
 
@@ -51,3 +52,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOME, *_PACKAGES])
+
+
+offer()

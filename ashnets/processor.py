@@ -25,6 +25,7 @@ from ashnets.configuration import AshNetsConfig
 from ashnets.data.images import ImageSource, load_image
 from ashnets.data.vocabulary import read_vocabulary, tokenizer_from_vocabulary
 from ashnets.errors import AshNetsError, ConfigurationError, InputError
+from ashnets.model.pretrained import HUB_OPTIONS
 from ashnets.model.sampling import content_key, image_key
 
 FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -120,9 +121,9 @@ class AshNetsProcessor(ProcessorMixin):
         """
         import ashnets  # the public face resolves short names
 
-        found = {key: kwargs.pop(key) for key in ("revision", "token", "cache_dir") if kwargs.get(key) is not None}
+        found = {key: kwargs.pop(key) for key in HUB_OPTIONS if kwargs.get(key) is not None}
         folder = ashnets.resolve(name, **found)
-        kwargs = {key: value for key, value in kwargs.items() if key not in ("revision", "token", "cache_dir")}
+        kwargs = {key: value for key, value in kwargs.items() if key not in HUB_OPTIONS}
         for file in FILES:  # without tokenizer.json the library would hand out an empty vocabulary
             if not (Path(folder) / file).is_file():
                 raise ConfigurationError(f"{name}: {folder} holds no {file}; save_pretrained writes it")

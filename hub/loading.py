@@ -27,13 +27,13 @@ def from_pretrained(name: str | os.PathLike, task: str | None = None, **kwargs: 
         UnknownModelError, WeightsError, ConfigurationError: as ``resolve`` and ``AshNetsModel.from_pretrained``.
     """
     from ashnets.model import HEADS, head_class
-    from ashnets.model.pretrained import check_folder
+    from ashnets.model.pretrained import HUB_OPTIONS, check_folder
 
     if kwargs.get("weights", "pretrained") not in ("pretrained", None):
         raise ConfigurationError(f"weights={kwargs['weights']!r}: give 'pretrained', or None for random weights")
     if "weights" in kwargs and kwargs["weights"] is None:
         return head_class(task or "base").from_pretrained(name, **kwargs)
-    folder = resolve(name, **{key: kwargs.pop(key) for key in ("revision", "token", "cache_dir") if key in kwargs})
+    folder = resolve(name, **{key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs})
     if task is not None:
         return head_class(task).from_pretrained(folder, **kwargs)
     check_folder(Path(folder))

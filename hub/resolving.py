@@ -2,50 +2,84 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ashnets.errors import UnknownModelError, WeightsError
+from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError
 from ashnets.files import PICKLES
+from ashnets.hub.fetching import digest, fetch
 from ashnets.zoo import Weights, entry, is_name
 from ashnets.zoo.describing import untrained
+from ashnets.zoo.names import split
 
-# What a model needs, and nothing that runs code when it is opened.
-FILES = ["*.safetensors", "*.json", "vocab.txt"]
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+NAMESPACE = "ASHNETS_NAMESPACE"
+_REPOSITORY = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
-def resolve(
+@dataclass(frozen=True)
+class Located:
+    """Where a name led.
+
+    Attributes:
+        folder: with the model in it; its files were compared with what they could be compared with.
+        origin: ``package``, ``hub`` or ``folder``.
+        repository: on the Hub.
+        pins: file name → SHA-256 of the registry.
+    """
+
+    folder: str
+    origin: str
+    repository: str | None = None
+    pins: Mapping[str, str] = field(default_factory=dict)
+
+
+def resolve(name: str | os.PathLike, **options: Any) -> str:
+    """The folder that ``name`` stands for; see :func:`locate`, which takes the same arguments."""
+    return locate(name, **options).folder
+
+
+def locate(
     name: str | os.PathLike,
     *,
     revision: str | None = None,
+    namespace: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike | None = None,
-) -> str:
-    """Find the folder that ``name`` stands for.
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Located:
+    """Find what ``name`` stands for.
 
     Args:
-        name: a registry name, with or without tag; a folder; or a Hub repository, ``org/repo`` or
-            ``hf-hub:org/repo``. A folder that is called like a registry name is reached as ``./name``.
-        revision, token, cache_dir: for the Hub: branch, tag or commit; access token; where downloads are kept.
+        name: a registry name, ``model[.tag][@revision]``; a folder; or a Hub repository, ``org/repo[@revision]`` or
+            ``hf-hub:org/repo[@revision]``. A folder that is called like a registry name is reached as ``./name``.
+        revision: of a Hub repository: branch, tag or commit; the same as behind ``@``.
+        namespace: a user or an organisation of the Hub; ``model.tag`` is then looked for in ``namespace/model.tag``.
+            The environment variable ``ASHNETS_NAMESPACE`` says the same for weights that are not in this package.
+        token, cache_dir, local_files_only, force_download: for the Hub; as in huggingface_hub.
 
     Returns:
-        The folder. The files of a registry name have been compared with their pinned SHA-256.
+        The folder and where it comes from. The files of a registry name have been compared with their pinned SHA-256,
+        those of a repository with the digests that the Hub announced. Folders and weights in this package never touch
+        the network.
 
     Raises:
         UnknownModelError: nothing answers to the name; with the nearest names.
-        WeightsError: a registry name without trained weights, or a file that is missing or not the pinned one.
+        WeightsError: a registry name without trained weights, or a file that is missing, damaged or not the pinned one.
+        ConfigurationError: two revisions that differ, or one where there are none.
     """
     text = os.fspath(name)
+    options: dict[str, Any] = {
+        "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only, "force_download": force_download
+    }  # fmt: skip
     if is_name(name):
-        weights = entry(text).weights
-        if weights is None:
-            raise WeightsError(f"{text}: {untrained(text)}")
-        return str(verify(weights))
+        return _registered(text, revision, namespace, options)
     if text and Path(text).is_dir():
-        return text
+        return Located(text, "folder")
     if Path(text).is_file():
         if Path(text).suffix in PICKLES:
             raise WeightsError(
@@ -54,13 +88,15 @@ def resolve(
             )
         raise UnknownModelError(f"{text} is a file; give the folder that holds it beside config.json")
     repository = text.removeprefix("hf-hub:")
-    if _REPOSITORY.fullmatch(repository):
-        return _download(repository, revision, token, cache_dir)
+    if match := _REPOSITORY.fullmatch(repository):
+        found = fetch(match["repository"], _one_revision(text, match["revision"], revision), **options)
+        return Located(str(found), "hub", match["repository"])
     if repository != text:
         raise UnknownModelError(f"{text!r} names no Hub repository: write hf-hub:org/repo")
     if os.sep in text or text.startswith("."):
         raise UnknownModelError(f"there is no folder {text}")
-    return entry(text).name  # raises, with the nearest names
+    entry(text)  # raises, with the nearest names
+    raise UnknownModelError(f"no model is named {text!r}")
 
 
 def verify(weights: Weights) -> Path:
@@ -69,49 +105,53 @@ def verify(weights: Weights) -> Path:
     Raises:
         WeightsError: naming the file that is missing, superfluous or different.
     """
-    present = {path.name for path in weights.folder.glob("*") if not path.name.startswith(".")}
+    folder = weights.folder
+    if folder is None:
+        raise WeightsError(f"the weights {weights.tag!r} are not in this package: they stand in {weights.repository}")
+    present = {path.name for path in folder.glob("*") if not path.name.startswith(".")}
     if unpinned := sorted(present - set(weights.sha256)):
-        raise WeightsError(f"{weights.folder / unpinned[0]} does not belong to these weights; remove it")
+        raise WeightsError(f"{folder / unpinned[0]} does not belong to these weights; remove it")
     for name, pinned in weights.sha256.items():
-        file = weights.folder / name
+        file = folder / name
         try:
-            with file.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            found = digest(file)
         except OSError as error:
             raise WeightsError(f"{file} cannot be read ({error.strerror}); install ashnets again") from None
         if found != pinned:
             raise WeightsError(
                 f"{file} is damaged: its SHA-256 is {found}, not {pinned}; nothing was loaded; install ashnets again"
             )
-    return weights.folder
+    return folder
 
 
-def _download(
-    repository: str, revision: str | None, token: str | bool | None, cache_dir: str | os.PathLike | None
-) -> str:
-    from huggingface_hub import errors, snapshot_download
-
-    at = f"huggingface.co/{repository}" + (f" at {revision!r}" if revision else "")
-    try:
-        return snapshot_download(
-            repository,
-            revision=revision,
-            token=token,
-            cache_dir=os.fspath(cache_dir) if cache_dir is not None else None,
-            allow_patterns=FILES,
+def _registered(name: str, revision: str | None, namespace: str | None, options: dict[str, Any]) -> Located:
+    model, tag, inline = split(name)
+    revision = _one_revision(name, inline, revision)
+    organisation = namespace or os.environ.get(NAMESPACE)
+    bare = model if tag is None else f"{model}.{tag}"
+    # A tag that the registry does not know may still stand in somebody's namespace.
+    known = tag is None or tag in entry(model).tags or not organisation
+    weights = entry(bare).weights if known else None
+    if weights and weights.folder and not namespace and revision is None:
+        return Located(str(verify(weights)), "package", pins=weights.sha256)
+    pins = weights.sha256 if weights and revision is None else None
+    if organisation:
+        repository = f"{organisation}/{model}.{weights.tag}" if weights else f"{organisation}/{bare}"
+    elif weights is None:
+        raise WeightsError(f"{bare}: {untrained(bare)}")
+    elif weights.repository is None:
+        raise ConfigurationError(
+            f"{name}: the weights stand in this package and have no revision {revision!r}; leave it out, or name the "
+            f"Hub's user or organisation: namespace=..., or {NAMESPACE}"
         )
-    except errors.GatedRepoError:
-        raise UnknownModelError(f"{at} is gated: accept its terms there, then log in with `hf auth login`") from None
-    except errors.RevisionNotFoundError:
-        raise UnknownModelError(f"{at}: there is no such branch, tag or commit") from None
-    except errors.RepositoryNotFoundError:
-        raise UnknownModelError(
-            f"{at} does not exist, or is private and needs a token; there is no folder {repository} either"
-        ) from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
-        raise UnknownModelError(
-            f"{repository} is no folder here, and as a Hub repository it is neither in the cache nor reachable: "
-            "connect to the Hub, check HF_ENDPOINT, or give the path of a folder"
-        ) from None
-    except (errors.HfHubHTTPError, OSError) as error:
-        raise UnknownModelError(f"{at} could not be fetched ({' '.join(str(error).split())[:200]})") from error
+    else:
+        repository, revision = weights.repository, revision or weights.commit
+    return Located(str(fetch(repository, revision, pins=pins, **options)), "hub", repository, pins or {})
+
+
+def _one_revision(name: str, inline: str | None, argument: str | None) -> str | None:
+    if inline == "" or argument == "":
+        raise ConfigurationError(f"{name}: the revision is empty; give a branch, tag or commit, or leave it out")
+    if inline and argument and inline != argument:
+        raise ConfigurationError(f"{name}: revision={argument!r} is another one than @{inline}; give one of them")
+    return inline or argument

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from ashnets.zoo.registry import Weights, config_of, entry
+from ashnets.zoo.registry import Entry, Weights, config_of, entry
+
+if TYPE_CHECKING:
+    from ashnets.configuration import AshNetsConfig
 
 SUMMARY_RATIO = {
     "trainable": "beside a spiking encoder, trainable summary ratio",
@@ -64,12 +67,12 @@ class Description:
         if self.spiking_channels:
             stack = " - ".join(map(str, [*self.spiking_channels, s["M2"] or s["M1"]]))
             lines.append(f"Spiking    T {s['T']} steps a picture, groups of φ {s['φ']}, layers {stack}")
-        lines += ["", f"Parameters {_number(self.totals['parameters'])}"]
+        lines += ["", f"Parameters {number(self.totals['parameters'])}"]
         lines += _table(self.parameters)
         if self.totals["backbone_with_classifier"]:
             lines.append(
                 f"  The backbone with its ImageNet classifier, as the paper counts: "
-                f"{_number(self.totals['backbone_with_classifier'])}"
+                f"{number(self.totals['backbone_with_classifier'])}"
             )
         lines += ["", "With a head"]
         lines += _table(self.heads)
@@ -78,7 +81,7 @@ class Description:
         if self.totals["spiking_macs"]:
             lines.append(
                 f"  The abstract encoder over T = {s['T']} steps, if every input were a spike: "
-                f"{_number(self.totals['spiking_macs'])}"
+                f"{number(self.totals['spiking_macs'])}"
             )
         lines += ["", f"Weights    {self.weights}", f"Licence    {self.licence}"]
         for label, value in (("Trained on", self.training_data), ("Recipe", self.recipe), ("Results", self.results)):
@@ -93,21 +96,35 @@ def describe(name: str) -> Description:
     Raises:
         UnknownModelError: with the nearest names.
     """
+    found = entry(name)
+    return _describe(config_of(found.name), found)
+
+
+def describe_config(config: AshNetsConfig, architecture: str | None = None) -> Description:
+    """Describe a configuration that need not be the registry's.
+
+    Args:
+        config: of the model.
+        architecture: the name of the entry that it comes from, if it comes from one; its weights are not meant.
+    """
+    return _describe(config, replace(entry(architecture), weights=None) if architecture else None)
+
+
+def _describe(config: AshNetsConfig, found: Entry | None) -> Description:
     from ashnets.zoo.counting import count
 
-    found = entry(name)
-    config = config_of(found.name)
     counts = count(config)
     spiking = config.has_spiking_branch
     step = counts.macs.get("abstract encoder, a step", 0)
-    weights = found.weights
+    weights = found.weights if found else None
+    name = found.name if found else "a configuration of its own"
     variant = SUMMARY_RATIO[config.summary_ratio]
     if spiking and not config.collector:
         variant += ", no collector"
     return Description(
-        name=found.name if weights is None else f"{found.name}.{weights.tag}",
-        summary=found.summary,
-        architecture=found.architecture,
+        name=name if weights is None else f"{name}.{weights.tag}",
+        summary=found.summary if found else config.backbone,
+        architecture=found.architecture if found else config.backbone,
         variant=variant,
         symbols={
             "T": config.time_steps if spiking else None,
@@ -121,22 +138,22 @@ def describe(name: str) -> Description:
             "layers": config.num_hidden_layers,
         },
         spiking_channels=list(config.spiking_channels) if spiking else [],
-        parameters={part: number for part, number in counts.parameters.items() if number},
-        macs={part: number for part, number in counts.macs.items() if number},
+        parameters={part: size for part, size in counts.parameters.items() if size},
+        macs={part: size for part, size in counts.macs.items() if size},
         totals={
             "parameters": counts.total,
             "backbone_with_classifier": counts.backbone_with_classifier,
             "spiking_macs": step * config.time_steps if spiking else None,
         },
         heads=counts.heads,
-        weights=_status(found.name, weights),
+        weights=_status(found.name, weights) if found else "described by its configuration alone",
         pretrained=weights is not None,
-        tags=list(found.tags),
+        tags=list(found.tags) if found else [],
         licence=weights.licence if weights else "Apache-2.0 (code and configuration)",
         training_data=weights.training_data if weights else None,
         recipe=weights.recipe.name if weights else None,
         results=weights.results.name if weights else None,
-        configuration=found.configuration,
+        configuration=found.configuration if found else config.to_diff_dict(),
     )
 
 
@@ -154,17 +171,21 @@ def untrained(name: str) -> str:
 def _status(name: str, weights: Weights | None) -> str:
     if weights is None:
         return untrained(name)
+    checked = "every file checked by SHA-256 when loaded"
+    if weights.folder is None:
+        return f"trained, tag {weights.tag!r}: {weights.repository} on the Hub at {weights.commit}, {checked}"
     files = [weights.folder / file for file in weights.sha256]
     size = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
-    return f"trained, tag {weights.tag!r}: in the package, {size:.1f} MB, every file checked by SHA-256 when loaded"
+    return f"trained, tag {weights.tag!r}: in the package, {size:.1f} MB, {checked}"
 
 
 def _table(rows: dict[str, int]) -> list[str]:
     width = max(map(len, rows))
-    return [f"  {label:<{width}}  {_number(value):>9}" for label, value in rows.items()]
+    return [f"  {label:<{width}}  {number(value):>9}" for label, value in rows.items()]
 
 
-def _number(value: int | None) -> str:
+def number(value: int | None) -> str:
+    """A count for people: 4.73 M."""
     if value is None:
         return "-"
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):

@@ -1,18 +1,19 @@
 """The names of models.
 
-    ashnets-ARCHITECTURE[-l3][-SUFFIX][.TAG]
+    ashnets-ARCHITECTURE[-l3][-SUFFIX][.TAG][@REVISION]
 
 ``ARCHITECTURE`` is a file in ``architectures/``. ``-l3`` is the form of the ablations, with 3 transformer layers. At
 most one further suffix turns one decision: the number of steps (Table X), the summary ratio (Table XI) or the
-collector (Table XIV). A tag names trained weights; without one the default weights are meant. A model has exactly one
-name: T = 10 is the default and has no suffix, and the order is fixed.
+collector (Table XIV). A tag names trained weights; without one the default weights are meant. A revision is a branch,
+tag or commit of the Hub repository that holds the weights. A model has exactly one name: T = 10 is the default and has
+no suffix, and the order is fixed.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ashnets.errors import UnknownModelError
 
@@ -28,6 +29,21 @@ SUFFIXES: dict[str, dict[str, Any]] = {
 }
 _ORDER = [*FORMS, *SUFFIXES]
 _SILENT = {"t10", "l12", "trainable"}  # what people write for the defaults
+
+
+class Name(NamedTuple):
+    """The three parts of a name; see :func:`split`."""
+
+    model: str
+    tag: str | None
+    revision: str | None
+
+
+def split(name: str) -> Name:
+    """``model[.tag][@revision]`` in its parts; nothing is looked up."""
+    rest, at, revision = str(name).partition("@")
+    model, dot, tag = rest.partition(".")
+    return Name(model, tag if dot else None, revision if at else None)
 
 
 def compose(architecture: str, forms: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ import fnmatch
 import json
 import logging
 import os
+import re
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ashnets.errors import ConfigurationError, UnknownModelError
-from ashnets.zoo.names import compose, unknown
+from ashnets.zoo.names import compose, split, unknown
 
 if TYPE_CHECKING:
     from ashnets.configuration import AshNetsConfig
@@ -27,23 +28,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Weights:
-    """Trained weights that stand in this package.
+    """Trained weights, in this package or in a repository on the Hub.
 
     Attributes:
         tag: their name behind the dot.
-        folder: what ``save_pretrained`` wrote.
-        sha256: file name → SHA-256, for every file of the folder.
+        folder: in this package: what ``save_pretrained`` wrote; None for weights that the Hub alone holds.
+        sha256: file name → SHA-256, for every file.
         licence, training_data: of these weights, in words.
         recipe, results: the files that say how they were made and what they reach.
+        repository, commit: where they stand on the Hub, ``org/repo`` and 40 hexadecimal digits; None where they were
+            not published.
     """
 
     tag: str
-    folder: Path
+    folder: Path | None
     sha256: dict[str, str]
     licence: str
     training_data: str
     recipe: Path
     results: Path
+    repository: str | None = None
+    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,13 +98,17 @@ def entry(name: str) -> Entry:
     """The entry of ``name`` or ``name.tag``.
 
     Raises:
-        UnknownModelError: with the nearest names or tags.
+        UnknownModelError: with the nearest names or tags; or a revision, which the registry knows nothing of.
     """
-    bare, dot, tag = str(name).partition(".")
+    bare, tag, revision = split(name)
     if bare not in _entries():
         raise unknown(bare, _entries())
+    if revision is not None:
+        raise UnknownModelError(
+            f"{name}: @{revision} names weights on the Hub; configuration and registry have no revisions, leave it out"
+        )
     found = _entries()[bare]
-    if not dot:
+    if tag is None:
         return found
     if tag not in found.tags:
         have = f"its tags are {', '.join(found.tags)}" if found.tags else "it has no trained weights"
@@ -133,8 +142,8 @@ def config_of(name: str | os.PathLike) -> AshNetsConfig:
 
 
 def is_name(name: str | os.PathLike) -> bool:
-    """Whether a registry name, with or without tag, and not a path, was given."""
-    return isinstance(name, str) and name.partition(".")[0] in _entries()
+    """Whether a registry name, with or without tag and revision, and not a path, was given."""
+    return isinstance(name, str) and split(name).model in _entries()
 
 
 def create(name: str, *, task: str = "base", seed: int | None = None, **changes: Any) -> AshNetsPreTrainedModel:
@@ -194,7 +203,7 @@ def _entries() -> dict[str, Entry]:
     entries = {}
     weights = _weights()
     for name in ("ashnets-tiny", "ashnets-r18", "ashnets-r101", "ashnets-r152", "ashnets-vit-b16"):
-        data = _read(ROOT / "architectures" / f"{name}.yaml")
+        data = read_yaml(ROOT / "architectures" / f"{name}.yaml")
         for full, changes in compose(name, data["forms"]).items():
             tags = weights.get(full, {})
             entries[full] = Entry(
@@ -211,22 +220,44 @@ def _entries() -> dict[str, Entry]:
 
 @cache
 def _weights() -> dict[str, dict[str, Weights]]:
+    return read_weights(ROOT / "weights.yaml")
+
+
+def read_weights(path: Path) -> dict[str, dict[str, Weights]]:
+    """Model → tag → weights, from a file of the form of ``weights.yaml``, which explains itself.
+
+    Raises:
+        ConfigurationError: an entry without pins, with neither folder nor repository, or with a repository that is not
+            pinned to a commit.
+    """
     return {
-        name: {
-            tag: Weights(
-                tag=tag,
-                folder=ROOT / data["folder"],
-                sha256=data["sha256"],
-                licence=data["licence"],
-                training_data=data["training_data"],
-                recipe=ROOT / data["recipe"],
-                results=ROOT / data["results"],
-            )
-            for tag, data in tags.items()
-        }
-        for name, tags in _read(ROOT / "weights.yaml").items()
+        name: {tag: _pinned(f"{path}: {name}.{tag}", path.parent, tag, data) for tag, data in tags.items()}
+        for name, tags in read_yaml(path).items()
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _pinned(where: str, root: Path, tag: str, data: dict[str, Any]) -> Weights:
+    folder, repository, commit = data.get("folder"), data.get("repository"), data.get("commit")
+    if not folder and not repository:
+        raise ConfigurationError(f"{where} has neither folder nor repository: say where the weights are")
+    if repository and not re.fullmatch(r"[0-9a-f]{40}", str(commit)):
+        raise ConfigurationError(f"{where}: commit={commit!r} must be the 40 hexadecimal digits of a commit")
+    pins = data.get("sha256") or {}
+    if not pins or not all(re.fullmatch(r"[0-9a-f]{64}", str(pin)) for pin in pins.values()):
+        raise ConfigurationError(f"{where}: sha256 must give 64 hexadecimal digits for every file")
+    return Weights(
+        tag=tag,
+        folder=root / folder if folder else None,
+        sha256=pins,
+        licence=data["licence"],
+        training_data=data["training_data"],
+        recipe=root / data["recipe"],
+        results=root / data["results"],
+        repository=repository,
+        commit=commit,
+    )
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file, by the fast reader where there is one."""
     return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from ashnets import __version__
-from ashnets.cli import compare, data, energy, export, models, quantise, training
+from ashnets.cli import compare, data, energy, export, models, publish, quantise, training
 from ashnets.errors import AshNetsError
 
 app = typer.Typer(
     name="ashnets",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -61,6 +61,8 @@ app.command("quantize")(quantise.quantize)
 app.command("export")(export.export)
 app.command("energy")(energy.energy)
 app.command("compare")(compare.compare)
+app.command("publish")(publish.publish)
+app.command("verify")(publish.verify)
 app.add_typer(data.app, name="data")
 
 

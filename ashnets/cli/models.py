@@ -38,27 +38,34 @@ def list_(
         bool | None,
         typer.Option("--pretrained/--untrained", help="Only models with weights, or only those without."),
     ] = None,
+    max_parameters: Annotated[
+        float | None, typer.Option("--max-parameters", help="Only models of at most that many million parameters.")
+    ] = None,
+    with_numbers: Annotated[
+        bool, typer.Option("--numbers", "-n", help="Also parameters, GMAC, spikes, energy and the best R@1.")
+    ] = False,
     as_json_: JsonOption = False,
 ) -> None:
     """List the names of the models.
 
     One a line. A name is ashnets-BACKBONE with what differs from the default behind it: -t5 for five steps,
-    -ann for the variant without spikes. Quote a pattern, or the shell expands it.
+    -ann for the variant without spikes. Quote a pattern, or the shell expands it. With --numbers, a table: what
+    was counted and what was measured here; a dash where nothing was. The paper's own numbers are not among them.
 
     \b
     Examples:
       ashnets list
-      ashnets list --pretrained
-      ashnets list 'ashnets-r101*'
-      ashnets list '*-ann' --json
+      ashnets list --pretrained --numbers
+      ashnets list 'ashnets-r101*' --max-parameters 150
+      ashnets list '*-ann' --numbers --json
     """
-    from ashnets import zoo
+    from ashnets.zoo.numbers import choose, numbers, table
 
-    names = zoo.list_models(pattern, pretrained=pretrained)
+    names = choose(pattern, pretrained, max_parameters)
     if as_json_:
-        typer.echo(as_json(names))
+        typer.echo(as_json([numbers(name) for name in names] if with_numbers else names))
     elif names:
-        typer.echo("\n".join(names))
+        typer.echo(table(names).rstrip() if with_numbers else "\n".join(names))
     else:
         typer.echo("no model matches; `ashnets list` shows them all", err=True)
 

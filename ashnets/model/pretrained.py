@@ -23,10 +23,13 @@ from ashnets.files import PICKLES
 from ashnets.model.collector import SemanticCollector
 from ashnets.model.tdbn import TdBN
 
+# Where a name is looked for; see ashnets.resolve.
+HUB_OPTIONS = ("revision", "namespace", "token", "cache_dir", "local_files_only", "force_download")
+
 # What transformers' from_pretrained and its Auto classes take; any other keyword is a configuration key.
 LIBRARY_OPTIONS = {
-    "adapter_kwargs", "attn_implementation", "config", "device_map", "disable_mmap", "dtype", "force_download",
-    "ignore_mismatched_sizes", "key_mapping", "local_files_only", "low_cpu_mem_usage", "max_memory", "offload_buffers",
+    "adapter_kwargs", "attn_implementation", "config", "device_map", "disable_mmap", "dtype",
+    "ignore_mismatched_sizes", "key_mapping", "low_cpu_mem_usage", "max_memory", "offload_buffers",
     "offload_folder", "output_loading_info", "torch_dtype", "trust_remote_code", "use_safetensors", "_from_auto",
 }  # fmt: skip
 
@@ -67,9 +70,9 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             name: ``ashnets-tiny``, a folder that ``save_pretrained`` wrote, or ``org/repo``.
             weights: ``"pretrained"`` loads trained weights and fails where there are none; ``None`` builds the same
                 architecture with random ones.
-            kwargs: configuration keys, which override the saved ones; ``revision``, ``token`` and ``cache_dir`` of
-                the Hub; and transformers' own, such as ``dtype``, which is float32 unless given, in whatever type
-                the checkpoint is stored.
+            kwargs: configuration keys, which override the saved ones; ``revision``, ``namespace``, ``token`` and the
+                further options of ``ashnets.resolve``; and transformers' own, such as ``dtype``, which is float32
+                unless given, in whatever type the checkpoint is stored.
 
         Returns:
             The model in evaluation mode, every tensor loaded, none left over.
@@ -85,7 +88,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             raise ConfigurationError(f"weights={weights!r}: give 'pretrained', or None for random weights")
         if args:
             raise ConfigurationError("from_pretrained takes one positional argument; give the others by name")
-        hub = {key: kwargs.pop(key) for key in ("revision", "token", "cache_dir") if key in kwargs}
+        hub = {key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs}
         changes = {key: kwargs.pop(key) for key in list(kwargs) if key not in LIBRARY_OPTIONS}
         if weights is None:
             return cls(_changed(ashnets.config_of(name), changes)).eval()

@@ -48,7 +48,8 @@ def run(*arguments: str, code: str = "", **environment: str) -> subprocess.Compl
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
         ("compare",), ("data", "check"), ("data", "gallery"), ("data", "pictograms"), ("demo",), ("describe",),
-        ("energy",), ("evaluate",), ("export",), ("list",), ("quantize",), ("train",),
+        ("energy",), ("evaluate",), ("export",), ("list",), ("publish",), ("quantize",), ("train",),
+        ("verify",),
     ]  # fmt: skip
 
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import os
 import pathlib
-import subprocess
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import shutil
 
 import pytest
 import torch
+import yaml
 
 import ashnets
-from ashnets.errors import UnknownModelError, WeightsError
+from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError
 from ashnets.hub import resolve, verify
-from ashnets.zoo import Weights, create, list_models
+from ashnets.zoo import Weights, create, list_models, registry
 
 
 def digest(path: pathlib.Path) -> str:
@@ -109,100 +105,170 @@ def test_a_file_is_no_folder(tmp_path):
         resolve(tmp_path / "model.safetensors")
 
 
-# A Hub on this machine: as much of its protocol as a download needs ---------------------------------------------------
+# Repositories of the Hub ----------------------------------------------------------------------------------------------
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub(BaseHTTPRequestHandler):
-    """One public repository, ``someone/model``, and a gated one, ``someone/gated``."""
-
-    files: dict[str, bytes]
-    asked: list[str]
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, body: bool) -> None:
-        path = self.path.partition("?")[0]
-        self.asked.append(path)
-        if "someone/gated" in path:
-            return self.send(403, b"{}", body, {"X-Error-Code": "GatedRepo"})
-        if path.startswith("/api/models/someone/model/revision/"):
-            if path.rpartition("/")[2] not in ("main", COMMIT):
-                return self.send(404, b"{}", body, {"X-Error-Code": "RevisionNotFound"})
-            files = [{"rfilename": name} for name in self.files]
-            return self.send(200, json.dumps({"id": "someone/model", "sha": COMMIT, "siblings": files}).encode(), body)
-        if path.startswith("/api/models/someone/model/tree/"):
-            tree = [
-                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                for name, data in self.files.items()
-            ]
-            return self.send(200, json.dumps(tree).encode(), body)
-        prefix = f"/someone/model/resolve/{COMMIT}/"
-        if path.startswith(prefix) and path.removeprefix(prefix) in self.files:
-            data = self.files[path.removeprefix(prefix)]
-            tags = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
-            return self.send(200, data, body, tags)
-        return self.send(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
-
-    def send(self, status: int, data: bytes, body: bool, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(data)
-
-    def log_message(self, *args) -> None:
-        """Stay silent."""
+NAME = "someone/letters"
 
 
 @pytest.fixture
-def hub(weights):
-    files = {path.name: path.read_bytes() for path in weights.folder.iterdir()}
-    files.update({"pytorch_model.bin": b"pickle", "train.pt": b"pickle", "README.md": b"card"})
-    handler = type("TestHub", (Hub,), {"files": files, "asked": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield handler, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+def files(finished_run) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (finished_run / "model").iterdir()}
 
 
-def from_hub(endpoint: str, cache, code: str) -> subprocess.CompletedProcess:
-    """Run code in a process of its own: huggingface_hub reads its settings once, when it is imported."""
-    settings = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(cache)}
-    environment = {**os.environ, **settings, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1"}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+def kept(cache) -> list[str]:
+    """Files of all snapshots in a cache."""
+    return sorted(path.name for path in cache.rglob("snapshots/*/*"))
 
 
-def test_a_repository_is_fetched_without_its_pickles(hub, weights, tmp_path):
-    handler, endpoint = hub
-    cache = tmp_path / "cache"
-    code = "import ashnets; m = ashnets.from_pretrained('hf-hub:someone/model'); print(type(m).__name__, m.training)"
-    result = from_hub(endpoint, cache, code)
-    assert result.stdout.split() == ["AshNetsModel", "False"], result.stderr
-    fetched = {path.name for path in cache.rglob("snapshots/*/*")}
-    assert fetched == {"config.json", "model.safetensors"}
-    assert not any(path.endswith((".bin", ".pt")) for path in handler.asked)
-    again = from_hub("http://127.0.0.1:9", cache, f"import os; os.environ['HF_HUB_OFFLINE'] = '1'; {code}")
-    assert again.stdout.split() == ["AshNetsModel", "False"], again.stderr  # from the cache
+def flipped(data: bytes, place: float = 0.6) -> bytes:
+    changed = bytearray(data)
+    changed[int(place * len(data))] ^= 4
+    return bytes(changed)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        ("'someone/nothing'", "does not exist, or is private and needs a token"),
-        ("'someone/gated'", "is gated: accept its terms"),
-        ("'someone/model', revision='v9'", "no such branch, tag or commit"),
-    ],
-)
-def test_what_the_hub_refuses(hub, tmp_path, call, message):
-    result = from_hub(hub[1], tmp_path / "cache", f"import ashnets; ashnets.resolve({call})")
-    assert result.returncode == 1
-    assert "UnknownModelError" in result.stderr.splitlines()[-1]
-    assert message in result.stderr.splitlines()[-1]
+def test_a_repository_is_fetched_without_its_pickles(hub, files, tmp_path, offline):
+    commit = hub.put(NAME, {**files, "pytorch_model.bin": b"pickle", "train.pt": b"pickle", "deep/x.json": b"{}"})
+    model = ashnets.from_pretrained("hf-hub:someone/letters")
+    assert type(model).__name__ == "AshNetsForRetrieval" and not model.training
+    assert not any(path.endswith((".bin", ".pt", "x.json")) for _, path in hub.asked)
+    assert resolve(NAME, revision=commit) == resolve(f"{NAME}@{commit}") == resolve(f"hf-hub:{NAME}@main")
+    offline()
+    assert resolve(NAME) and resolve(NAME, local_files_only=True)
+    assert type(ashnets.from_pretrained(NAME)).__name__ == "AshNetsForRetrieval"
+    with pytest.raises(UnknownModelError, match="neither in the cache nor reachable"):
+        resolve(NAME, cache_dir=tmp_path / "empty")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_bit_that_flips_on_the_way_keeps_nothing(hub, files, tmp_path, file):
+    hub.put(NAME, files)
+    address = rf"/{digest_of(files[file])}$" if file.endswith("safetensors") else rf"/{file}$"
+    hub.fail("GET", address, how="flip")
+    with pytest.raises(WeightsError, match=rf"{file} is damaged.*Nothing was loaded and nothing of it kept"):
+        ashnets.from_pretrained(NAME)
+    assert kept(tmp_path / "cache") == []
+    assert (pathlib.Path(resolve(NAME)) / file).read_bytes() == files[file]
+
+
+def digest_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_bit_that_flips_in_the_cache_is_found_offline(hub, files, offline):
+    hub.put(NAME, files)
+    blob = (pathlib.Path(resolve(NAME)) / "model.safetensors").resolve()
+    blob.write_bytes(flipped(files["model.safetensors"]))
+    offline()
+    with pytest.raises(WeightsError, match=r"model\.safetensors is damaged"):
+        resolve(NAME)
+    assert not blob.exists()
+
+
+def test_half_a_download_is_no_download(hub, files, tmp_path):
+    hub.put(NAME, files)
+    hub.fail("GET", r"/tokenizer\.json$", how="cut", times=20)
+    with pytest.raises(UnknownModelError, match="could not be fetched"):
+        resolve(NAME)
+    assert "tokenizer.json" not in kept(tmp_path / "cache")
+
+
+def test_a_revision_that_vanished(hub, files, offline, tmp_path):
+    first = hub.put(NAME, files)
+    hub.repositories[NAME].tags["v1"] = first
+    assert resolve(f"{NAME}@v1") == resolve(NAME, revision=first)
+    hub.put(NAME, {**files, "more.json": b"{}"})
+    del hub.repositories[NAME].tags["v1"], hub.repositories[NAME].commits[first]
+    for gone in ("v1", first):
+        with pytest.raises(UnknownModelError, match="there is no such branch, tag or commit"):
+            resolve(NAME, revision=gone, cache_dir=tmp_path / "fresh")
+    assert resolve(NAME, revision=first).endswith(first), "what is in the cache stays of use, by its commit"
+
+
+def test_a_repository_with_pickles_alone_is_refused(hub, files):
+    hub.put(NAME, {"config.json": files["config.json"], "pytorch_model.bin": b"\x80\x02}q\x00."})
+    with pytest.raises(WeightsError, match=r"holds pytorch_model\.bin but no \.safetensors: pickled weights can"):
+        ashnets.from_pretrained(NAME)
+    assert not any(path.endswith(".bin") for _, path in hub.asked)
+
+
+def test_a_repository_without_a_model(hub):
+    hub.put(NAME, {"README.md": b"soon"})
+    with pytest.raises(WeightsError, match="holds no model"):
+        resolve(NAME)
+
+
+def test_two_revisions_that_differ(hub):
+    with pytest.raises(ConfigurationError, match="revision='v2' is another one than @v1"):
+        resolve(f"{NAME}@v1", revision="v2")
+    with pytest.raises(ConfigurationError, match="have no revision 'v1'"):
+        resolve("ashnets-tiny@v1")
+    assert hub.asked == []
+
+
+# Weights of the registry that stand on the Hub ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(hub, files, tmp_path, monkeypatch) -> str:
+    """``ashnets-r18.letters``, pinned in a registry of its own to a commit of ``someone/letters``; the commit."""
+    commit = hub.put(NAME, {**files, "README.md": b"card"})
+    pins = {name: digest_of(data) for name, data in files.items()}
+    words = {"licence": "mit", "training_data": "letters", "recipe": "x.yaml", "results": "x.csv"}
+    data = {"ashnets-r18": {"letters": {"repository": NAME, "commit": commit, "sha256": pins, **words}}}
+    (tmp_path / "weights.yaml").write_text(yaml.safe_dump(data))
+    monkeypatch.setattr(registry, "_weights", lambda: registry.read_weights(tmp_path / "weights.yaml"))
+    registry._entries.cache_clear()
+    yield commit
+    registry._entries.cache_clear()
+
+
+def test_pinned_weights_come_from_their_commit(hub, files, published, offline):
+    hub.put(NAME, {**files, "config.json": b"{}"})  # what main becomes later does not matter
+    found = resolve("ashnets-r18")
+    assert found == resolve("ashnets-r18.letters") and found.endswith(published)
+    assert f"on the Hub at {published}" in ashnets.describe("ashnets-r18").weights
+    offline()
+    assert resolve("ashnets-r18") == found
+
+
+def test_another_file_of_the_same_length_under_the_pinned_name_keeps_nothing(hub, files, published, tmp_path):
+    changed = {**files, "model.safetensors": flipped(files["model.safetensors"]), "README.md": b"card"}
+    for data in changed.values():
+        hub.store[digest_of(data)] = data
+    hub.repositories[NAME].commits[published] = changed  # served consistently: its own digest fits it
+    with pytest.raises(WeightsError, match=r"model\.safetensors is not the pinned file"):
+        ashnets.from_pretrained("ashnets-r18")
+    assert kept(tmp_path / "cache") == []
+    assert not list((tmp_path / "cache").rglob(digest_of(changed["model.safetensors"])))
+    # asked for by repository, it is whoever's it is, and loads
+    assert resolve(NAME, revision=published)
+
+
+def test_a_pinned_file_that_is_not_there(hub, files, published):
+    del hub.repositories[NAME].commits[published]["tokenizer.json"]
+    with pytest.raises(WeightsError, match=r"tokenizer\.json is pinned, and is not in the repository"):
+        resolve("ashnets-r18")
+
+
+def test_a_namespace_is_a_mirror_and_the_pins_hold_there_too(hub, files, published, monkeypatch):
+    hub.put("mirror/ashnets-r18.letters", files)
+    assert "mirror--ashnets-r18.letters" in resolve("ashnets-r18", namespace="mirror")
+    hub.put("bad/ashnets-r18.letters", {**files, "config.json": flipped(files["config.json"])})
+    monkeypatch.setenv("ASHNETS_NAMESPACE", "bad")
+    with pytest.raises(WeightsError, match=r"config\.json is not the pinned file"):
+        resolve("ashnets-r18")
+    # a tag that the registry does not know, an untrained model, a revision: somebody's own, without pins
+    hub.put("bad/ashnets-r152.mine", files)
+    hub.put("bad/ashnets-r101", files)
+    assert resolve("ashnets-r152.mine") and resolve("ashnets-r101") and resolve("ashnets-r18@main")
+    with pytest.raises(UnknownModelError, match=r"bad/ashnets-r152\.yours does not exist"):
+        resolve("ashnets-r152.yours")
+
+
+def test_what_is_here_never_asks_the_network(hub, finished_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASHNETS_NAMESPACE", "somebody")
+    shutil.copytree(finished_run / "model", tmp_path / "mine")
+    assert resolve("ashnets-tiny") == resolve(f"ashnets-tiny.{registry.entry('ashnets-tiny').tag}")
+    ashnets.from_pretrained(tmp_path / "mine")
+    ashnets.AshNetsProcessor.from_pretrained(str(tmp_path / "mine"))
+    assert hub.asked == []

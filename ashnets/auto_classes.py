@@ -1,0 +1,75 @@
+"""transformers' Auto classes know ours after ``import ashnets``, which still loads neither torch nor transformers.
+
+Registering needs our classes, and they need torch. So it waits until somebody asks transformers for an Auto class:
+``transformers`` is a module that fetches its names on first use, and :func:`offer` puts one step before that.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+NAMES = ("AutoConfig", "AutoModel", "AutoProcessor", "AutoImageProcessor", "AutoTokenizer")
+
+
+def offer() -> None:
+    """Register our classes as soon as an Auto class of transformers is used; at once where they are loaded already."""
+    module = sys.modules.get("transformers")
+    if module is not None:
+        _watch(module)
+    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def _register() -> None:
+    importlib.import_module("ashnets.processor")
+    importlib.import_module("ashnets.model")
+
+
+def _watch(module: ModuleType) -> None:
+    if any(f"transformers.models.auto.{part}_auto" in sys.modules for part in ("configuration", "processing")):
+        _register()
+        return
+    kind = type(module)
+
+    class Watched(kind):  # type: ignore[valid-type,misc]
+        def __getattr__(self, name: str) -> Any:
+            if name in NAMES and type(self) is Watched:
+                # Before registering, which asks for these names itself.
+                self.__class__ = kind  # type: ignore[assignment]
+                _register()
+                return getattr(self, name)
+            return super().__getattr__(name)
+
+    module.__class__ = Watched
+
+
+class _Finder(MetaPathFinder):
+    """Sees ``import transformers`` go by, once."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "transformers":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(Loader):
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        _watch(sys.modules["transformers"])  # which has put another module in its own place

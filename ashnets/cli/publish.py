@@ -1,0 +1,91 @@
+"""``ashnets publish`` and ``ashnets verify``: models on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ashnets.cli.printing import show
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def publish(
+    source: Annotated[str, typer.Argument(help="Folder of a run or of a model, or a name with weights.")],
+    repository: Annotated[str, typer.Option("--repo", help="Where to: USER/NAME or ORGANISATION/NAME.")],
+    tag: Annotated[str | None, typer.Option("--tag", help="A name for this state; it never moves.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Only you see the repository.")] = False,
+    licence: Annotated[str | None, typer.Option("--licence", help="Of the weights, such as apache-2.0.")] = None,
+    training_data: Annotated[
+        str | None, typer.Option("--training-data", help="A sentence for the card, with the data's licences.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="The Hub's id of the corpus of the results, if it stands there.")
+    ] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option("--results", dir_okay=False, help="A .csv of `ashnets evaluate`, for the card; repeatable."),
+    ] = None,
+    energy: Annotated[
+        Path | None, typer.Option("--energy", dir_okay=False, help="The energy.json of `ashnets energy`, for the card.")
+    ] = None,
+    exports: Annotated[
+        Path | None, typer.Option("--exports", file_okay=False, help="A folder of exported graphs to send along.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, send nothing.")] = False,
+    as_json_: JsonOption = False,
+) -> None:
+    """Publish a trained model on the Hugging Face Hub.
+
+    First everything is checked: strict loading, equal outputs after a reload, no pickles, no state of the training, a
+    licence. Then weights, configuration, tokenizer, recipe, results and a card made from them go up in one commit, and
+    the repository is loaded back and compared. After an interruption run the same command again. A token comes from
+    `hf auth login` or HF_TOKEN.
+
+    \b
+    Examples:
+      ashnets publish runs/mine --repo me/ashnets-birds --licence cc-by-4.0 --dry-run
+      ashnets publish runs/mine --repo me/ashnets-birds --licence cc-by-4.0 --tag v1 --private
+      ashnets publish runs/mine --repo me/ashnets-birds --licence mit --results out/table.csv --exports out/graphs
+      ashnets publish ashnets-tiny.pictograms --repo me/ashnets-tiny.pictograms --json
+    """
+    from ashnets.hub import publish as publish_model
+
+    result = publish_model(
+        source, repository, tag=tag, private=private, dry_run=dry_run, licence=licence, training_data=training_data,
+        dataset=dataset, results=results or [], energy=energy, exports=exports,
+        report=lambda line: typer.echo(line, err=True),
+    )  # fmt: skip
+    _show(result, as_json_)
+
+
+def verify(
+    name: Annotated[str, typer.Argument(help="A name, a folder or a Hub repository, with @REVISION if you like.")],
+    as_json_: JsonOption = False,
+) -> None:
+    """Check that a model is what it should be.
+
+    Every file is compared with its SHA-256 where one is known: pinned by the registry, or announced by the Hub. Then
+    the model is loaded strictly, its outputs are compared after a reload, and its processor is loaded. Anything wrong
+    is an error.
+
+    \b
+    Examples:
+      ashnets verify ashnets-tiny
+      ashnets verify runs/mine/model --json
+      ashnets verify me/ashnets-birds@v1
+    """
+    from ashnets.hub import verify_model
+
+    result = verify_model(name)
+    _show(result, as_json_)
+    raise typer.Exit(0 if result["passed"] else 5)
+
+
+def _show(result: dict, json_wanted: bool) -> None:
+    if not json_wanted:
+        checks = {one["name"]: {"passed" if one["passed"] else "FAILED": one["found"]} for one in result["checks"]}
+        result = {**result, "checks": checks}
+    show(result, json_wanted=json_wanted)

@@ -1,0 +1,277 @@
+"""Model cards, made from the registry, the files of a run and the results files; nothing in them is written by hand.
+
+``card.md`` is the form, ``card-data.yaml`` its words. What was measured, what the paper reports and what is estimated
+stand in sections of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+
+from ashnets.hub.card_parts import drawing, energy_table, measured_tables, paper_tables
+from ashnets.zoo import config_of, entry
+from ashnets.zoo.describing import Description, describe_config, number
+from ashnets.zoo.numbers import CIRCUMSTANCES, EnergyRow, measured_energy, paper_rows, read_csv
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a card is about.
+
+    Attributes:
+        title: the repository's name, or the model's.
+        source: what ``from_pretrained`` takes.
+        config: of the model.
+        architecture: the registry's name of it; None for an architecture of one's own.
+        licence: of the weights, as its owner writes it.
+        training_data: a sentence.
+        record: what ``training.json`` says; None where there is none.
+        trained: None for a bare configuration.
+        results: rows of results files about these weights.
+        energy: estimates about them.
+        emissions: kg of CO2 equivalents of the training, as codecarbon measured them.
+        dataset: the Hub's id of the corpus that the results were measured on, if it has one.
+    """
+
+    title: str
+    source: str
+    config: Any
+    architecture: str | None
+    licence: str
+    training_data: str | None = None
+    record: dict[str, Any] | None = None
+    trained: bool = True
+    results: Sequence[dict[str, str]] = ()
+    energy: Sequence[EnergyRow] = ()
+    emissions: float | None = None
+    dataset: str | None = None
+    words: dict[str, Any] = field(default_factory=lambda: card_words())
+
+
+def card_words() -> dict[str, Any]:
+    """The data file of the cards."""
+    return yaml.safe_load((resources.files("ashnets.hub") / "card-data.yaml").read_text(encoding="utf-8"))
+
+
+def subject_of_name(name: str) -> Subject:
+    """A registry name, with or without weights."""
+    found = entry(name)
+    weights = found.weights
+    return Subject(
+        title=found.name if weights is None else f"{found.name}.{weights.tag}",
+        source=name,
+        config=config_of(found.name),
+        architecture=found.name,
+        licence=weights.licence if weights else "Apache-2.0",
+        training_data=weights.training_data if weights else None,
+        record=read_record(weights.folder) if weights and weights.folder else None,
+        trained=weights is not None,
+        results=[row for row in read_csv(weights.results) if row.get("model") == found.name] if weights else (),
+        energy=measured_energy(found.name) if weights else (),
+    )
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """``training.json`` of a model folder, if it is there."""
+    file = folder / "training.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def read_emissions(*folders: Path) -> float | None:
+    """kg of CO2 equivalents from codecarbon's ``emissions.csv``, all its rows; None where there is none."""
+    for folder in folders:
+        if rows := read_csv(folder / "emissions.csv"):
+            return sum(float(row["emissions"]) for row in rows if row.get("emissions"))
+    return None
+
+
+def card(subject: Subject) -> str:
+    """The whole card, metadata first.
+
+    Raises:
+        ValueError: metadata that huggingface_hub refuses.
+    """
+    config, words = subject.config, subject.words
+    description = describe_config(config, subject.architecture)
+    form = (resources.files("ashnets.hub") / "card.md").read_text(encoding="utf-8")
+    paper = paper_rows(subject.architecture) if subject.architecture else []
+    notice = _notice(subject)
+    return Template(form).substitute(
+        metadata=f"---\n{metadata(subject).to_yaml()}\n---",
+        title=subject.title,
+        notice=f"{notice}\n\n" if notice else "",
+        summary=f"ASH-Nets: {description.summary} {description.variant}.",
+        source=subject.source if subject.trained else "./a-folder-with-weights",
+        drawing=drawing(description, config),
+        architecture=_sizes(description),
+        parameters="\n".join(f"| {part} | {value:,} |" for part, value in description.parameters.items())
+        + f"\n| **all** | **{description.totals['parameters']:,}** |",
+        macs="\n".join(f"| {part} | {number(value)} |" for part, value in description.macs.items()),
+        training=_training(subject),
+        measured=measured_tables(subject.results, CIRCUMSTANCES) or words["nothing"]["measured"],
+        paper=paper_tables(paper) or words["nothing"]["paper"],
+        energy=energy_table(subject.energy) or words["nothing"]["energy"],
+        limits=_limits(subject, bool(paper)),
+        citation=_citation(words["citation"]),
+    )
+
+
+def metadata(subject: Subject) -> Any:
+    """The card's YAML, as huggingface_hub's ``ModelCardData``, which checks it.
+
+    Raises:
+        ValueError: metadata that huggingface_hub refuses.
+    """
+    from huggingface_hub import ModelCardData
+
+    words, record = subject.words, subject.record or {}
+    licence = subject.licence.lower()
+    known = licence in words["licences"]
+    cls = (subject.config.architectures or ["AshNetsModel"])[0]
+    started = " ".join(record.get("initialised", ()))
+    bases = [hub for part, hub in words["base_models"].items() if part in started]
+    results = list(eval_results(subject))
+    data: dict[str, Any] = {
+        "language": ["en"],
+        "license": licence if known else "other",
+        "license_name": None if known else licence.replace(" ", "-"),
+        "library_name": "ashnets",
+        "tags": [*words["tags"], *([] if subject.trained else ["untrained"])],
+        "datasets": [subject.dataset] if subject.dataset else None,
+        "base_model": bases or None,
+        "metrics": sorted({result.metric_type for result in results}) or None,
+        "pipeline_tag": words["pipelines"].get(cls),
+        "model_name": subject.title,
+        "eval_results": results or None,
+    }
+    if subject.emissions is not None:
+        data["co2_eq_emissions"] = {
+            "emissions": round(subject.emissions * 1000, 3),  # the Hub counts grams
+            "source": "codecarbon",
+            "training_type": "pre-training",
+            "hardware_used": record.get("environment", {}).get("device", "unknown"),
+        }
+    if not results:
+        del data["model_name"], data["eval_results"]
+    return ModelCardData(**data)
+
+
+def eval_results(subject: Subject) -> list[Any]:
+    """The results as ``EvalResult`` of huggingface_hub, a row and a metric each: what ``model-index`` holds."""
+    from huggingface_hub import EvalResult
+
+    found = []
+    for row in subject.results:
+        split = row.get("split", "")
+        which = ", ".join(row[key].replace("_", " ") for key in ("direction", "branch", "ranking") if row.get(key))
+        for column, known in subject.words["metrics"].items():
+            if row.get(column):
+                found.append(
+                    EvalResult(
+                        task_type=known["task"],
+                        dataset_type=subject.dataset or "ashnets-corpus",
+                        dataset_name=f"{split} ({which})" if which else split or "unnamed",
+                        dataset_config=which or None,  # without it the Hub would take all directions for one result
+                        dataset_split=split or None,
+                        metric_type=known["metric"],
+                        metric_name=known["name"],
+                        metric_value=float(row[column]),
+                    )
+                )
+    return found
+
+
+def eval_results_yaml(subject: Subject) -> str | None:
+    """The file for ``.eval_results/``, which needs the Hub's id of the corpus; None without it or without results."""
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    if not subject.dataset:
+        return None
+    entries = [
+        EvalResultEntry(
+            dataset_id=subject.dataset,
+            task_id=result.dataset_split or "default",
+            value=result.metric_value,
+            notes=f"{result.metric_name}, {result.dataset_name}",
+        )
+        for result in eval_results(subject)
+    ]
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False) if entries else None
+
+
+def _notice(subject: Subject) -> str:
+    notices = subject.words["notices"]
+    if not subject.trained:
+        return notices["untrained"]
+    return notices["unrecorded"] if subject.record is None else ""
+
+
+def _sizes(description: Description) -> str:
+    s = description.symbols
+    lines = [
+        f"Pictures of {s['image_size']} × {s['image_size']} px become N = {s['N']} tokens of width M1 = {s['M1']}; "
+        f"texts have up to {s['max_text_length']} tokens; the alignment transformer has {s['layers']} layers."
+    ]
+    if description.spiking_channels:
+        concepts = f"M2 = {s['M2']} concepts" if s["M2"] else "no collector"
+        lines.append(f"The spiking branch runs T = {s['T']} steps a picture, groups of φ = {s['φ']}, {concepts}.")
+    return " ".join(lines)
+
+
+def _training(subject: Subject) -> str:
+    if not subject.trained:
+        return "Not trained."
+    record = subject.record or {}
+    lines = [f"Data: {subject.training_data or 'not stated by whoever published these weights'}."]
+    if record:
+        facts = [
+            f"recipe `{record['recipe']}`" if record.get("recipe") else "",
+            f"seed {record['seed']}" if "seed" in record else "",
+            f"{record['pairs_seen']:,} pairs seen" if record.get("pairs_seen") else "",
+            f"{record['seconds'] / 60:.0f} minutes on {record['environment']['device']}" if "seconds" in record else "",
+        ]
+        lines.append(f"Run: {', '.join(filter(None, facts))}; `recipe.yaml` and `log.jsonl` stand beside the weights.")
+        lines += [f"Started from: {one}." for one in record.get("initialised", ())]
+    if subject.emissions is not None:
+        lines.append(f"CO2 equivalents, by codecarbon: {subject.emissions * 1000:.3g} g.")
+    lines.append(f"Licence of the weights: {subject.licence}.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _limits(subject: Subject, in_paper: bool) -> str:
+    words = subject.words["limits"]
+    chosen = ["always"]
+    if not subject.trained:
+        chosen.append("untrained")
+    elif subject.results:
+        chosen.append("seed")
+    else:
+        chosen.append("unmeasured")
+    if subject.config.has_spiking_branch:
+        chosen.append("spiking")
+    if subject.energy:
+        chosen.append("energy")
+    if in_paper:
+        chosen.append("paper")
+    return "\n".join(f"- {words[key]}" for key in chosen)
+
+
+def _citation(words: dict[str, Any]) -> str:
+    fields = {
+        "title": words["title"], "author": words["authors"].replace(", ", " and "), "year": words["year"],
+        "eprint": words["arxiv"], "archivePrefix": "arXiv", "url": words["url"],
+    }  # fmt: skip
+    lines = ",\n".join(f"  {key} = {{{value}}}" for key, value in fields.items())
+    return (
+        "The architecture is that of the paper below; this is an independent implementation, not its authors'.\n\n"
+        f"```bibtex\n@misc{{ashnets{words['year']},\n{lines}\n}}\n```"
+    )
+

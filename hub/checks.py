@@ -1,0 +1,133 @@
+"""What a model folder must pass before it is published: safe to open, complete, and the same when loaded again."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ashnets.errors import AshNetsError
+from ashnets.files import PICKLES
+from ashnets.hub.loading import from_pretrained
+
+# Names under which training keeps what no user of a model needs.
+TRAINING_STATE = re.compile(r"(^|[._])(queues?|momentum|teacher|ema|optimi[sz]er|exp_avg(_sq)?|scheduler)([._]|$)")
+_ARCHIVE, _PICKLE = b"PK\x03\x04", re.compile(rb"\x80[\x02-\x05]")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question asked of a folder: whether it passed, and what was found."""
+
+    name: str
+    passed: bool
+    found: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return vars(self).copy()
+
+
+def check_model(folder: Path) -> list[Check]:
+    """Every check of a folder that ``save_pretrained`` wrote, in the order in which one depends on another.
+
+    Returns:
+        The checks; after one that failed, those that build on it are left out.
+    """
+    checks = [no_pickles(folder), no_training_state(folder)]
+    if not all(check.passed for check in checks):
+        return checks
+    try:
+        model = from_pretrained(folder)
+    except AshNetsError as error:
+        return [*checks, Check("strict load", False, str(error))]
+    size = sum(p.numel() for p in model.parameters())
+    found = f"{type(model).__name__}, {size:,} parameters, none missing or left over"
+    checks.append(Check("strict load", True, found))
+    broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+    found = f"not finite: {', '.join(broken[:5])}" if broken else "every tensor is finite"
+    checks += [Check("finite weights", not broken, found), processor_loads(folder), parity(model)]
+    return checks
+
+
+def no_pickles(folder: Path) -> Check:
+    """Neither by name nor by content: an archive or a pickle under another name counts."""
+    found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and is_pickle(path))
+    return Check("no pickles", not found, f"may run code: {', '.join(found)}; remove them" if found else "none")
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether opening a file with torch or pickle could run code."""
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    return path.suffix in PICKLES or start.startswith(_ARCHIVE) or bool(_PICKLE.match(start))
+
+
+def no_training_state(folder: Path) -> Check:
+    """No optimiser, queue or momentum tensor among the weights."""
+    try:
+        found = sorted(name for name in tensor_names(folder) if TRAINING_STATE.search(name))
+    except (SafetensorError, OSError) as error:
+        return Check("no training state", False, f"a safetensors file cannot be read ({error})")
+    return Check("no training state", not found, f"of training alone: {', '.join(found[:5])}" if found else "none")
+
+
+def tensor_names(folder: Path) -> Iterator[str]:
+    """The names of all tensors in a folder's safetensors files; only headers are read."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as opened:
+            yield from opened.keys()
+
+
+def processor_loads(folder: Path) -> Check:
+    """Picture and text side are there, and fit the configuration."""
+    import ashnets
+
+    try:
+        processor = ashnets.AshNetsProcessor.from_pretrained(folder)
+    except AshNetsError as error:
+        return Check("processor", False, str(error))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found = {"image_size": processor.image_processor.image_size, "vocab_size": len(processor.tokenizer)}
+    wrong = [f"{key} {found[key]} instead of {config[key]}" for key in found if found[key] != config[key]]
+    return Check("processor", not wrong, ", ".join(wrong) or f"{found['vocab_size']:,} pieces")
+
+
+def parity(model: Any) -> Check:
+    """Saved and loaded again, a model has the same tensors and the same outputs, to the bit."""
+    with tempfile.TemporaryDirectory(prefix="ashnets-parity-") as aside:
+        model.save_pretrained(aside)
+        again = from_pretrained(aside)
+    different = differences(model, again)
+    return Check("parity after reload", not different, "; ".join(different) or "tensors and outputs equal to the bit")
+
+
+def differences(one: Any, other: Any) -> list[str]:
+    """In what two models differ: tensors by name, then outputs on a fixed input."""
+    ours, theirs = one.state_dict(), other.state_dict()
+    if ours.keys() != theirs.keys():
+        return [f"tensors: {', '.join(sorted(ours.keys() ^ theirs.keys())[:5])}"]
+    unequal = [name for name, value in ours.items() if not torch.equal(value, theirs[name])]
+    if unequal:
+        return [f"tensors: {', '.join(unequal[:5])}"]
+    first, second = probe(one), probe(other)
+    return [f"output {name}" for name in first if not torch.equal(first[name], second[name])]
+
+
+@torch.inference_mode()
+def probe(model: Any) -> dict[str, torch.Tensor]:
+    """Outputs on two pictures and two texts drawn from a fixed seed."""
+    base, config = getattr(model, "ashnets", model), model.config
+    draw = torch.Generator().manual_seed(0)
+    pictures = torch.rand(2, 3, config.image_size, config.image_size, generator=draw)
+    ids = torch.randint(1, config.vocab_size, (2, min(8, config.max_text_length)), generator=draw)
+    pictures = pictures.to(base.device, base.dtype)
+    found = base(pixel_values=pictures, input_ids=ids.to(base.device), image_ids=[1, 2])
+    return {"last_hidden_state": found.last_hidden_state, "visual": found.visual.output}

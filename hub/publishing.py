@@ -1,0 +1,335 @@
+"""A trained model to a repository on the Hub: checked, in one commit, tagged, and loaded back before it is done.
+
+Running it again is safe at any point: what is uploaded already is not sent again, an unchanged folder makes no commit,
+a tag that stands on the same files stays, and one that stands on others is refused before anything is sent.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ashnets.errors import AshNetsError, ConfigurationError, UnknownModelError, WeightsError
+from ashnets.hub.cards import Subject, card, eval_results_yaml, read_emissions, read_record
+from ashnets.hub.checks import Check, check_model, differences, is_pickle
+from ashnets.hub.fetching import FILES, digest, fetch
+from ashnets.hub.loading import from_pretrained
+from ashnets.hub.resolving import resolve
+from ashnets.zoo import config_of, entry, is_name
+from ashnets.zoo.names import split
+from ashnets.zoo.numbers import measured_energy, read_csv, read_energy
+
+# What is uploaded of a model folder: what loading needs, and the record of how it came about.
+PUBLISHED = (*FILES, "recipe.yaml", "log.jsonl", "merges.txt", "LICENSE*", "NOTICE*")
+# Folders of the repository that publishing owns: what is in them and not published again is removed.
+OWN = ("results/", "exports/", ".eval_results/")
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be, or was, published.
+
+    Attributes:
+        folder: of the model.
+        repository, tag: where to, and the name of this state there.
+        files: path in the repository → a file here, or the content itself.
+        left_out: files of the folder that are not uploaded.
+        checks: what was checked.
+    """
+
+    folder: Path
+    repository: str
+    tag: str | None
+    files: dict[str, Path | bytes]
+    left_out: list[str]
+    checks: list[Check]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "repository": self.repository,
+            "tag": self.tag,
+            "folder": str(self.folder),
+            "files": {path: _size(content) for path, content in sorted(self.files.items())},
+            "left_out": self.left_out,
+            "checks": [check.to_dict() for check in self.checks],
+        }
+
+
+def publish(
+    source: str | Path,
+    repository: str,
+    *,
+    tag: str | None = None,
+    private: bool = False,
+    dry_run: bool = False,
+    token: str | bool | None = None,
+    report: Report = lambda line: None,
+    **words: Any,
+) -> dict[str, Any]:
+    """Publish the model of a run, a folder or a registry name.
+
+    Args:
+        source: the folder of a finished run, one that ``save_pretrained`` wrote, or a registry name with weights.
+        repository: ``org/name``; made if it is not there.
+        tag: a name for this state; it never moves.
+        private: make the repository private; an existing public one is refused.
+        dry_run: check and plan; nothing is sent.
+        report: told what is going on, a line each.
+        words: see :func:`plan`.
+
+    Returns:
+        The plan, and where something was sent ``commit``, ``url`` and ``verified``.
+
+    Raises:
+        WeightsError: a check failed, or what came back is not what was sent; ConfigurationError: a wrong name, no
+        licence, a tag that stands elsewhere; AshNetsError: the Hub refused, or was lost on the way.
+    """
+    report("checking")
+    planned = plan(source, repository, tag=tag, **words)
+    if failed := [check for check in planned.checks if not check.passed]:
+        problems = " · ".join(f"{check.name}: {check.found}" for check in failed)
+        raise WeightsError(f"{planned.folder} cannot be published. {problems}")
+    if dry_run:
+        return {**planned.to_dict(), "dry_run": True}
+    with _hub_errors(repository):
+        commit = _send(planned, private, token, report)
+    report("loading it back")
+    _load_back(planned, commit, token)
+    from huggingface_hub import constants
+
+    return {
+        **planned.to_dict(), "dry_run": False, "commit": commit, "url": f"{constants.ENDPOINT}/{repository}",
+        "verified": True,
+    }  # fmt: skip
+
+
+def plan(
+    source: str | Path,
+    repository: str,
+    *,
+    tag: str | None = None,
+    licence: str | None = None,
+    training_data: str | None = None,
+    dataset: str | None = None,
+    results: Sequence[Path] = (),
+    energy: Path | None = None,
+    exports: Path | None = None,
+) -> Plan:
+    """Check a model and lay out its repository; nothing is sent.
+
+    Args:
+        licence: of the weights, such as ``apache-2.0``; a registry name brings its own.
+        training_data: a sentence for the card; a registry name brings its own.
+        dataset: the Hub's id of the corpus that the results were measured on, ``org/name``.
+        results: CSV files that ``ashnets evaluate --output`` wrote; their rows about this model go into the card.
+        energy: the ``energy.json`` that ``ashnets energy --output`` wrote.
+        exports: a folder of exported graphs, uploaded as ``exports/``.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ConfigurationError(f"repository {repository!r}: {error}") from None
+    if repository.count("/") != 1:
+        raise ConfigurationError(f"repository {repository!r}: write org/name, with your user or organisation")
+    folder, run = _model_folder(source)
+    weights = entry(split(str(source)).model).weights if is_name(source) else None
+    if weights and split(str(source)).tag:
+        weights = entry(str(source)).weights
+    licence = licence or (weights.licence if weights else None)
+    checks = [*check_model(folder), Check("licence", bool(licence), licence or "not given: --licence says it")]
+    record = read_record(folder) or {}
+    architecture = split(str(record.get("model", ""))).model
+    architecture = architecture if is_name(architecture) else ""
+    rows = [row for file in results for row in _rows(file, architecture)]
+    files, left_out = _of_folder(folder)
+    files.update({f"results/{file.name}": file for file in results})
+    if weights and not results:
+        rows = [row for row in read_csv(weights.results) if row.get("model") == architecture]
+        files[f"results/{weights.results.name}"] = weights.results
+    joules = read_energy(energy) if energy else measured_energy(architecture) if weights else []
+    if energy:
+        files[f"results/{energy.name}"] = energy
+    if exports is not None:
+        files.update(_of_exports(exports))
+    if all(check.passed for check in checks):
+        subject = Subject(
+            title=repository.rpartition("/")[2],
+            source=repository if tag is None else f"{repository}@{tag}",
+            config=config_of(folder),
+            architecture=architecture or None,
+            licence=licence or "",
+            training_data=training_data or (weights.training_data if weights else None),
+            record=record or None,
+            results=rows,
+            energy=joules,
+            emissions=read_emissions(run, folder),
+            dataset=dataset,
+        )
+        files["README.md"] = card(subject).encode()
+        if found := eval_results_yaml(subject):
+            files[".eval_results/ashnets.yaml"] = found.encode()
+    return Plan(folder, repository, tag, files, left_out, checks)
+
+
+def _model_folder(source: str | Path) -> tuple[Path, Path]:
+    """The folder with the model in it, and the one of the run."""
+    folder = Path(resolve(source if isinstance(source, str) else str(source)))
+    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
+        return folder / "model", folder
+    return folder, folder.parent if folder.name == "model" else folder
+
+
+def _of_folder(folder: Path) -> tuple[dict[str, Path | bytes], list[str]]:
+    files: dict[str, Path | bytes] = {}
+    left_out = []
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and any(path.match(pattern) for pattern in PUBLISHED):
+            files[path.name] = path
+        else:
+            left_out.append(path.name)
+    return files, left_out
+
+
+def _of_exports(folder: Path) -> dict[str, Path | bytes]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    if not paths:
+        raise ConfigurationError(f"{folder} holds no exported graphs; `ashnets export` writes some")
+    if dangerous := [path for path in paths if is_pickle(path)]:
+        raise WeightsError(f"{dangerous[0]} may run code when it is opened: it is a pickle or an archive; remove it")
+    return {f"exports/{path.relative_to(folder).as_posix()}": path for path in paths}
+
+
+def _rows(file: Path, architecture: str) -> list[dict[str, str]]:
+    if not file.is_file():
+        raise ConfigurationError(f"there is no results file {file}; `ashnets evaluate ... --output {file}` writes one")
+    rows = read_csv(file)
+    if not rows or "model" not in rows[0]:
+        raise ConfigurationError(f"{file} is no results file: it has no column 'model'")
+    ours = [row for row in rows if row["model"] == architecture]
+    return ours or (rows if len({row["model"] for row in rows}) == 1 else [])
+
+
+def _send(planned: Plan, private: bool, token: str | bool | None, report: Report) -> str:
+    """Repository, commit and tag; the commit's id."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    api = HfApi(token=token, library_name="ashnets")
+    repository = planned.repository
+    api.create_repo(repository, private=private or None, exist_ok=True)
+    if private and not api.model_info(repository).private:
+        raise ConfigurationError(f"{repository} exists and is public, so --private cannot hold; choose another name")
+    tagged = _tagged(api, planned)
+    head = next(ref.target_commit for ref in api.list_repo_refs(repository).branches if ref.name == "main")
+    present = _remote(api, repository, head)
+    stale = [
+        path for path in present
+        if path not in planned.files and (path.startswith(OWN) or Path(path).match("model*.safetensors*"))
+    ]  # fmt: skip
+    report(f"sending {len(planned.files)} files to {repository}")
+    adds = [CommitOperationAdd(path, content) for path, content in sorted(planned.files.items())]
+    commit = api.create_commit(
+        repository,
+        [*adds, *(CommitOperationDelete(path) for path in stale)],
+        commit_message=f"ashnets {planned.tag}" if planned.tag else "ashnets",
+        parent_commit=head,
+    ).oid
+    if planned.tag is not None and tagged is None:
+        api.create_tag(repository, tag=planned.tag, revision=commit)
+    return commit
+
+
+def _tagged(api: Any, planned: Plan) -> str | None:
+    """The commit on which the tag stands already, if it holds the same files."""
+    if planned.tag is None:
+        return None
+    tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(planned.repository).tags}
+    commit = tags.get(planned.tag)
+    if commit is not None:
+        there = _remote(api, planned.repository, commit)
+        for path, content in planned.files.items():
+            if there.get(path) not in _digests(content):
+                raise ConfigurationError(
+                    f"{planned.repository} has a tag {planned.tag!r} with another {path}; tags do not move: choose "
+                    "another one, or delete it on the Hub"
+                )
+    return commit
+
+
+def _remote(api: Any, repository: str, revision: str) -> dict[str, str]:
+    """Path → digest, for every file of a revision."""
+    tree = api.list_repo_tree(repository, recursive=True, revision=revision)
+    return {one.path: one.lfs.sha256 if one.lfs else one.blob_id for one in tree if hasattr(one, "blob_id")}
+
+
+def _digests(content: Path | bytes) -> tuple[str, str]:
+    if isinstance(content, Path):
+        return digest(content), digest(content, "git")
+    with tempfile.TemporaryDirectory() as aside:
+        file = Path(aside) / "content"
+        file.write_bytes(content)
+        return digest(file), digest(file, "git")
+
+
+def _load_back(planned: Plan, commit: str, token: str | bool | None) -> None:
+    """Fetch the commit into a fresh cache and compare: files by SHA-256, tensors and outputs to the bit."""
+    pins = {
+        path: digest(content)
+        for path, content in planned.files.items()
+        if isinstance(content, Path) and "/" not in path and any(content.match(pattern) for pattern in FILES)
+    }
+    with tempfile.TemporaryDirectory(prefix="ashnets-verify-") as cache:
+        try:
+            folder = fetch(planned.repository, commit, pins=pins, token=token, cache_dir=cache)
+        except UnknownModelError as error:
+            raise AshNetsError(
+                f"{planned.repository} was published as {commit}, but could not be loaded back ({error}); "
+                "run the same command again to check it"
+            ) from None
+        different = differences(from_pretrained(planned.folder), from_pretrained(folder))
+    if different:
+        raise WeightsError(f"{planned.repository} at {commit} is not what was sent: {'; '.join(different)}")
+
+
+@contextmanager
+def _hub_errors(repository: str) -> Iterator[None]:
+    from huggingface_hub import errors
+
+    again = "run the same command again: what was sent is not sent twice"
+    try:
+        yield
+    except AshNetsError:
+        raise
+    except errors.RepositoryNotFoundError:
+        raise AshNetsError(f"{repository} cannot be written: log in with `hf auth login`, or set HF_TOKEN") from None
+    except errors.OfflineModeIsEnabled:
+        raise AshNetsError(f"{repository} cannot be published offline: unset HF_HUB_OFFLINE") from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        if status in (401, 403):
+            raise AshNetsError(
+                f"{repository} cannot be written ({status}): the token may only read, or not write there; "
+                "make one with write access at the Hub's settings"
+            ) from None
+        if status == 412:
+            raise AshNetsError(f"{repository} was changed by somebody else meanwhile; {again}") from None
+        raise AshNetsError(f"{repository}: the Hub failed ({_line(error)}); {again}") from error
+    except Exception as error:  # httpx's own, a thread's RuntimeError around it, the system's, a card that is refused
+        raise AshNetsError(f"{repository}: publishing stopped ({_line(error.__cause__ or error)}); {again}") from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _size(content: Path | bytes) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size

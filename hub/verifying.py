@@ -1,0 +1,51 @@
+"""Whether what a name stands for is what it should be: digests, strict loading, processor."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ashnets.files import PICKLES
+from ashnets.hub.checks import check_model
+from ashnets.hub.fetching import digest
+from ashnets.hub.resolving import locate
+
+
+def verify_model(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
+    """Find, check and load a model, and say what was compared with what.
+
+    Args:
+        name, options: as for :func:`ashnets.hub.resolve`.
+
+    Returns:
+        ``folder``, ``origin`` (``package``, ``hub`` or ``folder``), ``repository`` and ``commit`` if there are any,
+        ``files`` (name → SHA-256, and what it was compared with), ``checks``, and ``passed``.
+
+    Raises:
+        UnknownModelError, WeightsError: as ``resolve``; a file that is not what it should be is an error, not a result.
+    """
+    located = locate(name, **options)
+    folder = Path(located.folder)
+    compared = {
+        "package": "pinned by the registry", "hub": "announced by the Hub", "folder": "nothing: a folder has no pins"
+    }[located.origin]  # fmt: skip
+    files = {
+        path.name: {
+            "sha256": digest(path),
+            "compared_with": "pinned by the registry" if path.name in located.pins else compared,
+        }
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix not in PICKLES
+    }
+    checks = check_model(folder)
+    return {
+        "name": os.fspath(name),
+        "origin": located.origin,
+        "folder": str(folder),
+        "repository": located.repository,
+        "commit": folder.name if located.origin == "hub" else None,
+        "files": files,
+        "checks": [check.to_dict() for check in checks],
+        "passed": all(check.passed for check in checks),
+    }

@@ -1,0 +1,215 @@
+"""The zoo in numbers, and the paper's tables: consistent where the paper is, flagged where it is not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from ashnets import zoo
+from ashnets.cli import main
+from ashnets.errors import ConfigurationError, UnknownModelError
+from ashnets.zoo import numbers as zoo_numbers
+from ashnets.zoo.names import split
+from ashnets.zoo.numbers import choose, numbers, paper_flags, paper_rows, read_csv, table
+from ashnets.zoo.registry import ROOT, read_weights
+
+PAPER = ROOT / "paper"
+
+
+def rows(number: int) -> dict[str, dict[str, str]]:
+    """First cell → row of a table of the paper."""
+    found = read_csv(next(PAPER.glob(f"table-{number:02d}-*.csv")))
+    return {next(iter(row.values())): row for row in found}
+
+
+OURS = "ASH-Nets (Ours)"
+
+
+def test_every_table_is_there_and_every_cell_is_a_number_or_a_dash():
+    files = sorted(PAPER.glob("table-*.csv"))
+    assert [int(file.name[6:8]) for file in files] == list(range(1, 15))
+    for file in files[1:]:
+        for row in read_csv(file):
+            assert None not in row and None not in row.values(), f"{file.name}: a row of another length"
+            for column, cell in list(row.items())[1:]:
+                if column not in ("backbone", "transformer", "parameter SR"):
+                    assert re.fullmatch(r"\d+(\.\d+)?|–", cell), f"{file.name}: {cell!r}"
+
+
+def test_differences_that_the_papers_text_states():
+    """Sections V-A and V-B say these in words: a slip of the copy would not agree with them."""
+    vqa, nlvr, ve = rows(2), rows(7), rows(8)
+
+    def by(table, column, other):
+        return round(float(table[OURS][column]) - float(table[other][column]), 2)
+
+    assert by(vqa, "test-dev Overall", "TRAR [47]") == 2.47
+    assert by(vqa, "test-dev Overall", "UNITER [14]") == 2.7 and by(vqa, "test-std Overall", "UNITER [14]") == 2.66
+    assert by(nlvr, "test-P", "ALBEF [30]") == 5.59 and by(nlvr, "test-P", "X-VLM [51]") == 1.88
+    assert by(nlvr, "dev", "ALBEF [30]") == 5.71 and by(nlvr, "dev", "X-VLM [51]") == 1.76
+    assert (ve[OURS]["val"], ve[OURS]["test"]) == ("89.51", "89.05")
+
+
+def test_tables_that_repeat_each_other():
+    phi, steps, models, backbones, collector = (rows(n) for n in (9, 10, 11, 13, 14))
+    ours = list(models["ASH-Nets"].values())[2:]
+    assert list(phi["16"].values())[1:3] == ours[:2] and list(phi["16"].values())[4:] == ours[3:]
+    assert list(collector["w"].values())[1:] == list(backbones["ResNet101"].values())[3:]
+    assert models["ASH-Nets"]["VQA v2 test-std"] == steps["10"]["test-std Overall"]
+    r152 = backbones["ResNet152"]
+    assert r152["MSCOCO 1K TR"] == rows(5)[OURS]["1K TR R@1"] and r152["MSCOCO 1K IR"] == rows(5)[OURS]["1K IR R@1"]
+    assert r152["VQA v2 test-dev"] == rows(2)[OURS]["test-dev Overall"] and r152["NLVR2 dev"] == rows(7)[OURS]["dev"]
+
+
+def test_what_is_flagged_is_so():
+    phi, steps, models, backbones = (rows(n) for n in (9, 10, 11, 13))
+    assert phi["16"]["VQA v2 test-std"] == steps["10"]["test-dev Overall"] != steps["10"]["test-std Overall"]
+    assert models["ANNs"]["VQA v2 test-std"] == steps["1"]["test-std Overall"]
+    assert models["ANNs+SNNs"]["VQA v2 test-std"] == steps["5"]["test-std Overall"]
+    assert backbones["ResNet152"]["SNLI-VE test"] == rows(8)[OURS]["val"] != rows(8)[OURS]["test"]
+    assert rows(12)["ASH-Nets (w)"]["training epochs"] == "30" and "Other" in rows(3)[OURS]
+    for flag in read_csv(PAPER / "flags.csv"):
+        found = rows(int(flag["table"]))
+        assert not flag["row"] or flag["row"] in found or int(flag["table"]) == 1
+        assert not flag["column"] or flag["column"] in next(iter(found.values())) or int(flag["table"]) == 1
+    assert "VinVL" in paper_flags(2)[0] and paper_flags(2, OURS)[0] == paper_flags(2)[0]
+    assert paper_flags(11, "SNNs") == () and len(paper_flags(11)) == 2
+
+
+def test_rows_of_the_paper_by_model():
+    data = yaml.safe_load((PAPER / "models.yaml").read_text(encoding="utf-8"))
+    assert set(data) <= set(zoo.list_models())
+    for name in data:
+        assert len(paper_rows(name)) == len(data[name]), name
+    (ann,) = paper_rows("ashnets-r101-l3-ann")
+    assert ann.table == 11 and ann.cells["NLVR2 dev"] == "80.59" and "T = 1" in ann.flags[0]
+    assert paper_rows("ashnets-tiny") == []
+
+
+def test_the_papers_parameters_are_those_of_the_published_backbones():
+    for name, row in (("ashnets-r18", "ResNet18"), ("ashnets-r101", "ResNet101"), ("ashnets-r152", "ResNet152")):
+        size = zoo_numbers._sizes()[name]
+        assert round(int(size["backbone_with_classifier"]) / 1e6, 2) == float(rows(13)[row]["parameters (M)"])
+
+
+def test_sizes_are_those_that_describe_counts():
+    assert set(zoo_numbers._sizes()) == set(zoo.list_models()), "run: python -m ashnets.zoo.numbers --count"
+    for name in ("ashnets-tiny", "ashnets-tiny-ann", "ashnets-r18-l3-t20"):
+        description, size = zoo.describe(name), numbers(name)
+        assert size["parameters"] == description.totals["parameters"]
+        macs = dict(description.macs)
+        macs.pop("transformer, text alone")
+        step = macs.pop("abstract encoder, a step", 0)
+        expected = (sum(macs.values()) + step * (description.symbols["T"] or 0)) / 1e9
+        assert size["gmac"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_measured_numbers_and_none_where_nothing_was_measured(tmp_path, monkeypatch):
+    with open(zoo.entry("ashnets-tiny").weights.results, newline="", encoding="utf-8") as stream:
+        expected = [row for row in csv.DictReader(stream) if row["model"] == "ashnets-tiny"]
+    assert [row for row in numbers("ashnets-tiny")["metrics"] if row in expected] == expected
+    big = numbers("ashnets-r152")
+    score = zoo_numbers.best(expected, "R@1")["R@1"]
+    assert float(score) == max(float(row["R@1"]) for row in expected if row["branch"] == "both"), "no ablation"
+    assert (big["trained"], big["spikes"], big["energy"], big["metrics"]) == (False, None, {}, [])
+    line = next(line for line in table(["ashnets-r152"]).splitlines() if "r152" in line)
+    assert line.count("–") == 2 and "| none |" in line and "75.4" not in line
+
+
+def test_the_table_with_energy_by_two_profiles(tmp_path, monkeypatch):
+    def estimate(profile, joules):
+        totals = {"total": joules, "total_with_memory": {"low": joules, "high": joules}}
+        words = {"profile": profile, "title": profile, "data": "d", "assumptions": []}
+        return {**words, "spiking": totals, "dense_twin": 1.0, "artificial": {}}
+
+    counts = {"pictures": 2, "spikes": 2401, "synaptic_operations": 10}
+    report = {"counts": counts, "estimates": [estimate("a", 2.5e6), estimate("b", 5e5)]}
+    (tmp_path / "results" / "energy").mkdir(parents=True)
+    (tmp_path / "results" / "energy" / "ashnets-tiny.json").write_text(json.dumps(report))
+    monkeypatch.setattr(zoo_numbers, "ROOT", tmp_path)
+    head, _, line = table(["ashnets-tiny"]).splitlines()
+    assert "| spikes a picture | µJ, a | µJ, b |" in head
+    assert "| 1,200 | 2.5 | 0.5 |" in line
+
+
+def test_the_page_is_what_the_files_say():
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == zoo_numbers.page(), "run: python -m ashnets.zoo.numbers"
+    assert zoo_numbers.main(["--counts"]) == 2
+
+
+def test_choosing():
+    assert "ashnets-tiny" in choose(pretrained=True) and "ashnets-r152" not in choose(pretrained=True)
+    small = choose(millions=20)
+    assert small and all(name.startswith("ashnets-tiny") for name in small)
+    assert choose("*-ann", millions=20) == ["ashnets-tiny-ann"]
+    assert choose(millions=0.1) == []
+
+
+def test_list_with_numbers(capsys):
+    assert main(["list", "ashnets-tiny*", "--numbers", "--json", "--max-parameters", "20"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found[0]["name"] == "ashnets-tiny" and 5e6 < found[0]["parameters"] < 20e6 and found[0]["metrics"]
+    assert main(["list", "ashnets-r18", "-n"]) == 0
+    assert "| `ashnets-r18` | none |" in capsys.readouterr().out
+
+
+def test_listing_with_numbers_loads_no_framework():
+    code = "import sys; from ashnets.cli import main; main(['list', '-n']); print({'torch', 'numpy'} & {*sys.modules})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "set()"
+
+
+# Names and pins -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("ashnets-r18", ("ashnets-r18", None, None)),
+        ("ashnets-r18.coco", ("ashnets-r18", "coco", None)),
+        ("ashnets-r18@v1.0", ("ashnets-r18", None, "v1.0")),
+        ("ashnets-r18.coco@refs/pr/1", ("ashnets-r18", "coco", "refs/pr/1")),
+        ("ashnets-r18.@", ("ashnets-r18", "", "")),
+    ],
+)
+def test_names_split(name, parts):
+    assert split(name) == parts
+
+
+def test_a_configuration_has_no_revision():
+    for call in (zoo.entry, zoo.describe, zoo.create, zoo.config_of):
+        with pytest.raises(UnknownModelError, match="@v1 names weights on the Hub"):
+            call("ashnets-r18@v1")
+    assert zoo.is_name("ashnets-r18.coco@v1") and not zoo.is_name("resnet@v1")
+
+
+GOOD = {
+    "repository": "a/b", "commit": "0" * 40, "sha256": {"config.json": "f" * 64}, "licence": "mit",
+    "training_data": "x", "recipe": "r.yaml", "results": "r.csv",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"repository": None}, "neither folder nor repository"),
+        ({"commit": "main"}, "commit='main' must be the 40 hexadecimal digits"),
+        ({"commit": None}, "must be the 40 hexadecimal digits"),
+        ({"sha256": {}}, "64 hexadecimal digits for every file"),
+        ({"sha256": {"config.json": "abc"}}, "64 hexadecimal digits for every file"),
+    ],
+)
+def test_weights_without_pins_are_refused(tmp_path, change, message):
+    path = tmp_path / "weights.yaml"
+    path.write_text(yaml.safe_dump({"m": {"t": GOOD}}))
+    found = read_weights(path)["m"]["t"]
+    assert (found.repository, found.commit, found.folder) == ("a/b", "0" * 40, None)
+    path.write_text(yaml.safe_dump({"m": {"t": {**GOOD, **change}}}))
+    with pytest.raises(ConfigurationError, match=message):
+        read_weights(path)

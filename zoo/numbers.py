@@ -1,0 +1,272 @@
+"""The zoo in numbers: what was counted, what was measured, and, apart from both, what the paper reports.
+
+``python -m ashnets.zoo.numbers`` renews the page ``README.md`` beside this file from what follows; with ``--count`` it
+first counts every model again and writes ``results/sizes.csv``, so that listing needs no torch. Metrics come from
+``results/*.csv`` as ``ashnets evaluate`` writes them, spikes and energy from ``results/energy/NAME.json``, which is the
+``energy.json`` of ``ashnets energy NAME --output FOLDER``, and the paper's tables from ``paper/``.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ashnets.errors import ConfigurationError
+from ashnets.files import write_atomically, write_csv
+from ashnets.zoo.registry import ROOT, config_of, entry, list_models, read_yaml
+
+SIZES = "sizes.csv"
+# Columns of a results file that say how a row came about; all others are what it measured, or which row it is.
+CIRCUMSTANCES = ("recipe", "seed", "pairs_seen", "training_seconds", "device", "torch")
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One row of one table of the paper, as printed.
+
+    Attributes:
+        table: its number.
+        title: the file's name in words.
+        cells: column → what is printed.
+        flags: what in this row contradicts another place of the paper.
+    """
+
+    table: int
+    title: str
+    cells: dict[str, str]
+    flags: tuple[str, ...]
+
+
+def numbers(name: str) -> dict[str, Any]:
+    """One line of the zoo's table.
+
+    Returns:
+        ``name``, ``trained``, ``parameters``, ``gmac`` (dense, a picture and the longest text, spiking encoder over all
+        T steps as if every input were a spike), ``spikes`` a picture, ``energy`` (profile → estimated pJ a picture of
+        the spiking branch) and ``metrics`` (rows of the results files). None and empty where nothing was measured.
+    """
+    found = entry(name)
+    size = _sizes().get(found.name)
+    energy = measured_energy(found.name)
+    return {
+        "name": found.name,
+        "trained": found.weights is not None,
+        "tags": list(found.tags),
+        "parameters": int(size["parameters"]) if size else None,
+        "gmac": float(size["gmac"]) if size else None,
+        "spikes": round(energy[0].spikes) if energy else None,
+        "energy": {row.profile: row.spiking for row in energy},
+        "metrics": [row for file in result_files() for row in measured(found.name, file)],
+    }
+
+
+def page() -> str:
+    """``zoo/README.md``: the whole table, and how to read it."""
+    return (
+        "# The zoo in numbers\n\n"
+        "Made by `python -m ashnets.zoo.numbers`; do not edit. Parameters are those of the model without a head. GMAC "
+        "are multiply-accumulates for one picture and the longest text, dense, with the spiking encoder over all T "
+        "steps as if every input were a spike. Spikes and energy were counted on pictures, and energy is an estimate "
+        "of the spiking branch's arithmetic by two of several hardware profiles; a dash stands where nothing was "
+        "measured. The best R@1 is the best row of `results/`, whose files hold chance beside every row. A model "
+        "without weights was never trained here.\n\n"
+        f"{table()}\n"
+        "What the paper reports stands apart, in `paper/`: none of it was measured here, and some of it contradicts "
+        "itself:\n\n" + "".join(f"- Table {n}: {flag}.\n" for n in range(1, 15) for flag in paper_flags(n))
+    )
+
+
+def choose(pattern: str | None = None, pretrained: bool | None = None, millions: float | None = None) -> list[str]:
+    """Names of the registry: by a glob, by whether there are weights, by parameters in millions at most."""
+    names = list_models(pattern, pretrained=pretrained)
+    if millions is None:
+        return names
+    return [name for name in names if name in _sizes() and int(_sizes()[name]["parameters"]) <= millions * 1e6]
+
+
+def table(names: list[str] | None = None, profiles: tuple[str, str] | None = None) -> str:
+    """The zoo as Markdown, a model a line; a dash where nothing was measured.
+
+    Args:
+        names: all by default.
+        profiles: two energy profiles; by default the first two that were measured.
+    """
+    rows = [numbers(name) for name in (list_models() if names is None else names)]
+    known = sorted({profile for row in rows for profile in row["energy"]})
+    chosen = profiles or tuple(known[:2])
+    head = ["model", "weights", "parameters", "GMAC", "spikes a picture", *(f"µJ, {one}" for one in chosen), "best R@1"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for row in rows:
+        recall = best(row["metrics"], "R@1")
+        cells = [
+            f"`{row['name']}`",
+            ", ".join(row["tags"]) or "none",
+            _millions(row["parameters"]),
+            "–" if row["gmac"] is None else f"{row['gmac']:.2f}",
+            "–" if row["spikes"] is None else f"{row['spikes']:,}",
+            *("–" if one not in row["energy"] else f"{row['energy'][one] / 1e6:.3g}" for one in chosen),
+            "–" if recall is None else f"{float(recall['R@1']):.3f} ({recall['split']}, {recall['direction']})",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def best(rows: list[dict[str, str]], metric: str) -> dict[str, str] | None:
+    """The row with the greatest value of ``metric``; rows of a branch switched off (``... alone``) are ablations."""
+    with_it = [row for row in rows if row.get(metric) and not row.get("branch", "").endswith(" alone")]
+    return max(with_it, key=lambda row: float(row[metric])) if with_it else None
+
+
+def measured(name: str, file: str | Path) -> list[dict[str, str]]:
+    """The rows of a results file whose column ``model`` is ``name``; none if there is no such file."""
+    return [row for row in read_csv(ROOT / "results" / file) if row.get("model") == name]
+
+
+def result_files() -> list[str]:
+    """The files of ``results/`` that hold metrics."""
+    return sorted(p.name for p in (ROOT / "results").glob("*.csv") if p.name != SIZES)
+
+
+@dataclass(frozen=True)
+class EnergyRow:
+    """The estimate of one profile, in pJ a picture.
+
+    Attributes:
+        profile, title: of the hardware.
+        data: what was counted.
+        spikes, synaptic_operations: a picture.
+        spiking, with_memory: the spiking branch; arithmetic alone, and the interval with memory.
+        dense, artificial: an ordinary network of the branch's shape, and the parts that do not spike; arithmetic alone.
+        assumptions: all that hold.
+    """
+
+    profile: str
+    title: str
+    data: str
+    spikes: float
+    synaptic_operations: float
+    spiking: float
+    with_memory: tuple[float, float]
+    dense: float
+    artificial: float
+    assumptions: tuple[str, ...]
+
+
+def measured_energy(name: str) -> list[EnergyRow]:
+    """The estimates of a model of the zoo; none where nothing was counted."""
+    path = ROOT / "results" / "energy" / f"{name}.json"
+    return read_energy(path) if path.is_file() else []
+
+
+def read_energy(path: Path) -> list[EnergyRow]:
+    """A report of ``ashnets energy``, a row for each profile.
+
+    Raises:
+        ConfigurationError: the file is missing, or no such report.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        counts, pictures = report["counts"], report["counts"]["pictures"]
+        return [
+            EnergyRow(
+                profile=one["profile"],
+                title=one["title"],
+                data=one["data"],
+                spikes=counts["spikes"] / pictures,
+                synaptic_operations=counts["synaptic_operations"] / pictures,
+                spiking=one["spiking"]["total"],
+                with_memory=(one["spiking"]["total_with_memory"]["low"], one["spiking"]["total_with_memory"]["high"]),
+                dense=one["dense_twin"],
+                artificial=sum(one["artificial"].values()),
+                assumptions=tuple(one["assumptions"]),
+            )
+            for one in report["estimates"]
+        ]
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror}); `ashnets energy` writes one") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"{path} is no energy report ({type(error).__name__}: {error}); give the energy.json that "
+            "`ashnets energy NAME --output FOLDER` writes"
+        ) from None
+
+
+def paper_rows(name: str) -> list[PaperRow]:
+    """What the paper reports of a model; empty for models that are not the paper's."""
+    rows = []
+    for number, first in read_yaml(ROOT / "paper" / "models.yaml").get(name, {}).items():
+        file = next((ROOT / "paper").glob(f"table-{number:02d}-*.csv"))
+        for cells in read_csv(file):
+            if next(iter(cells.values())) == str(first):
+                rows.append(PaperRow(number, file.stem[9:].replace("-", " "), cells, paper_flags(number, str(first))))
+    return rows
+
+
+def paper_flags(table: int, row: str | None = None) -> tuple[str, ...]:
+    """What contradicts another place of the paper, in a table or in one of its rows."""
+    return tuple(
+        ": ".join(filter(None, (flag["column"], flag["flag"])))
+        for flag in read_csv(ROOT / "paper" / "flags.csv")
+        if int(flag["table"]) == table and (row is None or flag["row"] in ("", row))
+    )
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file; none if it is not there."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def write_sizes(path: Path = ROOT / "results" / SIZES) -> Path:
+    """Count every model of the registry, without allocating a weight, and write the file that listing reads."""
+    from tqdm import tqdm
+
+    from ashnets.zoo.counting import count
+
+    rows = []
+    for name in tqdm(list_models(), desc="counting", unit="model", disable=None):
+        config = config_of(name)
+        counts = count(config)
+        macs = dict(counts.macs)
+        steps = macs.pop("abstract encoder, a step", 0) * config.time_steps
+        macs.pop("transformer, text alone")
+        rows.append({
+            "model": name,
+            "parameters": counts.total,
+            "backbone_with_classifier": counts.backbone_with_classifier or "",
+            "gmac": round((sum(macs.values()) + steps) / 1e9, 4),
+            "gmac_spiking": round(steps / 1e9, 4),
+        })  # fmt: skip
+    return write_csv(path, rows)
+
+
+@cache
+def _sizes() -> dict[str, dict[str, str]]:
+    return {row["model"]: row for row in read_csv(ROOT / "results" / SIZES)}
+
+
+def _millions(value: int | None) -> str:
+    return "–" if value is None else f"{value / 1e6:.1f} M"
+
+
+def main(arguments: list[str]) -> int:
+    """Renew the page; see the head of this file."""
+    if set(arguments) - {"--count"}:
+        print("usage: python -m ashnets.zoo.numbers [--count]", file=sys.stderr)
+        return 2
+    if arguments:
+        print(write_sizes())
+        _sizes.cache_clear()
+    print(write_atomically(ROOT / "README.md", page().encode()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
