@@ -23,11 +23,11 @@ f32 = np.float32
 _CACHE = 1 << 17  # float32 numbers of a block's h, 512 KiB: a second-level cache holds them
 
 
-def _kernel(function):  # type: ignore[no-untyped-def]
+def _kernel(function):
     return njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
-def _fused(function):  # type: ignore[no-untyped-def]
+def _fused(function):
     """A product and the sum behind it may round once."""
     return njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function)
 
@@ -242,7 +242,7 @@ def _array(x: torch.Tensor | None) -> np.ndarray:
     return _NONE if x is None else x.detach().contiguous().numpy()
 
 
-def lif_forward(x, v, scale, shift, beta, theta):  # type: ignore[no-untyped-def]
+def lif_forward(x, v, scale, shift, beta, theta):
     s, last = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(v)
     over_neurons(
         _forward, x.shape, _block(x.shape[0]), _array(x), _array(v), _array(scale), _array(shift), scale is not None,
@@ -251,7 +251,7 @@ def lif_forward(x, v, scale, shift, beta, theta):  # type: ignore[no-untyped-def
     return s, last
 
 
-def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach):  # type: ignore[no-untyped-def]
+def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach):
     sums = mean is not None
     grad_x, grad_v0 = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(v)
     grad_sum, product_sum = (torch.zeros_like(v), torch.zeros_like(v)) if sums else (None, None)
@@ -263,19 +263,19 @@ def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detac
     return grad_x, grad_v0, grad_sum, product_sum
 
 
-def moments(x):  # type: ignore[no-untyped-def]
+def moments(x):
     mean, square = torch.empty_like(x[0]), torch.empty_like(x[0])
     over_neurons(_moments, x.shape, _block(x.shape[0]), _array(x), mean.numpy(), square.numpy())
     return mean, square
 
 
-def norm_backward(grad, x, mean, factor, grad_mean, product):  # type: ignore[no-untyped-def]
+def norm_backward(grad, x, mean, factor, grad_mean, product):
     over_neurons(
         _norm_backward, x.shape, _block(x.shape[0]), grad.numpy(), *map(_array, (x, mean, factor, grad_mean, product))
     )
 
 
-def sample(spread, bar, keys, out):  # type: ignore[no-untyped-def]
+def sample(spread, bar, keys, out):
     """Fill (T, B, P) with 1 where the 24 bits of the hash of (key, position) lie below ``bar`` (B, P), else 0.
 
     Args:

@@ -29,7 +29,7 @@ def surrogate_derivative(distance: torch.Tensor, k: float) -> torch.Tensor:
 
 def _currents(x: torch.Tensor, scale: Vector, shift: Vector) -> torch.Tensor:
     # Not addcmul, nor add(…, alpha=β) below: those fuse, round once, and part from the other kernels and from exports.
-    return x if scale is None else x * scale + shift
+    return x if scale is None or shift is None else x * scale + shift
 
 
 def lif_forward(

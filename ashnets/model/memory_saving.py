@@ -184,9 +184,7 @@ class _Saving(torch.autograd.Function):
         found: list[torch.Tensor | None] = [None] * (4 * n)
         by_image = layers[-1].rows.steps(grad_counts.float())
 
-        def upstream(piece: int) -> torch.Tensor:
-            return by_image[plan.images_of(piece)]
-
+        upstream: Upstream = lambda piece: by_image[plan.images_of(piece)]  # noqa: E731
         with torch.autocast(grad_counts.device.type, enabled=False):
             for i in reversed(range(n)):
                 layer = layers[i]
@@ -242,9 +240,9 @@ def _forward(
     packed = PackedSpikes(rows.shape[1:])
     fired = v.new_zeros((plan.images, v.numel()))
     for piece in pieces:
-        x, kept[piece] = kept[piece], None
+        held, kept[piece] = kept[piece], None
         layer.membranes.append(v)
-        s, v = operators.lif_forward(layer.currents(piece) if x is None else x, v, scale, shift, beta, theta)
+        s, v = operators.lif_forward(layer.currents(piece) if held is None else held, v, scale, shift, beta, theta)
         packed.append(s)
         fired.index_add_(0, torch.tensor(plan.images_of(piece), device=s.device), s)
     return packed, fired, v
@@ -277,7 +275,7 @@ def _backward(
     first_v = v
 
     if layer.count is None:
-        means = torch.zeros_like(total), torch.zeros_like(total)
+        means = torch.stack([torch.zeros_like(total)] * 2)
     else:
         means = layer.block.norm.sum_over_ranks(torch.stack([total, product])) / layer.count
     grad_mean = rows.spread(means[0].float())
@@ -285,12 +283,12 @@ def _backward(
 
     grad_weight, v = torch.zeros_like(layer.weight, dtype=torch.float32), grad_v
     for piece in reversed(pieces):
-        if hold:
-            x, grad = kept[piece], grads[piece]
-            kept[piece] = None
-            x = layer.currents(piece) if x is None else x
-        else:
+        held, grad_of = kept[piece], grads[piece]
+        kept[piece] = None
+        if grad_of is None:
             x, grad, v, *_ = through_neurons(piece, v)
+        else:
+            x, grad = layer.currents(piece) if held is None else held, grad_of
         operators.norm_backward(grad, x, centre, scale, grad_mean, factor)
         grad_weight += layer.weight_gradient(piece, grad)
     return (grad_weight, product * layer.inverse, total), grads if hold else None, first_v

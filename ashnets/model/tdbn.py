@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from spikingjelly.activation_based import layer
@@ -76,7 +77,8 @@ class TdBN(layer.ThresholdDependentBatchNorm2d):
         return mean.float(), variance.float(), count
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True)
+class Moments:
     """Of the values of each channel, float64: how many, their mean (C,), their squared distances from it (C,)."""
 
     count: torch.Tensor
