@@ -33,12 +33,13 @@ clean:  ## remove what tools leave behind (.venv, data, runs and out stay)
 
 # torch comes first and with its dependencies: a CUDA build brings its own libraries, a CPU build brings none.
 # Everything else is exactly the lock. The stamp comes last, so an interrupted installation is taken up again.
-.venv/.stamp: requirements.lock requirements-lava.lock pyproject.toml
+.venv/.stamp: requirements.lock requirements-lava.lock requirements-triton.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) on PATH; say: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PIP) install -q -c requirements.lock torch
 	$(PIP) install -q --no-deps -r requirements.lock
 	$(PIP) install -q --no-deps --ignore-requires-python -r requirements-lava.lock
+	$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) install -q --no-deps -r requirements-triton.lock
 	$(PIP) install -q --no-deps --no-build-isolation -e .
 	$(BIN)/python -m ashnets.kernels
 	touch $@

@@ -17,8 +17,11 @@ launched with ``enable_fp_fusion=False``, which keeps them apart in PTX (mul.rn,
 x may be float32, float16 or bfloat16; spikes and ȳ take its type, all that is kept over time is float32.
 
 The CUDA and ROCm builds of torch bring Triton along. On a processor these kernels run in Triton's interpreter, if
-``TRITON_INTERPRET=1`` is in the environment before this module is imported: right, and slow.
+``TRITON_INTERPRET=1`` is in the environment when this module is imported and when it is called: right, and slow.
 """
+
+# Triton knows the types of a kernel's arguments, and tuples that grow, better than mypy.
+# mypy: disable-error-code="no-untyped-def, assignment"
 
 from __future__ import annotations
 
@@ -218,13 +221,13 @@ def _dense(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
     return [None if one is None else one.detach().contiguous() for one in tensors]
 
 
-def lif_forward(x, v, scale, shift, beta, theta):  # type: ignore[no-untyped-def]
+def lif_forward(x, v, scale, shift, beta, theta):
     s, last = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(v)
     _launch(ashnets_lif_forward, x, *_dense(x, v, scale, shift), s, last, *x.shape, float(beta), float(theta))
     return s, last
 
 
-def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach):  # type: ignore[no-untyped-def]
+def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach):
     sums = mean is not None
     grad_x, grad_v0 = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(v)
     grad_sum, product_sum = (torch.empty_like(v), torch.empty_like(v)) if sums else (None, None)
@@ -236,13 +239,13 @@ def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detac
     return grad_x, grad_v0, grad_sum, product_sum
 
 
-def moments(x):  # type: ignore[no-untyped-def]
+def moments(x):
     mean, square = (torch.empty_like(x[0], dtype=torch.float32) for _ in range(2))
     _launch(ashnets_moments, x, *_dense(x), mean, square, *x.shape)
     return mean, square
 
 
-def norm_backward(grad, x, mean, factor, grad_mean, product):  # type: ignore[no-untyped-def]
+def norm_backward(grad, x, mean, factor, grad_mean, product):
     parts = triton.cdiv(x.shape[0], _segment(x.shape[0]))
     _launch(
         ashnets_norm_backward, x, grad, *_dense(x, mean, factor, grad_mean, product), *x.shape, parts=parts

@@ -7,9 +7,12 @@ from importlib.metadata import distribution, version
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+CUDA = torch.version.cuda is not None  # such a build brings libraries of its own, Triton among them
 
 # What some distributions declare and the lock leaves out or contradicts, on purpose: its comments say why.
 LEFT_OUT = {
@@ -23,9 +26,9 @@ LEFT_OUT = {
 
 @pytest.fixture(scope="module")
 def pins(repository: Path) -> dict[str, Version]:
-    """Distribution → version, from both lock files; every line must be an exact pin."""
+    """Distribution → version, from the lock files that are installed here; every line must be an exact pin."""
     found: dict[str, Version] = {}
-    for name in ("requirements.lock", "requirements-lava.lock"):
+    for name in ("requirements.lock", "requirements-lava.lock", *(["requirements-triton.lock"] if not CUDA else [])):
         for line in (repository / name).read_text(encoding="utf-8").splitlines():
             pin = line.partition("#")[0].strip()
             if pin:
@@ -38,9 +41,10 @@ def pins(repository: Path) -> dict[str, Version]:
 @pytest.fixture(scope="module")
 def declared(repository: Path) -> list[Requirement]:
     """What pyproject.toml asks for, all extras together but `gpu`, which excludes `cpu`."""
+    left_out = {"gpu", "triton"} if CUDA else {"gpu"}
     project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    lines = project["dependencies"] + [line for extra in extras if extra != "gpu" for line in extras[extra]]
+    lines = project["dependencies"] + [line for extra in extras if extra not in left_out for line in extras[extra]]
     return [Requirement(line) for line in lines]
 
 
