@@ -24,8 +24,8 @@ lint: .venv/.stamp  ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-bench: .venv/.stamp  ## run every benchmark of tests/bench
-	@set -e; for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
+bench: .venv/.stamp  ## run every benchmark of tests/bench; tables, JSON, CSV and plots in out/bench
+	@status=0; for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || status=1; done; exit $$status
 
 clean:  ## remove what tools leave behind (.venv, data, runs and out stay)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

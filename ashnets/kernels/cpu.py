@@ -157,6 +157,9 @@ def _backward(
             else:
                 _membrane(x[t, a:b], g, h[t, :n], beta, theta)
         g[:] = grad_v[a:b]
+        if sums:
+            grad_sum[a:b] = f32(0.0)
+            product_sum[a:b] = f32(0.0)
         for t in range(steps - 1, -1, -1):
             if detach:
                 _adjoint(h[t, :n], grad_s[t, a:b], g, grad_x[t, a:b], beta, theta, k2)
@@ -254,7 +257,7 @@ def lif_forward(x, v, scale, shift, beta, theta):
 def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach):
     sums = mean is not None
     grad_x, grad_v0 = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(v)
-    grad_sum, product_sum = (torch.zeros_like(v), torch.zeros_like(v)) if sums else (None, None)
+    grad_sum, product_sum = (torch.empty_like(v), torch.empty_like(v)) if sums else (None, None)
     over_neurons(
         _backward, x.shape, _block(x.shape[0]), _array(x), _array(v), _array(scale), _array(shift), scale is not None,
         _array(mean), sums, _array(grad_s), _array(grad_v), f32(beta), f32(theta), f32(k), bool(detach),

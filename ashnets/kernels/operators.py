@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from ashnets.kernels import reference
@@ -41,10 +42,16 @@ def _(x: torch.Tensor, v: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Te
 @torch.library.custom_op("ashnets::lif_backward", mutates_args=())
 def lif_backward(
     x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor | None,
-    mean: torch.Tensor | None, grad_s: torch.Tensor, grad_v: torch.Tensor, beta: float, theta: float, k: float,
+    mean: torch.Tensor | None, grad_s: torch.Tensor, grad_v: torch.Tensor | None, beta: float, theta: float, k: float,
     detach: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Gradients of currents and first membrane, and both sums; these are empty without ``mean``."""
+    """Gradients of currents and first membrane, and both sums; these are empty without ``mean``.
+
+    ``grad_v`` of None is zero.
+    """
+    if grad_v is None:
+        # numpy's zeros need no parallel region, after which torch's threads would spin where the kernel's want to run
+        grad_v = torch.from_numpy(np.zeros(len(v), np.float32)) if v.device.type == "cpu" else torch.zeros_like(v)
     found = _kernels(x).lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach)
     if mean is None:
         return found[0], found[1], x.new_empty(0), x.new_empty(0)

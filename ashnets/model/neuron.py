@@ -51,14 +51,18 @@ class _LIF(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, v: torch.Tensor, beta: float, theta: float, k: float, detach_reset: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, v)
         ctx.constants = (beta, theta, k, detach_reset)
         return operators.lif_forward(x, v, None, None, beta, theta)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_s: torch.Tensor, grad_v: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(
+        ctx: Any, grad_s: torch.Tensor | None, grad_v: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
         x, v = ctx.saved_tensors
+        grad_s = torch.zeros_like(x) if grad_s is None else grad_s
         grad_x, grad_v, *_ = operators.lif_backward(x, v, None, None, None, grad_s, grad_v, *ctx.constants)
         return grad_x, grad_v, None, None, None, None
 

@@ -73,15 +73,19 @@ class _NormalisedLIF(torch.autograd.Function):
         scale = weight * inverse
         shift = bias - mean * scale
         beta, theta, *_ = constants
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, v, scale, shift, mean, inverse, count)
         ctx.rest = (rows, sum_over_ranks, constants)
         return operators.lif_forward(x, v, rows.spread(scale), rows.spread(shift), beta, theta)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_s: torch.Tensor, grad_v: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(
+        ctx: Any, grad_s: torch.Tensor | None, grad_v: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
         x, v, scale, shift, mean, inverse, count = ctx.saved_tensors
         rows, sum_over_ranks, constants = ctx.rest
+        grad_s = torch.zeros_like(x) if grad_s is None else grad_s
         centre = rows.spread(mean)
         grad, grad_v, total, product = operators.lif_backward(
             x, v, rows.spread(scale), rows.spread(shift), centre, grad_s, grad_v, *constants
@@ -105,6 +109,7 @@ class _AffineLIF(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, v: torch.Tensor, rows: Rows,
         constants: tuple,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, scale, shift, v)
         ctx.rest = (rows, constants)
         beta, theta, *_ = constants
@@ -112,9 +117,12 @@ class _AffineLIF(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_s: torch.Tensor, grad_v: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(
+        ctx: Any, grad_s: torch.Tensor | None, grad_v: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
         x, scale, shift, v = ctx.saved_tensors
         rows, constants = ctx.rest
+        grad_s = torch.zeros_like(x) if grad_s is None else grad_s
         spread = rows.spread(scale)
         grad, grad_v, total, product = operators.lif_backward(
             x, v, spread, rows.spread(shift), torch.zeros_like(spread), grad_s, grad_v, *constants

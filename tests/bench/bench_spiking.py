@@ -1,0 +1,76 @@
+"""The spiking core against its peers: LIF alone, the abstract encoder, the whole model, growth, memory.
+
+Every row is a ratio measured in one run, of the medians of interleaved rounds; a target that is missed makes the exit
+code 1. Table, record and picture: ``out/bench/spiking*.{csv,json,png}``. Needs Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import sys
+from pathlib import Path
+
+import drawing
+import machine
+import spiking_encoder
+import spiking_growth
+import spiking_lif
+import spiking_memory
+import spiking_model
+from reporting import Report, Settings
+
+from ashnets.training.memory import keep_freed_memory
+
+SECTIONS = {
+    "lif": spiking_lif.run,
+    "encoder": spiking_encoder.run,
+    "model": spiking_model.run,
+    "growth": spiking_growth.run,
+    "memory": spiking_memory.run,
+}
+OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench"
+ROUNDS, QUICK_ROUNDS = 7, 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION",
+                        help=f"some of: {', '.join(SECTIONS)}")  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it run, not how fast is it")
+    parser.add_argument("--rounds", type=int, help=f"of each run; {ROUNDS} by default, {QUICK_ROUNDS} with --quick")
+    parser.add_argument("--pairs", type=int, help="pairs of the whole model's step; 16 (tiny) and 4 (r101) by default")
+    parser.add_argument("--memory", type=float, default=10.0, help="GB that a contestant may use")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the files")
+    options = parser.parse_args()
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    settings = Settings(rounds, options.seed, options.quick, options.pairs, options.memory * 1e9)
+    place = machine.describe()
+    about = {
+        "machine": place,
+        "seed": options.seed,
+        "rounds": rounds,
+        "sections": options.only,
+        # for every contestant, as `ashnets train` does: fresh pages would cost more than the arithmetic
+        "freed_memory_is_kept": keep_freed_memory(),
+        "memory_is": "peak resident pages above those before the call, in a process of its own",
+    }
+    report = Report()
+    for name in options.only:
+        SECTIONS[name](settings, report)
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what one section kept is not the next one's
+    title = f"{place['processor']}, {place['threads']} threads, load {place['load_at_start'][0]}; seed {options.seed}"
+    report.print(title)
+    some = [] if options.only == list(SECTIONS) else options.only
+    stem = "-".join(["spiking", *some, *(["quick"] if options.quick else [])])
+    report.write(options.output, stem, about)
+    drawing.draw(report.rows, options.output / f"{stem}.png", title)
+    print(f"{options.output / stem}.csv, .json, .png")
+    sys.exit(not all(target.reached for target in report.targets))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Where a benchmark ran: processor, memory, load, versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from ashnets.kernels.choosing import kernels_for
+
+DISTRIBUTIONS = ("ashnets", "torch", "numpy", "numba", "spikingjelly", "snntorch", "transformers")
+
+
+def describe() -> dict[str, Any]:
+    """What the figures depend on, for the record."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load_at_start": [round(load, 2) for load in os.getloadavg()],
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "kernels": kernels_for("cpu").__name__,
+        "versions": {name: version(name) for name in DISTRIBUTIONS},
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    fields = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    name, family, model = (fields.get(key, "") for key in ("model name", "cpu family", "model"))
+    return f"{name} (family {family}, model {model})" if name else platform.processor()

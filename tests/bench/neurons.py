@@ -1,0 +1,97 @@
+"""LIF neurons of ashnets and its peers, forward and backward, over the same (T, N) currents from rest.
+
+All have β = ½, θ = 1, a hard reset without gradient and the surrogate derivative (k/2)·sech²(k·(h − θ)), k = 2, which
+is spikingjelly's and snntorch's sigmoid of slope 2k. spikingjelly fires at h ≥ θ, the others above θ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import snntorch
+import torch
+from snntorch import surrogate as snntorch_surrogate
+from spikingjelly.activation_based import neuron, surrogate
+
+from ashnets.kernels import reference
+from ashnets.model.neuron import lif
+
+BETA, THETA, K = 0.5, 1.0, 2.0
+NEAR = 1e-5  # a membrane this close to θ may fall on either side by rounding
+
+OURS, BOUND = "ashnets", "memory bound"
+SPIKINGJELLY, SNNTORCH, REFERENCE = "spikingjelly LIFNode", "snntorch Leaky", "plain torch"
+
+Pass = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+def ashnets_lif(x: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Spikes, and the gradient of x for ``grad``, that of the spikes."""
+    spikes, _ = lif(x, x.new_zeros(x.shape[1:]), BETA, THETA, K)
+    return spikes, torch.autograd.grad(spikes, x, grad)[0]
+
+
+def spikingjelly_lif(x: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Its multi-step operator: what it runs on a processor for a surrogate that it knows."""
+    spikes = spikingjelly_node()(x)
+    return spikes, torch.autograd.grad(spikes, x, grad)[0]
+
+
+def spikingjelly_node(beta: float = BETA, theta: float = THETA, k: float = K, detach_reset: bool = True):
+    return neuron.LIFNode(
+        tau=1 / (1 - beta), decay_input=False, v_threshold=theta, v_reset=0.0,
+        surrogate_function=surrogate.Sigmoid(alpha=2 * k), detach_reset=detach_reset, step_mode="m",
+    )  # fmt: skip
+
+
+def snntorch_lif(x: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    node = snntorch.Leaky(
+        beta=BETA, threshold=THETA, spike_grad=snntorch_surrogate.sigmoid(slope=2 * K), reset_mechanism="zero"
+    )
+    membrane, fired = x.new_zeros(x.shape[1:]), []
+    for current in x.unbind(0):
+        s, membrane = node(current, membrane)
+        fired.append(s)
+    snntorch.SpikingNeuron.instances.clear()  # its registry would keep every node, and the graph behind it
+    spikes = torch.stack(fired)
+    return spikes, torch.autograd.grad(spikes, x, grad)[0]
+
+
+def reference_lif(x: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The definitions of ``ashnets.kernels.reference``, which recompute the membrane too."""
+    x, rest = x.detach(), x.new_zeros(x.shape[1:])
+    spikes, _ = reference.lif_forward(x, rest, None, None, BETA, THETA)
+    found = reference.lif_backward(x, rest, None, None, None, grad, torch.zeros_like(rest), BETA, THETA, K, True)
+    return spikes, found[0]
+
+
+PASSES: dict[str, Pass] = {
+    OURS: ashnets_lif,
+    SPIKINGJELLY: spikingjelly_lif,
+    REFERENCE: reference_lif,
+    SNNTORCH: snntorch_lif,
+}
+
+
+def five_passes(x: torch.Tensor, grad: torch.Tensor) -> Callable[[], object]:
+    """The traffic that no LIF can do without: x → s forward, x and s̄ → x̄ backward, into buffers that are there."""
+    x, spikes, grad_x = x.detach(), torch.zeros_like(x), torch.zeros_like(x)
+
+    def run() -> None:
+        spikes.copy_(x)
+        torch.add(x, grad, out=grad_x)
+
+    return run
+
+
+@torch.no_grad()
+def exact_spikes(currents: torch.Tensor, beta: float = BETA, theta: float = THETA) -> tuple[torch.Tensor, torch.Tensor]:
+    """Spikes of (T, ...) in float64, and how near each neuron's membrane ever comes to θ, (...)."""
+    v = torch.zeros_like(currents[0], dtype=torch.float64)
+    closest, fired = torch.full_like(v, torch.inf), []
+    for current in currents.unbind(0):
+        h = beta * v + current
+        closest = torch.minimum(closest, (h - theta).abs())
+        fired.append(h > theta)
+        v = h.masked_fill(h > theta, 0.0)
+    return torch.stack(fired), closest

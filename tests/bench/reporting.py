@@ -1,0 +1,143 @@
+"""Figures of a benchmark: rows and targets, as a table, JSON and CSV."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from measuring import ratio
+from rich.console import Console
+from rich.table import Table
+
+from ashnets.files import write_csv, write_json
+
+UNITS = {
+    "s": ((1, "s"), (1e-3, "ms"), (1e-6, "µs")),
+    "B": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")),
+    "": ((1, ""),),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        rounds: of each interleaved run.
+        quick: small sizes only.
+        pairs: of the whole model's step; None is each model's default.
+        memory: bytes that a contestant may use.
+    """
+
+    rounds: int
+    seed: int
+    quick: bool
+    pairs: int | None
+    memory: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One ratio; ``over`` and ``under`` are medians in ``unit``, ``low`` and ``high`` the rounds' quartiles."""
+
+    section: str
+    case: str
+    what: str
+    ratio: float
+    low: float
+    high: float
+    over: float
+    under: float
+    unit: str
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was aimed at and what was found."""
+
+    text: str
+    found: float
+    limit: float
+    at_least: bool
+
+    @property
+    def reached(self) -> bool:
+        return self.found >= self.limit if self.at_least else self.found <= self.limit
+
+
+@dataclass
+class Report:
+    """What the sections have found so far."""
+
+    rows: list[Row] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+    notes: dict[str, object] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    def compare(
+        self, section: str, case: str, what: str, over: Sequence[float], under: Sequence[float], unit: str = "s"
+    ) -> float:
+        """Add the row ``over`` / ``under``; each is one number a round."""
+        value, low, high = ratio(over, under)
+        medians = statistics.median(over), statistics.median(under)
+        self.rows.append(Row(section, case, what, value, low, high, *medians, unit, len(over)))
+        return value
+
+    def aim(self, text: str, found: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
+        """Add a target of one of the two kinds."""
+        limit = at_most if at_least is None else at_least
+        assert limit is not None
+        self.targets.append(Target(text, found, limit, at_least is not None))
+
+    def note(self, name: str, value: object) -> None:
+        """Keep something for the JSON alone."""
+        self.notes[name] = value
+
+    def progress(self, text: str) -> None:
+        print(f"  {time.perf_counter() - self.started:5.0f} s  {text}", file=sys.stderr, flush=True)
+
+    def print(self, title: str) -> None:
+        console = Console(width=None if sys.stdout.isatty() else 150)
+        table = Table(title=title)
+        table.add_column("section")
+        table.add_column("case")
+        table.add_column("ratio of")
+        for name in ("ratio", "quartiles", "of", "to", "rounds"):
+            table.add_column(name, justify="right")
+        before = ""
+        for row in self.rows:
+            if before not in ("", row.section):
+                table.add_section()
+            spread = f"{row.low:.2f} to {row.high:.2f}" if row.rounds > 1 else ""
+            table.add_row(
+                row.section if row.section != before else "", row.case, row.what, f"{row.ratio:.3g}", spread,
+                amount(row.over, row.unit), amount(row.under, row.unit), str(row.rounds),
+            )  # fmt: skip
+            before = row.section
+        console.print(table)
+        if self.targets:
+            aims = Table(title="targets")
+            for name in ("aimed at", "limit", "found", ""):
+                aims.add_column(name, justify="left" if name in ("aimed at", "") else "right")
+            for target in self.targets:
+                limit = f"{'≥' if target.at_least else '≤'} {target.limit:.3g}"
+                aims.add_row(target.text, limit, f"{target.found:.3g}", "reached" if target.reached else "MISSED")
+            console.print(aims)
+
+    def write(self, folder: Path, stem: str, about: dict[str, object]) -> None:
+        """``stem``.json with everything, ``stem``.csv with the rows."""
+        rows = [asdict(row) for row in self.rows]
+        targets = [{**asdict(target), "reached": target.reached} for target in self.targets]
+        write_json(folder / f"{stem}.json", {**about, "rows": rows, "targets": targets, "notes": self.notes})
+        write_csv(folder / f"{stem}.csv", rows)
+
+
+def amount(value: float, unit: str) -> str:
+    """``value`` in a unit that reads well."""
+    size, name = next((step for step in UNITS[unit] if value >= step[0]), UNITS[unit][-1])
+    return f"{value / size:.3g} {name}".rstrip()

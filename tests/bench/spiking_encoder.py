@@ -1,0 +1,80 @@
+"""The abstract encoder over one group of φ pictures: training step and inference against spikingjelly's network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from measuring import interleaved
+from networks import PeerEncoder, compare, inference, input_of, training_step
+from pictures import spikes_of
+from reporting import Report, Settings
+
+from ashnets.configuration import AshNetsConfig
+from ashnets.model.abstract_encoder import AbstractEncoder
+from ashnets.model.tdbn import calibrate
+from ashnets.zoo import config_of
+
+SECTION = "abstract encoder"
+MODELS = ["ashnets-tiny", "ashnets-r18", "ashnets-r152"]
+QUICK = ["ashnets-tiny"]
+TIMES_PEER = 2
+OURS, PEER, PEER_LAST = "ashnets", "spikingjelly", "spikingjelly, channels-last"
+SHAPE = ("spiking_channels", "response_size", "image_size", "time_steps", "group_size", "carry", "readout", "beta",
+         "threshold", "surrogate_k", "detach_reset", "tdbn_alpha")  # fmt: skip
+
+
+def run(settings: Settings, report: Report) -> None:
+    for names in alike(QUICK if settings.quick else MODELS):
+        measure(", ".join(names), config_of(names[0]), settings, report)
+
+
+def alike(names: list[str]) -> list[list[str]]:
+    """Models by encoder: those that differ in their backbone alone have the same one."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        config = config_of(name)
+        groups.setdefault(str([getattr(config, field) for field in SHAPE]), []).append(name)
+    return list(groups.values())
+
+
+def measure(name: str, config: AshNetsConfig, settings: Settings, report: Report) -> None:
+    torch.manual_seed(settings.seed)
+    group = config.group_size
+    spikes = spikes_of(config, group, config.time_steps, settings.seed)
+    ours = AbstractEncoder(config)
+    calibrate(ours, [spikes], lambda x: ours(x, group))
+    encoders = {OURS: ours, PEER: PeerEncoder(ours), PEER_LAST: PeerEncoder(ours, channels_last=True)}
+    given = {n: input_of(encoder, spikes, group) for n, encoder in encoders.items()}
+    for train in (True, False):
+        what = "training step" if train else "inference"
+        report.progress(f"{SECTION}: {name}, {what}")
+        for encoder in encoders.values():
+            encoder.train(train)
+            for name_of, block in ours.layers.items():  # training steps have moved each one's statistics
+                encoder.layers[name_of].norm.load_state_dict(block.norm.state_dict())
+        agreement = compare(ours, encoders[PEER], spikes, group)
+        call: Callable = partial(inference, group_size=group)
+        if train:
+            grad = torch.randn_like(inference(ours, spikes, group))
+            call = partial(training_step, group_size=group, grad=grad)
+            agreement["gradients_differ_by"] = distance(call(ours, spikes)[1], call(encoders[PEER], given[PEER])[1])
+        report.note(f"{name}, {what}: agreement", agreement)
+        contestants = {n: partial(call, encoder, given[n]) for n, encoder in encoders.items()}
+        seconds = interleaved(contestants, settings.rounds)
+        case = f"{name}: {what}"
+        times = [
+            report.compare(SECTION, case, f"{peer} / {OURS}", seconds[peer], seconds[OURS])
+            for peer in (PEER, PEER_LAST)
+        ]
+        if train:
+            report.aim(f"{SECTION}, {case}: faster {PEER} / {OURS}", min(times), at_least=TIMES_PEER)
+
+
+def distance(found: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> float:
+    """Of gradients over their length, the worst of all parameters'.
+
+    It is not that of rounding alone: a membrane within rounding of θ fires in one of them and changes what follows.
+    """
+    return max(float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True))

@@ -1,0 +1,84 @@
+"""LIF alone, forward and backward: against its peers and against the traffic that no LIF can do without."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from measuring import interleaved
+from neurons import BOUND, NEAR, OURS, PASSES, REFERENCE, SNNTORCH, SPIKINGJELLY, exact_spikes, five_passes
+from reporting import Report, Settings
+from resident import apart, peak_of
+
+SECTION = "LIF alone"
+SIZES = {10: [1 << 12, 1 << 16, 1 << 20, 1 << 22], 160: [1 << 12, 1 << 16, 1 << 18, 1 << 20]}  # T → N
+QUICK = {10: [1 << 12, 1 << 16], 160: [1 << 12, 1 << 16]}
+AIMED_AT = (160, 1 << 16)
+TIMES_PEER, OF_BOUND = 8, 2.5
+GRADIENT_ERROR = 1e-5
+
+
+def run(settings: Settings, report: Report) -> None:
+    report.progress("LIF alone: memory of each")
+    held = apart(peaks, 160, 1 << 14)  # bytes a neuron-step
+    report.note("lif_bytes_a_neuron_step", held)
+    for steps, sizes in (QUICK if settings.quick else SIZES).items():
+        check(*inputs(steps, 1 << 12, settings.seed))
+        for neurons in sizes:
+            measure(steps, neurons, held, settings, report)
+
+
+def inputs(steps: int, neurons: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Currents (T, N) under which a quarter of all neuron-steps fire, and a gradient of the spikes."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.empty(steps, neurons).normal_(0.4, 0.8, generator=generator)
+    return x.requires_grad_(), torch.empty(steps, neurons).normal_(generator=generator)
+
+
+def peaks(steps: int, neurons: int) -> dict[str, float]:
+    """Bytes a neuron-step that each needs beyond x and the gradient of the spikes; to be called apart."""
+    x, grad = inputs(steps, neurons, 0)
+    small = inputs(2, 64, 0)
+    found = {}
+    for name, forward_backward in PASSES.items():
+        forward_backward(*small)
+        found[name] = peak_of(partial(forward_backward, x, grad)) / x.numel()
+    return found
+
+
+def check(x: torch.Tensor, grad: torch.Tensor) -> None:
+    """Every contestant fires as float64 does, but where a membrane comes within rounding of θ; gradients agree.
+
+    Raises:
+        AssertionError: they do not.
+    """
+    truth, closest = exact_spikes(x.detach())
+    clear = closest > NEAR
+    expected = PASSES[REFERENCE](x, grad)[1]
+    for name, forward_backward in PASSES.items():
+        spikes, grad_x = forward_backward(x, grad)
+        assert torch.equal(spikes[:, clear].bool(), truth[:, clear]), f"{name} fires otherwise than float64"
+        error = float((grad_x - expected)[:, clear].abs().max() / expected.abs().max())
+        assert error < GRADIENT_ERROR, f"{name}'s gradient is {error:.1e} away from that of {REFERENCE}"
+
+
+def measure(steps: int, neurons: int, held: dict[str, float], settings: Settings, report: Report) -> None:
+    report.progress(f"LIF alone: T {steps}, N {neurons:,}")
+    x, grad = inputs(steps, neurons, settings.seed)
+    room = settings.memory - 16 * x.numel()  # x and its gradient, and the buffers of the bound
+    contestants = {
+        name: partial(forward_backward, x, grad)
+        for name, forward_backward in PASSES.items()
+        if held[name] * x.numel() <= room
+    }
+    seconds = interleaved({**contestants, BOUND: five_passes(x, grad)}, settings.rounds)
+    case = f"T {steps}, N {neurons:,}"
+    of_bound = report.compare(SECTION, case, f"{OURS} / {BOUND}", seconds[OURS], seconds[BOUND])
+    times = {
+        name: report.compare(SECTION, case, f"{name} / {OURS}", seconds[name], seconds[OURS])
+        for name in (SPIKINGJELLY, SNNTORCH, REFERENCE)
+        if name in seconds
+    }
+    if (steps, neurons) == AIMED_AT:
+        report.aim(f"LIF, {case}: {SPIKINGJELLY} / {OURS}", times[SPIKINGJELLY], at_least=TIMES_PEER)
+        report.aim(f"LIF, {case}: {OURS} / {BOUND}", of_bound, at_most=OF_BOUND)

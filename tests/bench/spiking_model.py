@@ -1,0 +1,92 @@
+"""What the spiking branch adds to the whole model's training step, in time and in memory.
+
+The step samples spikes and runs forward and backward pass of pre-training with all its objectives, MVM and STUA only
+with the branch. The optimiser is left out: what it costs is the same for both but a few per cent. Memory is weights and
+buffers, and the peak of the step above them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from measuring import interleaved
+from pictures import pictures
+from reporting import Report, Settings
+from resident import apart, peak_of
+
+from ashnets.data.draws import draw
+from ashnets.model.heads import AshNetsForPreTraining
+from ashnets.training.estimate import bytes_of
+from ashnets.training.pretrain import Batch, PreTrainingStep
+from ashnets.zoo import config_of
+
+SECTION = "whole model"
+PAIRS = {"ashnets-tiny": 16, "ashnets-r101-l3": 4}
+FUSED = {"ashnets-tiny": 1 / 8, "ashnets-r101-l3": 1.0}  # share of the pairs in ITM, MLM and MVM: their recipes'
+QUICK = ["ashnets-tiny"]
+AIMED_AT, MOST = "ashnets-r101-l3", 1.15
+BASE, SPIKING = ["itc", "itm", "mlm"], ["mvm", "stua"]
+PAPER = "paper: time 1.22, memory 1.20"
+
+
+def run(settings: Settings, report: Report) -> None:
+    report.note("whole_model_paper", PAPER)
+    for name in QUICK if settings.quick else PAIRS:
+        pairs = settings.pairs or PAIRS[name]
+        report.progress(f"{SECTION}: {name}, {pairs} pairs")
+        seconds = interleaved(
+            {suffix: parts(name + suffix, FUSED[name], pairs, settings.seed)[1] for suffix in ("", "-ann")},
+            settings.rounds,
+        )
+        case = f"{name}, {pairs} pairs"
+        found = report.compare(SECTION, case, "time, with / without SNN", seconds[""], seconds["-ann"])
+        report.progress(f"{SECTION}: {name}, memory")
+        held = apart(memory, name, pairs, settings.seed)
+        report.compare(SECTION, case, "memory, with / without SNN", held[:1], held[1:], "B")
+        if name == AIMED_AT:
+            report.aim(f"{case}: training step with / without SNN ({PAPER})", found, at_most=MOST)
+
+
+def memory(name: str, pairs: int, seed: int) -> list[int]:
+    """Bytes of weights and buffers and of a step above them, with and without the SNN; to be called apart."""
+    parts("ashnets-tiny", 1.0, 2, seed)[1]()
+    found = []
+    for suffix in ("", "-ann"):
+        model, step = parts(name + suffix, FUSED[name], pairs, seed)
+        found.append(bytes_of(model) + peak_of(step))
+    return found
+
+
+def parts(name: str, fused: float, pairs: int, seed: int) -> tuple[AshNetsForPreTraining, Callable[[], torch.Tensor]]:
+    """A model; and sampling, forward and backward pass of ``pairs`` pictures of one group, each with its text."""
+    torch.manual_seed(seed)
+    config = config_of(name)
+    model = AshNetsForPreTraining(config).train()
+    model.ashnets.transformer.bert.set_attn_implementation("eager")  # as in training on a processor
+    objectives = BASE + (SPIKING if config.has_spiking_branch else [])
+    step = PreTrainingStep(model, objectives, concrete_only=False, fused_share=fused, mask_id=4)
+    batch = batch_of(config.vocab_size, config.max_text_length, config.image_size, pairs, seed)
+
+    def run() -> torch.Tensor:
+        model.zero_grad(set_to_none=True)
+        spikes = None
+        if config.has_spiking_branch:
+            spikes = model.ashnets.vision.sample(batch.pixel_values, batch.image_keys)
+        losses, _ = step(batch, spikes)
+        loss = torch.stack(list(losses.values())).sum()
+        loss.backward()
+        return loss.detach()
+
+    return model, run
+
+
+def batch_of(vocabulary: int, length: int, side: int, pairs: int, seed: int) -> Batch:
+    """Drawings with random texts of full length."""
+    ids = torch.randint(5, vocabulary, (pairs, length), generator=torch.Generator().manual_seed(seed))
+    return Batch(
+        pixel_values=pictures(pairs, side), image_keys=torch.arange(pairs), input_ids=ids,
+        attention_mask=torch.ones_like(ids), special=torch.zeros_like(ids, dtype=torch.bool),
+        samples=torch.arange(pairs), draws=draw(seed, 0, range(pairs), length), group_size=pairs,
+        image_ids=[str(i) for i in range(pairs)], skipped={},
+    )  # fmt: skip
