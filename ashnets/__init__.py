@@ -33,6 +33,11 @@ _HOME = {
     "create": "ashnets.zoo",
     "from_pretrained": "ashnets.hub",
     "resolve": "ashnets.hub",
+    "PictureQuestions": "ashnets.inference.asking",
+    "PictureSearch": "ashnets.inference.searching",
+    "ask": "ashnets.inference.asking",
+    "index": "ashnets.inference.indexing",
+    "search": "ashnets.inference.searching",
 }
 _PACKAGES = ("export", "hub", "model", "zoo")
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ashnets import __version__
-from ashnets.cli import compare, data, energy, export, models, publish, quantise, training
+from ashnets.cli import compare, data, energy, export, models, publish, quantise, search, tasks, training
 from ashnets.errors import AshNetsError
 
 app = typer.Typer(
@@ -57,6 +57,11 @@ app.command("list")(models.list_)
 app.command("describe")(models.describe)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
+app.command("search")(search.search)
+app.command("index")(search.index)
+app.command("ask")(search.ask)
+app.command("finetune")(tasks.finetune)
+app.command("evaluate-task")(tasks.evaluate_task)
 app.command("quantize")(quantise.quantize)
 app.command("export")(export.export)
 app.command("energy")(energy.energy)

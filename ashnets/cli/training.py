@@ -16,6 +16,7 @@ from ashnets.cli.printing import as_table, show, with_units
 KEYS = (
     "model", "branch", "split", "direction", "ranking", "pictures", "R@1", "R@5", "R@10", "chance R@1", "chance R@10"
 )  # fmt: skip
+COSTS = ("pairs scored", "pairs", "seconds", "R@1 lost")
 
 CorpusOption = Annotated[
     Path, typer.Option("--corpus", help="Pictures with captions: a corpus, parquet, or a folder of your own.")
@@ -64,8 +65,17 @@ def evaluate(
     splits: Annotated[list[str], typer.Option("--split", help="A split of the corpus; repeatable.")],
     corpus: CorpusOption = CORPUS,
     rerank: Annotated[
-        int, typer.Option(min=0, help="Also rank with the matching head (ITM) on that many candidates of each query.")
-    ] = 0,
+        str,
+        typer.Option(
+            metavar="K",
+            help="Also rank with the matching head (ITM) on the K best of each query; coco-captions and flickr30k "
+            "stand for the K of their tests, 256 and 128.",
+        ),
+    ] = "0",
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Also rank with ITM on all pairs, and show what --rerank loses by it.")
+    ] = False,
+    sample: Annotated[int, typer.Option(min=0, help="Take that many pictures of a split, drawn at random.")] = 0,
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Also measure the same weights with the spiking branch switched off.")
     ] = False,
@@ -84,6 +94,7 @@ def evaluate(
     Examples:
       ashnets evaluate ashnets-tiny --split test-twitter-seen
       ashnets evaluate ashnets-tiny --split test-twitter-seen --split test-twitter-new --ablate --rerank 16
+      ashnets evaluate ashnets-tiny --split test-twitter-seen --rerank 8 --exhaustive --sample 320
       ashnets evaluate ashnets-tiny runs/ann/model --split test-twitter-seen --output out/table.csv
     """
     from ashnets.errors import ConfigurationError
@@ -92,7 +103,7 @@ def evaluate(
 
     if output is not None and output.suffix not in (".json", ".csv"):
         raise ConfigurationError(f"--output {output}: the name must end in .json or .csv")
-    result = evaluate_retrieval(names, corpus, splits, rerank, ablate)
+    result = evaluate_retrieval(names, corpus, splits, rerank, ablate, exhaustive=exhaustive, sample=sample)
     if output is not None and output.suffix == ".csv":
         write_csv(output, as_rows(result))
     elif output is not None:
@@ -100,4 +111,5 @@ def evaluate(
     if as_json_:
         show(result, json_wanted=True)
     else:
-        typer.echo(as_table(as_rows(result), KEYS))
+        rows = as_rows(result)
+        typer.echo(as_table(rows, [*KEYS, *(key for key in COSTS if key in rows[0])]))

@@ -135,23 +135,25 @@ def chance_at(gold: Gold, items: int, ks: Sequence[int] = (1, 5, 10)) -> dict[st
 
 
 def rerank(
-    similarity: torch.Tensor, top: int, score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    similarity: torch.Tensor,
+    candidates: int | torch.Tensor,
+    score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """Order the ``top`` best items of each query anew, ahead of all others.
+    """Order the best items of each query anew, ahead of all others.
 
     Args:
         similarity: (Q, G), a first ranking.
-        top: items of each query to score again; all others keep their order behind them.
+        candidates: how many of each query's best to score again, or which, (Q, k), where another search found them; all
+            others keep their order behind them.
         score: (P,) query indices and (P,) item indices to (P,) finite scores, higher is better.
 
     Returns:
         (Q, G), similarities whose order is the new one; only the order has a meaning.
     """
-    queries, items = similarity.shape
-    top = min(top, items)
-    candidates = similarity.topk(top, dim=1).indices  # (Q, top)
-    rows = torch.arange(queries).unsqueeze(1).expand(-1, top)
-    scores = score(rows.reshape(-1), candidates.reshape(-1)).view(queries, top).to(similarity)
+    if isinstance(candidates, int):
+        candidates = similarity.topk(min(candidates, similarity.shape[1]), dim=1).indices  # (Q, k)
+    rows = torch.arange(len(similarity), device=similarity.device).unsqueeze(1).expand_as(candidates)
+    scores = score(rows.reshape(-1), candidates.reshape(-1)).view(candidates.shape).to(similarity)
     # Everything else moves below the lowest new score, by more than its own span.
     low = scores.amin(1, keepdim=True) - 1
     rest = similarity - similarity.amax(1, keepdim=True) + low

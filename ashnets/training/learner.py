@@ -11,12 +11,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from ashnets.errors import ConfigurationError
-from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.objectives import EmbeddingQueue
 from ashnets.training.distributed import mean_over_ranks, synchronise_norms
 from ashnets.training.means import Means
 from ashnets.training.optim import build_optimisers
-from ashnets.training.pretrain import Batch, Keys, PreTrainingStep, momentum_keys
+from ashnets.training.pretrain import Keys, PreTrainingStep, momentum_keys
 from ashnets.training.recipe import Phase, Recipe
 from ashnets.training.recompute import recompute_activations
 from ashnets.training.setup import average_of, freeze, rest, save_memory
@@ -40,7 +39,7 @@ class Learner:
         modules: name → all that a checkpoint must hold, ``model`` first.
     """
 
-    def __init__(self, recipe: Recipe, model: AshNetsForPreTraining, mask_id: int, accelerator: Accelerator) -> None:
+    def __init__(self, recipe: Recipe, model: Any, mask_id: int, accelerator: Accelerator) -> None:
         self.recipe, self.model, self.mask_id, self.accelerator = recipe, model, mask_id, accelerator
         self.device: torch.device = accelerator.device
         self.ranks, self.rank = accelerator.num_processes, accelerator.process_index
@@ -85,12 +84,7 @@ class Learner:
         """Get ready to train in a phase; on several ranks DistributedDataParallel looks at what is frozen."""
         freeze(self.model, phase)
         if self._prepared is None or self._prepared[0] is not phase:
-            recipe = self.recipe
-            step: nn.Module = PreTrainingStep(
-                self.model, list(phase.objectives), concrete_only=phase.concrete_only,
-                fused_share=recipe.fused_pairs / recipe.pairs, mask_id=self.mask_id,
-                negative_temperature=phase.negative_temperature, distillation=recipe.distillation,
-            )  # fmt: skip
+            step = self.step_of(phase)
             if self.ranks > 1:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", FutureWarning)  # accelerate's own words for broadcast_buffers
@@ -101,7 +95,16 @@ class Learner:
         if self.encoders is not None:
             self.encoders.train()
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor], Keys | None]:
+    def step_of(self, phase: Phase) -> nn.Module:
+        """The losses of a phase as one module."""
+        recipe = self.recipe
+        return PreTrainingStep(
+            self.model, list(phase.objectives), concrete_only=phase.concrete_only,
+            fused_share=recipe.fused_pairs / recipe.pairs, mask_id=self.mask_id,
+            negative_temperature=phase.negative_temperature, distillation=recipe.distillation,
+        )  # fmt: skip
+
+    def forward(self, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor], Keys | None]:
         """The weighted loss of the phase, what is logged of it, and the keys that are to go into the queue."""
         phase, step = self._prepared
         batch = batch.to(self.device)
@@ -115,7 +118,7 @@ class Learner:
             loss = torch.stack([weight * losses[name] for name, weight in phase.objectives.items()]).sum()
         return loss, {"loss": loss.detach(), **{k: v.detach() for k, v in losses.items()}, **figures}, keys
 
-    def optimise(self, batches: list[Batch], number: int, means: Means) -> None:
+    def optimise(self, batches: list[Any], number: int, means: Means) -> None:
         """Step ``number`` (from 0) of the optimisers, over one pass or several.
 
         Raises:

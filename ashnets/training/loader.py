@@ -15,7 +15,7 @@ from ashnets.data.draws import draw
 from ashnets.data.pairs import Pairs
 from ashnets.errors import DataError
 from ashnets.model.sampling import image_key
-from ashnets.training.evaluate import tokenize
+from ashnets.retrieval.embedding import tokenize
 from ashnets.training.pretrain import Batch
 from ashnets.training.recipe import Recipe
 
@@ -107,10 +107,11 @@ def chosen_caption(captions: list[str], bare: float, which: float, bare_name: fl
     return others[int(which * len(others))]
 
 
-def load_epoch(batches: EpochBatches, first: int, workers: int, pin: bool) -> Iterator[Batch]:
+def load_epoch(batches: Any, first: int, workers: int, pin: bool) -> Iterator[Any]:
     """The batches from number ``first`` on, in order, read ahead by ``workers`` processes.
 
     Args:
+        batches: `EpochBatches`, or another data set of whole batches.
         pin: put them into pinned memory, from where a GPU copies while it computes.
 
     Raises:

@@ -19,8 +19,8 @@ from ashnets.errors import ConfigurationError, DataError
 from ashnets.model.ashnets import VisualSemanticModule
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.sampling import image_key
+from ashnets.retrieval.embedding import embed_pictures
 from ashnets.training.distributed import gather, rank, world_size
-from ashnets.training.evaluate import embed_pictures
 from ashnets.training.loader import EpochBatches
 from ashnets.training.recipe import Phase, Recipe
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from ashnets.objectives import NAMES
 from ashnets.training.stdp import STDP
 
 GROUPINGS = ("random", "similar")
+SINGLE = "single"
+TASKS = {"vqa": ("vqa",), "nlvr2": ("nlvr2",), "ve": ("ve",), "retrieval": ("itc", "itm")}
+WEIGHTS = ("pretrained", "initial")
 PARTS = ("transformer", "concrete", "spiking")
 _PLAIN = ("bool", "float", "int", "str")
 
@@ -149,8 +153,35 @@ class Recipe:
         raise IndexError(f"the recipe ends after {self.epochs} epochs")
 
 
+@dataclass
+class TaskRecipe(Recipe):
+    """What fine-tuning on a task depends on: a recipe with the key ``task``.
+
+    Its phases have the loss of their task as the one objective (``vqa``, ``nlvr2``, ``ve``), or ``itc`` and ``itm``
+    for retrieval. ``grouping`` is ``single``, each picture from rest, or ``random``, φ items on one time axis; for
+    retrieval ``random`` or ``similar``.
+
+    Attributes:
+        task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``: the head that is trained.
+        data: name of the data set, as :func:`ashnets.tasks.data.open_task_data` knows it.
+        weights: ``pretrained`` starts from the trained weights of ``model`` (a name or a folder), ``initial`` as
+            pre-training starts, from ``transformer_weights`` and ``backbone_weights``.
+        answers_minimum: an answer that is right so many times in ``train`` can be given; 9 of VQA v2.
+        valid_items: items of ``valid``, evenly spaced, that are judged after each epoch; 0 judges all.
+    """
+
+    task: str = ""
+    data: str = ""
+    weights: str = "pretrained"
+    answers_minimum: int = 9
+    valid_items: int = 0
+
+
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Read and check a recipe file; ``overrides`` are ``key=value`` or ``key.sub=value``.
+
+    Returns:
+        A :class:`TaskRecipe` where the file has the key ``task``.
 
     Raises:
         ConfigurationError: naming the file, the key and the value.
@@ -165,7 +196,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         raise ConfigurationError(f"{path}: a recipe is a mapping of keys, found {type(data).__name__}")
     for override in overrides or []:
         _override(data, override)
-    recipe = _build(Recipe, data, str(path))
+    recipe = _build(TaskRecipe if "task" in data else Recipe, data, str(path))
     _check(recipe, str(path))
     return recipe
 
@@ -204,7 +235,7 @@ def _build(kind: type, data: Any, where: str) -> Any:
     if missing:
         raise ConfigurationError(f"{where}: missing key {', '.join(missing)}")
     values = {key: _typed(value, str(fields[key].type), f"{where}: {key}") for key, value in data.items()}
-    if kind is Recipe:
+    if issubclass(kind, Recipe):
         values["phases"] = [_build(Phase, p, f"{where}: phases[{i}]") for i, p in enumerate(data["phases"] or [])]
         values["optimisers"] = {
             k: _build(Optimiser, v, f"{where}: optimisers.{k}") for k, v in (data["optimisers"] or {}).items()
@@ -245,13 +276,19 @@ def _check(recipe: Recipe, where: str) -> None:
     need(len(set(names)) == len(names), f"phases {names} share a name")
     fit = all(re.fullmatch(r"[\w-]+", name) for name in names)
     need(fit, f"phases {names}: a name becomes a folder and has letters, digits, - and _ alone")
+    task = recipe.task if isinstance(recipe, TaskRecipe) else None
+    need(task is None or task in TASKS, f"task={task!r} is not one of {', '.join(TASKS)}")
+    objectives = NAMES if task is None else TASKS[task]
+    groupings = GROUPINGS if task in (None, "retrieval") else ("random", SINGLE)
     for i, phase in enumerate(recipe.phases):
-        need(phase.grouping in GROUPINGS, f"phases[{i}].grouping={phase.grouping!r} is not one of {GROUPINGS}")
+        need(phase.grouping in groupings, f"phases[{i}].grouping={phase.grouping!r} is not one of {groupings}")
         need(phase.epochs > 0, f"phases[{i}].epochs={phase.epochs!r} must be positive")
         tau = phase.negative_temperature
         need(tau is None or tau > 0, f"phases[{i}].negative_temperature={tau!r} must be positive")
-        unknown = sorted(set(phase.objectives) - set(NAMES))
-        need(not unknown, f"phases[{i}].objectives has {', '.join(unknown)}; the objectives are {', '.join(NAMES)}")
+        unknown = sorted(set(phase.objectives) - set(objectives))
+        need(
+            not unknown, f"phases[{i}].objectives has {', '.join(unknown)}; the objectives are {', '.join(objectives)}"
+        )
         need(bool(phase.objectives), f"phases[{i}].objectives is empty")
         need(min(phase.objectives.values()) >= 0, f"phases[{i}].objectives={phase.objectives} has a negative weight")
         strange = sorted(set(phase.frozen) - set(PARTS))
@@ -272,7 +309,7 @@ def _check(recipe: Recipe, where: str) -> None:
     need(recipe.seed >= 0, f"seed={recipe.seed} must not be negative")
     need(recipe.precision in ("bf16", "fp32"), f"precision={recipe.precision!r} is not bf16 or fp32")
     need(recipe.vocabulary in ("pruned", "full"), f"vocabulary={recipe.vocabulary!r} is not pruned or full")
-    fits = 0 < recipe.fused_pairs <= recipe.pairs
+    fits = 0 < recipe.fused_pairs <= recipe.pairs or task in ("vqa", "nlvr2", "ve")  # which have no such share
     need(fits, f"fused_pairs={recipe.fused_pairs} must lie in 1..pairs={recipe.pairs}")
     for key in ("accumulate", "log_every"):
         need(getattr(recipe, key) >= 1, f"{key}={getattr(recipe, key)} must be at least 1")
@@ -284,6 +321,23 @@ def _check(recipe: Recipe, where: str) -> None:
         need(0 <= getattr(recipe, key) < 1, f"{key}={getattr(recipe, key)} must lie in [0, 1)")
     need(recipe.clip > 0, f"clip={recipe.clip} must be positive")
     need(recipe.queue > 0 or not recipe.distillation, "distillation needs the momentum encoders: set queue above 0")
+    if isinstance(recipe, TaskRecipe):
+        _check_task(recipe, need)
+
+
+def _check_task(recipe: TaskRecipe, need: Callable[[bool, str], None]) -> None:
+    need(bool(recipe.data), "missing key data: the name of the data set")
+    need(recipe.weights in WEIGHTS, f"weights={recipe.weights!r} is not one of {', '.join(WEIGHTS)}")
+    need(recipe.answers_minimum >= 1, f"answers_minimum={recipe.answers_minimum} must be at least 1")
+    need(recipe.valid_items >= 0, f"valid_items={recipe.valid_items} must not be negative")
+    need(recipe.start is None, f"start={recipe.start!r}: fine-tuning starts from a model; set model to its folder")
+    need(recipe.stdp is None, "stdp is a stage of pre-training; leave it out")
+    if recipe.task == "retrieval":
+        return
+    need(len({phase.grouping for phase in recipe.phases}) == 1, "all phases must have the same grouping")
+    need(not recipe.augment, "augment varies colours and places, which answers speak of: set augment to false")
+    need(not recipe.queue, f"queue={recipe.queue} belongs to ITC; set it to 0")
+    need(not recipe.max_skipped, f"max_skipped={recipe.max_skipped}: an item without its picture is none; set it to 0")
 
 
 def differences(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from ashnets.data.sources import Source, open_source
-from ashnets.errors import MissingExtraError, TrainingError
+from ashnets.configuration import AshNetsConfig
+from ashnets.data.sources import open_source
+from ashnets.errors import ConfigurationError, MissingExtraError, TrainingError
 
 try:
     from accelerate import Accelerator
@@ -24,6 +25,7 @@ try:
 except ImportError:
     raise MissingExtraError("Training needs accelerate: pip install 'ashnets[train]'.") from None
 
+from ashnets.processor import AshNetsProcessor
 from ashnets.training.checkpoint import load_checkpoint, read_state
 from ashnets.training.estimate import bytes_of, estimate
 from ashnets.training.evaluate import environment, retrieval
@@ -37,7 +39,7 @@ from ashnets.training.optim import factor, set_learning_rates
 from ashnets.training.pictures import Pictures
 from ashnets.training.pretrain import Batch
 from ashnets.training.publish import write_model
-from ashnets.training.recipe import Phase, Recipe, load_recipe
+from ashnets.training.recipe import Phase, Recipe, TaskRecipe, load_recipe
 from ashnets.training.setup import build_model, start_from
 from ashnets.training.stdp import stdp_stage
 
@@ -68,11 +70,13 @@ def train(
         ConfigurationError, DataError, TrainingError: with file, key, value and remedy.
     """
     settings = load_recipe(Path(recipe), overrides)
+    if isinstance(settings, TaskRecipe):
+        raise ConfigurationError(f"{recipe} fine-tunes on a task: run it by `ashnets finetune {settings.task}`")
     if not torch.cuda.is_available():
         keep_freed_memory()
     source = open_source(corpus, settings.hold_out)
     run = Run(settings, source, Path(output), progress, None if dry_run else resume)
-    with _deterministic(run.device):
+    with deterministic(run.device):
         return run.plan() if dry_run else run.train()
 
 
@@ -82,11 +86,12 @@ class Run:
     On several ranks every process holds one; the first writes.
 
     Args:
+        source: pictures and captions; what a subclass trains on may be of another kind.
         resume: take up the run in ``output``, or begin one there; None for neither.
     """
 
     def __init__(
-        self, recipe: Recipe, source: Source, output: Path, progress: bool = True, resume: bool | None = None
+        self, recipe: Recipe, source: Any, output: Path, progress: bool = True, resume: bool | None = None
     ) -> None:
         self.recipe, self.resume = recipe, bool(resume)
         self.accelerator = Accelerator(
@@ -103,14 +108,13 @@ class Run:
         self.progress = progress and self.main
         self.folder = RunFolder(output, recipe, self.ranks, self.main)
         checkpoint = None if resume is None else self.folder.check(resume)
-        captions = (c for split in recipe.train for row in source.split(split)["captions"].to_pylist() for c in row)
-        self.config, self.processor, model, self.origins = build_model(recipe, captions)
-        self.pictures = Pictures(recipe, self.config, source, self.processor.tokenizer, self._left_out)
+        self.config, self.processor, model, self.origins = self._model(source)
+        self.pictures = self._pictures(source)
         self.first_epoch = 0
         if recipe.start and checkpoint is None:
             self.first_epoch, origin = start_from(model, Path(recipe.start))
             self.origins.append(origin)
-        self.learner = Learner(recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
+        self.learner = self._learner(model)
         self.passes = len(self.pictures.plan(self.pictures.random_groups(0)))  # of an epoch
         self.steps_an_epoch = -(-self.passes // recipe.accumulate)
         self.step = self.first_epoch * self.steps_an_epoch
@@ -119,6 +123,17 @@ class Run:
         if checkpoint is not None:
             self._resume_from(checkpoint)
         self.began = time.monotonic()
+
+    def _model(self, source: Any) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+        recipe = self.recipe
+        captions = (c for split in recipe.train for row in source.split(split)["captions"].to_pylist() for c in row)
+        return build_model(recipe, captions)
+
+    def _pictures(self, source: Any) -> Any:
+        return Pictures(self.recipe, self.config, source, self.processor.tokenizer, self._left_out)
+
+    def _learner(self, model: Any) -> Learner:
+        return Learner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
 
     def plan(self) -> dict[str, Any]:
         """What the run will do and need, before it does anything; the largest pass of an epoch is measured."""
@@ -187,7 +202,7 @@ class Run:
         self.inside = {}
         if inside:
             groups, figures = inside["groups"], inside["figures"]
-        elif phase.grouping == "random":
+        elif phase.grouping != "similar":
             groups, figures = self.pictures.random_groups(epoch), {}
         else:
             groups, figures = self.pictures.similar_groups(
@@ -326,8 +341,8 @@ class Run:
         self.folder.write("stdp.json", stdp_stage(vision.abstract_encoder, batches, settings, self.progress))
         self.learner.renew_copies()
 
-    def _finish(self) -> dict[str, Any]:
-        record = {
+    def _record(self) -> dict[str, Any]:
+        return {
             "recipe": self.recipe.name,
             "model": self.recipe.model,
             "seed": self.recipe.seed,
@@ -338,13 +353,16 @@ class Run:
             "initialised": self.origins,
             "environment": {**environment(), "devices": self.ranks},
         }
+
+    def _finish(self) -> dict[str, Any]:
+        record = self._record()
         if self.main:
             write_model(self.learner.published.eval(), self.processor, self.folder.path, record)
         return record
 
 
 @contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
+def deterministic(device: torch.device) -> Iterator[None]:
     """On CPU, sums in a fixed order: a resumed run then ends with the same bits as an undisturbed one.
 
     torch would also fill all fresh memory, a fifth of a step; nothing here reads what it has not written.

@@ -20,6 +20,7 @@ from ashnets.errors import ConfigurationError, TrainingError, WeightsError
 from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.initialisation import load_backbone, load_transformer
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.checkpoint import STATE, WEIGHTS, load_weights, read_state
 from ashnets.training.optim import part_of
@@ -27,12 +28,17 @@ from ashnets.training.recipe import Phase, Recipe
 
 
 def build_model(
-    recipe: Recipe, captions: Iterable[str]
-) -> tuple[AshNetsConfig, AshNetsProcessor, AshNetsForPreTraining, list[str]]:
+    recipe: Recipe,
+    captions: Iterable[str],
+    head: type[AshNetsPreTrainedModel] = AshNetsForPreTraining,
+    **keys: Any,
+) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
     """The model of a recipe at its start, and a sentence for each source of its weights.
 
     Args:
         captions: those that it will train on; a pruned vocabulary is cut to them.
+        head: class of the model.
+        keys: of the configuration, over those of the recipe.
 
     Raises:
         ConfigurationError, WeightsError: with the key or the file.
@@ -43,8 +49,8 @@ def build_model(
     vocabulary = bert / "vocab.txt"
     pruned = recipe.vocabulary == "pruned"
     pieces = prune_vocabulary(vocabulary, captions) if pruned else read_vocabulary(vocabulary)
-    config = AshNetsConfig(**{**base.to_dict(), **recipe.changes, "vocab_size": len(pieces)})
-    model = AshNetsForPreTraining(config)
+    config = AshNetsConfig(**{**base.to_dict(), **recipe.changes, **keys, "vocab_size": len(pieces)})
+    model = head(config)
     origins = [
         load_transformer(model, bert, rows=row_indices(vocabulary, pieces)),
         load_backbone(model, recipe.backbone_weights),

@@ -47,9 +47,9 @@ def run(*arguments: str, code: str = "", **environment: str) -> subprocess.Compl
 
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
-        ("compare",), ("data", "check"), ("data", "gallery"), ("data", "pictograms"), ("demo",), ("describe",),
-        ("energy",), ("evaluate",), ("export",), ("list",), ("publish",), ("quantize",), ("train",),
-        ("verify",),
+        ("ask",), ("compare",), ("data", "check"), ("data", "gallery"), ("data", "pictograms"), ("demo",),
+        ("describe",), ("energy",), ("evaluate",), ("evaluate-task",), ("export",), ("finetune",), ("index",), ("list",),
+        ("publish",), ("quantize",), ("search",), ("train",), ("verify",),
     ]  # fmt: skip
 
 

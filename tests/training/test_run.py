@@ -189,7 +189,7 @@ def test_the_queue_holds_the_last_pairs(rich):
 
 def test_evaluation_of_the_published_model(finished, corpus):
     folder, _ = finished
-    report = evaluate_retrieval([folder / "model"], corpus, ["valid"], rerank_top=3, ablate=True, progress=False)
+    report = evaluate_retrieval([folder / "model"], corpus, ["valid"], candidates=3, ablate=True, progress=False)
     entries = report["models"][str(folder / "model")]["splits"]["valid"]
     assert [(e["branch"], e["ranking"]) for e in entries] == [
         ("both", "ITC"), ("both", "ITC, then ITM on the best 3"),

@@ -1,0 +1,138 @@
+"""``ashnets index``, ``ashnets search``, ``ashnets ask``: models at work on your own pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ashnets.cli.models import JsonOption
+from ashnets.cli.printing import as_json, as_table, show
+
+SHOWN = 20  # unreadable pictures that are named; --json names them all
+
+
+def index(
+    pictures: Annotated[Path, typer.Argument(help="A folder of pictures; its sub-folders belong to it.")],
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Name of the index, or the path of a folder for it. By default the folder's own."),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="Name or folder of a model.")] = "ashnets-tiny",
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Forget what is in the index and embed all anew.")] = False,
+    as_json_: JsonOption = False,
+) -> None:
+    """Index a folder of pictures for search.
+
+    Only new and changed pictures are embedded, so run it again whenever you like. What was finished is kept when it is
+    interrupted or killed. Pictures that cannot be read are named and left out. Several processes share the work under
+    torchrun; they must see the same files.
+
+    \b
+    Examples:
+      ashnets index my-pictures --name holidays
+      ashnets index my-pictures --name holidays --model runs/mine/model --rebuild
+      torchrun --nproc_per_node 8 -m ashnets index my-pictures --name holidays
+    """
+    from ashnets.inference.collection import printable
+    from ashnets.inference.indexing import index as update
+
+    result = update(pictures, name, model, rebuild=rebuild)
+    if os.environ.get("RANK", "0") != "0":  # torchrun's number of this process: one of them speaks
+        return
+    unreadable = {printable(path): why for path, why in result["unreadable"].items()}
+    if not as_json_:
+        _name_unreadable(unreadable)
+    show({**result, "unreadable": unreadable if as_json_ else len(unreadable)}, json_wanted=as_json_)
+
+
+def search(
+    pictures: Annotated[str, typer.Argument(help="A folder of pictures, or the name or folder of an index.")],
+    query: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many pictures to show.")] = 10,
+    rerank: Annotated[
+        int, typer.Option(min=0, metavar="K", help="Let the matching head (ITM) order the K best anew.")
+    ] = 0,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Name or folder of a model. By default the one of the index.")
+    ] = None,
+    as_json_: JsonOption = False,
+) -> None:
+    """Search pictures by text.
+
+    A folder of pictures is indexed first, which takes time once; an index is searched as it is. The score is the
+    cosine of text and picture, matching the probability that they belong together. --rerank reads the K best again: it
+    takes longer, and may rank better or worse.
+
+    \b
+    Examples:
+      ashnets search my-pictures "a red car"
+      ashnets search holidays "a boat on a lake" --top 3 --rerank 32
+      ashnets search holidays "a dog" --json
+    """
+    from ashnets.inference.collection import printable
+    from ashnets.inference.searching import PictureSearch
+
+    found = PictureSearch(pictures, model)
+    hits = found(query, top, rerank)
+    if as_json_:
+        shown = [{**hit, **{key: printable(hit[key]) for key in ("picture", "path")}} for hit in hits]
+        about = {"query": query, "pictures": len(found), "unreadable": len(found.unreadable)}
+        typer.echo(as_json({**about, "hits": shown}))
+        return
+    _name_unreadable(found.unreadable)
+    rows = [{**hit, "rank": place, "picture": printable(hit["path"])} for place, hit in enumerate(hits, start=1)]
+    typer.echo(as_table(rows, ["rank", "score", *(["matching"] if rerank else []), "picture"]))
+
+
+def ask(
+    picture: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    model: Annotated[
+        str, typer.Option("--model", help="Name or folder of a model that was fine-tuned for questions (vqa).")
+    ] = "ashnets-tiny",
+    top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many answers to show.")] = 3,
+    as_json_: JsonOption = False,
+) -> None:
+    """Ask a question about a picture.
+
+    The model must have been fine-tuned for the task vqa, and chooses among the answers that it was trained with; the
+    bundled one was not, and says so. A score says how right the model thinks an answer to be. For a folder, every
+    picture is asked; those that cannot be read are named and left out.
+
+    \b
+    Examples:
+      ashnets ask street.jpg "how many cars are there?" --model runs/vqa/model
+      ashnets ask my-pictures "what color is it?" --model runs/vqa/model --top 1 --json
+    """
+    from ashnets.inference.asking import PictureQuestions
+    from ashnets.inference.collection import printable
+
+    questions = PictureQuestions(model)
+    if picture.is_dir():
+        found = list(questions.over(picture, question, top))
+    else:
+        found = [{"picture": picture.name, "path": str(picture), "answers": questions(picture, question, top)}]
+    unreadable = {printable(one["path"]): one["unreadable"] for one in found if "unreadable" in one}
+    answered = [{**one, "picture": printable(one["picture"]), "path": printable(one["path"])}
+                for one in found if "answers" in one]  # fmt: skip
+    if as_json_:
+        typer.echo(as_json({"question": question, "answered": answered, "unreadable": unreadable}))
+        return
+    _name_unreadable(unreadable)
+    rows = [{"picture": one["path"], **answer} for one in answered for answer in one["answers"]]
+    typer.echo(as_table(rows, ["picture", "answer", "score"]))
+
+
+def _name_unreadable(unreadable: Mapping[str, Any]) -> None:
+    """Name pictures that were left out, on stderr, with their number."""
+    if not unreadable:
+        return
+    reasons = list(unreadable.values())
+    for reason in reasons[:SHOWN]:
+        typer.echo(f"left out: {reason}", err=True)
+    more = f"; the first {SHOWN} are named, --json names all" if len(reasons) > SHOWN else ""
+    typer.echo(f"{len(reasons)} picture{'s' if len(reasons) > 1 else ''} left out{more}", err=True)

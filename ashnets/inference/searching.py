@@ -1,0 +1,152 @@
+"""Search in pictures by text: the index finds, and on request the matching head orders what it found.
+
+    from ashnets import PictureSearch
+    search = PictureSearch("my-pictures")
+    search("a red car", top=3)              [{"picture": "cars/7.jpg", "path": ..., "score": .41}, ...]
+
+The score is ITC's cosine of text and picture.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+
+import ashnets
+from ashnets.errors import DataError, InputError
+from ashnets.inference.collection import printable, read_picture
+from ashnets.inference.identity import identify
+from ashnets.inference.indexing import check_model, default_name, index, own_device
+from ashnets.inference.store import StoredIndex, index_folder, is_index, read_head
+
+MODEL = "ashnets-tiny"
+
+
+def search(
+    pictures: str | os.PathLike, query: str, top: int = 10, rerank: int = 0, **options: Any
+) -> list[dict[str, Any]]:
+    """The pictures that fit a text best; for several texts, keep a :class:`PictureSearch`, which this makes and calls.
+
+    Args:
+        pictures: a folder of pictures or an index.
+        query, top, rerank: as in :meth:`PictureSearch.__call__`.
+        options: as for :class:`PictureSearch`.
+    """
+    return PictureSearch(pictures, **options)(query, top, rerank)
+
+
+class PictureSearch:
+    """A model and an index, ready for texts.
+
+    Args:
+        pictures: a folder of pictures, whose index is brought up to date first (and made at the first time); the name
+            of an index or its folder, which is searched as it is.
+        model: by default the one that made the index, ``ashnets-tiny`` for a folder of pictures.
+        progress: show that of embedding.
+        device: of the model; a GPU where there is one.
+
+    Attributes:
+        unreadable: pictures that are not in the index, path → why.
+
+    Raises:
+        DataError: nothing answers to ``pictures``, no picture is in the folder, or the index is damaged.
+        WeightsError: the index was made by another model or other weights, or the model has no retrieval head.
+    """
+
+    def __init__(
+        self,
+        pictures: str | os.PathLike,
+        model: str | os.PathLike | None = None,
+        *,
+        progress: bool = True,
+        device: str | torch.device | None = None,
+    ) -> None:
+        folder = _existing(pictures)
+        if folder is None:
+            identity = identify(model or MODEL)
+            name = default_name(Path(pictures).resolve(), identity)
+            folder = Path(index(pictures, name, model or MODEL, progress=progress, device=device)["folder"])
+        self.index = StoredIndex(folder)
+        contents = self.index.contents
+        model = model or contents.model.name
+        check_model(contents.model, identify(model), folder, contents.root)
+        self.root, self.unreadable = Path(contents.root), dict(contents.unreadable)
+        self.model = ashnets.from_pretrained(model, task="retrieval").to(device or own_device())
+        self.processor = ashnets.AshNetsProcessor.from_pretrained(model)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @overload
+    def __call__(self, query: str, top: int = 10, rerank: int = 0) -> list[dict[str, Any]]: ...
+
+    @overload
+    def __call__(self, query: list[str], top: int = 10, rerank: int = 0) -> list[list[dict[str, Any]]]: ...
+
+    @torch.inference_mode()
+    def __call__(self, query: str | list[str], top: int = 10, rerank: int = 0) -> Any:
+        """The best pictures for a text, or for each of several.
+
+        Args:
+            query: a text or a list of texts.
+            top: pictures to return.
+            rerank: candidates of each text that the matching head (ITM) orders anew, ahead of the others; they are
+                read and encoded again, and those that cannot be keep their place behind. 0 leaves it at ITC.
+
+        Returns:
+            Hits, best first: ``picture`` (path within the folder), ``path``, ``score`` (ITC: cosine in [-1, 1]), and
+            with ``rerank`` ``matching`` (ITM: probability that picture and text match; None where none was computed).
+
+        Raises:
+            InputError: an empty text, or numbers out of range.
+        """
+        if top < 1 or rerank < 0:
+            raise InputError(f"top={top}, rerank={rerank}: give at least 1, and at least 0")
+        texts = self.processor(text=query).to(self.model.device)
+        embeds = self.model.encode_text(texts["input_ids"], texts["attention_mask"])
+        scores, rows = self.index.search(embeds.float().cpu().numpy(), max(top, rerank))
+        found = []
+        for i in range(len(embeds)):
+            hits = [self._hit(int(row), float(score)) for row, score in zip(rows[i], scores[i], strict=True)]
+            if rerank:
+                best = self._matched(hits[:rerank], texts["input_ids"][i], texts["attention_mask"][i])
+                hits = best + [{**hit, "matching": None} for hit in hits[rerank:]]
+            found.append(hits[:top])
+        return found[0] if isinstance(query, str) else found
+
+    def _hit(self, row: int, score: float) -> dict[str, Any]:
+        path = self.index.contents.rows[row].path
+        return {"picture": path, "path": str(self.root / path), "score": score}
+
+    def _matched(self, hits: list[dict[str, Any]], ids: torch.Tensor, mask: torch.Tensor) -> list[dict[str, Any]]:
+        read = [read_picture(hit["path"], self.processor, {}) for hit in hits]
+        for part in torch.tensor([i for i, one in enumerate(read) if one.pixels is not None]).split(64):
+            some = [read[i] for i in part.tolist()]
+            pixels = torch.cat([one.pixels for one in some if one.pixels is not None]).to(self.model.device)
+            _, visual = self.model.encode_image(pixels, image_ids=[one.key for one in some])
+            logits = self.model.match(visual.output, ids.expand(len(part), -1), mask.expand(len(part), -1))
+            for i, matching in zip(part.tolist(), logits.float().softmax(1)[:, 1].tolist(), strict=True):
+                hits[i]["matching"] = matching
+        for hit in hits:
+            hit.setdefault("matching", None)
+        return sorted(hits, key=lambda hit: -1.0 if hit["matching"] is None else hit["matching"], reverse=True)
+
+
+def _existing(pictures: str | os.PathLike) -> Path | None:
+    """The folder of the index that ``pictures`` names; None for a folder of pictures."""
+    path, text = Path(pictures), os.fspath(pictures)
+    if path.is_dir():
+        return path if is_index(path) else None
+    if path.is_file():
+        raise DataError(f"{printable(path)} is a file: give the folder that holds it, or the name of an index")
+    folder = index_folder(text)
+    if not folder.is_dir():
+        raise DataError(
+            f"{printable(path)} is neither a folder of pictures nor the name of an index (they are kept in "
+            f"{folder.parent}): `ashnets index PICTURES --name NAME` makes one"
+        )
+    read_head(folder)
+    return folder

@@ -1,0 +1,218 @@
+"""An index on disk: unit vectors of pictures, searched exactly by inner product, and what each row is.
+
+    index.json           which generation counts, the model's identity, the pictures' folder, what could not be read
+    vectors-G.faiss      a flat FAISS index, or vectors-G.safetensors where FAISS is not installed
+    pictures-G.jsonl     a row a line: path within the folder, size, time of change, SHA-256
+    finished/            shards that an update has embedded and not merged yet: its journal
+
+A generation's files are written first; then ``index.json`` is replaced, in one step, and the old ones go. A process
+that is killed leaves the old generation or the new one, and the finished shards.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ashnets.data.similar import has_faiss, nearest
+from ashnets.errors import ConfigurationError, DataError, MissingExtraError
+from ashnets.files import cache_folder, write_atomically
+from ashnets.inference.collection import Stamp
+from ashnets.inference.identity import ModelIdentity
+
+SCHEMA = 1
+HEAD = "index.json"
+FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture of an index: path within its folder, stamp and SHA-256 of the file."""
+
+    path: str
+    stamp: Stamp
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One generation.
+
+    Attributes:
+        root: the pictures' folder.
+        model: which made the vectors.
+        rows: sorted by path.
+        unreadable: path → why, at the last update.
+        generation: 0 before the first.
+    """
+
+    root: str
+    model: ModelIdentity
+    rows: list[Row] = field(default_factory=list)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 0
+
+
+class StoredIndex:
+    """An index read from its folder.
+
+    Raises:
+        DataError: there is none, or it is damaged or of another version.
+        MissingExtraError: it was written with FAISS, which is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.folder = Path(folder)
+        for attempt in (1, 2, 3):
+            head = read_head(self.folder)
+            try:
+                self.contents, self._vectors = self._read(head)
+                return
+            except FileNotFoundError as error:  # an update may have replaced what the head named a moment ago
+                if attempt == 3:
+                    raise DataError(f"{error.filename} is missing: {_rebuild(head)}") from None
+
+    def __len__(self) -> int:
+        return len(self.contents.rows)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inner products and rows of the k best of each query, (Q, k) both, best first; k is cut to the rows."""
+        k = min(k, len(self))
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if not isinstance(self._vectors, np.ndarray):
+            return self._vectors.search(queries, k)
+        rows = nearest(queries, self._vectors, k)
+        return np.einsum("qd,qkd->qk", queries, self._vectors[rows]), rows
+
+    def vectors(self) -> np.ndarray:
+        """All of them, (n, D)."""
+        if isinstance(self._vectors, np.ndarray):
+            return self._vectors
+        return self._vectors.reconstruct_n(0, self._vectors.ntotal)
+
+    def _read(self, head: dict[str, Any]) -> tuple[Contents, Any]:
+        listing, file = self.folder / head["pictures"]["file"], self.folder / head["vectors"]["file"]
+        for path, size in ((listing, head["pictures"]["bytes"]), (file, head["vectors"]["bytes"])):
+            if path.stat().st_size != size:
+                raise DataError(f"{path} is damaged: {path.stat().st_size} bytes instead of {size}; {_rebuild(head)}")
+        lines = listing.read_text(encoding="utf-8").splitlines()
+        rows = [Row(path, Stamp(size, changed), sha) for path, size, changed, sha in map(json.loads, lines)]
+        vectors = _read_vectors(file)
+        count = len(vectors) if isinstance(vectors, np.ndarray) else vectors.ntotal
+        if not len(rows) == count == head["count"]:
+            raise DataError(f"{self.folder} is damaged: {len(rows)} pictures, {count} vectors; {_rebuild(head)}")
+        model = ModelIdentity(head["model"]["name"], head["model"]["files"])
+        return Contents(head["root"], model, rows, head["unreadable"], head["generation"]), vectors
+
+
+def is_index(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds an index."""
+    try:
+        return "generation" in json.loads((Path(folder) / HEAD).read_bytes())
+    except (OSError, ValueError):
+        return False
+
+
+def read_head(folder: Path) -> dict[str, Any]:
+    """What ``index.json`` says. Raises DataError if it is missing, damaged or of another version."""
+    path = folder / HEAD
+    try:
+        head = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{folder} holds no index: `ashnets index PICTURES --name NAME` makes one") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); remove {folder} and index the pictures again") from None
+    if not isinstance(head, dict) or head.get("schema_version") != SCHEMA:
+        raise DataError(
+            f"{path} is of another version of ashnets than this one reads ({SCHEMA}); remove {folder} and index again"
+        )
+    return head
+
+
+def index_folder(name: str) -> Path:
+    """Where an index of that name is kept: in ashnets' cache, or, for a name with a separator, where it says.
+
+    Raises:
+        ConfigurationError: a name that no folder can have.
+    """
+    if os.sep in name:
+        return Path(name)
+    if name in ("", ".", "..") or "\0" in name:
+        raise ConfigurationError(f"{name!r} is no name for an index: give a word, or the path of a folder")
+    return cache_folder("indexes") / name
+
+
+def write_generation(folder: Path, contents: Contents, vectors: np.ndarray) -> None:
+    """Write the vectors (n, D) and rows of ``contents`` as the generation that counts, and remove older ones."""
+    listing = folder / f"pictures-{contents.generation}.jsonl"
+    # ASCII, because names need not be Unicode: JSON's escapes carry what UTF-8 cannot
+    lines = (json.dumps([row.path, *row.stamp, row.sha256]) + "\n" for row in contents.rows)
+    write_atomically(listing, "".join(lines).encode())
+    file = _write_vectors(folder / f"vectors-{contents.generation}", np.ascontiguousarray(vectors, dtype=np.float32))
+    write_atomically(folder / HEAD, json.dumps({
+        "schema_version": SCHEMA,
+        "generation": contents.generation,
+        "count": len(contents.rows),
+        "dimensions": vectors.shape[1],
+        "root": contents.root,
+        "model": {"name": contents.model.name, "files": dict(contents.model.files)},
+        "pictures": {"file": listing.name, "bytes": listing.stat().st_size},
+        "vectors": {"file": file.name, "bytes": file.stat().st_size},
+        "unreadable": dict(contents.unreadable),
+    }, indent=2).encode())  # fmt: skip
+    tidy(folder, {HEAD, listing.name, file.name})
+
+
+def tidy(folder: Path, keep: set[str]) -> None:
+    """Remove the files of other generations, what was half-written, and the journal."""
+    shutil.rmtree(folder / FINISHED, ignore_errors=True)
+    for pattern in ("pictures-*", "vectors-*", ".*.part"):
+        for path in folder.glob(pattern):
+            if path.name not in keep:
+                path.unlink(missing_ok=True)
+
+
+def _read_vectors(file: Path) -> Any:
+    if file.suffix == ".faiss":
+        if not has_faiss():
+            raise MissingExtraError(
+                f"{file} was written by FAISS, which is not installed: pip install ashnets[cpu], or index again"
+            )
+        faiss = importlib.import_module("faiss")
+        try:
+            return faiss.read_index(os.fspath(file))
+        except RuntimeError as error:
+            raise DataError(f"{file} is damaged ({str(error)[:80]}); index the pictures again with --rebuild") from None
+    from safetensors.numpy import load_file
+
+    return load_file(file)["vectors"]
+
+
+def _write_vectors(stem: Path, vectors: np.ndarray) -> Path:
+    if not has_faiss():
+        from safetensors.numpy import save
+
+        return write_atomically(stem.with_name(f"{stem.name}.safetensors"), save({"vectors": vectors}))
+    faiss = importlib.import_module("faiss")
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    file = stem.with_name(f"{stem.name}.faiss")
+    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        faiss.write_index(index, os.fspath(aside))
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
+    return file
+
+
+def _rebuild(head: dict[str, Any]) -> str:
+    return f"make it again: ashnets index {head.get('root', 'PICTURES')} --name NAME --rebuild"

@@ -1,0 +1,154 @@
+r"""Two-stage retrieval: embeddings find candidates, the matching head orders them (Li et al., ALBEF, 2021).
+
+    candidates(q) = the k items with the largest ⟨f_q, f_i⟩        ITC: each picture and each text encoded once
+    score(q, i)   = log p(matching | q, i)                         ITM: one joint pass a pair, for the candidates alone
+
+Candidates go before all other items, in the order of their matching scores; the others keep ITC's. Both directions ask
+for many of the same pairs: each is scored once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ashnets.data.similar import nearest
+from ashnets.errors import ConfigurationError
+from ashnets.metrics.retrieval import rerank
+from ashnets.model.heads import AshNetsForRetrieval
+from ashnets.retrieval.embedding import tokenize
+
+# k of Li et al. (2021) for two benchmarks of the paper, which names no k of its own.
+CANDIDATES = {"coco-captions": 256, "flickr30k": 128}
+
+Match = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+_CHUNK = 8192  # pairs between two signs of progress
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a ranking took.
+
+    Attributes:
+        pairs: that the matching head scored.
+        of: all pairs.
+        seconds: for candidates and matching; embedding is not in it.
+    """
+
+    pairs: int
+    of: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Similarities whose order is the ranking, (T, G) and (G, T), and the cost of both together."""
+
+    text_to_image: torch.Tensor
+    image_to_text: torch.Tensor
+    cost: Cost
+
+
+def candidates_of(k: int | str) -> int:
+    """A number of candidates, or that of a benchmark by its name.
+
+    Raises:
+        ConfigurationError: neither.
+    """
+    if isinstance(k, str) and k in CANDIDATES:
+        return CANDIDATES[k]
+    try:
+        found = int(k)
+    except ValueError:
+        found = -1
+    if found < 0:
+        raise ConfigurationError(f"{k!r} is no number of candidates: give one from 0, or {' or '.join(CANDIDATES)}")
+    return found
+
+
+def rank_by_embeddings(text_embeds: torch.Tensor, image_embeds: torch.Tensor) -> Ranking:
+    """ITC alone: texts (T, D) and pictures (G, D) by their inner products."""
+    start = time.perf_counter()
+    table = text_embeds @ image_embeds.T  # (T, G)
+    return Ranking(table, table.T, Cost(0, table.numel(), time.perf_counter() - start))
+
+
+def rank_in_two_stages(
+    text_embeds: torch.Tensor, image_embeds: torch.Tensor, k: int, match: Match, progress: bool = True
+) -> Ranking:
+    """ITC, then ITM on the k best of each query, in both directions.
+
+    Args:
+        text_embeds, image_embeds: (T, D) and (G, D), of unit length.
+        k: candidates of each query; FAISS finds them where it is installed, an exact search in torch otherwise.
+        match: (P,) text and (P,) picture indices to (P,) finite scores, higher is better.
+    """
+    start = time.perf_counter()
+    first = rank_by_embeddings(text_embeds, image_embeds)
+    device, texts, pictures = text_embeds.device, text_embeds.float().cpu().numpy(), image_embeds.float().cpu().numpy()
+    of_texts = torch.from_numpy(nearest(texts, pictures, min(k, len(pictures)))).to(device)  # (T, k)
+    of_pictures = torch.from_numpy(nearest(pictures, texts, min(k, len(texts)))).to(device)  # (G, k)
+    wanted = torch.zeros_like(first.text_to_image, dtype=torch.bool)
+    wanted.scatter_(1, of_texts, True)
+    wanted.T.scatter_(1, of_pictures, True)
+    table = _scores(wanted, match, progress)
+    return Ranking(
+        rerank(first.text_to_image, of_texts, lambda text, picture: table[text, picture]),
+        rerank(first.image_to_text, of_pictures, lambda picture, text: table[text, picture]),
+        Cost(int(wanted.sum()), wanted.numel(), time.perf_counter() - start),
+    )
+
+
+def rank_exhaustively(texts: int, pictures: int, match: Match, progress: bool = True) -> Ranking:
+    """ITM on all T·G pairs."""
+    start = time.perf_counter()
+    table = _scores(torch.ones(texts, pictures, dtype=torch.bool), match, progress)
+    return Ranking(table, table.T, Cost(table.numel(), table.numel(), time.perf_counter() - start))
+
+
+def _scores(wanted: torch.Tensor, match: Match, progress: bool) -> torch.Tensor:
+    """(T, G) scores of the wanted pairs, NaN elsewhere."""
+    table = torch.full(wanted.shape, torch.nan, device=wanted.device)
+    rows = max(1, _CHUNK * len(wanted) // max(1, int(wanted.sum())))
+    with tqdm(total=int(wanted.sum()), desc="ITM", unit="pair", leave=False, disable=not progress or None) as bar:
+        for start in range(0, len(wanted), rows):
+            text, picture = wanted[start : start + rows].nonzero(as_tuple=True)
+            table[text + start, picture] = match(text + start, picture).to(table)
+            bar.update(len(text))
+    return table
+
+
+def matching_score(
+    model: AshNetsForRetrieval, tokenizer: Any, texts: list[str], tokens: torch.Tensor, batch: int = 128
+) -> Match:
+    """ITM as a function of (P,) text and (P,) picture indices: log p(matching).
+
+    Args:
+        tokens: (G, N, M1), visual tokens of the pictures.
+    """
+    encoded = tokenize(tokenizer, texts, model.config.max_text_length)
+    ids, masks = encoded["input_ids"], encoded["attention_mask"]
+    lengths = masks.sum(1)
+
+    @torch.inference_mode()
+    def score(sentences: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+        sentences, pictures = sentences.cpu(), pictures.to(tokens.device)
+        order = lengths[sentences].argsort(stable=True)  # texts of one length need no padding
+        found = torch.empty(len(sentences), device=model.device)
+        for chosen in order.split(batch):
+            text = sentences[chosen]
+            length = int(lengths[text].max())
+            logits = model.match(
+                tokens[pictures[chosen.to(tokens.device)]].to(model.device),
+                ids[text, :length].to(model.device),
+                masks[text, :length].to(model.device),
+            )
+            found[chosen.to(model.device)] = logits.float().log_softmax(1)[:, 1]
+        return found
+
+    return score

@@ -1,0 +1,96 @@
+r"""What is reached without looking: chance, the most frequent answer, and a bag of words.
+
+    majority by text    the label that a text had most often in training; for an unread text, that of its first three
+                        words, of its first word, of all
+    bag of words        argmax_y log p(y) + Σ_w log p(w | y),   p(w | y) = (n_wy + 1) / (n_y + |W|)
+
+Both learn from the texts and labels of the training split alone and are scored on the same items by the same metric as
+the model. The second is naive Bayes on the distinct words of a text (McCallum and Nigam, 1998).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ashnets.tasks.task import Classification
+
+
+def baselines(task: Classification, train: Sequence[Any], test: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """The metrics of each baseline on ``test``, by the name of the baseline; ``chance`` has its accuracy alone.
+
+    Chance is that of choosing evenly among the labels that items of the same kind have in training, where that label is
+    right in training: for yes/no a half, for 13 answers alike a thirteenth.
+    """
+    train = [record for record in train if task.can_learn(record)]
+    texts, truths = [task.text(r) for r in train], [task.truth(r) for r in train]
+    asked = [task.text(r) for r in test]
+    kinds = [task.kind_of(r) for r in test]
+    choices: dict[str, set[str]] = defaultdict(set)
+    for record, truth in zip(train, truths, strict=True):
+        choices[task.kind_of(record)].add(truth)
+    even = [1 / len(choices[kind]) if choices[kind] else 0.0 for kind in kinds]
+    by_text = MajorityByText(texts, truths)
+    return {
+        "chance": {"n": len(test), "accuracy": sum(even) / len(even)},
+        "majority by text": task.metrics(test, [by_text.answer(text) for text in asked]),
+        "bag of words": task.metrics(test, BagOfWords(texts, truths).answers(asked)),
+    }
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of a text, in order."""
+    return re.findall(r"\w+", text.lower())
+
+
+class MajorityByText:
+    """The label that the text, or its beginning, had most often; of equals the first by letter."""
+
+    def __init__(self, texts: Sequence[str], truths: Sequence[str]) -> None:
+        counts: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+        for text, truth in zip(texts, truths, strict=True):
+            for key in _keys(text):
+                counts[key][truth] += 1
+        self.best = {key: min(found, key=lambda truth: (-found[truth], truth)) for key, found in counts.items()}
+
+    def answer(self, text: str) -> str:
+        """The label of a text."""
+        return next(self.best[key] for key in _keys(text) if key in self.best)
+
+
+def _keys(text: str) -> Iterator[tuple[str, ...]]:
+    said = words(text)
+    yield ("whole", *said)
+    yield ("three", *said[:3])
+    yield ("one", *said[:1])
+    yield ()
+
+
+class BagOfWords:
+    """Naive Bayes on the distinct words of a text; words that were not read do not count."""
+
+    def __init__(self, texts: Sequence[str], truths: Sequence[str]) -> None:
+        self.labels = sorted(set(truths))
+        vocabulary = sorted({word for text in texts for word in words(text)})
+        self.place = {word: number for number, word in enumerate(vocabulary)}
+        number = {label: i for i, label in enumerate(self.labels)}
+        counts = np.ones((len(vocabulary), len(self.labels)), dtype=np.float64)  # Laplace's one
+        of_label = np.zeros(len(self.labels))
+        for text, truth in zip(texts, truths, strict=True):
+            of_label[number[truth]] += 1
+            for word in set(words(text)):
+                counts[self.place[word], number[truth]] += 1
+        self.of_word = np.log(counts) - np.log(counts.sum(0))  # (W, labels)
+        self.prior = np.log(of_label / of_label.sum())
+
+    def answers(self, texts: Sequence[str]) -> list[str]:
+        """The label of each text; of equals the first by letter."""
+        found: dict[str, str] = {}
+        for text in dict.fromkeys(texts):
+            known = [self.place[word] for word in sorted(set(words(text))) if word in self.place]
+            found[text] = self.labels[int((self.prior + self.of_word[known].sum(0)).argmax())]
+        return [found[text] for text in texts]

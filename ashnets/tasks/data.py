@@ -1,0 +1,122 @@
+"""Any data set of a task under one name: a published benchmark or a task derived from pictograms."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ashnets.data.benchmarks import BENCHMARKS, Benchmark, Captioned, open_benchmark
+from ashnets.data.pictogram_tasks import PICTOGRAM_TASKS, PictogramTask, open_pictogram_task
+from ashnets.data.source_rows import ROWS, split_name
+from ashnets.data.sources import Source, open_source
+from ashnets.errors import ConfigurationError, DataError
+
+TaskData = Benchmark | PictogramTask
+
+
+def open_task_data(name: str, folder: str | os.PathLike, pictures: str | os.PathLike | None = None) -> TaskData:
+    """A data set on disk.
+
+    Args:
+        name: a key of ``BENCHMARKS`` or ``PICTOGRAM_TASKS``.
+        folder: of its annotations, or of the pictogram corpus.
+        pictures: holds the pictures, where they lie elsewhere.
+
+    Raises:
+        ConfigurationError: no such data set, or ``pictures`` for one that holds its own.
+        DataError: nothing there.
+    """
+    if name in PICTOGRAM_TASKS:
+        if pictures is not None:
+            raise ConfigurationError(f"--pictures {pictures}: {name} draws its pictures from the corpus; leave it out")
+        return open_pictogram_task(name, folder)
+    if name in BENCHMARKS:
+        return open_benchmark(name, folder, pictures)
+    known = [*BENCHMARKS, *PICTOGRAM_TASKS]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ConfigurationError(f"no data set {name!r}.{hint} There are {', '.join(known)}.")
+
+
+def require_kind(data: TaskData, records: Sequence[Any], kind: type, task: str) -> None:
+    """Raises ConfigurationError if the records are of another task, DataError if there are none."""
+    if not records:
+        raise DataError(f"{data.folder}: {data.title} gives no items")
+    if not isinstance(records[0], kind):
+        found = type(records[0]).__name__
+        raise ConfigurationError(f"{data.title} holds {found} records; {task} takes {kind.__name__}")
+
+
+def require_pictures(data: TaskData, records: Sequence[Any]) -> None:
+    """Raises DataError, with counts, if pictures of the records are missing; nothing is decoded."""
+    names = dict.fromkeys(name for record in records for name in record.pictures)
+    there = data.has_picture if isinstance(data, PictogramTask) else lambda name: data.find_picture(name) is not None
+    missing = [name for name in names if not there(name)]
+    if missing:
+        where = data.folder if isinstance(data, PictogramTask) else data.pictures
+        raise DataError(
+            f"{len(missing)} of {len(names)} pictures are missing or empty under {where}, {missing[0]} for one; "
+            "`ashnets data check` says where they come from"
+        )
+
+
+def train_and_valid(
+    data: TaskData, train: Sequence[str], valid: str, hold_out: float
+) -> tuple[list[Any], list[Any], list[str]]:
+    """Records to train on and to validate by.
+
+    Where the data has no split ``valid``, the items of a share ``hold_out`` of the training pictures are taken out,
+    chosen by a hash of the pictures' names: no picture is on both sides.
+
+    Returns:
+        The two, and sentences on what was held out.
+
+    Raises:
+        DataError: a split is missing, or nothing can be held out.
+    """
+    records = [record for split in train for record in data.records(split)]
+    known = data.all_splits() if isinstance(data, Benchmark) else data.splits
+    if valid in known:
+        return records, data.records(valid), []
+    pictures = sorted({name for r in records for name in r.pictures}, key=lambda n: hashlib.sha256(n.encode()).digest())
+    count = round(hold_out * len(pictures))
+    if not 0 < count < len(pictures):
+        raise DataError(
+            f"{data.title} has no split {valid!r}, and hold_out={hold_out} takes {count} of its "
+            f"{len(pictures)} training pictures to validate by; there are {', '.join(known)}"
+        )
+    held = set(pictures[:count])
+    kept = [record for record in records if held.isdisjoint(record.pictures)]
+    out = [record for record in records if held.issuperset(record.pictures)]
+    return kept, out, [f"validation: {len(out)} items on {count} training pictures, held out by their names"]
+
+
+def as_source(data: TaskData, splits: Sequence[str]) -> Source:
+    """Captioned pictures as a source of pairs, as pre-training reads them.
+
+    Raises:
+        DataError: pictures are missing.
+        ConfigurationError: the data has no captions.
+    """
+    if isinstance(data, PictogramTask):
+        return open_source(data.folder)
+    rows = []
+    for split in splits:
+        records: list[Any] = data.records(split)
+        require_kind(data, records, Captioned, "retrieval")
+        require_pictures(data, records)
+        rows += [
+            {
+                "image_id": record.picture, "split": split_name(split), "name": record.captions[0], "concept": None,
+                "captions": list(record.captions), "row": -1,
+                "file": data.picture_path(record.picture).relative_to(data.pictures).as_posix(),
+            }
+            for record in records
+        ]  # fmt: skip
+    return Source(Path(data.folder), "folder", data.pictures, pa.Table.from_pylist(rows, ROWS))

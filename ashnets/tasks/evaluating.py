@@ -1,0 +1,231 @@
+"""How a fine-tuned model does on a split, and whether its answers depend on what is shown beside them.
+
+============================ =======================================================================================
+variant                      pictures
+============================ =======================================================================================
+reset                        each from rest: the result that counts, since it depends on the item alone
+carry                        φ items on one time axis, in the order of the data: membranes are carried on
+carry, shuffled              the same in a random order: what differs from ``carry`` comes from the neighbours
+constant picture             grey in the place of every picture: what the text alone gives this model
+============================ =======================================================================================
+
+Baselines that never had a picture stand beside it (`ashnets.tasks.baselines`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ashnets
+from ashnets.errors import ConfigurationError, DataError, InputError
+from ashnets.files import write_atomically, write_csv, write_json
+from ashnets.processor import AshNetsProcessor
+from ashnets.tasks.baselines import baselines
+from ashnets.tasks.data import TaskData, open_task_data, require_kind, require_pictures
+from ashnets.tasks.page import Example, examples_page
+from ashnets.tasks.predicting import predict, said_by
+from ashnets.tasks.registry import CLASSIFICATIONS
+from ashnets.tasks.retrieval import evaluate_captions
+from ashnets.tasks.task import Classification
+from ashnets.training.evaluate import TRAINING_RECORD, environment
+
+EXAMPLES = 24  # of each sort on the page
+
+
+def evaluate_named(
+    name: str | os.PathLike,
+    task: str,
+    folder: str | os.PathLike,
+    *,
+    dataset: str | None = None,
+    split: str | None = None,
+    pictures: str | os.PathLike | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """`evaluate_task` of a model by name or folder, on a data set by folder.
+
+    Args:
+        dataset: the data set's name; by default the one that the model was fine-tuned on.
+
+    Raises:
+        ConfigurationError: ``dataset`` is not given and the model does not say.
+    """
+    saved = Path(ashnets.resolve(name)) / TRAINING_RECORD
+    record = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
+    dataset = dataset or record.get("data")
+    if dataset is None:
+        raise ConfigurationError(f"{name} does not say what it was fine-tuned on: name the data set with --dataset")
+    model = ashnets.from_pretrained(name, task=task)
+    processor = AshNetsProcessor.from_pretrained(name)
+    data = open_task_data(dataset, folder, pictures)
+    trained_on = record.get("train", ["train"]) if dataset == record.get("data") else ["train"]
+    result = evaluate_task(model, task, data, processor, split, trained_on=trained_on, title=str(name), **options)
+    return {"model": str(name), "training": record or None, **result}
+
+
+def evaluate_task(
+    model: Any,
+    task: str,
+    data: TaskData,
+    processor: AshNetsProcessor,
+    split: str | None = None,
+    *,
+    trained_on: Sequence[str] = ("train",),
+    output: str | os.PathLike | None = None,
+    variants: bool = True,
+    limit: int = 0,
+    batch: int = 64,
+    seed: int = 0,
+    workers: int = 0,
+    title: str = "",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure a model on a split of a task's data.
+
+    Args:
+        model: with the head of ``task``, in evaluation mode.
+        task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``.
+        split: the data's default split if None.
+        trained_on: splits that the text baselines learn from.
+        output: folder for ``results.json``, the predictions in their benchmark's form, ``items.csv``,
+            ``confusion.csv`` (truth, said, count) and ``examples.html``; nothing is written without.
+        variants: also measure the rows of the table above; else ``reset`` alone.
+        limit: items, evenly spaced; 0 takes all. For retrieval, pictures.
+        batch: items shown at once.
+        seed: of the shuffled order and the choice of examples.
+
+    Returns:
+        ``{"task", "data", "split", "n", "variants": {name: metrics}, "baselines": {name: metrics}, "environment"}``;
+        metrics as `ashnets.metrics` gives them, and in all variants but ``reset`` ``changed``, the share of items
+        whose answer is another than in ``reset``.
+
+    Raises:
+        ConfigurationError: data of another task, or no such task.
+        DataError: a split, pictures or answers that are missing.
+    """
+    split = split or data.default_split
+    records: list[Any] = data.records(split)
+    if limit:
+        records = records[:: max(1, len(records) // limit)][:limit]
+    found: dict[str, Any] = {"task": task, "data": data.name, "split": split, "n": len(records)}
+    subject = f"{data.title}, split {split}, n = {len(records)}."
+    folder = None if output is None else Path(output)
+    if task == "retrieval":
+        found.update(
+            evaluate_captions(
+                model, data, records, processor, folder, f"{title} · retrieval", subject, variants=variants,
+                batch=batch, seed=seed, progress=progress,
+            )
+        )  # fmt: skip
+    elif task in CLASSIFICATIONS:
+        kind = CLASSIFICATIONS[task]
+        require_kind(data, records, kind.kind, task)
+        _require_answers(data, split, records)
+        require_pictures(data, records)
+        chosen = kind.of_config(model.config)
+        said = {
+            name: said_by(
+                chosen,
+                predict(
+                    model, chosen, data, records, processor, batch=batch, workers=workers, progress=progress,
+                    title=name, **options,
+                ),
+            )
+            for name, options in _variants(model, len(records), variants, seed).items()
+        }  # fmt: skip
+        learnt = [record for part in trained_on for record in data.records(part)]
+        found["variants"] = {
+            name: {**chosen.metrics(records, one), **_changed(name, one, said["reset"])} for name, one in said.items()
+        }
+        found["baselines"] = baselines(chosen, learnt, records)
+        if folder is not None:
+            _write(folder, chosen, data, records, said, found, f"{title} · {task}", subject, seed)
+    else:
+        raise ConfigurationError(f"task={task!r} is not one of {', '.join([*CLASSIFICATIONS, 'retrieval'])}")
+    found["environment"] = environment()
+    if folder is not None:
+        write_json(folder / "results.json", found)
+    return found
+
+
+def _variants(model: Any, items: int, wanted: bool, seed: int) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {"reset": {}}
+    if wanted and model.config.has_spiking_branch:
+        group = model.config.group_size
+        shuffled = np.random.default_rng(seed).permutation(items)
+        found["carry"] = {"group_size": group}
+        found["carry, shuffled"] = {"group_size": group, "order": shuffled}
+    if wanted:
+        found["constant picture"] = {"constant": True}
+    return found
+
+
+def _changed(name: str, said: list[str], reset: list[str]) -> dict[str, float]:
+    if name == "reset":
+        return {}
+    return {"changed": sum(a != b for a, b in zip(said, reset, strict=True)) / len(reset)}
+
+
+def _require_answers(data: TaskData, split: str, records: Sequence[Any]) -> None:
+    secret = sum(getattr(record, "answer", "") is None for record in records)
+    if secret:
+        raise DataError(f"{secret} answers of {data.title}'s {split} are kept by its makers: choose another split")
+
+
+def _write(
+    folder: Path, task: Classification, data: TaskData, records: Sequence[Any], said: dict[str, list[str]],
+    found: dict[str, Any], title: str, subject: str, seed: int,
+) -> None:  # fmt: skip
+    """Everything but ``results.json``."""
+    answers, truths = said["reset"], [task.truth(record) for record in records]
+    scores = task.scores(records, answers)
+    folder.mkdir(parents=True, exist_ok=True)
+    task.write(folder, records, answers)
+    rows = []
+    for number, record in enumerate(records):
+        rows.append({
+            "id": record.id, "pictures": " ".join(record.pictures), "text": task.text(record),
+            "kind": task.kind_of(record), "truth": truths[number],
+            **{name: one[number] for name, one in said.items()}, "score": round(scores[number], 4),
+        })  # fmt: skip
+    write_csv(folder / "items.csv", rows)
+    write_csv(folder / "confusion.csv", confusion(truths, answers))
+    examples = [
+        Example([data.open_picture(name) for name in records[i].pictures], task.text(records[i]), truths[i], answers[i],
+                scores[i])
+        for i in chosen_examples(scores, seed)
+    ]  # fmt: skip
+    table = [
+        {"": name, "accuracy": float(metrics["accuracy"]), "n": metrics["n"], "changed": metrics.get("changed", "")}
+        for part in ("variants", "baselines")
+        for name, metrics in found[part].items()
+    ]
+    write_atomically(folder / "examples.html", examples_page(title, subject, table, examples).encode())
+
+
+def confusion(truths: Sequence[str], said: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows ``{"truth", "said", "count"}`` of what occurs, most frequent first.
+
+    Raises:
+        InputError: nothing to count.
+    """
+    if not truths:
+        raise InputError("there is nothing to count: give at least one item")
+    counts = Counter(zip(truths, said, strict=True))
+    order = sorted(counts, key=lambda pair: (-counts[pair], pair))
+    return [{"truth": truth, "said": one, "count": counts[truth, one]} for truth, one in order]
+
+
+def chosen_examples(scores: Sequence[float], seed: int) -> list[int]:
+    """A draw of wrong items and of right ones, `EXAMPLES` of each at most, in the order of the data."""
+    order = np.random.default_rng(seed).permutation(len(scores)).tolist()
+    wrong = [i for i in order if scores[i] < 0.5][:EXAMPLES]
+    right = [i for i in order if scores[i] >= 0.5][:EXAMPLES]
+    return sorted([*wrong, *right])

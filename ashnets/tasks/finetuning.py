@@ -1,0 +1,161 @@
+"""Fine-tuning on a task, by the loop of pre-training: the same folder, logs, checkpoints, optimisers and resume.
+
+Questions, pairs and hypotheses are learnt by their head's loss (`TaskLearner`); retrieval by ITC and ITM, as in
+pre-training, on captioned pictures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ashnets.configuration import AshNetsConfig
+from ashnets.errors import ConfigurationError
+from ashnets.processor import AshNetsProcessor
+from ashnets.tasks.data import TaskData, as_source, open_task_data, require_kind, require_pictures, train_and_valid
+from ashnets.tasks.items import ItemBatch, Items
+from ashnets.tasks.predicting import predict, said_by
+from ashnets.tasks.registry import CLASSIFICATIONS
+from ashnets.tasks.starting import starting_model
+from ashnets.training.distributed import shares
+from ashnets.training.learner import Learner
+from ashnets.training.memory import keep_freed_memory
+from ashnets.training.recipe import Phase, TaskRecipe, load_recipe
+from ashnets.training.run import Run, deterministic
+
+
+def finetune(
+    task: str,
+    recipe: Path | str,
+    *,
+    data: Path,
+    output: Path,
+    pictures: Path | None = None,
+    overrides: list[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Fine-tune by a recipe file, in this process or as one of torchrun's.
+
+    Args:
+        task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``; the recipe must be for it.
+        data: folder of the recipe's data set.
+        output: folder of the run, as pre-training leaves one; ``model/`` is what ``from_pretrained`` and
+            `ashnets.tasks.evaluating` take.
+        pictures: holds the pictures, where they lie elsewhere.
+        resume: go on from the last checkpoint of ``output``.
+
+    Returns:
+        The record of the run.
+
+    Raises:
+        ConfigurationError, DataError, WeightsError, TrainingError: with file, key, value and remedy.
+    """
+    settings = load_recipe(Path(recipe), overrides)
+    if not isinstance(settings, TaskRecipe):
+        raise ConfigurationError(f"{recipe} has no key task: it pre-trains; run it by `ashnets train`")
+    if settings.task != task:
+        raise ConfigurationError(f"{recipe} is for task {settings.task}, not for {task}")
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    opened = open_task_data(settings.data, data, pictures)
+    kind = RetrievalRun if task == "retrieval" else TaskRun
+    run = kind(settings, opened, Path(output), progress, resume)
+    with deterministic(run.device):
+        return run.train()
+
+
+class _FineTuning(Run):
+    """What the two kinds of runs share."""
+
+    recipe: TaskRecipe
+
+    def _record(self) -> dict[str, Any]:
+        return {**super()._record(), "task": self.recipe.task, "data": self.recipe.data, "train": self.recipe.train}
+
+
+class RetrievalRun(_FineTuning):
+    """Retrieval: ITC and ITM on captioned pictures; the validation searches by each picture's first caption."""
+
+    def __init__(self, recipe: TaskRecipe, data: TaskData, *arguments: Any) -> None:
+        super().__init__(recipe, as_source(data, [*recipe.train, recipe.valid]), *arguments)
+
+    def _model(self, source: Any) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+        rows = (row for split in self.recipe.train for row in source.split(split)["captions"].to_pylist())
+        return starting_model(self.recipe, (caption for row in rows for caption in row), {})
+
+
+class TaskRun(_FineTuning):
+    """A task with a classifier."""
+
+    def _model(self, source: Any) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+        recipe, kind = self.recipe, CLASSIFICATIONS[self.recipe.task]
+        train, valid, said = train_and_valid(source, recipe.train, recipe.valid, recipe.hold_out)
+        for records in (train, valid):
+            require_kind(source, records, kind.kind, recipe.task)
+        self.task = kind.of_training(train, recipe.answers_minimum)
+        self.items = [record for record in train if self.task.can_learn(record)]
+        count = recipe.valid_items
+        self.valid = valid if not count else valid[:: max(1, len(valid) // count)][:count]
+        require_pictures(source, [*self.items, *self.valid])
+        self.data = source
+        texts = map(self.task.text, self.items)
+        config, processor, model, origins = starting_model(recipe, texts, self.task.configuration())
+        self.task.start(model)
+        left = len(train) - len(self.items)
+        said += [f"left out: {left} items whose answer is none of {len(self.task.labels)}"] if left else []
+        return config, processor, model, [*origins, *said]
+
+    def _pictures(self, source: Any) -> Items:
+        return Items(self.recipe, self.config, self.task, source, self.items, self.processor)
+
+    def _learner(self, model: Any) -> Learner:
+        return TaskLearner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
+
+    def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
+        logits = predict(
+            self.learner.published.eval(), self.task, self.data, self.valid, self.processor, progress=self.progress,
+            workers=self.recipe.workers, concrete_only=phase.concrete_only,
+        )  # fmt: skip
+        scores = self.task.scores(self.valid, said_by(self.task, logits))
+        return {"valid_accuracy": round(sum(scores) / len(scores), 4)}
+
+
+class TaskStep(nn.Module):
+    """The loss of a task's head as a module, so that DistributedDataParallel can wrap it."""
+
+    def __init__(self, model: Any, name: str, concrete_only: bool) -> None:
+        super().__init__()
+        self.model, self.name, self.concrete_only = model, name, concrete_only
+
+    def forward(self, batch: ItemBatch) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """The loss, weighted so that its mean over ranks is that of all items; and figures."""
+        out = self.model(**batch.inputs(), concrete_only=self.concrete_only)
+        labels, best = batch.labels, out.logits.detach().argmax(1)
+        assert labels is not None
+        right = labels.gather(1, best.unsqueeze(1)) if labels.dim() == 2 else labels == best
+        figures = {"accuracy": right.float().mean()}
+        weight = shares(torch.tensor([float(len(best))], device=out.loss.device))[0]
+        if out.visual.layer_rates is not None:
+            figures.update({f"rate_{name}": rate.mean() for name, rate in out.visual.layer_rates.items()})
+            figures["summary_ratio"] = out.visual.summary_ratio.detach().float().mean()
+        return {self.name: out.loss * weight}, figures
+
+
+class TaskLearner(Learner):
+    """The learner of pre-training with a task's loss."""
+
+    def step_of(self, phase: Phase) -> nn.Module:
+        """See `Learner.step_of`."""
+        return TaskStep(self.model, next(iter(phase.objectives)), phase.concrete_only)
+
+    def forward(self, batch: ItemBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor], None]:
+        """The loss of the task, what is logged of it, and no keys."""
+        phase, step = self._prepared
+        with self.autocast():
+            losses, figures = step(batch.to(self.device))
+            loss = torch.stack([weight * losses[name] for name, weight in phase.objectives.items()]).sum()
+        return loss, {"loss": loss.detach(), **figures}, None

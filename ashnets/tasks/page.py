@@ -1,0 +1,106 @@
+"""Examples as one HTML page that needs nothing else: pictures, what was asked, the right answer and the model's."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from PIL import Image
+
+SIDE = 128
+
+_FRAME = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>
+:root {{ --paper: #fff; --ink: #1b1f24; --soft: #5b6570; --rule: #d9dee4; --panel: #f6f8fa; --good: #2b7a50; --bad: #b8412a; }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --paper: #14171b; --ink: #e6e9ed; --soft: #a2abb6; --rule: #333a43; --panel: #1c2127; --good: #5cc397; --bad: #f0806a; }}
+}}
+* {{ box-sizing: border-box; }}
+body {{ margin: 0 auto; max-width: 1180px; padding: 1.25rem 1rem 3rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }}
+h1 {{ font-size: 1.5rem; margin: 0 0 .25rem; overflow-wrap: anywhere; }}
+h2 {{ font-size: 1.15rem; margin: 2rem 0 .5rem; padding-top: .6rem; border-top: 1px solid var(--rule); }}
+p {{ margin: .3rem 0; overflow-wrap: anywhere; }}
+.soft {{ color: var(--soft); font-size: .9rem; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--rule); }}
+th:first-child, td:first-child {{ text-align: left; }}
+.cards {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)); }}
+.card {{ background: var(--panel); border: 1px solid var(--rule); border-radius: 10px; padding: .8rem; min-width: 0; }}
+.card img {{ width: 128px; max-width: 48%; height: auto; border-radius: 6px; background: #fff; }}
+.good {{ color: var(--good); font-weight: 600; }}
+.bad {{ color: var(--bad); font-weight: 600; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p class="soft">{subject}</p>
+<div class="wide">{table}</div>
+{parts}
+</body>
+</html>
+"""  # noqa: E501
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item: its pictures in RGB, what the model read, the right answer, the model's, and how right that is."""
+
+    pictures: Sequence[Image.Image]
+    text: str
+    truth: str
+    said: str
+    score: float
+
+
+def examples_page(title: str, subject: str, rows: Sequence[dict[str, Any]], examples: Sequence[Example]) -> str:
+    """The page: a table of ``rows``, which share their keys, then the wrong examples and the right ones."""
+    wrong = [example for example in examples if example.score < 0.5]
+    right = [example for example in examples if example.score >= 0.5]
+    parts = "".join(
+        f'<h2>{name}</h2><div class="cards">{"".join(map(_card, some))}</div>'
+        for name, some in (("Wrong", wrong), ("Right", right))
+        if some
+    )
+    return _FRAME.format(title=escape(title), subject=escape(subject), table=_table(rows), parts=parts)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    head = "".join(f"<th>{escape(key)}</th>" for key in rows[0])
+    body = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row.values())}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+
+
+def _card(example: Example) -> str:
+    images = "".join(
+        f'<img src="data:image/png;base64,{_png(picture)}" alt="picture {number}"> '
+        for number, picture in enumerate(example.pictures, start=1)
+    )
+    mark = "good" if example.score >= 0.5 else "bad"
+    return (
+        f'<div class="card">{images}<p>{escape(example.text)}</p><p><span class="{mark}">{escape(example.said)}</span>'
+        f'</p><p class="soft">right: {escape(example.truth)}</p></div>'
+    )
+
+
+def _png(picture: Image.Image) -> str:
+    small = picture.copy()
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    small.save(stream, "PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,149 @@
+"""Retrieval on captioned pictures by ITC: every caption ranks all pictures, every picture all captions.
+
+A picture has the first five captions at most, as published recalls have; where all pictures fill folds of 1,000, the
+mean over folds ("1K") stands beside the whole ("5K").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from ashnets.data.benchmarks.records import Captioned
+from ashnets.files import write_atomically, write_csv
+from ashnets.metrics.retrieval import chance_at, ranks, recall_both_ways, recall_in_folds
+from ashnets.metrics.scoring import CAPTIONS
+from ashnets.model.sampling import image_key
+from ashnets.processor import AshNetsProcessor
+from ashnets.retrieval.embedding import embed_texts
+from ashnets.tasks.data import TaskData, require_kind, require_pictures
+from ashnets.tasks.items import GREY
+from ashnets.tasks.page import Example, examples_page
+from ashnets.tasks.predicting import shares_of
+
+KS = (1, 5, 10)
+_FOLD = 1000
+_EXAMPLES = 24
+_BLOCK = 1024
+
+
+def evaluate_captions(
+    model: Any,
+    data: TaskData,
+    records: Sequence[Any],
+    processor: AshNetsProcessor,
+    folder: Path | None,
+    title: str,
+    subject: str,
+    *,
+    variants: bool = True,
+    batch: int = 64,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """What `ashnets.tasks.evaluating.evaluate_task` gives and writes for retrieval.
+
+    ``changed`` is the share of captions whose best picture is another than in ``reset``. The files are
+    ``predictions.safetensors`` (``images`` and ``texts``, as `ashnets.metrics.scoring` takes them), ``items.csv`` (a
+    row a caption: the rank of its picture and the best one) and ``examples.html``.
+    """
+    require_kind(data, records, Captioned, "retrieval")
+    require_pictures(data, records)
+    texts = [caption for record in records for caption in record.captions[:CAPTIONS]]
+    counts = torch.tensor([len(record.captions[:CAPTIONS]) for record in records])
+    owners = torch.arange(len(records)).repeat_interleave(counts)  # (C,)
+    text_embeds = embed_texts(model, processor.tokenizer, texts).cpu()
+
+    group = model.config.group_size if model.config.has_spiking_branch else 1
+    shown: dict[str, dict[str, Any]] = {"reset": {}}
+    if variants and group > 1:
+        shuffled = np.random.default_rng(seed).permutation(len(records))
+        shown["carry"] = {"group_size": group}
+        shown["carry, shuffled"] = {"group_size": group, "order": shuffled}
+    if variants:
+        shown["constant picture"] = {"constant": True}
+    embeds = {
+        name: _embed(model, data, records, processor, batch=batch, progress=progress, title=name, **options)
+        for name, options in shown.items()
+    }
+    found: dict[str, dict[str, Any]] = {}
+    first = _best(text_embeds, embeds["reset"])
+    for name, images in embeds.items():
+        similarity = images @ text_embeds.T  # (I, C)
+        found[name] = {"pictures": len(records), "captions": len(texts), **recall_both_ways(similarity, owners, KS)}
+        if len(records) > _FOLD and len(records) % _FOLD == 0:
+            found[name]["folds of 1000"] = recall_in_folds(similarity, owners, _FOLD, KS)
+        if name != "reset":
+            found[name]["changed"] = float((_best(text_embeds, images) != first).double().mean())
+    owned = [set((owners == picture).nonzero().flatten().tolist()) for picture in range(len(records))]
+    chance = {
+        "text_to_image": chance_at(owners, len(records), KS),
+        "image_to_text": chance_at(owned, len(texts), KS),
+    }
+    if folder is not None:
+        _write(folder, data, records, texts, owners, embeds["reset"], text_embeds, first, found, title, subject, seed)
+    return {"variants": found, "baselines": {"chance": chance}}
+
+
+@torch.inference_mode()
+def _embed(
+    model: Any, data: TaskData, records: Sequence[Any], processor: AshNetsProcessor, *, order: np.ndarray | None = None,
+    group_size: int = 1, constant: bool = False, batch: int, progress: bool, title: str,
+) -> torch.Tensor:  # fmt: skip
+    """Embeddings (I, D) in the order of ``records``."""
+    order = np.arange(len(records)) if order is None else order
+    found = torch.empty(len(records), model.config.projection_size)
+    if constant:  # one embedding for all, to the bit: ties then count as what they are
+        side = processor.image_processor.image_size
+        grey = torch.full((1, 3, side, side), GREY, device=model.device)
+        return model.encode_image(grey, image_ids=[0])[0].float().cpu().expand(len(records), -1).contiguous()
+    for share in tqdm(shares_of(order, group_size, batch), title, leave=False, disable=not progress or None):
+        names = [records[int(i)].picture for i in share.indices]
+        keys = [image_key(name) for name in names]
+        pictures = [data.open_picture(name) for name in names]
+        pixels = processor.image_processor.preprocess(pictures, keys)["pixel_values"]
+        embed, _ = model.encode_image(pixels.to(model.device), image_ids=keys, group_size=share.group_size)
+        found[torch.as_tensor(share.indices)] = embed.float().cpu()
+    return found
+
+
+def _best(texts: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    return torch.cat([(block @ images.T).argmax(1) for block in texts.split(_BLOCK)])
+
+
+def _write(
+    folder: Path, data: TaskData, records: Sequence[Any], texts: list[str], owners: torch.Tensor, images: torch.Tensor,
+    text_embeds: torch.Tensor, best: torch.Tensor, found: dict[str, dict[str, Any]], title: str, subject: str,
+    seed: int,
+) -> None:  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / ".predictions.part"
+    save_file({"images": images, "texts": text_embeds}, aside)
+    aside.replace(folder / "predictions.safetensors")
+    blocks = zip(text_embeds.split(_BLOCK), owners.split(_BLOCK), strict=True)
+    places = torch.cat([ranks(block @ images.T, own) for block, own in blocks]).tolist()
+    rows = [
+        {"picture": records[int(own)].picture, "caption": text, "rank": rank, "best": records[int(top)].picture}
+        for text, own, rank, top in zip(texts, owners, places, best, strict=True)
+    ]
+    write_csv(folder / "items.csv", rows)
+    draw = np.random.default_rng(seed).permutation(len(texts)).tolist()
+    wrong, right = [i for i in draw if places[i] > 1], [i for i in draw if places[i] == 1]
+    examples = []
+    for i in sorted([*wrong[:_EXAMPLES], *right[:_EXAMPLES]]):
+        own, top = rows[i]["picture"], rows[i]["best"]
+        pictures = [data.open_picture(name) for name in dict.fromkeys((top, own))]
+        said = f"found first: {top}" if places[i] == 1 else f"first: {top}; the right one at rank {places[i]}"
+        examples.append(Example(pictures, texts[i], own, said, float(places[i] == 1)))
+    table = [
+        {"": name, **{f"{way} {key}": metrics[way][key] for way in ("text_to_image", "image_to_text") for key in
+                      metrics[way]}, "changed": metrics.get("changed", "")}
+        for name, metrics in found.items()
+    ]  # fmt: skip
+    write_atomically(folder / "examples.html", examples_page(title, subject, table, examples).encode())

@@ -1,0 +1,62 @@
+"""Baselines against counts by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ashnets.data.benchmarks import Question
+from ashnets.data.pictogram_tasks import open_pictogram_task
+from ashnets.tasks.baselines import BagOfWords, MajorityByText, baselines
+from ashnets.tasks.registry import CLASSIFICATIONS
+
+
+def question(text: str, answer: str, kind: str = "other") -> Question:
+    return Question(0, "p.png", text, (answer,), answer, kind)
+
+
+def test_the_most_frequent_label_of_a_text_and_of_its_beginning():
+    texts = ["is it a cat?", "is it a cat?", "is it a cat?", "is it a dog?", "what color now?", "what color now?"]
+    found = MajorityByText(texts, ["no", "no", "yes", "yes", "red", "blue"])
+    assert found.answer("is it a cat?") == "no"
+    assert found.answer("IS IT A CAT") == "no", "as words"
+    assert found.answer("is it a bird?") == "no", "of 'is it a': two no, two yes, the first by letter"
+    assert found.answer("what color now?") == "blue"
+    assert found.answer("what shape?") == "blue", "of 'what'"
+    assert found.answer("how many?") == "no", "of all, no and yes two each"
+
+
+def test_a_bag_of_words_by_hand():
+    bag = BagOfWords(["red red ball", "blue ball", "blue box"], ["A", "A", "B"])
+    # W = {ball, blue, box, red}; of A: ball 2, blue 1, red 1 (once a text); of B: blue 1, box 1; add one everywhere
+    a = math.log(2 / 3) + math.log((1 + 1) / 8) + math.log((0 + 1) / 8)
+    b = math.log(1 / 3) + math.log((1 + 1) / 6) + math.log((1 + 1) / 6)
+    assert bag.answers(["blue box"]) == ["B"] and b > a
+    scores = bag.prior + bag.of_word[[bag.place["blue"], bag.place["box"]]].sum(0)
+    assert scores.tolist() == pytest.approx([a, b])
+    assert bag.answers(["unheard", "red"]) == ["A", "A"]
+
+
+def test_chance_is_by_kind():
+    task = CLASSIFICATIONS["vqa"](["yes", "no", "red", "blue", "green"])
+    kinds = {"yes": "yes/no", "no": "yes/no", "red": "color", "blue": "color", "green": "color"}
+    train = [question("a", answer, kind) for answer, kind in kinds.items()]
+    test = [question("a", "yes", "yes/no"), question("b", "red", "color"), question("c", "red", "color")]
+    found = baselines(task, train, test)
+    assert found["chance"] == {"n": 3, "accuracy": pytest.approx((1 / 2 + 1 / 3 + 1 / 3) / 3)}
+    assert found["majority by text"]["n"] == 3
+
+
+def test_blind_baselines_are_at_chance_on_the_derived_tasks(drawings):
+    """What the balance promises: exactly a half, a third, and a half of the questions for yes or no."""
+    for name, task, expected in (("pairs", "nlvr2", 1 / 2), ("entailment", "ve", 1 / 3)):
+        data = open_pictogram_task(f"pictogram-{name}", drawings)
+        train = data.records("train")
+        found = baselines(CLASSIFICATIONS[task].of_training(train, 1), train, data.records("test-twitter-seen"))
+        assert [found[key]["accuracy"] for key in found] == pytest.approx([expected] * 3), name
+    data = open_pictogram_task("pictogram-questions", drawings)
+    train = data.records("train")
+    found = baselines(CLASSIFICATIONS["vqa"].of_training(train, 1), train, data.records("test-twitter-seen"))
+    for key in ("majority by text", "bag of words"):
+        assert found[key]["by answer type"]["yes/no"] == 0.5
