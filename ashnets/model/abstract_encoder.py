@@ -74,7 +74,7 @@ class AbstractEncoder(nn.Module):
         spikes = spikes.to(self.layers["conv1"].conv.weight.dtype)
         # One conversion at the door: all layers then keep the format that convolutions of few channels are fastest in.
         spikes = spikes.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, spikes.shape[:2])
-        state = self._membranes(spikes, state)
+        state = self._membranes(spikes.shape[1], spikes, state)
         functional.reset_net(self)
         outputs, membranes = {}, []
         for v, (name, block) in zip(state, self.layers.items(), strict=True):
@@ -88,15 +88,15 @@ class AbstractEncoder(nn.Module):
             functional.reset_net(self)  # a program has no attributes: its membranes come in and go out
         return outputs, tuple(membranes)
 
-    def _membranes(self, spikes: torch.Tensor, state: State | None) -> State:
-        """``state``, or membranes at rest for (T', B', 3, H, W).
+    def _membranes(self, batch: int, spikes: torch.Tensor, state: State | None) -> State:
+        """``state``, or membranes at rest for ``batch`` sequences of spikes (..., H, W).
 
         Raises:
             InputError: the state has another number of layers or another shape.
         """
         if state is not None and len(state) != len(self.layers):
             raise InputError(f"the state holds {len(state)} membranes for {len(self.layers)} spiking layers")
-        batch, (height, width), found = spikes.shape[1], spikes.shape[3:], []
+        (height, width), found = spikes.shape[3:], []
         for i, (name, block) in enumerate(self.layers.items()):
             conv = block.conv
             height, width = (
@@ -139,15 +139,15 @@ class AbstractEncoder(nn.Module):
             raise InputError(f"readout={readout!r} is not one of {', '.join(READOUTS)}")
         carry = self.config.carry == "group"
         groups = images // group_size
-        sequence = as_sequence(spikes, group_size) if carry else spikes
-        sequence = sequence.to(self.layers["conv1"].conv.weight.dtype)
         if self.memory_saving and self.config.precision == "float" and torch.is_grad_enabled():
             blocks = list(self.layers.values())
-            counted, fired, state = run_saving(blocks, sequence, self._membranes(sequence, state), steps)
+            carried = group_size if carry else 1
+            membranes = self._membranes(images // carried, spikes, state)
+            counted, fired, state = run_saving(blocks, spikes, membranes, carried)
             for block, v in zip(blocks, state, strict=True):
                 block.lif.v = v.detach()
         else:
-            outputs, state = self.run(sequence, state)
+            outputs, state = self.run(as_sequence(spikes, group_size) if carry else spikes, state)
             # (φ·T, G, ...) or (T, B, ...) to sums over an image's T steps
             counted = outputs["concepts"].float().unflatten(0, (-1, steps)).sum(1)
             with torch.no_grad():

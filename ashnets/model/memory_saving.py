@@ -34,34 +34,35 @@ if TYPE_CHECKING:
     from ashnets.model.abstract_encoder import State
     from ashnets.model.spiking_layer import SpikingLayer
 
-PIECES = 16  # of a sequence: more of them need smaller buffers and keep more membranes
+PIECES = 24  # of a sequence: more of them need smaller buffers and keep more membranes
 
 Upstream = Callable[[int], torch.Tensor]  # piece → gradient of a layer's spikes, (T', N)
 
 
 def run_saving(
-    blocks: list[SpikingLayer], spikes: torch.Tensor, state: State, time_steps: int
+    blocks: list[SpikingLayer], spikes: torch.Tensor, state: State, group_size: int
 ) -> tuple[torch.Tensor, list[torch.Tensor], State]:
-    """Run a sequence of whole images; the gradients are those of the plain path.
+    """Run groups of images, one after another on the time axis; the gradients are those of the plain path.
 
     Args:
         blocks: the encoder's layers.
-        spikes: (φ·T, B, 3, H, W), 0 and 1; no gradient flows into them.
-        state: membranes at the start, (B, C, h, w) each.
-        time_steps: T; φ is the number of images in the sequence.
+        spikes: (T, G·φ, 3, H, W), 0 and 1; no gradient flows into them.
+        state: membranes at the start, (G, C, h, w) each.
+        group_size: φ.
 
     Returns:
-        Spikes of the last layer counted over each image's steps, (φ, B, C, h, w), float32; spikes of each layer in all,
-        (φ, B); and the membranes after the last step.
+        Spikes of the last layer counted over each image's steps, (φ, G, C, h, w), float32; spikes of each layer in all,
+        (φ, G); and the membranes after the last step.
     """
-    steps = spikes.shape[0]
+    time_steps = spikes.shape[0]
+    steps = time_steps * group_size
     pieces = min(PIECES, steps)
     kind = spikes.device.type
     plan = _Plan(
         blocks=blocks,
         bounds=[(steps * i // pieces, steps * (i + 1) // pieces) for i in range(pieces)],
         time_steps=time_steps,
-        images=steps // time_steps,
+        images=group_size,
         dtype=torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else blocks[0].conv.weight.dtype,
         budget=steps * max(v.numel() for v in state) // 2,
     )
@@ -152,9 +153,11 @@ class _Saving(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, spikes: torch.Tensor, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         parameters, state = tensors[: 3 * len(plan.blocks)], tensors[3 * len(plan.blocks) :]
-        source = PackedSpikes(spikes.shape[1:])
+        grouped = spikes.unflatten(1, (-1, plan.images))  # (T, G, φ, 3, H, W)
+        source = PackedSpikes(torch.Size((grouped.shape[1], *spikes.shape[2:])))
         for low, high in plan.bounds:
-            source.append(spikes[low:high])
+            steps = torch.arange(low, high, device=spikes.device)
+            source.append(grouped[steps % plan.time_steps, :, steps // plan.time_steps])
         layers, per_layer, last = [], [], []
         counts = spikes.new_empty(0)
         with torch.autocast(spikes.device.type, enabled=False):
@@ -245,6 +248,7 @@ def _forward(
         s, v = operators.lif_forward(layer.currents(piece) if held is None else held, v, scale, shift, beta, theta)
         packed.append(s)
         fired.index_add_(0, torch.tensor(plan.images_of(piece), device=s.device), s)
+        del s, held
     return packed, fired, v
 
 
@@ -272,6 +276,7 @@ def _backward(
         total, product = total + rows.total(sums), product + rows.total(products)
         if hold:
             grads[piece], kept[piece] = grad, x if keep else None
+        del x, grad  # before those of the next piece are there
     first_v = v
 
     if layer.count is None:
@@ -290,5 +295,7 @@ def _backward(
         else:
             x, grad = layer.currents(piece) if held is None else held, grad_of
         operators.norm_backward(grad, x, centre, scale, grad_mean, factor)
+        del x, held
         grad_weight += layer.weight_gradient(piece, grad)
+        del grad, grad_of
     return (grad_weight, product * layer.inverse, total), grads if hold else None, first_v

@@ -48,8 +48,8 @@ def run(*arguments: str, code: str = "", **environment: str) -> subprocess.Compl
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
         ("ask",), ("compare",), ("data", "check"), ("data", "gallery"), ("data", "pictograms"), ("demo",),
-        ("describe",), ("energy",), ("evaluate",), ("evaluate-task",), ("export",), ("finetune",), ("index",), ("list",),
-        ("publish",), ("quantize",), ("search",), ("train",), ("verify",),
+        ("describe",), ("energy",), ("evaluate",), ("evaluate-task",), ("export",), ("finetune",), ("index",),
+        ("list",), ("publish",), ("quantize",), ("search",), ("train",), ("verify",),
     ]  # fmt: skip
 
 
