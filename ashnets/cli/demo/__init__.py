@@ -205,11 +205,11 @@ def _show_estimates(terminal: Terminal, estimates: list[Estimate]) -> None:
         return f"{picojoules / 1e6:,.1f}"
 
     terminal.table(
-        ["profile", "synapses", "neurons", "spiking branch", "dense twin", "concrete encoder", "break-even"],
+        ["profile", "synapses", "neurons", "routing", "spiking branch", "dense twin", "concrete encoder", "break-even"],
         [
             [
-                one.profile.name, micro(one.synapse), micro(one.neuron), micro(one.spiking), micro(one.dense_twin),
-                micro(one.artificial["concrete_encoder"]), f"{one.break_even:.3g}",
+                one.profile.name, micro(one.synapse), micro(one.neuron), micro(one.routing), micro(one.spiking),
+                micro(one.dense_twin), micro(one.artificial["concrete_encoder"]), f"{one.break_even:.3g}",
             ]
             for one in estimates
         ],
