@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ashnets.model.abstract_encoder import State
     from ashnets.model.spiking_layer import SpikingLayer
 
-PIECES = 24  # of a sequence: more of them need smaller buffers and keep more membranes
+PIECES = 20  # of a sequence: more of them need smaller buffers and keep more membranes
 
 Upstream = Callable[[int], torch.Tensor]  # piece → gradient of a layer's spikes, (T', N)
 
