@@ -30,11 +30,7 @@ def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
     Raises:
         InputError: no answers.
     """
-    if not answers:
-        raise InputError("the question has no answers: the accuracy needs those of its annotators")
-    given, said = [trimmed(answer) for answer in answers], trimmed(prediction)
-    if len(set(given)) > 1:
-        given, said = [normalise_answer(answer) for answer in given], normalise_answer(said)
+    said, given = _compared(prediction, answers)
     matching = given.count(said)
     return sum(min(1, (matching - (answer == said)) / 3) for answer in given) / len(given)
 
@@ -48,12 +44,18 @@ def paper_accuracy(prediction: str, answers: Sequence[str]) -> float:
     Raises:
         InputError: no answers.
     """
+    said, given = _compared(prediction, answers)
+    return min(given.count(said) / 3, 1.0)
+
+
+def _compared(prediction: str, answers: Sequence[str]) -> tuple[str, list[str]]:
+    """Both sides in the form that is compared: processed only where annotators differ, as the evaluator does."""
     if not answers:
         raise InputError("the question has no answers: the accuracy needs those of its annotators")
     given, said = [trimmed(answer) for answer in answers], trimmed(prediction)
     if len(set(given)) > 1:
         given, said = [normalise_answer(answer) for answer in given], normalise_answer(said)
-    return min(given.count(said) / 3, 1.0)
+    return said, given
 
 
 def vqa_accuracy(questions: Iterable[Question], predictions: Mapping[int, str]) -> dict[str, Any]:

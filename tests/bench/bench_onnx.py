@@ -22,6 +22,7 @@ import onnxruntime
 import torch
 from rich.console import Console
 from rich.table import Table
+from verdict import conclude
 
 import ashnets
 from ashnets import zoo
@@ -29,7 +30,6 @@ from ashnets.export.exporting import sample_spikes
 from ashnets.export.graph import SpikingGraph, from_model
 from ashnets.export.onnx_sequence import write_onnx_sequence
 from ashnets.export.onnx_step import write_onnx_step
-from ashnets.files import write_json
 from ashnets.model.abstract_encoder import AbstractEncoder
 
 MODELS = ["ashnets-tiny", "ashnets-r152"]
@@ -147,12 +147,7 @@ def main() -> None:
                 str(row["mismatches"][form]),
             )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-    reached = targets(rows)
-    for target, met in reached.items():
-        print(f"{'pass' if met else 'FAIL'}  {target}")
-    if options.json:
-        write_json(options.json, {"rows": rows, "targets": reached})
-    sys.exit(not all(reached.values()))
+    conclude(rows, targets(rows), options.json)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ import faiss
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from verdict import conclude
 
 from ashnets.data.similar import EXACT_UP_TO, Grouping, mean_similarity, random_groups, similar_groups
-from ashnets.files import write_json
 
 SIZES = [10_000, 31_000, 100_000, 231_000, 316_000, 1_000_000]
 SMALL = [10_000, 31_000, 100_000]
@@ -118,12 +118,7 @@ def main() -> None:
         table.add_row(f"{row['n']:,}", f"{row['of_line']:.2f}", cost, f"{row['similarity']:.3f}", share,
                       f"{row['random']:.3f}", row["index"])  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-    reached = targets(rows)
-    for target, met in reached.items():
-        print(f"{'pass' if met else 'FAIL'}  {target}")
-    if options.json:
-        write_json(options.json, {"rows": rows, "targets": reached})
-    sys.exit(not all(reached.values()))
+    conclude(rows, targets(rows), options.json)
 
 
 if __name__ == "__main__":
