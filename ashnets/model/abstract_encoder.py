@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from spikingjelly.activation_based import functional
 from torch import nn
 
 from ashnets.configuration import READOUTS, AshNetsConfig
@@ -75,7 +74,7 @@ class AbstractEncoder(nn.Module):
         # One conversion at the door: all layers then keep the format that convolutions of few channels are fastest in.
         spikes = spikes.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, spikes.shape[:2])
         state = self._membranes(spikes.shape[1], spikes, state)
-        functional.reset_net(self)
+        self._rest()
         outputs, membranes = {}, []
         for v, (name, block) in zip(state, self.layers.items(), strict=True):
             block.lif.v = v
@@ -85,8 +84,13 @@ class AbstractEncoder(nn.Module):
             block.lif.v = block.lif.v.detach().clone()
             outputs[name] = spikes
         if torch.compiler.is_exporting():
-            functional.reset_net(self)  # a program has no attributes: its membranes come in and go out
+            self._rest()  # a program has no attributes: its membranes come in and go out
         return outputs, tuple(membranes)
+
+    def _rest(self) -> None:
+        """Forget the membranes. spikingjelly's ``reset_net`` reads a cache of all networks, which no compiler traces."""
+        for block in self.layers.values():
+            block.lif.reset()
 
     def _membranes(self, batch: int, spikes: torch.Tensor, state: State | None) -> State:
         """``state``, or membranes at rest for ``batch`` sequences of spikes (..., H, W).
