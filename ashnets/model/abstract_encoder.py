@@ -88,7 +88,7 @@ class AbstractEncoder(nn.Module):
         return outputs, tuple(membranes)
 
     def _rest(self) -> None:
-        """Forget the membranes. spikingjelly's ``reset_net`` reads a cache of all networks, which no compiler traces."""
+        """Forget the membranes; ``reset_net`` would make a compiled graph depend on a cache of all networks."""
         for block in self.layers.values():
             block.lif.reset()
 
