@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ashnets.data.benchmarks import BENCHMARKS, Benchmark, Captioned, open_benchmark
@@ -95,6 +96,14 @@ def train_and_valid(
     kept = [record for record in records if held.isdisjoint(record.pictures)]
     out = [record for record in records if held.issuperset(record.pictures)]
     return kept, out, [f"validation: {len(out)} items on {count} training pictures, held out by their names"]
+
+
+def drawn(records: Sequence[Any], count: int, seed: int) -> list[Any]:
+    """``count`` of the records in their order, drawn by the seed; all of them if there are no more, or for 0."""
+    if not 0 < count < len(records):
+        return list(records)
+    chosen = np.random.default_rng(seed).choice(len(records), count, replace=False)
+    return [records[i] for i in sorted(chosen.tolist())]
 
 
 def as_source(data: TaskData, splits: Sequence[str]) -> Source:

@@ -15,7 +15,15 @@ from torch import nn
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError
 from ashnets.processor import AshNetsProcessor
-from ashnets.tasks.data import TaskData, as_source, open_task_data, require_kind, require_pictures, train_and_valid
+from ashnets.tasks.data import (
+    TaskData,
+    as_source,
+    drawn,
+    open_task_data,
+    require_kind,
+    require_pictures,
+    train_and_valid,
+)  # fmt: skip
 from ashnets.tasks.items import ItemBatch, Items
 from ashnets.tasks.predicting import predict, said_by
 from ashnets.tasks.registry import CLASSIFICATIONS
@@ -36,6 +44,7 @@ def finetune(
     pictures: Path | None = None,
     overrides: list[str] | None = None,
     resume: bool = False,
+    dry_run: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Fine-tune by a recipe file, in this process or as one of torchrun's.
@@ -47,9 +56,10 @@ def finetune(
             `ashnets.tasks.evaluating` take.
         pictures: holds the pictures, where they lie elsewhere.
         resume: go on from the last checkpoint of ``output``.
+        dry_run: check recipe, items and starting weights, measure the largest pass of each phase, write nothing.
 
     Returns:
-        The record of the run.
+        The record of the run; of a dry run, what it will do and need.
 
     Raises:
         ConfigurationError, DataError, WeightsError, TrainingError: with file, key, value and remedy.
@@ -62,16 +72,26 @@ def finetune(
     if not torch.cuda.is_available():
         keep_freed_memory()
     opened = open_task_data(settings.data, data, pictures)
-    kind = RetrievalRun if task == "retrieval" else TaskRun
-    run = kind(settings, opened, Path(output), progress, resume)
+    kind: type[Run] = RetrievalRun if task == "retrieval" else TaskRun
+    if settings.peer:
+        from ashnets.peers.training import PeerTaskRun  # which is built on this module
+
+        kind = PeerTaskRun
+    run = kind(settings, opened, Path(output), progress, None if dry_run else resume)
     with deterministic(run.device):
-        return run.train()
+        return run.plan() if dry_run else run.train()
 
 
 class _FineTuning(Run):
     """What the two kinds of runs share."""
 
     recipe: TaskRecipe
+
+    def plan(self) -> dict[str, Any]:
+        """See `Run.plan`; what is counted are items, which a pass may show several pictures of."""
+        found = super().plan()
+        about = {"recipe": found.pop("recipe"), "task": self.recipe.task, "data": self.recipe.data}
+        return {**about, **{"items" if key == "pictures" else key: value for key, value in found.items()}}
 
     def _record(self) -> dict[str, Any]:
         return {**super()._record(), "task": self.recipe.task, "data": self.recipe.data, "train": self.recipe.train}
@@ -98,16 +118,19 @@ class TaskRun(_FineTuning):
             require_kind(source, records, kind.kind, recipe.task)
         self.task = kind.of_training(train, recipe.answers_minimum)
         self.items = [record for record in train if self.task.can_learn(record)]
-        count = recipe.valid_items
-        self.valid = valid if not count else valid[:: max(1, len(valid) // count)][:count]
+        left = len(train) - len(self.items)
+        said += [f"left out: {left} items whose answer is none of {len(self.task.labels)}"] if left else []
+        self.items = drawn(self.items, recipe.train_items, recipe.seed)
+        self.valid = drawn(valid, recipe.valid_items, recipe.seed)
         require_pictures(source, [*self.items, *self.valid])
         self.data = source
         texts = map(self.task.text, self.items)
-        config, processor, model, origins = starting_model(recipe, texts, self.task.configuration())
+        config, processor, model, origins = self._starting(texts, self.task.configuration())
         self.task.start(model)
-        left = len(train) - len(self.items)
-        said += [f"left out: {left} items whose answer is none of {len(self.task.labels)}"] if left else []
         return config, processor, model, [*origins, *said]
+
+    def _starting(self, texts: Any, keys: dict[str, Any]) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+        return starting_model(self.recipe, texts, keys)
 
     def _pictures(self, source: Any) -> Items:
         return Items(self.recipe, self.config, self.task, source, self.items, self.processor)

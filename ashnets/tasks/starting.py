@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import WeightsError
@@ -21,6 +22,8 @@ def starting_model(
 ) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
     """Configuration, processor, model of the recipe's task, and a sentence for each source of its weights.
 
+    The recipe's ``changes`` may take a part away, as another summary ratio does (Table XI): its weights are left out.
+
     Args:
         texts: those that it will read; with ``weights: initial`` a pruned vocabulary is cut to them.
         keys: of the configuration, over those of the recipe.
@@ -32,16 +35,28 @@ def starting_model(
     if recipe.weights == "initial":
         return build_model(recipe, texts, head, **keys)
     torch.manual_seed(recipe.seed)
-    changes = {**recipe.changes, **keys}
     try:
-        if head is AshNetsForRetrieval:
-            model = head.from_pretrained(recipe.model, **changes)
-            said = f"all tensors: trained weights of {recipe.model}"
-        else:
-            base = AshNetsModel.from_pretrained(recipe.model, **changes)
-            model = head(base.config)
-            model.ashnets.load_state_dict(base.state_dict())
-            said = f"all but the classifier: trained weights of {recipe.model}; the classifier: random"
+        trained = (head if head is AshNetsForRetrieval else AshNetsModel).from_pretrained(recipe.model)
+        config = type(trained.config).from_dict({**trained.config.to_dict(), **recipe.changes, **keys})
+        model = head(config)
+        left = _take_over(trained, model if head is AshNetsForRetrieval else model.ashnets, recipe)
     except WeightsError as error:
         raise WeightsError(f"{error}; --set weights=initial starts where pre-training does") from error
-    return model.config, AshNetsProcessor.from_pretrained(recipe.model), model, [said]
+    said = [f"all tensors: trained weights of {recipe.model}"]
+    if head is not AshNetsForRetrieval:
+        said = [f"all but the classifier: trained weights of {recipe.model}; the classifier: random"]
+    said += [f"left out: {len(left)} tensors that the variant has no place for, such as {left[0]}"] if left else []
+    return config, AshNetsProcessor.from_pretrained(recipe.model), model, said
+
+
+def _take_over(trained: nn.Module, model: nn.Module, recipe: TaskRecipe) -> list[str]:
+    """Give ``model``, which may lack parts, the tensors of ``trained``; the names of those it has no place for."""
+    tensors, wanted = trained.state_dict(), model.state_dict()
+    unfit = [name for name, tensor in wanted.items() if name not in tensors or tensors[name].shape != tensor.shape]
+    if unfit:
+        raise WeightsError(
+            f"{recipe.model} has no weights for {len(unfit)} tensors that the recipe's changes ask for, "
+            f"such as {unfit[0]}"
+        )
+    model.load_state_dict({name: tensors[name] for name in wanted})
+    return [name for name in tensors if name not in wanted]

@@ -20,6 +20,8 @@ SINGLE = "single"
 TASKS = {"vqa": ("vqa",), "nlvr2": ("nlvr2",), "ve": ("ve",), "retrieval": ("itc", "itm")}
 WEIGHTS = ("pretrained", "initial")
 PARTS = ("transformer", "concrete", "spiking")
+PEERS = ("vilt", "frozen")
+_LATER = ("peer",)  # keys that came later are written where they say something, so that runs of before can go on
 _PLAIN = ("bool", "float", "int", "str")
 
 
@@ -101,6 +103,8 @@ class Recipe:
             :class:`ashnets.training.stdp.STDP`); none by default.
         start: folder of an earlier run's phase checkpoint, whose tensors the model starts from; the phases up to
             and with that checkpoint's are left out. This is how two variants share one concrete phase.
+        peer: ``vilt`` or ``frozen`` (`ashnets.peers`): train that architecture, at the widths, layers and vocabulary of
+            ``model``, in its place.
     """
 
     name: str
@@ -136,13 +140,15 @@ class Recipe:
     checkpoint_every: int = 0
     stdp: STDP | None = None
     start: str | None = None
+    peer: str | None = None
 
     @property
     def epochs(self) -> int:
         return sum(phase.epochs for phase in self.phases)
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        found = dataclasses.asdict(self)
+        return {key: value for key, value in found.items() if key not in _LATER or value is not None}
 
     def phase_of(self, epoch: int) -> Phase:
         """The phase of an epoch, counted from 0."""
@@ -167,13 +173,15 @@ class TaskRecipe(Recipe):
         weights: ``pretrained`` starts from the trained weights of ``model`` (a name or a folder), ``initial`` as
             pre-training starts, from ``transformer_weights`` and ``backbone_weights``.
         answers_minimum: an answer that is right so many times in ``train`` can be given; 9 of VQA v2.
-        valid_items: items of ``valid``, evenly spaced, that are judged after each epoch; 0 judges all.
+        train_items, valid_items: so many items, drawn by the seed, are learnt from and judged after each epoch; 0
+            takes all. Not for retrieval.
     """
 
     task: str = ""
     data: str = ""
     weights: str = "pretrained"
     answers_minimum: int = 9
+    train_items: int = 0
     valid_items: int = 0
 
 
@@ -319,6 +327,7 @@ def _check(recipe: Recipe, where: str) -> None:
     need(share is None or 0 <= share <= 1, f"bare_name={share} must lie in [0, 1], or be null for all captions alike")
     for key in ("momentum", "distillation", "ema", "hold_out"):
         need(0 <= getattr(recipe, key) < 1, f"{key}={getattr(recipe, key)} must lie in [0, 1)")
+    need(recipe.peer is None or recipe.peer in PEERS, f"peer={recipe.peer!r} is not one of {', '.join(PEERS)}")
     need(recipe.clip > 0, f"clip={recipe.clip} must be positive")
     need(recipe.queue > 0 or not recipe.distillation, "distillation needs the momentum encoders: set queue above 0")
     if isinstance(recipe, TaskRecipe):
@@ -329,7 +338,8 @@ def _check_task(recipe: TaskRecipe, need: Callable[[bool, str], None]) -> None:
     need(bool(recipe.data), "missing key data: the name of the data set")
     need(recipe.weights in WEIGHTS, f"weights={recipe.weights!r} is not one of {', '.join(WEIGHTS)}")
     need(recipe.answers_minimum >= 1, f"answers_minimum={recipe.answers_minimum} must be at least 1")
-    need(recipe.valid_items >= 0, f"valid_items={recipe.valid_items} must not be negative")
+    for key in ("train_items", "valid_items"):
+        need(getattr(recipe, key) >= 0, f"{key}={getattr(recipe, key)} must not be negative")
     need(recipe.start is None, f"start={recipe.start!r}: fine-tuning starts from a model; set model to its folder")
     need(recipe.stdp is None, "stdp is a stage of pre-training; leave it out")
     if recipe.task == "retrieval":

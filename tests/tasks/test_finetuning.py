@@ -18,7 +18,7 @@ from ashnets.data.benchmarks import BENCHMARKS
 from ashnets.data.pictogram_tasks import PICTOGRAM_TASKS, open_pictogram_task
 from ashnets.errors import ConfigurationError, DataError, TrainingError, WeightsError
 from ashnets.processor import AshNetsProcessor
-from ashnets.tasks.data import open_task_data, train_and_valid
+from ashnets.tasks.data import drawn, open_task_data, train_and_valid
 from ashnets.tasks.evaluating import evaluate_named
 from ashnets.tasks.finetuning import finetune
 from ashnets.tasks.registry import CLASSIFICATIONS
@@ -275,3 +275,18 @@ def test_a_model_answers_as_its_processor_shows(finished, drawings):
     with torch.inference_mode():
         logits = model(**processor(images=data.open_picture("v0/00"), text="what is this?")).logits
     assert model.config.id2label[int(logits.argmax())] in CLASSIFICATIONS["vqa"].of_config(model.config).labels
+
+
+def test_a_draw_of_the_training_items_is_learnt(drawings, write_recipe, tmp_path):
+    recipe = write_recipe("ve", "pictogram-entailment", pairs=8, train_items=12)
+    finetune("ve", recipe, data=drawings, output=tmp_path / "run", progress=False)
+    seen = [record["pairs_seen"] for record in records(tmp_path / "run")]
+    assert seen == [12 * (i + 1) for i in range(len(seen))]
+
+
+def test_draws_keep_order_and_depend_on_the_seed_alone():
+    items = list(range(1000))
+    draw = drawn(items, 100, 3)
+    assert draw == sorted(set(draw)) and len(draw) == 100 and draw == drawn(items, 100, 3) != drawn(items, 100, 4)
+    assert abs(sum(draw) / 100 - 499.5) < 5 * 288.7 / 10  # five standard errors of a uniform draw's mean
+    assert drawn(items, 0, 3) == drawn(items, 2000, 3) == items
