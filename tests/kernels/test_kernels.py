@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ashnets.kernels import cpu, operators, reference
+from ashnets.kernels import cpu, operators, reference, threads
 from ashnets.kernels.choosing import kernels_for
 from ashnets.kernels.threads import over_neurons
 
@@ -118,13 +118,16 @@ def test_norm_backward(steps, neurons, seed):
         torch.testing.assert_close(found.double(), true, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(160, 5000), (10, 70_001), (3, 1), (2000, 100)])
-def test_threads_and_blocks_change_nothing(threads, shape):
+def test_threads_and_blocks_change_nothing(monkeypatch, count, shape, pooled):
+    if pooled:  # as where torch's OpenMP cannot be found
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
     x, v, grad_s, grad_v = numbers(5, shape, shape[1:], shape, shape[1:])
     true = reference.lif_forward(x, v, None, None, 0.75, 0.9)
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(count)
     try:
         found = cpu.lif_forward(x, v, None, None, 0.75, 0.9)
         back = cpu.lif_backward(x, v, None, None, v, grad_s, grad_v, 0.75, 0.9, 2.0, True)
@@ -138,7 +141,26 @@ def test_threads_and_blocks_change_nothing(threads, shape):
         torch.testing.assert_close(whole[..., -1:], part, rtol=1e-5, atol=1e-6)
 
 
-def test_an_error_in_a_thread_is_raised():
+def test_the_threads_are_those_of_torch():
+    """As many native threads stand in the process after the kernel as after torch's own parallel operation."""
+    code = """
+import os, torch
+from ashnets.kernels import threads
+torch.set_num_threads(3)
+torch.zeros(1 << 20).add_(1)
+standing = set(os.listdir("/proc/self/task"))
+used = set()
+threads.together(lambda: used.add(threading.get_native_id()), 3)
+assert len(standing) >= 3 and {str(one) for one in used} <= standing == set(os.listdir("/proc/self/task")), used
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", "import threading" + code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_an_error_in_a_thread_is_raised(monkeypatch, pooled):
+    if pooled:
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
+
     def kernel(block: int, low: int, high: int) -> None:
         if low > 0:
             raise ZeroDivisionError
@@ -154,14 +176,16 @@ def test_an_error_in_a_thread_is_raised():
 
 def test_a_forked_process_has_threads_of_its_own():
     code = """
-import os, torch
+import os, numpy, torch
 from ashnets.kernels import cpu
 torch.set_num_threads(2)
 x, v = torch.randn(10, 20_000), torch.zeros(20_000)
 whole = cpu.lif_forward(x, v, None, None, 0.5, 1.0)[0]
 child = os.fork()
 if child == 0:
-    os._exit(0 if torch.equal(cpu.lif_forward(x, v, None, None, 0.5, 1.0)[0], whole) else 1)
+    # torch's own threads stayed with the parent: nothing of torch's may run in parallel here
+    found = cpu.lif_forward(x, v, None, None, 0.5, 1.0)[0]
+    os._exit(0 if numpy.array_equal(found.numpy(), whole.numpy()) else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
