@@ -28,6 +28,7 @@ def pictograms(
     seed: Annotated[int, typer.Option(help="Seed of the held-out concepts and of the captions.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a corpus that is already there.")] = False,
     progress: Annotated[bool, typer.Option("--progress/--quiet", help="Say what is being done.")] = True,
+    as_json_: JsonOption = False,
 ) -> None:
     """Build the pictogram corpus.
 
@@ -43,7 +44,11 @@ def pictograms(
     from ashnets.data import pictograms as corpus
 
     manifest = corpus.build(output, cache=cache, size=size, seed=seed, progress=progress, force=force)
-    show(manifest, json_wanted=True)
+    if as_json_:
+        show(manifest, json_wanted=True)
+        return
+    splits = {name: split["rows"] for name, split in manifest["splits"].items()}
+    show({"corpus": output, "pictures": sum(splits.values()), "splits": splits}, json_wanted=False)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ashnets.cli import completing
 from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import as_json, as_table, show
 
@@ -21,7 +22,9 @@ def index(
         str | None,
         typer.Option("--name", help="Name of the index, or the path of a folder for it. By default the folder's own."),
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="Name or folder of a model.")] = "ashnets-tiny",
+    model: Annotated[
+        str, typer.Option("--model", help="Name or folder of a model.", autocompletion=completing.models)
+    ] = "ashnets-tiny",
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Forget what is in the index and embed all anew.")] = False,
     as_json_: JsonOption = False,
 ) -> None:
@@ -54,23 +57,29 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for, in words.")],
     top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many pictures to show.")] = 10,
     rerank: Annotated[
-        int, typer.Option(min=0, metavar="K", help="Let the matching head (ITM) order the K best anew.")
+        int,
+        typer.Option("--candidates", min=0, metavar="K", help="Let the matching head (ITM) order the K best anew."),
     ] = 0,
     model: Annotated[
-        str | None, typer.Option("--model", help="Name or folder of a model. By default the one of the index.")
+        str | None,
+        typer.Option(
+            "--model",
+            help="Name or folder of a model. By default the one of the index.",
+            autocompletion=completing.models,
+        ),
     ] = None,
     as_json_: JsonOption = False,
 ) -> None:
     """Search pictures by text.
 
     A folder of pictures is indexed first, which takes time once; an index is searched as it is. The score is the
-    cosine of text and picture, matching the probability that they belong together. --rerank reads the K best again: it
-    takes longer, and may rank better or worse.
+    cosine of text and picture, matching the probability that they belong together. --candidates reads the K best again:
+    it takes longer, and may rank better or worse.
 
     \b
     Examples:
       ashnets search my-pictures "a red car"
-      ashnets search holidays "a boat on a lake" --top 3 --rerank 32
+      ashnets search holidays "a boat on a lake" --top 3 --candidates 32
       ashnets search holidays "a dog" --json
     """
     from ashnets.inference.collection import printable
@@ -92,7 +101,12 @@ def ask(
     picture: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
     model: Annotated[
-        str, typer.Option("--model", help="Name or folder of a model that was fine-tuned for questions (vqa).")
+        str,
+        typer.Option(
+            "--model",
+            help="Name or folder of a model that was fine-tuned for questions (vqa).",
+            autocompletion=completing.models,
+        ),
     ] = "ashnets-tiny",
     top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many answers to show.")] = 3,
     as_json_: JsonOption = False,

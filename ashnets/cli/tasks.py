@@ -1,94 +1,156 @@
-"""``ashnets finetune`` and ``ashnets evaluate-task``."""
+"""``ashnets finetune`` and ``ashnets evaluate``."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ashnets.cli import completing
 from ashnets.cli.models import JsonOption
-from ashnets.cli.printing import show, with_units
+from ashnets.cli.printing import as_table, show, with_units
+from ashnets.cli.training import DryRunOption, OverridesOption, RecipeArgument, ResumeOption, RunOption
 
-Task = Annotated[str, typer.Argument(help="vqa, retrieval, nlvr2 or ve.")]
-Pictures = Annotated[
-    Path | None, typer.Option("--pictures", help="Folder of the pictures, where they lie beside the annotations.")
+# columns of a result that its table on the screen leaves out; --json and --output have them
+ASIDE = ("recipe", "seed", "data", "texts", "chance R@5", "pairs_seen", "training_seconds", "device", "torch")
+
+TaskArgument = Annotated[
+    str, typer.Argument(help="vqa, retrieval, nlvr2 or ve.", autocompletion=completing.tasks, show_default=False)
+]
+PicturesOption = Annotated[
+    Path | None,
+    typer.Option("--pictures", file_okay=False, help="Where the data set's pictures lie, if not in its folder."),
 ]
 
 
 def finetune(
-    task: Task,
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe by its name, or a recipe file.")],
-    data: Annotated[Path, typer.Option("--data", help="Folder of the data set that the recipe names.")],
-    output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder of the run.")],
-    pictures: Pictures = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe; repeatable.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
+    task: TaskArgument,
+    recipe: RecipeArgument,
+    data: Annotated[
+        Path, typer.Option("--data", file_okay=False, help="Folder of the data set that the recipe names.")
+    ],
+    output: RunOption,
+    pictures: PicturesOption = None,
+    overrides: OverridesOption = None,
+    resume: ResumeOption = False,
+    dry_run: DryRunOption = False,
     as_json_: JsonOption = False,
 ) -> None:
     """Fine-tune a model on a task.
 
     Starts from the trained weights of the recipe's model, or, with --set weights=initial, from where pre-training
     starts; --set model=NAME takes another architecture or the model/ of a run of yours. The folder of the run is as
-    that of `ashnets train`, and a run that was killed goes on with --resume.
+    that of `ashnets train`, and a run that was killed goes on with --resume. --dry-run measures the largest pass of
+    each phase and prints what the run will need.
 
     \b
     Examples:
       ashnets finetune vqa finetune-easy-vqa --data site-packages/easy_vqa --output runs/easy-vqa
       ashnets finetune vqa finetune-vqa-v2 --data vqa --pictures coco --set model=runs/r152/model --output runs/vqa
-      ashnets finetune nlvr2 finetune-pictogram-pairs --data data/pictograms --output runs/pairs --resume
+      ashnets finetune nlvr2 finetune-pictogram-pairs --data data/pictograms --output runs/pairs --dry-run
     """
     from ashnets.tasks.finetuning import finetune as run_finetuning
     from ashnets.zoo import recipe_path
 
     result = run_finetuning(
         task, recipe_path(recipe), data=data, output=output, pictures=pictures, overrides=overrides or [],
-        resume=resume,
+        resume=resume, dry_run=dry_run,
     )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process: one of them speaks
         show(result if as_json_ else with_units(result), json_wanted=as_json_)
 
 
-def evaluate_task(
-    name: Annotated[str, typer.Argument(help="Name of a model, or the folder of a fine-tuned one.")],
-    task: Task,
-    data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+def evaluate(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="name",
+            help="Names of models, or folders of trained ones.",
+            autocompletion=completing.models_then_tasks,
+        ),
+    ],
+    task: TaskArgument,
+    data: Annotated[Path, typer.Argument(help="Folder of the data set, or any pictures with captions.")],
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Its name; by default the one the model was fine-tuned on.")
+        str | None,
+        typer.Option(
+            "--dataset",
+            help="What DATA is, such as flickr30k. By default what the models were fine-tuned on; for retrieval else "
+            "'pictures': a corpus, parquet, or a folder of your own, taken by their names.",
+        ),
     ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="By default the one that is customary.")] = None,
-    pictures: Pictures = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", file_okay=False, help="Folder for predictions, CSV and a page of examples."),
+    splits: Annotated[
+        list[str] | None, typer.Option("--split", help="A split; repeatable. By default the one that is customary.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="Take so many items, evenly spaced; 0 takes all.")] = 0,
+    pictures: PicturesOption = None,
+    sample: Annotated[
+        int,
+        typer.Option(
+            "--sample", min=0, metavar="N", help="Take N items of a split, for retrieval N pictures; 0 takes all."
+        ),
+    ] = 0,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            "--candidates",
+            min=0,
+            metavar="K",
+            help="Retrieval: let the matching head (ITM) order the K best of each query anew. By default 256 on "
+            "coco-captions, 128 on flickr30k, else 0: ITC alone.",
+        ),
+    ] = None,
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Retrieval: ITM on all pairs too, and the R@1 lost without it.")
+    ] = False,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Also measure the same weights with the spiking branch switched off.")
+    ] = False,
     plain: Annotated[
         bool, typer.Option("--plain", help="Each picture from rest alone: no carry, shuffled or constant pictures.")
     ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A .csv or .json file for the table; or a folder, for predictions, items and a page of examples too.",
+        ),
+    ] = None,
     as_json_: JsonOption = False,
 ) -> None:
-    """Measure a fine-tuned model on a split of a task.
+    """Measure models on a task.
 
-    The metrics are the official ones of the data set. Beside the result from rest stand: membranes carried from item to
-    item, the same in a random order, grey in the place of every picture, and baselines that read the text alone.
+    The metrics are the official ones of the data set, with n and chance. Beside the result from rest stand: membranes
+    carried from item to item, the same in a random order, grey in the place of every picture, and baselines that read
+    the text alone.
+
+    Retrieval is measured both ways, R@1, R@5 and R@10. Of captioned pictures of your own, or the pictogram corpus, a
+    text is the bare name of a picture, or its first caption, and a model that does not look is at chance. Where ITM
+    ranks, its cost is shown: pairs scored, seconds and, with --exhaustive, the R@1 lost.
 
     \b
     Examples:
-      ashnets evaluate-task runs/easy-vqa/model vqa site-packages/easy_vqa --output out/easy-vqa
-      ashnets evaluate-task runs/pairs/model nlvr2 data/pictograms --split test-twitter-new
-      ashnets evaluate-task ashnets-tiny retrieval data/pictograms --dataset pictogram-retrieval --plain
+      ashnets evaluate ashnets-tiny retrieval data/pictograms --split test-twitter-seen
+      ashnets evaluate ashnets-tiny runs/ann/model retrieval data/pictograms --ablate --output out/table.csv
+      ashnets evaluate ashnets-tiny retrieval data/pictograms --candidates 8 --exhaustive --sample 320
+      ashnets evaluate runs/flickr/model retrieval flickr30k --pictures flickr30k-images
+      ashnets evaluate runs/easy-vqa/model vqa site-packages/easy_vqa --output out/easy-vqa
+      ashnets evaluate runs/pairs/model nlvr2 data/pictograms --split test-twitter-new --plain --json
     """
-    from ashnets.tasks.evaluating import evaluate_named
+    from ashnets.tasks.measuring import as_rows, measure
 
-    result = evaluate_named(
-        name, task, data, dataset=dataset, split=split, pictures=pictures, output=output, limit=limit,
-        variants=not plain,
+    result = measure(
+        names, task, data, dataset=dataset, splits=splits or [], pictures=pictures, output=output, sample=sample,
+        candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=not plain,
     )  # fmt: skip
     if as_json_:
         show(result, json_wanted=True)
     else:
-        show({key: result[key] for key in ("data", "split", "n", "variants", "baselines")}, json_wanted=False)
+        typer.echo(_table(as_rows(result)))
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """All columns but those that are the same in every row or split a metric by kinds of items."""
+    return as_table(rows, [key for key in rows[0] if key not in ASIDE and not key.startswith("by ")])

@@ -10,7 +10,7 @@ for many of the same pairs: each is scored once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,14 @@ import torch
 from tqdm import tqdm
 
 from ashnets.data.similar import nearest
-from ashnets.errors import ConfigurationError
 from ashnets.metrics.retrieval import rerank
 from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.retrieval.embedding import tokenize
 
 # k of Li et al. (2021) for two benchmarks of the paper, which names no k of its own.
 CANDIDATES = {"coco-captions": 256, "flickr30k": 128}
+EXHAUSTIVE = "ITM on all pairs"
+WAYS = ("text_to_image", "image_to_text")
 
 Match = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 _CHUNK = 8192  # pairs between two signs of progress
@@ -54,21 +55,33 @@ class Ranking:
     cost: Cost
 
 
-def candidates_of(k: int | str) -> int:
-    """A number of candidates, or that of a benchmark by its name.
+def rank_every_way(
+    text_embeds: torch.Tensor,
+    image_embeds: torch.Tensor,
+    match: Match | None,
+    k: int = 0,
+    exhaustive: bool = False,
+    progress: bool = True,
+) -> dict[str, Ranking]:
+    """Rankings by name: ITC; where k is not 0, both stages; where asked for, ITM on all pairs, the last one.
 
-    Raises:
-        ConfigurationError: neither.
+    Args:
+        match: as in :func:`rank_in_two_stages`; None where ITC alone ranks.
     """
-    if isinstance(k, str) and k in CANDIDATES:
-        return CANDIDATES[k]
-    try:
-        found = int(k)
-    except ValueError:
-        found = -1
-    if found < 0:
-        raise ConfigurationError(f"{k!r} is no number of candidates: give one from 0, or {' or '.join(CANDIDATES)}")
+    found = {"ITC": rank_by_embeddings(text_embeds, image_embeds)}
+    if match and k:
+        found[f"ITC, then ITM on the best {k}"] = rank_in_two_stages(text_embeds, image_embeds, k, match, progress)
+    if match and exhaustive:
+        found[EXHAUSTIVE] = rank_exhaustively(len(text_embeds), len(image_embeds), match, progress)
     return found
+
+
+def note_losses(ranked: Mapping[str, dict[str, Any]]) -> None:
+    """Beside an exhaustive ranking, give the recalls of each other one ``lost``: the R@1 both ways it is behind."""
+    best = ranked.get(EXHAUSTIVE)
+    for name, recalls in ranked.items():
+        if best is not None and name != EXHAUSTIVE:
+            recalls["lost"] = {way: best[way]["R@1"] - recalls[way]["R@1"] for way in WAYS}
 
 
 def rank_by_embeddings(text_embeds: torch.Tensor, image_embeds: torch.Tensor) -> Ranking:

@@ -7,6 +7,7 @@ reset                        each from rest: the result that counts, since it de
 carry                        φ items on one time axis, in the order of the data: membranes are carried on
 carry, shuffled              the same in a random order: what differs from ``carry`` comes from the neighbours
 constant picture             grey in the place of every picture: what the text alone gives this model
+concrete alone               each from rest, the spiking branch switched off; on request
 ============================ =======================================================================================
 
 Baselines that never had a picture stand beside it (`ashnets.tasks.baselines`).
@@ -14,7 +15,6 @@ Baselines that never had a picture stand beside it (`ashnets.tasks.baselines`).
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ from ashnets.errors import ConfigurationError, DataError, InputError
 from ashnets.files import write_atomically, write_csv, write_json
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.baselines import baselines
-from ashnets.tasks.data import TaskData, open_task_data, require_kind, require_pictures
+from ashnets.tasks.data import TaskData, drawn, open_task_data, require_kind, require_pictures
 from ashnets.tasks.page import Example, examples_page
 from ashnets.tasks.predicting import predict, said_by
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.retrieval import evaluate_captions
 from ashnets.tasks.task import Classification
-from ashnets.training.evaluate import TRAINING_RECORD, environment
+from ashnets.training.evaluate import environment, training_record
 
 EXAMPLES = 24  # of each sort on the page
 
@@ -57,8 +57,7 @@ def evaluate_named(
     Raises:
         ConfigurationError: ``dataset`` is not given and the model does not say.
     """
-    saved = Path(ashnets.resolve(name)) / TRAINING_RECORD
-    record = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
+    record = training_record(name) or {}
     dataset = dataset or record.get("data")
     if dataset is None:
         raise ConfigurationError(f"{name} does not say what it was fine-tuned on: name the data set with --dataset")
@@ -80,6 +79,9 @@ def evaluate_task(
     trained_on: Sequence[str] = ("train",),
     output: str | os.PathLike | None = None,
     variants: bool = True,
+    ablate: bool = False,
+    candidates: int | None = None,
+    exhaustive: bool = False,
     limit: int = 0,
     batch: int = 64,
     seed: int = 0,
@@ -96,32 +98,41 @@ def evaluate_task(
         trained_on: splits that the text baselines learn from.
         output: folder for ``results.json``, the predictions in their benchmark's form, ``items.csv``,
             ``confusion.csv`` (truth, said, count) and ``examples.html``; nothing is written without.
-        variants: also measure the rows of the table above; else ``reset`` alone.
-        limit: items, evenly spaced; 0 takes all. For retrieval, pictures.
+        variants: also measure what the table above names ahead of the last row; else ``reset`` alone.
+        ablate: also measure its last row, where there is a spiking branch.
+        candidates: for retrieval, of each query, that ITM orders anew; by default as many as the tests of a benchmark
+            take, else 0, which leaves ITM out.
+        exhaustive: for retrieval, also let ITM rank all pairs.
+        limit: so many items, or pictures for retrieval, drawn by the seed; 0 takes all.
         batch: items shown at once.
-        seed: of the shuffled order and the choice of examples.
+        seed: of the drawn items, the shuffled order and the choice of examples.
 
     Returns:
-        ``{"task", "data", "split", "n", "variants": {name: metrics}, "baselines": {name: metrics}, "environment"}``;
-        metrics as `ashnets.metrics` gives them, and in all variants but ``reset`` ``changed``, the share of items
-        whose answer is another than in ``reset``.
+        ``{"task", "data", "split", "n", "branch", "variants": {name: metrics}, "baselines": {name: metrics},
+        "environment"}``; metrics as `ashnets.metrics` gives them, and in all variants but ``reset`` ``changed``, the
+        share of items whose answer is another than in ``reset``. For retrieval that ITM ranks too, also ``rankings``
+        (`ashnets.tasks.retrieval`).
 
     Raises:
-        ConfigurationError: data of another task, or no such task.
+        ConfigurationError: data of another task, no such task, or candidates for another than retrieval.
         DataError: a split, pictures or answers that are missing.
     """
+    if task != "retrieval" and (candidates is not None or exhaustive):
+        raise ConfigurationError(f"candidates and exhaustive are for retrieval, where ITM ranks; {task} ranks nothing")
     split = split or data.default_split
     records: list[Any] = data.records(split)
-    if limit:
-        records = records[:: max(1, len(records) // limit)][:limit]
-    found: dict[str, Any] = {"task": task, "data": data.name, "split": split, "n": len(records)}
+    records = drawn(records, limit, seed)
+    branch = "both" if model.config.has_spiking_branch else "concrete"
+    found: dict[str, Any] = {
+        "task": task, "data": data.name, "split": split, "n": len(records), "branch": branch,
+    }  # fmt: skip
     subject = f"{data.title}, split {split}, n = {len(records)}."
     folder = None if output is None else Path(output)
     if task == "retrieval":
         found.update(
             evaluate_captions(
                 model, data, records, processor, folder, f"{title} · retrieval", subject, variants=variants,
-                batch=batch, seed=seed, progress=progress,
+                ablate=ablate, candidates=candidates, exhaustive=exhaustive, batch=batch, seed=seed, progress=progress,
             )
         )  # fmt: skip
     elif task in CLASSIFICATIONS:
@@ -138,7 +149,7 @@ def evaluate_task(
                     title=name, **options,
                 ),
             )
-            for name, options in _variants(model, len(records), variants, seed).items()
+            for name, options in _variants(model, len(records), variants, ablate, seed).items()
         }  # fmt: skip
         learnt = [record for part in trained_on for record in data.records(part)]
         found["variants"] = {
@@ -155,7 +166,7 @@ def evaluate_task(
     return found
 
 
-def _variants(model: Any, items: int, wanted: bool, seed: int) -> dict[str, dict[str, Any]]:
+def _variants(model: Any, items: int, wanted: bool, ablate: bool, seed: int) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {"reset": {}}
     if wanted and model.config.has_spiking_branch:
         group = model.config.group_size
@@ -164,6 +175,8 @@ def _variants(model: Any, items: int, wanted: bool, seed: int) -> dict[str, dict
         found["carry, shuffled"] = {"group_size": group, "order": shuffled}
     if wanted:
         found["constant picture"] = {"constant": True}
+    if ablate and model.config.has_spiking_branch:
+        found["concrete alone"] = {"concrete_only": True}
     return found
 
 

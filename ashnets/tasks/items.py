@@ -160,9 +160,12 @@ class Items:
         self.image_ids = [f"{record.id} {' '.join(record.pictures)} {task.text(record)}" for record in records]
         self.skipped: dict[str, str] = {}
 
+    def __len__(self) -> int:
+        return len(self.records)
+
     @property
     def train(self) -> Items:
-        """What the fingerprint of a run is taken of: its ``image_ids``."""
+        """What a run takes its fingerprint (``image_ids``) and its size of."""
         return self
 
     def random_groups(self, epoch: int) -> list[np.ndarray]:

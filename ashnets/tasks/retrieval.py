@@ -1,12 +1,14 @@
-"""Retrieval on captioned pictures by ITC: every caption ranks all pictures, every picture all captions.
+"""Retrieval on captioned pictures: every caption ranks all pictures, every picture all captions.
 
-A picture has the first five captions at most, as published recalls have; where all pictures fill folds of 1,000, the
-mean over folds ("1K") stands beside the whole ("5K").
+ITC ranks by embeddings; then ITM orders the best candidates of each query anew, or, on request, all pairs
+(:mod:`ashnets.retrieval.two_stage`). A picture has the first five captions at most, as published recalls have; where
+all pictures fill folds of 1,000, ITC's mean over folds ("1K") stands beside the whole ("5K").
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,12 @@ from tqdm import tqdm
 
 from ashnets.data.benchmarks.records import Captioned
 from ashnets.files import write_atomically, write_csv
-from ashnets.metrics.retrieval import chance_at, ranks, recall_both_ways, recall_in_folds
+from ashnets.metrics.retrieval import Gold, chance_at, ranks, recall_both_ways, recall_in_folds
 from ashnets.metrics.scoring import CAPTIONS
 from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsProcessor
 from ashnets.retrieval.embedding import embed_texts
+from ashnets.retrieval.two_stage import CANDIDATES, WAYS, Ranking, matching_score, note_losses, rank_every_way
 from ashnets.tasks.data import TaskData, require_kind, require_pictures
 from ashnets.tasks.items import GREY
 from ashnets.tasks.page import Example, examples_page
@@ -43,15 +46,26 @@ def evaluate_captions(
     subject: str,
     *,
     variants: bool = True,
+    ablate: bool = False,
+    candidates: int | None = None,
+    exhaustive: bool = False,
     batch: int = 64,
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
     """What `ashnets.tasks.evaluating.evaluate_task` gives and writes for retrieval.
 
-    ``changed`` is the share of captions whose best picture is another than in ``reset``. The files are
-    ``predictions.safetensors`` (``images`` and ``texts``, as `ashnets.metrics.scoring` takes them), ``items.csv`` (a
-    row a caption: the rank of its picture and the best one) and ``examples.html``.
+    ``variants`` are rankings by ITC; ``changed`` is the share of captions whose best picture is another than in
+    ``reset``. Where ITM ranks too, ``rankings`` holds, by name, the recalls of ITC, of both stages and of ITM on all
+    pairs, on the pictures of ``reset``, each with ``cost`` (``pairs`` scored, ``of`` all, ``seconds``) and, beside the
+    exhaustive one, ``lost``: the R@1 both ways that it is ahead. The files are ``predictions.safetensors`` (``images``
+    and ``texts``, as `ashnets.metrics.scoring` takes them), ``items.csv`` (a row a caption: ITC's rank of its picture
+    and the best one) and ``examples.html``.
+
+    Args:
+        candidates: of each query, that ITM orders anew; by default as many as the tests of a benchmark take, else 0,
+            which leaves ITM out.
+        exhaustive: also let ITM rank all pairs.
     """
     require_kind(data, records, Captioned, "retrieval")
     require_pictures(data, records)
@@ -60,18 +74,22 @@ def evaluate_captions(
     owners = torch.arange(len(records)).repeat_interleave(counts)  # (C,)
     text_embeds = embed_texts(model, processor.tokenizer, texts).cpu()
 
+    candidates = CANDIDATES.get(data.name, 0) if candidates is None else candidates
     group = model.config.group_size if model.config.has_spiking_branch else 1
-    shown: dict[str, dict[str, Any]] = {"reset": {}}
+    shown: dict[str, dict[str, Any]] = {"reset": {"keep_tokens": bool(candidates) or exhaustive}}
     if variants and group > 1:
         shuffled = np.random.default_rng(seed).permutation(len(records))
         shown["carry"] = {"group_size": group}
         shown["carry, shuffled"] = {"group_size": group, "order": shuffled}
     if variants:
         shown["constant picture"] = {"constant": True}
-    embeds = {
+    if ablate and model.config.has_spiking_branch:
+        shown["concrete alone"] = {"concrete_only": True}
+    both = {
         name: _embed(model, data, records, processor, batch=batch, progress=progress, title=name, **options)
         for name, options in shown.items()
     }
+    embeds = {name: images for name, (images, _) in both.items()}
     found: dict[str, dict[str, Any]] = {}
     first = _best(text_embeds, embeds["reset"])
     for name, images in embeds.items():
@@ -86,31 +104,57 @@ def evaluate_captions(
         "text_to_image": chance_at(owners, len(records), KS),
         "image_to_text": chance_at(owned, len(texts), KS),
     }
+    ranked: dict[str, dict[str, Any]] = {}
+    if candidates or exhaustive:
+        match = matching_score(model, processor.tokenizer, texts, both["reset"][1])
+        rankings = rank_every_way(text_embeds, embeds["reset"], match, candidates, exhaustive, progress)
+        ranked = {name: _recalls(ranking, owners, owned) for name, ranking in rankings.items()}
+        note_losses(ranked)
     if folder is not None:
         _write(folder, data, records, texts, owners, embeds["reset"], text_embeds, first, found, title, subject, seed)
-    return {"variants": found, "baselines": {"chance": chance}}
+    return {"variants": found, **({"rankings": ranked} if ranked else {}), "baselines": {"chance": chance}}
+
+
+def _recalls(ranking: Ranking, owners: torch.Tensor, owned: list[set[int]]) -> dict[str, Any]:
+    """R@K both ways and what they cost; queries are ranked in blocks, as their tables are large."""
+    found: dict[str, Any] = {}
+    golds: tuple[Gold, Gold] = (owners, owned)
+    for way, table, gold in zip(WAYS, (ranking.text_to_image, ranking.image_to_text), golds, strict=True):
+        starts = range(0, len(table), _BLOCK)
+        places = torch.cat([ranks(table[start : start + _BLOCK], gold[start : start + _BLOCK]) for start in starts])
+        found[way] = {f"R@{k}": float((places <= k).double().mean()) for k in KS}
+    return {**found, "cost": asdict(ranking.cost)}
 
 
 @torch.inference_mode()
 def _embed(
     model: Any, data: TaskData, records: Sequence[Any], processor: AshNetsProcessor, *, order: np.ndarray | None = None,
-    group_size: int = 1, constant: bool = False, batch: int, progress: bool, title: str,
-) -> torch.Tensor:  # fmt: skip
-    """Embeddings (I, D) in the order of ``records``."""
+    group_size: int = 1, constant: bool = False, keep_tokens: bool = False, batch: int, progress: bool, title: str,
+    **options: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Embeddings (I, D) and, where kept, visual tokens (I, N, M1), on the CPU and in the order of ``records``."""
     order = np.arange(len(records)) if order is None else order
-    found = torch.empty(len(records), model.config.projection_size)
+    found, tokens = torch.empty(len(records), model.config.projection_size), torch.empty(0)
     if constant:  # one embedding for all, to the bit: ties then count as what they are
         side = processor.image_processor.image_size
         grey = torch.full((1, 3, side, side), GREY, device=model.device)
-        return model.encode_image(grey, image_ids=[0])[0].float().cpu().expand(len(records), -1).contiguous()
+        embed = model.encode_image(grey, image_ids=[0])[0].float().cpu()
+        return embed.expand(len(records), -1).contiguous(), tokens
     for share in tqdm(shares_of(order, group_size, batch), title, leave=False, disable=not progress or None):
         names = [records[int(i)].picture for i in share.indices]
         keys = [image_key(name) for name in names]
         pictures = [data.open_picture(name) for name in names]
         pixels = processor.image_processor.preprocess(pictures, keys)["pixel_values"]
-        embed, _ = model.encode_image(pixels.to(model.device), image_ids=keys, group_size=share.group_size)
-        found[torch.as_tensor(share.indices)] = embed.float().cpu()
-    return found
+        embed, visual = model.encode_image(
+            pixels.to(model.device), image_ids=keys, group_size=share.group_size, **options
+        )
+        places = torch.as_tensor(share.indices)
+        found[places] = embed.float().cpu()
+        if keep_tokens:
+            if not len(tokens):
+                tokens = torch.empty(len(records), *visual.output.shape[1:], dtype=visual.output.dtype)
+            tokens[places] = visual.output.cpu()
+    return found, tokens
 
 
 def _best(texts: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
@@ -142,7 +186,7 @@ def _write(
         said = f"found first: {top}" if places[i] == 1 else f"first: {top}; the right one at rank {places[i]}"
         examples.append(Example(pictures, texts[i], own, said, float(places[i] == 1)))
     table = [
-        {"": name, **{f"{way} {key}": metrics[way][key] for way in ("text_to_image", "image_to_text") for key in
+        {"": name, **{f"{way} {key}": metrics[way][key] for way in WAYS for key in
                       metrics[way]}, "changed": metrics.get("changed", "")}
         for name, metrics in found.items()
     ]  # fmt: skip

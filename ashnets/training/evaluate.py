@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from collections.abc import Sequence
@@ -20,17 +21,9 @@ from ashnets.data.sources import open_source
 from ashnets.metrics.retrieval import chance_at, recall_at
 from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.retrieval.embedding import embed_pictures, embed_texts
-from ashnets.retrieval.two_stage import (
-    candidates_of,
-    matching_score,
-    rank_by_embeddings,
-    rank_exhaustively,
-    rank_in_two_stages,
-)
+from ashnets.retrieval.two_stage import WAYS, matching_score, note_losses, rank_every_way
 
 KS = (1, 5, 10)
-WAYS = ("text_to_image", "image_to_text")
-EXHAUSTIVE = "ITM on all pairs"
 TRAINING_RECORD = "training.json"
 
 
@@ -81,19 +74,14 @@ def rankings(
     image_embeds, tokens = embed_pictures(model, pairs, indices, progress=progress, keep_tokens=matched, **options)
     text_embeds = embed_texts(model, tokenizer, texts)
     embedding = time.perf_counter() - start
-    found = {"ITC": rank_by_embeddings(text_embeds, image_embeds)}
     match = matching_score(model, tokenizer, texts, tokens) if matched else None
-    if match and candidates:
-        two = rank_in_two_stages(text_embeds, image_embeds, candidates, match, progress)
-        found[f"ITC, then ITM on the best {candidates}"] = two
-    if match and exhaustive:
-        found[EXHAUSTIVE] = rank_exhaustively(len(texts), len(names), match, progress)
+    found = rank_every_way(text_embeds, image_embeds, match, candidates, exhaustive, progress)
     chance = {
         "text_to_image": chance_at(gold_image, len(names), KS),
         "image_to_text": chance_at(gold_text, len(texts), KS),
     }
-    entries: list[dict[str, Any]] = [
-        {
+    entries: dict[str, dict[str, Any]] = {
+        name: {
             "pictures": len(names),
             "texts": len(texts),
             "ranking": name,
@@ -103,18 +91,16 @@ def rankings(
             "cost": {**asdict(ranking.cost), "seconds_embedding": embedding},
         }
         for name, ranking in found.items()
-    ]
-    if exhaustive:
-        for entry in entries[:-1]:
-            entry["lost"] = {way: entries[-1][way]["R@1"] - entry[way]["R@1"] for way in WAYS}
-    return entries
+    }
+    note_losses(entries)
+    return list(entries.values())
 
 
 def evaluate_retrieval(
     names: Sequence[str | Path],
     corpus: Path,
     splits: Sequence[str],
-    candidates: int | str = 0,
+    candidates: int = 0,
     ablate: bool = False,
     progress: bool = True,
     exhaustive: bool = False,
@@ -123,8 +109,7 @@ def evaluate_retrieval(
     """Evaluate models, by name or folder, on splits of a corpus.
 
     Args:
-        candidates: also rank with ITM on that many candidates of each query, or on as many as the tests of a benchmark
-            take (``coco-captions``, ``flickr30k``); 0 leaves it at ITC.
+        candidates: also rank with ITM on that many candidates of each query; 0 leaves it at ITC.
         exhaustive: also rank with ITM on all pairs.
         sample: pictures of each split, the same draw for every model; 0 takes all.
         ablate: also rank by the concrete branch alone, the same weights with the spiking branch switched off.
@@ -134,19 +119,18 @@ def evaluate_retrieval(
         :func:`rankings` gives and the ``branch`` that it used.
 
     Raises:
-        ConfigurationError: ``candidates`` is neither a number nor a benchmark's name.
         DataError: before anything is loaded, if the corpus or a split is missing or damaged.
         UnknownModelError, WeightsError: as ``from_pretrained``.
     """
-    k = candidates_of(candidates)
-    opened = open_source(corpus)
+    first = open_source(corpus)
     for split in splits:
-        opened.split(split)
+        first.split(split)
     models: dict[str, Any] = {}
     for name in names:
         model = ashnets.from_pretrained(name, task="retrieval")
         tokenizer = ashnets.AshNetsProcessor.from_pretrained(name).tokenizer
-        record = _training_record(name)
+        record = training_record(name)
+        opened = first
         if record is not None and "hold_out" in record:
             opened = open_source(corpus, record["hold_out"])  # the validation pictures of that training, and no others
         entry: dict[str, Any] = {"training": record, "splits": {}}
@@ -162,7 +146,7 @@ def evaluate_retrieval(
             entry["splits"][split] = [
                 {"branch": branch, **ranked}
                 for branch, options in branches
-                for ranked in rankings(model, tokenizer, pairs, k, exhaustive, progress, drawn, **options)
+                for ranked in rankings(model, tokenizer, pairs, candidates, exhaustive, progress, drawn, **options)
             ]
         models[str(name)] = entry
     return {"models": models, "environment": environment()}
@@ -209,7 +193,8 @@ def as_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _training_record(name: str | Path) -> dict[str, Any] | None:
+def training_record(name: str | os.PathLike) -> dict[str, Any] | None:
+    """What a model by name or folder says of its training; None if nothing."""
     path = Path(ashnets.resolve(name)) / TRAINING_RECORD
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -48,7 +49,7 @@ def run(*arguments: str, code: str = "", **environment: str) -> subprocess.Compl
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
         ("ask",), ("compare",), ("data", "check"), ("data", "gallery"), ("data", "pictograms"), ("demo",),
-        ("describe",), ("energy",), ("evaluate",), ("evaluate-task",), ("export",), ("finetune",), ("index",),
+        ("describe",), ("energy",), ("evaluate",), ("export",), ("finetune",), ("index",),
         ("list",), ("publish",), ("quantize",), ("search",), ("train",), ("verify",),
     ]  # fmt: skip
 
@@ -73,11 +74,63 @@ def test_every_help_has_examples_that_parse(words: tuple[str, ...], capsys: pyte
         assert parse(shlex.split(example)[1:]) == words
 
 
+def test_what_readme_types_parses(repository: Path) -> None:
+    """Command lines of README and those inside its sentences; those with … are not whole."""
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.startswith("    ashnets ")]
+    lines += [" ".join(line.split()) for line in re.findall(r"`(ashnets [a-z][^`]*)`", text)]
+    whole = [line for line in lines if "…" not in line]
+    assert len(whole) > 25
+    for line in whole:
+        assert parse(shlex.split(line, comments=True)[1:]), line
+
+
 def test_root_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "ashnets demo" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("ashnets 0.")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("eval", ["evaluate"]),
+        ("data ch", ["check"]),
+        ("describe ashnets-tiny-a", ["ashnets-tiny-ann"]),
+        ("evaluate ashnets-tiny-a", ["ashnets-tiny-ann"]),
+        ("evaluate ashnets-tiny re", ["retrieval"]),
+        ("train tiny-ann", ["tiny-ann-pictograms"]),
+        ("finetune v", ["vqa", "ve"]),
+        ("evaluate runs/", []),  # from here on the shell offers its files
+    ],
+)
+def test_a_shell_is_offered_what_fits(typed: str, offered: list[str]) -> None:
+    words = f"ashnets {typed}"
+    asked = {"_ASHNETS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = run(**asked)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, offered, "")
+
+
+def test_completion_can_be_installed() -> None:
+    done = run("--show-completion", "bash")
+    assert done.returncode == 0
+    assert "complete -o default -F" in done.stdout
+
+
+WITHOUT_TORCH = [
+    ["--help"], ["--version"], ["list"], ["list", "--numbers"],
+    *([*words, "--help"] for words in COMMANDS),
+]  # fmt: skip
+
+
+def test_what_needs_no_torch_loads_none() -> None:
+    """One process for all: what one of them loaded would be there in the next."""
+    code = "import sys\nfrom ashnets.cli import main\n"
+    for words in WITHOUT_TORCH:
+        code += f"assert main({words!r}) == 0\nassert not {{'torch', 'transformers'}} & {{*sys.modules}}, {words!r}\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -88,6 +141,7 @@ def test_root_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         ["list", "--bogus"],
         ["data", "pictograms", "--size", "big"],
         ["evaluate", "ashnets-tiny"],
+        ["evaluate", "ashnets-tiny", "retrieval"],
     ],
 )
 def test_wrong_usage_is_2_and_names_the_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +164,11 @@ def test_an_unknown_model_is_6_and_names_the_nearest() -> None:
     ("words", "exit_code", "named"),
     [
         (["train", "no-such-recipe", "--output", "run"], 2, "no-such-recipe"),
-        (["evaluate", "ashnets-tiny", "--split", "test", "--corpus", "no-such-corpus"], 4, "no-such-corpus"),
+        (["evaluate", "ashnets-tiny", "retrieval", "no-such-corpus", "--split", "test"], 4, "no-such-corpus"),
+        (["evaluate", "ashnets-tiny", "retrieval", "no-such-corpus"], 4, "no-such-corpus"),
+        (["evaluate", "ashnets-tiny", "no-such-task", "no-such-corpus"], 2, "no-such-task"),
+        (["evaluate", "ashnets-tiny", "vqa", "no-such-folder"], 2, "--dataset"),
+        (["finetune", "vqa", "no-such-recipe", "--data", ".", "--output", "run"], 2, "no-such-recipe"),
         (["data", "gallery", "--corpus", "no-such-corpus", "--output", "gallery"], 4, "no-such-corpus"),
     ],
 )

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from ashnets.data import similar
+from ashnets.data.benchmarks import BENCHMARKS
+from ashnets.data.benchmarks.coco_captions import CocoCaptions
+from ashnets.data.benchmarks.flickr30k import Flickr30K
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources import open_source
-from ashnets.errors import ConfigurationError
 from ashnets.metrics.retrieval import recall_at
 from ashnets.model.sampling import image_key
 from ashnets.retrieval.two_stage import (
-    candidates_of,
+    CANDIDATES,
     matching_score,
     rank_by_embeddings,
     rank_exhaustively,
@@ -99,11 +101,9 @@ def test_the_matching_score_is_that_of_each_pair_alone(small_model) -> None:
     assert len(set(found.flatten().tolist())) == 12, "a constant score would show nothing"
 
 
-def test_candidates_by_number_and_by_benchmark() -> None:
-    assert [candidates_of(k) for k in (0, "16", "coco-captions", "flickr30k")] == [0, 16, 256, 128]
-    for wrong in ("-1", -3, "coco", "1.5"):
-        with pytest.raises(ConfigurationError, match="coco-captions or flickr30k"):
-            candidates_of(wrong)
+def test_the_numbers_of_candidates_are_those_of_benchmarks_with_captions() -> None:
+    assert CANDIDATES == {"coco-captions": 256, "flickr30k": 128}
+    assert {name for name, reader in BENCHMARKS.items() if reader in (CocoCaptions, Flickr30K)} == {*CANDIDATES}
 
 
 @torch.inference_mode()

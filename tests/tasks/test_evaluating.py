@@ -13,10 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ashnets.data import similar
 from ashnets.errors import ConfigurationError, DataError, WeightsError
 from ashnets.metrics.scoring import score
 from ashnets.tasks.data import open_task_data
 from ashnets.tasks.evaluating import chosen_examples, confusion, evaluate_task
+from ashnets.tasks.measuring import as_rows, measure
 from ashnets.tasks.predicting import predict, shares_of
 from ashnets.tasks.registry import CLASSIFICATIONS
 
@@ -91,6 +93,146 @@ def test_ranks_of_retrieval_are_those_of_a_loop(evaluated, benchmarks):
     assert result["baselines"]["chance"]["text_to_image"]["R@1"] == pytest.approx(1 / 9)
 
 
+def by_loop(first, second, k: int) -> list[list[int]]:
+    """Order of each query's items: the k best of the first table by the second, then the others by the first."""
+    found = []
+    for before, after in zip(first, second, strict=True):
+        order = sorted(range(len(before)), key=lambda i: -before[i])
+        found.append(sorted(order[:k], key=lambda i: -after[i]) + order[k:])
+    return found
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("faiss", [True, False])
+def test_two_stages_of_a_benchmark_are_those_of_a_loop(benchmarks, small_model, monkeypatch, faiss):
+    """Recalls, pairs scored and what is lost, against single pairs through the model's own forward."""
+    if not faiss:
+        monkeypatch.setattr(similar, "has_faiss", lambda: False)
+    model, processor = small_model("retrieval", initializer_range=0.2)
+    data = open_task_data("flickr30k", benchmarks["flickr30k"])
+    found = evaluate_task(model, "retrieval", data, processor, candidates=3, exhaustive=True, variants=False,
+                          ablate=True, progress=False)  # fmt: skip
+    records = data.records("test")
+    texts = [(i, caption) for i, record in enumerate(records) for caption in record.captions]
+    itc, itm = torch.empty(len(texts), len(records)), torch.empty(len(texts), len(records))
+    for picture, record in enumerate(records):
+        seen = processor(images=data.open_picture(record.picture), image_ids=[record.picture])
+        for row, (_, caption) in enumerate(texts):
+            out = model(**seen, **processor(text=caption))
+            itc[row, picture] = out.text_embeds @ out.image_embeds.T
+            itm[row, picture] = out.itm_logits.log_softmax(1)[0, 1]
+    first, second = itc.tolist(), itm.tolist()
+    to_picture, to_text = by_loop(first, second, 3), by_loop(itc.T.tolist(), itm.T.tolist(), 3)
+    right = [own for own, _ in texts]
+    asked = {(t, i) for t, row in enumerate(by_loop(first, first, 3)) for i in row[:3]}
+    asked |= {(t, i) for i, row in enumerate(by_loop(itc.T.tolist(), itc.T.tolist(), 3)) for t in row[:3]}
+    names = ["ITC", "ITC, then ITM on the best 3", "ITM on all pairs"]
+    assert list(found["rankings"]) == names
+    two, whole = found["rankings"][names[1]], found["rankings"][names[2]]
+    for k in (1, 5):
+        hits = [own in row[:k] for own, row in zip(right, to_picture, strict=True)]
+        assert two["text_to_image"][f"R@{k}"] == pytest.approx(np.mean(hits))
+        hits = [i in {right[t] for t in row[:k]} for i, row in enumerate(to_text)]
+        assert two["image_to_text"][f"R@{k}"] == pytest.approx(np.mean(hits))
+    assert two["cost"]["pairs"] == len(asked) < whole["cost"]["pairs"] == whole["cost"]["of"] == 18 * 9
+    assert whole["text_to_image"]["R@1"] == pytest.approx(np.mean(itm.argmax(1).numpy() == right))
+    for name in names[:2]:
+        lost = whole["image_to_text"]["R@1"] - found["rankings"][name]["image_to_text"]["R@1"]
+        assert found["rankings"][name]["lost"]["image_to_text"] == pytest.approx(lost)
+    assert found["rankings"]["ITC"]["text_to_image"] == found["variants"]["reset"]["text_to_image"]
+    assert list(found["variants"]) == ["reset", "concrete alone"]
+
+
+@pytest.mark.parametrize(("name", "k"), [("flickr30k", 128), ("coco-captions", 256)])
+def test_benchmarks_are_ranked_in_two_stages_unless_told_otherwise(evaluated, benchmarks, small_model, name, k):
+    """COCO's files are those of Flickr30K here: Karpathy's JSON, the pictures under the names it gives."""
+    model, processor = small_model("retrieval")
+    data = open_task_data("flickr30k", benchmarks["flickr30k"])
+    data.name = name
+    found = evaluate_task(model, "retrieval", data, processor, variants=False, progress=False)
+    assert list(found["rankings"]) == ["ITC", f"ITC, then ITM on the best {k}"]
+    cost = found["rankings"][f"ITC, then ITM on the best {k}"]["cost"]
+    assert cost["pairs"] == cost["of"] == 18 * 9, "so few that all are candidates"
+    found = evaluate_task(model, "retrieval", data, processor, candidates=0, variants=False, progress=False)
+    assert "rankings" not in found
+
+
+@pytest.fixture
+def saved_models(benchmarks, small_model, tmp_path):
+    """A function: task, data set, changes → the folder of a saved model that knows its data set."""
+
+    def save(task: str, dataset: str, folder: str, **changes):
+        if task == "vqa":
+            records = open_task_data(dataset, benchmarks[dataset]).records("train")
+            changes = {**changes, **CLASSIFICATIONS["vqa"].of_training(records, 1).configuration()}
+        model, processor = small_model(task, **changes)
+        model.save_pretrained(tmp_path / folder)
+        processor.save_pretrained(tmp_path / folder)
+        record = {"model": f"small-{folder}", "recipe": "r", "seed": 3, "data": dataset, "train": ["train"]}
+        (tmp_path / folder / "training.json").write_text(json.dumps(record))
+        return str(tmp_path / folder)
+
+    return save
+
+
+def test_several_models_and_splits_make_one_table(benchmarks, saved_models, tmp_path):
+    both = [saved_models("vqa", "vqa-v2", "a"), saved_models("vqa", "vqa-v2", "b", summary_ratio="ann")]
+    output = tmp_path / "out"
+    found = measure(both, "vqa", benchmarks["vqa-v2"], splits=["train", "val"], output=output, ablate=True, sample=8,
+                    progress=False)  # fmt: skip
+    assert found["data"] == "vqa-v2" and json.loads((output / "results.json").read_text())["models"] == found["models"]
+    table = rows(output / "results.csv")
+    assert [row["variant"] for row in table if row["model"] == "small-a" and row["split"] == "val"] == [
+        "reset", "carry", "carry, shuffled", "constant picture", "concrete alone", "chance", "majority by text",
+        "bag of words",
+    ]  # fmt: skip
+    assert {(row["model"], row["split"]) for row in table} == {
+        ("small-a", "train"), ("small-a", "val"), ("small-b", "train"), ("small-b", "val"),
+    }  # fmt: skip
+    for row in table:
+        (name,) = (one for one in both if one.endswith(row["model"][-1]))
+        result = found["models"][name]["splits"][row["split"]]
+        metrics = {**result["variants"], **result["baselines"]}[row["variant"]]
+        assert float(row["accuracy"]) == pytest.approx(metrics["accuracy"], abs=1e-5) and int(row["n"]) == 8
+    folders = sorted(path.parent.relative_to(output).as_posix() for path in output.glob("*/*/examples.html"))
+    assert len(folders) == 4 and all(folder.endswith(("/train", "/val")) for folder in folders)
+
+
+def test_retrieval_of_a_benchmark_and_of_pictures(benchmarks, drawings, saved_models, tmp_path):
+    """The data set that the model was fine-tuned on, or, when told so, the same model on pictures by their names."""
+    model = saved_models("retrieval", "flickr30k", "m")
+    found = measure([model], "retrieval", benchmarks["flickr30k"], output=tmp_path / "t.csv", ablate=True,
+                    candidates=2, exhaustive=True, progress=False)  # fmt: skip
+    table = rows(tmp_path / "t.csv")
+    assert [(row["branch"], row["ranking"]) for row in table if row["direction"] == "image_to_text"] == [
+        ("both", "ITC"), ("both", "ITC, carry"), ("both", "ITC, carry, shuffled"), ("both", "ITC, constant picture"),
+        ("concrete alone", "ITC"), ("both", "ITC, then ITM on the best 2"), ("both", "ITM on all pairs"),
+    ]  # fmt: skip
+    rankings = found["models"][model]["splits"]["test"]["rankings"]
+    assert [row["pairs scored"] for row in table if row["pairs scored"]][::2] == [
+        str(one["cost"]["pairs"]) for one in rankings.values()
+    ]
+    assert [row["pairs"] for row in table[-2:]] == ["162", "162"] and table[-1]["R@1 lost"] == ""
+    found = measure([model], "retrieval", drawings, dataset="pictures", progress=False)
+    assert list(found["models"][model]["splits"]) == ["valid"] and len(as_rows(found)) == 2
+    assert {row["pictures"] for row in as_rows(found)} == {8}
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_computed(benchmarks, drawings, saved_models, tmp_path):
+    one, two = saved_models("retrieval", "flickr30k", "one"), saved_models("retrieval", "pictogram-retrieval", "two")
+    with pytest.raises(ConfigurationError, match=r"one on flickr30k.*two on pictogram-retrieval.*--dataset"):
+        measure([one, two], "retrieval", drawings)
+    with pytest.raises(ConfigurationError, match="name the data set with --dataset"):
+        measure(["ashnets-tiny"], "vqa", drawings)
+    with pytest.raises(ConfigurationError, match="--pictures elsewhere needs the name of a data set"):
+        measure(["ashnets-tiny"], "retrieval", drawings, pictures="elsewhere")
+    with pytest.raises(ConfigurationError, match="task='caption'"):
+        measure([one], "caption", drawings)
+    (tmp_path / "table.txt").touch()
+    with pytest.raises(ConfigurationError, match=r"table\.txt is a file.*\.csv"):
+        measure([one], "retrieval", drawings, output=tmp_path / "table.txt")
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_page_needs_nothing_and_shows_what_was_asked(evaluated, name):
     _, output = evaluated[name]
@@ -143,6 +285,25 @@ def test_constant_pictures_leave_the_text(benchmarks, small_model):
     assert len(by_text) == 3
 
 
+def test_the_branch_switched_off_answers_as_a_bare_call_without_it(benchmarks, small_model, tmp_path):
+    data = open_task_data("nlvr2", benchmarks["nlvr2"])
+    records, chosen = data.records("test1"), CLASSIFICATIONS["nlvr2"].of_training([], 1)
+    model, processor = small_model("nlvr2")
+    evaluate_task(model, "nlvr2", data, processor, "test1", ablate=True, output=tmp_path, progress=False)
+    said = [row["concrete alone"] for row in rows(tmp_path / "items.csv")]
+    margins, felt = [], 0.0
+    for record in records:
+        pictures, ids = [[data.open_picture(name) for name in record.pictures]], [list(record.pictures)]
+        inputs = processor(images=pictures, text=[chosen.text(record)], image_ids=ids)
+        with torch.inference_mode():
+            bare = model(**inputs, concrete_only=True).logits[0]
+            felt = max(felt, float((model(**inputs).logits[0] - bare).abs().max()))
+        margins.append(float(bare[1] - bare[0]))
+    assert felt > 1e-3, "with spikes the logits are others"
+    sure = [i for i, margin in enumerate(margins) if abs(margin) > 1e-4]
+    assert len(sure) > 10 and all(said[i] == str(margins[i] > 0) for i in sure)
+
+
 def test_a_model_without_spikes_has_no_neighbours(benchmarks, small_model):
     data = open_task_data("snli-ve", benchmarks["snli-ve"])
     model, processor = small_model("ve", summary_ratio="ann")
@@ -183,5 +344,7 @@ def test_what_cannot_be_evaluated_is_refused(benchmarks, small_model, tmp_path):
     elsewhere = open_task_data("snli-ve", benchmarks["snli-ve"], tmp_path)
     with pytest.raises(DataError, match="5 of 5 pictures are missing"):
         evaluate_task(model, "ve", elsewhere, processor, progress=False)
+    with pytest.raises(ConfigurationError, match="ve ranks nothing"):
+        evaluate_task(model, "ve", easy, processor, candidates=3, progress=False)
     with pytest.raises(ConfigurationError, match="Did you mean easy-vqa"):
         open_task_data("easyvqa", benchmarks["easy-vqa"])

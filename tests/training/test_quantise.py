@@ -119,6 +119,32 @@ def test_the_report_s_numbers_are_those_of_the_weights(quantised, checkpoint, co
     assert all(0 < found["changed"] < 0.5 for found in report["spikes_changed"]["rounded"].values())
 
 
+@torch.inference_mode()
+def test_what_the_spikes_say_of_a_text_is_eq_9_over_single_pictures(quantised, checkpoint, corpus):
+    """Against float64 sums over the published tensors, a picture and a text at a time; SR·F_SNN from the model."""
+    output, report = quantised
+    assert list(report["spiking_to_text"]) == ["float", "calibrated", "rounded", "fine-tuned"]
+    pairs = Pairs(open_source(corpus), ["valid"], 64)
+    for name, folder in (("float", checkpoint), ("fine-tuned", output)):
+        model = ashnets.from_pretrained(folder, task="pretraining")
+        tokenizer = ashnets.AshNetsProcessor.from_pretrained(folder).tokenizer
+        weight = {key: value.double().numpy() for key, value in load_file(folder / "model.safetensors").items()}
+        ranks = []
+        texts = [tokenizer(text, return_tensors="pt", return_token_type_ids=False) for text in pairs.names]
+        hidden = [model.ashnets.transformer(t["input_ids"], t["attention_mask"], None)[0][0, 0] for t in texts]
+        w = np.stack([h.double().numpy() for h in hidden]) @ weight["stua.text.weight"].T + weight["stua.text.bias"]
+        for i in range(len(pairs)):
+            visual = model.ashnets.vision(pairs.on_white([i]), image_ids=[image_key(pairs.image_ids[i])])
+            tokens = visual.summary_ratio[0].double().numpy() * visual.abstract[0].double().numpy()  # (N, M1)
+            v = tokens.sum(0) / len(tokens) @ weight["stua.spiking.weight"].T + weight["stua.spiking.bias"]
+            cosines = w @ v / np.linalg.norm(w, axis=1) / np.linalg.norm(v)
+            ranks.append(1 + int((cosines > cosines[i]).sum()))
+        found = report["spiking_to_text"][name]
+        assert (found["pictures"], found["texts"]) == (6, 6) and found["chance"]["R@1"] == pytest.approx(1 / 6)
+        for k in (1, 5):
+            assert found[f"R@{k}"] == pytest.approx(np.mean([rank <= k for rank in ranks]))
+
+
 def test_rounding_alone_keeps_the_weights_and_gathers_the_statistics(checkpoint, even_corpus, tmp_path):
     kept = quantise(checkpoint, tmp_path / "kept", corpus=even_corpus, steps=0, calibration=0, compared=2,
                     progress=False)  # fmt: skip
@@ -198,7 +224,8 @@ def test_the_command_prints_tables(checkpoint, corpus, tmp_path):
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert lines[0].split()[:5] == ["weights", "direction", "split", "pictures", "R@1"]
-    assert sum(line.startswith("rounded") for line in lines) == 2 + 5, "two directions, five layers"
+    assert sum(line.startswith("rounded") for line in lines) == 3 + 5, "three directions, five layers"
     assert sum(line.startswith("concrete alone") for line in lines) == 2
+    assert sum("spiking_to_text" in line for line in lines) == 2, "of the float model, and rounded"
     done = CliRunner().invoke(app, [*words[:2], str(tmp_path / "again"), *words[3:], "--json"])
     assert json.loads(done.stdout)["retrieval"]["float"]["pictures"] == 6

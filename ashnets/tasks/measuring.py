@@ -1,0 +1,195 @@
+"""Models on splits of a data set: `evaluate_task` for each, or retrieval on captioned pictures of any form.
+
+    measure(["ashnets-tiny", "runs/ann/model"], "retrieval", "data/pictograms", splits=["test-twitter-seen"])
+    measure(["runs/easy-vqa/model"], "vqa", "site-packages/easy_vqa", output="out/easy-vqa")
+
+A data set has a name, which a fine-tuned model knows. Retrieval needs none: ``pictures`` is any source of captions
+(:mod:`ashnets.data.sources`), where the bare name of a picture, or its first caption, is its text.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ashnets.data.sources import open_source
+from ashnets.errors import ConfigurationError
+from ashnets.files import write_csv, write_json
+from ashnets.retrieval.two_stage import WAYS
+from ashnets.tasks.evaluating import evaluate_named
+from ashnets.tasks.registry import CLASSIFICATIONS
+from ashnets.training.evaluate import as_rows as rows_of_pictures
+from ashnets.training.evaluate import environment, evaluate_retrieval, training_record
+
+PICTURES = "pictures"
+TASKS = (*CLASSIFICATIONS, "retrieval")
+
+
+def measure(
+    names: Sequence[str],
+    task: str,
+    folder: str | os.PathLike,
+    *,
+    dataset: str | None = None,
+    splits: Sequence[str] = (),
+    pictures: str | os.PathLike | None = None,
+    output: str | os.PathLike | None = None,
+    sample: int = 0,
+    candidates: int | None = None,
+    exhaustive: bool = False,
+    ablate: bool = False,
+    variants: bool = True,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate each model on each split.
+
+    Args:
+        names: of models, or folders of trained ones.
+        task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``.
+        folder: of the data set.
+        dataset: its name; by default the one that the models were fine-tuned on, and for retrieval else ``pictures``.
+        splits: by default the one that is customary; of ``pictures`` ``test``, or ``valid`` where there is none.
+        pictures: where the pictures lie, if not in ``folder``.
+        output: a file, ``.csv`` or ``.json``, for the table of results; or a folder, which also receives predictions,
+            items and a page of examples: in folders of their own, MODEL/SPLIT, where there are several.
+        sample: items of a split, or pictures; 0 takes all.
+        candidates, exhaustive, ablate, variants: as in `evaluate_task`; for ``pictures``, each of which is from rest,
+            there are no variants, and no candidates unless asked for.
+
+    Returns:
+        ``{"task", "data", "models": {name: {"training": record, "splits": {split: result}}}, "environment"}``; a result
+        is what `evaluate_task` gives, or, for ``pictures``, the entries of
+        :func:`ashnets.training.evaluate.evaluate_retrieval`.
+
+    Raises:
+        ConfigurationError: no such task, a data set that is not named, options that do not fit.
+        DataError, UnknownModelError, WeightsError: as elsewhere.
+    """
+    if task not in TASKS:
+        raise ConfigurationError(f"task={task!r} is not one of {', '.join(TASKS)}")
+    table, place = _places(output)
+    dataset = dataset or _dataset_of(names, task)
+    result: dict[str, Any] = {"task": task, "data": dataset}
+    if dataset == PICTURES:
+        if task != "retrieval" or pictures is not None:
+            wrong = f"--pictures {pictures}" if task == "retrieval" else f"task {task}"
+            raise ConfigurationError(f"{wrong} needs the name of a data set: give it with --dataset")
+        chosen = list(splits) or [_customary(folder)]
+        result |= evaluate_retrieval(
+            names, Path(folder), chosen, candidates or 0, ablate, progress, exhaustive=exhaustive, sample=sample
+        )
+    else:
+        models: dict[str, Any] = {}
+        wanted: list[str | None] = [*splits] or [None]
+        several = len(names) * len(wanted) > 1
+        for name in names:
+            entry: dict[str, Any] = {"training": training_record(name), "splits": {}}
+            for split in wanted:
+                own = place / _as_folder(name) / (split or "") if place and several else place
+                found = evaluate_named(
+                    name, task, folder, dataset=dataset, split=split, pictures=pictures, output=own, limit=sample,
+                    candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=variants, progress=progress,
+                )  # fmt: skip
+                kept = (key for key in found if key not in ("model", "training", "environment"))
+                entry["splits"][found["split"]] = {key: found[key] for key in kept}
+            models[name] = entry
+        result |= {"models": models, "environment": environment()}
+    if place is not None:
+        write_json(place / "results.json", result)
+        table = place / "results.csv"
+    if table is not None:
+        write_json(table, result) if table.suffix == ".json" else write_csv(table, as_rows(result))
+    return result
+
+
+def as_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """What `measure` gives as flat rows with the same keys, for a table or a CSV file.
+
+    A row is a variant, a ranking or a baseline, and for retrieval one direction of it.
+    """
+    if result["data"] == PICTURES:
+        return rows_of_pictures(result)
+    rows = []
+    for name, model in result["models"].items():
+        training = model["training"] or {}
+        for found in model["splits"].values():
+            about = {
+                "model": training.get("model", name), "recipe": training.get("recipe", ""),
+                "seed": training.get("seed", ""), "data": found["data"], "split": found["split"],
+            }  # fmt: skip
+            end = {key: result["environment"][key] for key in ("device", "torch")}
+            made = _retrieval_rows(found) if result["task"] == "retrieval" else _task_rows(found)
+            rows += [{**about, **row, **end} for row in made]
+    keys = dict.fromkeys(key for row in rows for key in row if key not in ("device", "torch"))
+    return [{key: row.get(key, "") for key in [*keys, "device", "torch"]} for row in rows]
+
+
+def _task_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for part in ("variants", "baselines"):
+        for name, metrics in found[part].items():
+            flat = {key: round(value, 5) for key, value in _flat(metrics) if key != "n"}
+            yield {"variant": name, "n": metrics["n"], **flat}
+
+
+def _retrieval_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    chance, branch, reset = found["baselines"]["chance"], found["branch"], found["variants"]["reset"]
+    named = {"reset": (branch, "ITC"), "concrete alone": ("concrete alone", "ITC")}
+    ranked = {named.get(name, (branch, f"ITC, {name}")): one for name, one in found["variants"].items()}
+    ranked |= {(branch, name): one for name, one in found.get("rankings", {}).items()}
+    for (used, ranking), one in ranked.items():
+        cost, lost = one.get("cost"), one.get("lost")
+        for way in WAYS:
+            yield {
+                "direction": way, "branch": used, "ranking": ranking, "pictures": reset["pictures"],
+                "texts": reset["captions"], **{key: round(share, 4) for key, share in one[way].items()},
+                **{f"chance {key}": round(share, 5) for key, share in chance[way].items()},
+                **({"changed": round(one["changed"], 4)} if "changed" in one else {}),
+                **({"pairs scored": cost["pairs"], "pairs": cost["of"], "seconds": round(cost["seconds"], 2)}
+                   if cost else {}),
+                **({"R@1 lost": round(lost[way], 4)} if lost else {}),
+            }  # fmt: skip
+
+
+def _flat(metrics: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Numbers under their keys, those of inner mappings behind the names of these."""
+    for key, value in metrics.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key} ")
+        elif isinstance(value, int | float):
+            yield f"{before}{key}", value
+
+
+def _dataset_of(names: Sequence[str], task: str) -> str:
+    known = {str(name): (training_record(name) or {}).get("data") for name in names}
+    said = {data for data in known.values() if data}
+    if len(said) > 1:
+        told = ", ".join(f"{name} on {data}" for name, data in known.items() if data)
+        raise ConfigurationError(f"the models were fine-tuned on several data sets ({told}): name one with --dataset")
+    if said:
+        return said.pop()
+    if task == "retrieval":
+        return PICTURES
+    raise ConfigurationError(f"{names[0]} does not say what it was fine-tuned on: name the data set with --dataset")
+
+
+def _customary(folder: str | os.PathLike) -> str:
+    return "test" if "test" in open_source(folder).splits else "valid"
+
+
+def _places(output: str | os.PathLike | None) -> tuple[Path | None, Path | None]:
+    """The file and the folder of ``output``, one of which is None."""
+    if output is None:
+        return None, None
+    path = Path(output)
+    if path.suffix in (".csv", ".json"):
+        return path, None
+    if path.exists() and not path.is_dir():
+        raise ConfigurationError(f"--output {path} is a file: give a folder, or a file that ends in .csv or .json")
+    return None, path
+
+
+def _as_folder(name: str) -> str:
+    return re.sub(r"[^\w.@-]+", "-", name).strip("-.") or "model"
