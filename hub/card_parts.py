@@ -37,20 +37,29 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def measured_tables(rows: Sequence[Mapping[str, str]], circumstances: Sequence[str]) -> str:
-    """Results as they stand in the file, chance and blind baselines in columns beside them.
+def measured_tables(
+    rows: Sequence[Mapping[str, str]], circumstances: Sequence[str], baselines: Sequence[str] = ()
+) -> str:
+    """Results as they stand in the file, with chance and blind baselines, which are columns or rows of their own.
 
-    Rows of files with other columns get tables of their own; how a row came about stands beneath its table.
+    Rows of files with other columns get tables of their own; how a row came about stands beneath its table. Columns
+    that split a metric by kinds of items (``by ...``) are left to the file.
+
+    Args:
+        circumstances: columns that say how a row came about.
+        baselines: what the column ``variant`` calls chance and baselines.
     """
     parts = []
     for keys in dict.fromkeys(tuple(row) for row in rows):
         alike = [row for row in rows if tuple(row) == keys]
-        shown = [key for key in keys if key not in (*circumstances, "model") and any(row[key] for row in alike)]
+        aside = (*circumstances, "model")
+        shown = [key for key in keys if key not in aside and not key.startswith("by ") and any(r[key] for r in alike)]
         parts.append(markdown_table([{key: row[key] for key in shown} for row in alike]))
         facts = {key: sorted({row[key] for row in alike if row.get(key)}) for key in circumstances if key in keys}
         how = "; ".join(f"{key.replace('_', ' ')}: {', '.join(values)}" for key, values in facts.items() if values)
         parts.append(f"How: {how}.") if how else None
-        if not any(key.startswith(("chance", "blind")) for key in keys):
+        said = any(key.startswith(("chance", "blind")) for key in keys)
+        if not said and not any(row.get("variant") in baselines for row in alike):
             parts.append("The file holds neither chance nor a blind baseline for these rows.")
     return "\n\n".join(parts)
 

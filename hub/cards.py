@@ -16,7 +16,10 @@ from typing import Any
 
 import yaml
 
+from ashnets.hub.benchmarks import FILE as BENCHMARK_FILE
+from ashnets.hub.benchmarks import Benchmark
 from ashnets.hub.card_parts import drawing, energy_table, measured_tables, paper_tables
+from ashnets.hub.emissions import Emissions
 from ashnets.zoo import config_of, entry
 from ashnets.zoo.describing import Description, describe_config, number
 from ashnets.zoo.numbers import CIRCUMSTANCES, EnergyRow, measured_energy, paper_rows, read_csv
@@ -37,8 +40,9 @@ class Subject:
         trained: None for a bare configuration.
         results: rows of results files about these weights.
         energy: estimates about them.
-        emissions: kg of CO2 equivalents of the training, as codecarbon measured them.
-        dataset: the Hub's id of the corpus that the results were measured on, if it has one.
+        emissions: of the training, as codecarbon measured them.
+        dataset: the Hub's id of the corpus of training and results, if it has one.
+        benchmark: of the Hub, on which results were measured.
     """
 
     title: str
@@ -51,8 +55,9 @@ class Subject:
     trained: bool = True
     results: Sequence[dict[str, str]] = ()
     energy: Sequence[EnergyRow] = ()
-    emissions: float | None = None
+    emissions: Emissions | None = None
     dataset: str | None = None
+    benchmark: Benchmark | None = None
     words: dict[str, Any] = field(default_factory=lambda: card_words())
 
 
@@ -85,14 +90,6 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
-def read_emissions(*folders: Path) -> float | None:
-    """kg of CO2 equivalents from codecarbon's ``emissions.csv``, all its rows; None where there is none."""
-    for folder in folders:
-        if rows := read_csv(folder / "emissions.csv"):
-            return sum(float(row["emissions"]) for row in rows if row.get("emissions"))
-    return None
-
-
 def card(subject: Subject) -> str:
     """The whole card, metadata first.
 
@@ -109,14 +106,14 @@ def card(subject: Subject) -> str:
         title=subject.title,
         notice=f"{notice}\n\n" if notice else "",
         summary=f"ASH-Nets: {description.summary} {description.variant}.",
-        source=subject.source if subject.trained else "./a-folder-with-weights",
+        usage=words["usage"]["trained" if subject.trained else "untrained"].format(source=subject.source).strip(),
         drawing=drawing(description, config),
         architecture=_sizes(description),
         parameters="\n".join(f"| {part} | {value:,} |" for part, value in description.parameters.items())
         + f"\n| **all** | **{description.totals['parameters']:,}** |",
         macs="\n".join(f"| {part} | {number(value)} |" for part, value in description.macs.items()),
         training=_training(subject),
-        measured=measured_tables(subject.results, CIRCUMSTANCES) or words["nothing"]["measured"],
+        measured=_measured(subject),
         paper=paper_tables(paper) or words["nothing"]["paper"],
         energy=energy_table(subject.energy) or words["nothing"]["energy"],
         limits=_limits(subject, bool(paper)),
@@ -154,57 +151,52 @@ def metadata(subject: Subject) -> Any:
     }
     if subject.emissions is not None:
         data["co2_eq_emissions"] = {
-            "emissions": round(subject.emissions * 1000, 3),  # the Hub counts grams
-            "source": "codecarbon",
-            "training_type": "pre-training",
-            "hardware_used": record.get("environment", {}).get("device", "unknown"),
+            "emissions": float(f"{subject.emissions.grams:.4g}"),
+            "source": f"codecarbon {subject.emissions.version}".strip(),
+            "training_type": "fine-tuning" if record.get("task") else "pre-training",
         }
+        for key, found in (("geographical_location", "places"), ("hardware_used", "hardware")):
+            if said := ", ".join(getattr(subject.emissions, found)):
+                data["co2_eq_emissions"][key] = said
     if not results:
         del data["model_name"], data["eval_results"]
     return ModelCardData(**data)
 
 
-def eval_results(subject: Subject) -> list[Any]:
-    """The results as ``EvalResult`` of huggingface_hub, a row and a metric each: what ``model-index`` holds."""
+def eval_results(subject: Subject, chief: bool = False) -> list[Any]:
+    """The results as ``EvalResult`` of huggingface_hub, a row and a metric each: what ``model-index`` holds.
+
+    Rows of chance, of baselines that do not see the pictures, and of the model in front of a grey picture are no
+    results of the model: they stand in the card's tables alone.
+
+    Args:
+        chief: the first metric of each row, and no rows with the branch switched off.
+    """
     from huggingface_hub import EvalResult
 
-    found = []
+    words, found = subject.words, []
     for row in subject.results:
+        if row.get("variant") in words["baselines"] or (chief and row.get("branch", "").endswith(" alone")):
+            continue
         split = row.get("split", "")
-        which = ", ".join(row[key].replace("_", " ") for key in ("direction", "branch", "ranking") if row.get(key))
-        for column, known in subject.words["metrics"].items():
-            if row.get(column):
-                found.append(
-                    EvalResult(
-                        task_type=known["task"],
-                        dataset_type=subject.dataset or "ashnets-corpus",
-                        dataset_name=f"{split} ({which})" if which else split or "unnamed",
-                        dataset_config=which or None,  # without it the Hub would take all directions for one result
-                        dataset_split=split or None,
-                        metric_type=known["metric"],
-                        metric_name=known["name"],
-                        metric_value=float(row[column]),
-                    )
+        keys = ("direction", "branch", "ranking", "variant")
+        which = ", ".join(row[key].replace("_", " ") for key in keys if row.get(key))
+        for column in [column for column in words["metrics"] if row.get(column)][: 1 if chief else None]:
+            known = words["metrics"][column]
+            name = " ".join(filter(None, (row.get("data", ""), split))) or "unnamed"
+            found.append(
+                EvalResult(
+                    task_type=known["task"],
+                    dataset_type=subject.dataset or row.get("data") or "ashnets-corpus",
+                    dataset_name=f"{name} ({which})" if which else name,
+                    dataset_config=which or None,  # without it the Hub would take all directions for one result
+                    dataset_split=split or None,
+                    metric_type=known["metric"],
+                    metric_name=known["name"],
+                    metric_value=float(row[column]),
                 )
+            )
     return found
-
-
-def eval_results_yaml(subject: Subject) -> str | None:
-    """The file for ``.eval_results/``, which needs the Hub's id of the corpus; None without it or without results."""
-    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
-
-    if not subject.dataset:
-        return None
-    entries = [
-        EvalResultEntry(
-            dataset_id=subject.dataset,
-            task_id=result.dataset_split or "default",
-            value=result.metric_value,
-            notes=f"{result.metric_name}, {result.dataset_name}",
-        )
-        for result in eval_results(subject)
-    ]
-    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False) if entries else None
 
 
 def _notice(subject: Subject) -> str:
@@ -212,6 +204,16 @@ def _notice(subject: Subject) -> str:
     if not subject.trained:
         return notices["untrained"]
     return notices["unrecorded"] if subject.record is None else ""
+
+
+def _measured(subject: Subject) -> str:
+    words = subject.words
+    tables = measured_tables(subject.results, CIRCUMSTANCES, words["baselines"])
+    if not tables:
+        return words["nothing"]["measured"]
+    where = words["where"]["benchmark" if subject.benchmark else "index"]
+    dataset = subject.benchmark.dataset if subject.benchmark else ""
+    return f"{tables}\n\n{where.format(file=BENCHMARK_FILE, dataset=dataset)}"
 
 
 def _sizes(description: Description) -> str:
@@ -240,8 +242,13 @@ def _training(subject: Subject) -> str:
         ]
         lines.append(f"Run: {', '.join(filter(None, facts))}; `recipe.yaml` and `log.jsonl` stand beside the weights.")
         lines += [f"Started from: {one}." for one in record.get("initialised", ())]
-    if subject.emissions is not None:
-        lines.append(f"CO2 equivalents, by codecarbon: {subject.emissions * 1000:.3g} g.")
+    if subject.emissions is None:
+        lines.append(subject.words["nothing"]["emissions"])
+    else:
+        known = subject.emissions
+        energy = "" if known.kilowatt_hours is None else f"{known.kilowatt_hours:.3g} kWh"
+        about = ", ".join(filter(None, (energy, *known.places)))
+        lines.append(f"CO2 equivalents, estimated by codecarbon: {known.grams:.3g} g{f' ({about})' if about else ''}.")
     lines.append(f"Licence of the weights: {subject.licence}.")
     return "\n".join(f"- {line}" for line in lines)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -64,10 +66,34 @@ def no_pickles(folder: Path) -> Check:
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether opening a file with torch or pickle could run code."""
+    """Whether opening a file with torch, numpy or pickle could run code."""
     with path.open("rb") as stream:
-        start = stream.read(4)
-    return path.suffix in PICKLES or start.startswith(_ARCHIVE) or bool(_PICKLE.match(start))
+        start = stream.read(6)
+    if path.suffix in PICKLES or _PICKLE.match(start):
+        return True
+    if start.startswith(_ARCHIVE):
+        return path.suffix != ".npz" or not plain_arrays(path)
+    return start.startswith(np.lib.format.MAGIC_PREFIX) and _holds_objects(path.open("rb"))
+
+
+def plain_arrays(path: Path) -> bool:
+    """Whether a ``.npz`` holds arrays of numbers alone; only headers are read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(name.endswith(".npy") and not _holds_objects(archive.open(name)) for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError):  # damaged, of another kind, or encrypted
+        return False
+
+
+def _holds_objects(stream: IO[bytes]) -> bool:
+    """Whether a ``.npy`` holds pickled objects, or cannot be read."""
+    try:
+        with stream:
+            version = np.lib.format.read_magic(stream)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            return read(stream)[2].hasobject
+    except (ValueError, KeyError, OSError):
+        return True
 
 
 def no_training_state(folder: Path) -> Check:

@@ -3,11 +3,12 @@
 Neither huggingface_hub nor safetensors notices a flipped bit in a file of the right length. The cache names each blob
 by the digest that the Hub announced: SHA-256 for large files, git's SHA-1 for small ones. So every file can be checked,
 at each load and offline too; the pins of the registry are checked beside it. (Where the system has no links, the cache
-keeps no digests, and pins alone are checked.)
+keeps no digests, and pins alone are checked.) What is whole is then read by :mod:`ashnets.hub.inspecting`.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -15,12 +16,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from ashnets.errors import UnknownModelError, WeightsError
 from ashnets.files import PICKLES
+from ashnets.hub.inspecting import LARGEST_JSON, problems
 
 # What a model needs, and nothing that runs code when it is opened; recipe and log are read by people.
 FILES = ["*.safetensors", "*.json", "vocab.txt"]
+_ROOM = "make room, or name another cache: HF_HUB_CACHE, or cache_dir=..."
 
 
 def fetch(
@@ -43,10 +47,12 @@ def fetch(
 
     Raises:
         UnknownModelError: no such repository or revision, no right to see it, or neither network nor a whole copy.
-        WeightsError: a file that is missing, damaged or not the pinned one, or pickles alone. Nothing is kept of it.
+        WeightsError: a file that is missing, damaged, not the pinned one or hostile, pickles alone, or no room on the
+            disk. Nothing is kept of it.
     """
     at = repository + (f" at {revision!r}" if revision else "")
-    folder = Path(_download(at, repository, revision, pins, token, cache_dir, local_files_only, force_download))
+    options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    folder = Path(_download(at, repository, revision, pins, force_download=force_download, **options))
     _check(at, folder, pins)
     if pins is None and not any(folder.glob("*.safetensors")):
         _refuse_pickles(at, repository, revision, token, local_files_only)
@@ -65,16 +71,17 @@ def digest(path: Path, kind: str = "sha256") -> str:
 
 
 def _check(at: str, folder: Path, pins: Mapping[str, str] | None) -> None:
-    problems = list(_problems(folder, pins))
-    if not problems:
+    found = list(_problems(folder, pins)) or list(problems(folder))
+    if not found:
         return
-    for name, _ in problems:
+    for name, _ in found:
         file = folder / name
         if file.exists():
             file.resolve().unlink()
     shutil.rmtree(folder, ignore_errors=True)  # links alone: blobs that are whole serve the next attempt
-    name, problem = problems[0]
-    raise WeightsError(f"{at}: {name} {problem}. Nothing was loaded and nothing of it kept; fetch it again")
+    name, problem = found[0]
+    again = "" if problem.endswith(("again", "model", "models", "yourself")) else "; fetch it again"
+    raise WeightsError(f"{at}: {name} {problem}. Nothing was loaded and nothing of it kept{again}")
 
 
 def _problems(folder: Path, pins: Mapping[str, str] | None) -> Iterator[tuple[str, str]]:
@@ -97,28 +104,18 @@ def _problems(folder: Path, pins: Mapping[str, str] | None) -> Iterator[tuple[st
             yield name, "is pinned, and is not in the repository"
 
 
-def _download(
-    at: str,
-    repository: str,
-    revision: str | None,
-    pins: Mapping[str, str] | None,
-    token: str | bool | None,
-    cache_dir: str | os.PathLike | None,
-    local_files_only: bool,
-    force_download: bool,
-) -> str:
-    from huggingface_hub import errors, snapshot_download
+def _download(at: str, repository: str, revision: str | None, pins: Mapping[str, str] | None, **options: Any) -> str:
+    from huggingface_hub import constants, errors, snapshot_download
 
+    if options["cache_dir"] is not None:
+        options["cache_dir"] = os.fspath(options["cache_dir"])
+    cache = Path(options["cache_dir"] or constants.HF_HUB_CACHE)
+    patterns = list(pins) if pins else FILES
+    if not options["local_files_only"] and not constants.HF_HUB_OFFLINE:
+        _refuse_sizes(at, repository, revision, patterns, cache, options["token"])
     try:
         return snapshot_download(
-            repository,
-            revision=revision,
-            token=token,
-            cache_dir=os.fspath(cache_dir) if cache_dir is not None else None,
-            local_files_only=local_files_only,
-            force_download=force_download,
-            allow_patterns=list(pins) if pins else FILES,
-            ignore_patterns=["*/*"],
+            repository, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"], **options
         )
     except errors.GatedRepoError:
         raise UnknownModelError(f"{at} is gated: accept its terms on the Hub, then log in: `hf auth login`") from None
@@ -141,7 +138,40 @@ def _download(
         raise UnknownModelError(f"{at}: {error}") from None
     except Exception as error:  # httpx's, the Hub's and the system's errors have no base of their own
         reason = " ".join(str(error).split())[:200]
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise WeightsError(f"{at}: {cache} takes no more ({reason}). Nothing was loaded; {_ROOM}") from None
         raise UnknownModelError(f"{at} could not be fetched ({reason}); try again") from error
+
+
+def _refuse_sizes(
+    at: str, repository: str, revision: str | None, patterns: list[str], cache: Path, token: str | bool | None
+) -> None:
+    """Refuse what cannot be read or has no room, before any of it is sent."""
+    from huggingface_hub import HfApi, RepoFile
+    from huggingface_hub.file_download import repo_folder_name
+
+    try:
+        tree = list(HfApi(token=token, library_name="ashnets").list_repo_tree(repository, revision=revision))
+    except Exception:  # whatever it is, the download that follows meets it too, and says it in our words
+        return
+    blobs = cache / repo_folder_name(repo_id=repository, repo_type="model") / "blobs"
+    missing = 0
+    for one in tree:
+        if not isinstance(one, RepoFile) or not any(fnmatch(one.path, pattern) for pattern in patterns):
+            continue
+        if one.size > LARGEST_JSON and not one.path.endswith(".safetensors"):
+            raise WeightsError(
+                f"{at}: {one.path} has {one.size:,} bytes, more than the {LARGEST_JSON:,} that are read. Nothing was "
+                "fetched; ask its authors"
+            )
+        if not (blobs / (one.lfs.sha256 if one.lfs else one.blob_id)).exists():
+            missing += one.size
+    there = next(place for place in (blobs, *blobs.parents) if place.is_dir())
+    if missing > (free := shutil.disk_usage(there).free):
+        raise WeightsError(
+            f"{at}: {missing / 1e9:,.2f} GB are to be fetched, and {there} has {free / 1e9:,.2f} GB free. Nothing was "
+            f"fetched; {_ROOM}"
+        )
 
 
 def _refuse_pickles(

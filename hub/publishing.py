@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ashnets.errors import AshNetsError, ConfigurationError, UnknownModelError, WeightsError
-from ashnets.hub.cards import Subject, card, eval_results_yaml, read_emissions, read_record
+from ashnets.hub.benchmarks import FILE as BENCHMARK_FILE
+from ashnets.hub.benchmarks import benchmark_results, read_benchmark
+from ashnets.hub.cards import Subject, card, eval_results, read_record
 from ashnets.hub.checks import Check, check_model, differences, is_pickle
+from ashnets.hub.emissions import read_emissions
 from ashnets.hub.fetching import FILES, digest, fetch
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import resolve
@@ -92,7 +95,7 @@ def publish(
         licence, a tag that stands elsewhere; AshNetsError: the Hub refused, or was lost on the way.
     """
     report("checking")
-    planned = plan(source, repository, tag=tag, **words)
+    planned = plan(source, repository, tag=tag, token=token, **words)
     if failed := [check for check in planned.checks if not check.passed]:
         problems = " · ".join(f"{check.name}: {check.found}" for check in failed)
         raise WeightsError(f"{planned.folder} cannot be published. {problems}")
@@ -118,16 +121,20 @@ def plan(
     licence: str | None = None,
     training_data: str | None = None,
     dataset: str | None = None,
+    benchmark: str | None = None,
     results: Sequence[Path] = (),
     energy: Path | None = None,
     exports: Path | None = None,
+    token: str | bool | None = None,
 ) -> Plan:
     """Check a model and lay out its repository; nothing is sent.
 
     Args:
         licence: of the weights, such as ``apache-2.0``; a registry name brings its own.
         training_data: a sentence for the card; a registry name brings its own.
-        dataset: the Hub's id of the corpus that the results were measured on, ``org/name``.
+        dataset: the Hub's id of the corpus of training and results, ``org/name``; the card names it.
+        benchmark: the Hub's id of a benchmark that ``results`` were measured on; they then stand in ``.eval_results``
+            too. The Hub is asked for its tasks.
         results: CSV files that ``ashnets evaluate --output`` wrote; their rows about this model go into the card.
         energy: the ``energy.json`` that ``ashnets energy --output`` wrote.
         exports: a folder of exported graphs, uploaded as ``exports/``.
@@ -174,10 +181,11 @@ def plan(
             energy=joules,
             emissions=read_emissions(run, folder),
             dataset=dataset,
+            benchmark=read_benchmark(benchmark, token) if benchmark else None,
         )
         files["README.md"] = card(subject).encode()
-        if found := eval_results_yaml(subject):
-            files[".eval_results/ashnets.yaml"] = found.encode()
+        if subject.benchmark:
+            files[BENCHMARK_FILE] = benchmark_results(subject.benchmark, eval_results(subject, chief=True)).encode()
     return Plan(folder, repository, tag, files, left_out, checks)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError
 from ashnets.files import PICKLES
 from ashnets.hub.fetching import digest, fetch
+from ashnets.hub.inspecting import inspect
 from ashnets.zoo import Weights, entry, is_name
 from ashnets.zoo.describing import untrained
 from ashnets.zoo.names import split
@@ -69,7 +70,8 @@ def locate(
 
     Raises:
         UnknownModelError: nothing answers to the name; with the nearest names.
-        WeightsError: a registry name without trained weights, or a file that is missing, damaged or not the pinned one.
+        WeightsError: a registry name without trained weights, or a file that is missing, damaged, not the pinned one,
+            or asks for what no model may; see :mod:`ashnets.hub.inspecting`.
         ConfigurationError: two revisions that differ, or one where there are none.
     """
     text = os.fspath(name)
@@ -79,6 +81,7 @@ def locate(
     if is_name(name):
         return _registered(text, revision, namespace, options)
     if text and Path(text).is_dir():
+        inspect(Path(text))
         return Located(text, "folder")
     if Path(text).is_file():
         if Path(text).suffix in PICKLES:

@@ -3,7 +3,8 @@
 ``python -m ashnets.zoo.numbers`` renews the page ``README.md`` beside this file from what follows; with ``--count`` it
 first counts every model again and writes ``results/sizes.csv``, so that listing needs no torch. Metrics come from
 ``results/*.csv`` as ``ashnets evaluate`` writes them, spikes and energy from ``results/energy/NAME.json``, which is the
-``energy.json`` of ``ashnets energy NAME --output FOLDER``, and the paper's tables from ``paper/``.
+``energy.json`` of ``ashnets energy NAME --output FOLDER``, speeds from ``results/throughput.csv``, which is made by
+``tests/bench/bench_throughput.py``, and the paper's tables from ``paper/``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +22,9 @@ from ashnets.errors import ConfigurationError
 from ashnets.files import write_atomically, write_csv
 from ashnets.zoo.registry import ROOT, config_of, entry, list_models, read_yaml
 
-SIZES = "sizes.csv"
+SIZES, THROUGHPUT = "sizes.csv", "throughput.csv"
+PROFILES = ("45nm-fp32", "loihi1-vs-a100")  # of energy, in the table: two kinds of hardware, which disagree
+SPEEDS = {"resnet18": "speed ÷ ResNet-18", "ann": "speed ÷ its ann"}  # column of THROUGHPUT → of the table
 # Columns of a results file that say how a row came about; all others are what it measured, or which row it is.
 CIRCUMSTANCES = ("recipe", "seed", "pairs_seen", "training_seconds", "device", "torch")
 
@@ -48,10 +52,12 @@ def numbers(name: str) -> dict[str, Any]:
     Returns:
         ``name``, ``trained``, ``parameters``, ``gmac`` (dense, a picture and the longest text, spiking encoder over all
         T steps as if every input were a spike), ``spikes`` a picture, ``energy`` (profile → estimated pJ a picture of
-        the spiking branch) and ``metrics`` (rows of the results files). None and empty where nothing was measured.
+        the spiking branch), ``throughput`` (``resnet18``, ``ann`` → pictures a second, over those of ResNet-18 and of
+        the model without spikes) and ``metrics`` (rows of the results files). None and empty where nothing was
+        measured.
     """
     found = entry(name)
-    size = _sizes().get(found.name)
+    size, speed = _sizes().get(found.name), _speeds().get(found.name, {})
     energy = measured_energy(found.name)
     return {
         "name": found.name,
@@ -61,6 +67,7 @@ def numbers(name: str) -> dict[str, Any]:
         "gmac": float(size["gmac"]) if size else None,
         "spikes": round(energy[0].spikes) if energy else None,
         "energy": {row.profile: row.spiking for row in energy},
+        "throughput": {peer: float(speed[f"ratio_{peer}"]) for peer in SPEEDS if speed},
         "metrics": [row for file in result_files() for row in measured(found.name, file)],
     }
 
@@ -72,9 +79,10 @@ def page() -> str:
         "Made by `python -m ashnets.zoo.numbers`; do not edit. Parameters are those of the model without a head. GMAC "
         "are multiply-accumulates for one picture and the longest text, dense, with the spiking encoder over all T "
         "steps as if every input were a spike. Spikes and energy were counted on pictures, and energy is an estimate "
-        "of the spiking branch's arithmetic by two of several hardware profiles; a dash stands where nothing was "
-        "measured. The best R@1 is the best row of `results/`, whose files hold chance beside every row. A model "
+        "of the spiking branch's arithmetic by two of nine hardware profiles; a dash stands where nothing was "
+        "measured. The results are the best rows of `results/`, whose files hold chance beside every row. A model "
         "without weights was never trained here.\n\n"
+        f"{_about_speeds()}\n\n"
         f"{table()}\n"
         "What the paper reports stands apart, in `paper/`: none of it was measured here, and some of it contradicts "
         "itself:\n\n" + "".join(f"- Table {n}: {flag}.\n" for n in range(1, 15) for flag in paper_flags(n))
@@ -94,15 +102,15 @@ def table(names: list[str] | None = None, profiles: tuple[str, str] | None = Non
 
     Args:
         names: all by default.
-        profiles: two energy profiles; by default the first two that were measured.
+        profiles: two energy profiles; by default ``PROFILES``, or the first two that were measured.
     """
     rows = [numbers(name) for name in (list_models() if names is None else names)]
     known = sorted({profile for row in rows for profile in row["energy"]})
-    chosen = profiles or tuple(known[:2])
-    head = ["model", "weights", "parameters", "GMAC", "spikes a picture", *(f"µJ, {one}" for one in chosen), "best R@1"]
+    chosen = profiles or (PROFILES if set(PROFILES) <= set(known) else tuple(known[:2]))
+    head = ["model", "weights", "parameters", "GMAC", "spikes a picture", *(f"µJ, {one}" for one in chosen)]
+    head += [*SPEEDS.values(), "results"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in rows:
-        recall = best(row["metrics"], "R@1")
         cells = [
             f"`{row['name']}`",
             ", ".join(row["tags"]) or "none",
@@ -110,16 +118,36 @@ def table(names: list[str] | None = None, profiles: tuple[str, str] | None = Non
             "–" if row["gmac"] is None else f"{row['gmac']:.2f}",
             "–" if row["spikes"] is None else f"{row['spikes']:,}",
             *("–" if one not in row["energy"] else f"{row['energy'][one] / 1e6:.3g}" for one in chosen),
-            "–" if recall is None else f"{float(recall['R@1']):.3f} ({recall['split']}, {recall['direction']})",
+            *(f"{row['throughput'][one]:.2g}" if one in row["throughput"] else "–" for one in SPEEDS),
+            "; ".join(_headlines(row["metrics"])) or "–",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def best(rows: list[dict[str, str]], metric: str) -> dict[str, str] | None:
-    """The row with the greatest value of ``metric``; rows of a branch switched off (``... alone``) are ablations."""
-    with_it = [row for row in rows if row.get(metric) and not row.get("branch", "").endswith(" alone")]
+    """The row with the greatest value of ``metric``, of the model as it is.
+
+    Rows of a branch switched off (``... alone``) are ablations; a ``variant`` that is not ``reset`` is another order of
+    the items, other pictures, or a baseline.
+    """
+    with_it = [
+        row for row in rows
+        if row.get(metric) and not row.get("branch", "").endswith(" alone") and row.get("variant", "reset") == "reset"
+    ]  # fmt: skip
     return max(with_it, key=lambda row: float(row[metric])) if with_it else None
+
+
+def _headlines(rows: list[dict[str, str]]) -> Iterator[str]:
+    """The best R@1, and the accuracy on each data set with the chance that its file gives."""
+    if recall := best(rows, "R@1"):
+        yield f"R@1 {float(recall['R@1']):.3f} ({recall['split']}, {recall['direction'].replace('_', ' ')})"
+    for data in dict.fromkeys(row["data"] for row in rows if row.get("accuracy") and row.get("data")):
+        here = [row for row in rows if row.get("data") == data]
+        chance = [float(row["accuracy"]) for row in here if row.get("variant") == "chance"]
+        if found := best(here, "accuracy"):
+            beside = f", chance {chance[0]:.3f}" if chance else ""
+            yield f"accuracy {float(found['accuracy']):.3f} ({data} {found['split']}{beside})"
 
 
 def measured(name: str, file: str | Path) -> list[dict[str, str]]:
@@ -129,7 +157,7 @@ def measured(name: str, file: str | Path) -> list[dict[str, str]]:
 
 def result_files() -> list[str]:
     """The files of ``results/`` that hold metrics."""
-    return sorted(p.name for p in (ROOT / "results").glob("*.csv") if p.name != SIZES)
+    return sorted(p.name for p in (ROOT / "results").glob("*.csv") if p.name not in (SIZES, THROUGHPUT))
 
 
 @dataclass(frozen=True)
@@ -250,6 +278,30 @@ def write_sizes(path: Path = ROOT / "results" / SIZES) -> Path:
 @cache
 def _sizes() -> dict[str, dict[str, str]]:
     return {row["model"]: row for row in read_csv(ROOT / "results" / SIZES)}
+
+
+@cache
+def _speeds() -> dict[str, dict[str, str]]:
+    return {row["model"]: row for row in read_csv(ROOT / "results" / THROUGHPUT)}
+
+
+def _about_speeds() -> str:
+    rows = list(_speeds().values())
+
+    def all_of(key: str) -> str:
+        return ", ".join(sorted({row[key] for row in rows}))
+
+    rounds = sorted(int(row["rounds"]) for row in rows)
+    return (
+        "Speeds are ratios of pictures a second: of the whole model at inference (a picture, the longest text), over "
+        "those of ResNet-18 (transformers', with its classifier) on the same pictures, and over those of the same "
+        "model without spikes (`-ann`). A model and its peers take turns in one run, with random weights, since "
+        "training changes no time. The ratios hold for the machine and the batch that they were measured with, and "
+        f"differ by up to a tenth from run to run: {all_of('device')}, {all_of('threads')} threads, batches of "
+        f"{all_of('batch')}, {rounds[0]} to {rounds[-1]} rounds, seed {all_of('seed')}, torch {all_of('torch')}. "
+        "Quartiles and versions stand in `results/throughput.csv`, which "
+        "`python tests/bench/bench_throughput.py --output zoo/results/throughput.csv` renews."
+    )
 
 
 def _millions(value: int | None) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ashnets.cli import completing
 from ashnets.cli.printing import as_json
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -42,7 +43,7 @@ def list_(
         float | None, typer.Option("--max-parameters", help="Only models of at most that many million parameters.")
     ] = None,
     with_numbers: Annotated[
-        bool, typer.Option("--numbers", "-n", help="Also parameters, GMAC, spikes, energy and the best R@1.")
+        bool, typer.Option("--numbers", "-n", help="Also parameters, GMAC, spikes, energy, speed and results.")
     ] = False,
     as_json_: JsonOption = False,
 ) -> None:
@@ -71,7 +72,9 @@ def list_(
 
 
 def describe(
-    name: Annotated[str, typer.Argument(help="A name that `ashnets list` shows.")],
+    name: Annotated[
+        str, typer.Argument(help="A name that `ashnets list` shows.", autocompletion=completing.models)
+    ],
     as_json_: JsonOption = False,
 ) -> None:
     """Describe one model.

@@ -22,7 +22,11 @@ def publish(
         str | None, typer.Option("--training-data", help="A sentence for the card, with the data's licences.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="The Hub's id of the corpus of the results, if it stands there.")
+        str | None, typer.Option("--dataset", help="The Hub's id of the corpus of training and results, if it has one.")
+    ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option("--benchmark", help="The Hub's id of a benchmark of the results: .eval_results is for these."),
     ] = None,
     results: Annotated[
         list[Path] | None,
@@ -44,18 +48,24 @@ def publish(
     the repository is loaded back and compared. After an interruption run the same command again. A token comes from
     `hf auth login` or HF_TOKEN.
 
+    Results always stand in the card, as tables and as model-index. The Hub's newer form, .eval_results, takes results
+    on the Hub's own benchmarks alone (data sets with an eval.yaml) and is written with --benchmark. CO2 is told where
+    the folder of the run holds codecarbon's emissions.csv: mkdir -p RUN, then CODECARBON_OUTPUT_DIR=RUN codecarbon
+    monitor -- ashnets train RECIPE --output RUN.
+
     \b
     Examples:
       ashnets publish runs/mine --repo me/ashnets-birds --licence cc-by-4.0 --dry-run
       ashnets publish runs/mine --repo me/ashnets-birds --licence cc-by-4.0 --tag v1 --private
       ashnets publish runs/mine --repo me/ashnets-birds --licence mit --results out/table.csv --exports out/graphs
+      ashnets publish runs/vqa --repo me/ashnets-vqa --licence mit --results out/vqa.csv --benchmark org/some-benchmark
       ashnets publish ashnets-tiny.pictograms --repo me/ashnets-tiny.pictograms --json
     """
     from ashnets.hub import publish as publish_model
 
     result = publish_model(
         source, repository, tag=tag, private=private, dry_run=dry_run, licence=licence, training_data=training_data,
-        dataset=dataset, results=results or [], energy=energy, exports=exports,
+        dataset=dataset, benchmark=benchmark, results=results or [], energy=energy, exports=exports,
         report=lambda line: typer.echo(line, err=True),
     )  # fmt: skip
     _show(result, as_json_)

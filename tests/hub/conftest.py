@@ -29,10 +29,10 @@ SMALL = {
 }  # fmt: skip
 
 
-def write_run(folder: Path, seed: int = 0) -> Path:
+def write_run(folder: Path, seed: int = 0, **sizes: int) -> Path:
     """What training leaves behind, as far as publishing reads it."""
     model = folder / "model"
-    made = create("ashnets-tiny", task="retrieval", seed=seed, **SMALL)
+    made = create("ashnets-tiny", task="retrieval", seed=seed, **{**SMALL, **sizes})
     made.save_pretrained(model)
     AshNetsProcessor.from_config(AshNetsConfig(**made.config.to_dict()), PIECES).save_pretrained(model)
     record = {
@@ -55,6 +55,12 @@ def finished_run(tmp_path_factory) -> Path:
 def run(tmp_path) -> Path:
     """A run that a test may change."""
     return write_run(tmp_path / "run")
+
+
+@pytest.fixture
+def large_run(tmp_path) -> Path:
+    """A run with more bytes than the system holds for a socket."""
+    return write_run(tmp_path / "large", hidden_size=192, intermediate_size=1536, num_hidden_layers=4)
 
 
 @pytest.fixture

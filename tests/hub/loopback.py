@@ -44,7 +44,8 @@ class Fault:
 
     method: str
     pattern: str
-    how: str  # "500", "drop" (no answer), "lost" (done, but no answer), "cut" (half a body), "flip" (one bit), "hold"
+    how: str  # "500", "drop" (no answer), "lost" (done, but no answer), "cut" (half a body), "flip" (one bit), "hold",
+    # "sever" (gone when half of what the client sends has come)
     times: int
     held: threading.Event = field(default_factory=threading.Event)  # "hold": a request has come, and is never answered
 
@@ -85,6 +86,7 @@ class LoopbackHub:
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.store: dict[str, bytes] = {}  # SHA-256 → content
+        self.sizes: dict[str, int] = {}  # path → what listings say instead of the truth
         self.faults: list[Fault] = []
         self.asked: list[tuple[str, str]] = []
         self.lock = threading.RLock()
@@ -133,11 +135,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_one_method(self) -> None:
         path = unquote(self.path.partition("?")[0])
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) if not self._chunked() else self._chunks()
+        length = int(self.headers.get("Content-Length") or 0)
         with self.hub.lock:
             self.hub.asked.append((self.command, path))
             fault = next((one for one in self.hub.faults if one.meets(self.command, path)), None)
             self.fault = fault.how if fault else None
+        if self.fault == "sever":
+            self.rfile.read(length // 2)
+            return self._hang_up()
+        body = self._chunks() if self._chunked() else self.rfile.read(length)
         if fault and fault.how == "hold":
             fault.held.set()
             self.rfile.read(1)  # until the client is gone
@@ -221,7 +227,7 @@ class _Api(_Handler):
         ("GET", r"/api/models/(?P<name>[^/]+/[^/]+)/refs", "refs"),
         ("GET", r"/api/models/(?P<name>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)(/.*)?", "tree"),
         ("GET", r"/api/models/(?P<name>[^/]+/[^/]+)(/revision/(?P<revision>.+))?", "info"),
-        ("GET|HEAD", r"/(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)", "resolve"),
+        ("GET|HEAD", r"/(?P<name>(datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)", "resolve"),
     )  # fmt: skip
     WRITING = ("create", "preupload", "batch", "commit", "tag")
 
@@ -332,9 +338,10 @@ class _Api(_Handler):
     def tree(self, body: bytes, repository: Repository, groups: dict[str, str]) -> None:
         entries = []
         for path, data in repository.commits[repository.find(groups["revision"]) or ""].items():
-            entry: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": git_blob(data)}
+            size = self.hub.sizes.get(path, len(data))
+            entry: dict[str, Any] = {"type": "file", "path": path, "size": size, "oid": git_blob(data)}
             if large(path, data):
-                entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+                entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": size, "pointerSize": 130}
             entries.append(entry)
         return self.answer(200, entries)
 

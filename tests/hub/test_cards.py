@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import re
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -14,7 +16,7 @@ from huggingface_hub import ModelCard
 import ashnets
 from ashnets import AshNetsConfig, zoo
 from ashnets.errors import ConfigurationError
-from ashnets.hub.cards import card, eval_results, eval_results_yaml, subject_of_name
+from ashnets.hub.cards import card, eval_results, subject_of_name
 from ashnets.zoo.numbers import paper_rows, read_energy
 
 
@@ -99,10 +101,21 @@ def test_blind_baselines_and_other_columns_are_shown_as_the_file_has_them():
     assert "| split | accuracy | blind accuracy | chance accuracy |" in text
     assert "| test | 0.61 | 0.44 | 0.08 |" in text and "How: seed: 3, 4." in text
     assert [one.metric_value for one in eval_results(subject)] == [0.61, 0.66]
-    assert eval_results_yaml(subject).count("someone/questions") == 2
+    assert {one.dataset_type for one in eval_results(subject)} == {"someone/questions"}
     without = dataclasses.replace(subject, results=[{"model": "m", "split": "test", "accuracy": "0.61"}], dataset=None)
     assert "neither chance nor a blind baseline" in section(card(without), "Results, measured")
-    assert eval_results_yaml(without) is None
+    assert [one.dataset_type for one in eval_results(without)] == ["ashnets-corpus"]
+
+
+@pytest.mark.parametrize("name", ["ashnets-tiny", "ashnets-tiny-t5"])
+def test_the_three_lines_of_a_card_run(name):
+    found = re.findall(r"```python\n(.*?)```", card(subject_of_name(name)), re.DOTALL)
+    assert len(found) == 1 and len(found[0].strip().splitlines()) == 3
+    code = f"{found[0]}print(type(model).__name__)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    trained = "create" not in found[0]
+    assert trained == (zoo.entry(name).weights is not None), "no card loads weights that are not there"
+    assert ran.stdout.splitlines()[-1:] == ["AshNetsForPreTraining" if trained else "AshNetsModel"], ran.stderr
 
 
 def test_energy_is_an_estimate_with_its_assumptions(finished_run, tmp_path):

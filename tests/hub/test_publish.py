@@ -9,8 +9,10 @@ import pickle
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -20,9 +22,10 @@ from safetensors.torch import load_file, save_file
 
 import ashnets
 from ashnets.cli import publish as commands
-from ashnets.errors import AshNetsError, ConfigurationError, UnknownModelError, WeightsError
+from ashnets.errors import AshNetsError, ConfigurationError, DataError, UnknownModelError, WeightsError
+from ashnets.export.exporting import export_model
 from ashnets.hub import publish, verify_model
-from ashnets.hub.checks import check_model
+from ashnets.hub.checks import check_model, is_pickle
 
 COMMANDS = typer.Typer()
 COMMANDS.command("publish")(commands.publish)
@@ -49,13 +52,11 @@ def blocks(card: str) -> str:
 
 
 def test_push_tag_and_load_in_fresh_caches(hub, finished_run, tmp_path):
-    (tmp_path / "graphs").mkdir()
-    (tmp_path / "graphs" / "step.onnx").write_bytes(b"\x08\x01 not opened here")
+    exported = tmp_path / "graphs"
+    export_model(ashnets.from_pretrained(finished_run / "model"), "onnx", exported, "letters")
     results = tmp_path / "letters.csv"
     results.write_text("model,split,R@1,chance R@1,seed\nletters,valid,0.5,0.1,0\n")
-    result = send(
-        finished_run, tag="v1", exports=tmp_path / "graphs", results=[results], dataset="someone/letters-corpus"
-    )
+    result = send(finished_run, tag="v1", exports=exported, results=[results], dataset="someone/letters-corpus")
     repository = hub.repositories[NAME]
     assert repository.titles == ["initial commit", "ashnets v1"], "one commit"
     assert repository.tags == {"v1": result["commit"]} and result["verified"]
@@ -63,18 +64,22 @@ def test_push_tag_and_load_in_fresh_caches(hub, finished_run, tmp_path):
     model = finished_run / "model"
     for name in ("model.safetensors", "config.json", "tokenizer.json", "processor_config.json", "recipe.yaml"):
         assert files[name] == (model / name).read_bytes()
-    assert files["exports/step.onnx"] == b"\x08\x01 not opened here"
+    sent = {f"exports/{path.name}": path.read_bytes() for path in exported.iterdir() if path.name[0] != "."}
+    assert sent.items() <= files.items() and {"exports/sample.npz", "exports/README.md"} < set(sent)
     assert files["results/letters.csv"] == results.read_bytes()
-    found = parse_eval_result_entries(yaml.safe_load(files[".eval_results/ashnets.yaml"]))
-    assert [(one.dataset_id, one.task_id, one.value) for one in found] == [("someone/letters-corpus", "valid", 0.5)]
+    data = ModelCard(files["README.md"].decode()).data
+    assert [(one.dataset_type, one.metric_value) for one in data.eval_results] == [("someone/letters-corpus", 0.5)]
+    assert data.datasets == ["someone/letters-corpus"]
+    assert ".eval_results/ashnets.yaml" not in files, "that corpus is no benchmark of the Hub"
 
-    # the three lines of the card, then transformers' own classes, in a process of their own
+    # transformers' own classes after a bare import, then the three lines of the card, in a process of their own
     card = files["README.md"].decode()
     code = blocks(card)
     assert len(code.strip().splitlines()) == 3 and "someone/letters@v1" in code
-    code += (
-        "from ashnets.auto_classes import offer\noffer()\n"
+    code = (
+        "import ashnets\n"
         "from transformers import AutoModel, AutoProcessor\n"
+        f"{code}"
         "auto = AutoModel.from_pretrained('someone/letters', revision='v1')\n"
         "print(type(model).__name__, type(processor).__name__, type(auto).__name__,\n"
         "      type(AutoProcessor.from_pretrained('someone/letters')).__name__,\n"
@@ -132,11 +137,24 @@ def test_again_makes_no_commit_and_a_change_replaces_shards(hub, run):
     assert set(expected) == set(loaded.state_dict())
 
 
-@pytest.mark.parametrize("how", ["500", "drop"])
+@pytest.mark.parametrize("how", ["500", "drop", "sever"])
 def test_an_upload_that_fails_once_is_tried_again(hub, finished_run, how):
     fault = hub.fail("PUT", "/", how=how)
     assert send(finished_run)["verified"]
     assert fault.times == 0 and len(asked(hub, "PUT")) == 2
+
+
+def test_a_connection_that_breaks_in_the_middle_of_the_weights(hub, large_run, monkeypatch):
+    """The client is still sending when the Hub is gone, as often as it tries; its pauses are left out."""
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    assert (large_run / "model" / "model.safetensors").stat().st_size > 8_000_000
+    broken = hub.fail("PUT", "/", how="sever", times=100)
+    with pytest.raises(AshNetsError, match=r"publishing stopped.*run the same command again"):
+        send(large_run, tag="v1")
+    assert broken.times < 100 and len(hub.repositories[NAME].commits) == 1 and hub.repositories[NAME].tags == {}
+    broken.times = 0
+    assert send(large_run, tag="v1")["verified"]
+    assert len(hub.repositories[NAME].commits) == 2
 
 
 @pytest.mark.parametrize("how", ["500", "lost"])
@@ -251,13 +269,32 @@ def test_no_licence_no_name_no_file(hub, finished_run, tmp_path):
             publish(finished_run, name, **WORDS)
     with pytest.raises(ConfigurationError, match="there is no results file"):
         send(finished_run, results=[tmp_path / "none.csv"])
-    (tmp_path / "graphs").mkdir()
+    graphs = tmp_path / "graphs"
+    graphs.mkdir()
     with pytest.raises(ConfigurationError, match="no exported graphs"):
-        send(finished_run, exports=tmp_path / "graphs")
-    torch.save({}, tmp_path / "graphs" / "step.onnx")
+        send(finished_run, exports=graphs)
+    torch.save({}, graphs / "step.onnx")
     with pytest.raises(WeightsError, match=r"step\.onnx may run code"):
-        send(finished_run, exports=tmp_path / "graphs")
+        send(finished_run, exports=graphs)
     assert hub.asked == []
+
+
+def test_arrays_are_no_pickles_unless_they_hold_objects(tmp_path):
+    objects = np.array([{"a": 1}, None], dtype=object)
+    np.savez(tmp_path / "objects.npz", plain=np.ones(2), objects=objects)
+    np.save(tmp_path / "objects.npy", objects)
+    torch.save({}, tmp_path / "torch.npz")
+    (tmp_path / "damaged.npz").write_bytes(b"PK\x03\x04 and nothing")
+    (tmp_path / "damaged.npy").write_bytes(b"\x93NUMPY\x01")
+    with zipfile.ZipFile(tmp_path / "more.npz", "w") as archive:
+        archive.writestr("data.pkl", pickle.dumps([1]))
+    assert all(is_pickle(path) for path in tmp_path.iterdir())
+    graphs = tmp_path / "plain"
+    graphs.mkdir()
+    np.savez(graphs / "plain.npz", a=np.ones(2), b=np.array(["text"]))
+    np.savez_compressed(graphs / "packed.npz", a=np.ones(2))
+    np.save(graphs / "plain.npy", np.ones(2))
+    assert not any(is_pickle(path) for path in graphs.iterdir())
 
 
 def test_the_bundled_weights_pass_every_check():
@@ -287,9 +324,112 @@ def test_verify_says_what_was_compared_with_what(hub, finished_run, run, tmp_pat
         main(["verify", str(run / "model")])
 
 
+# What codecarbon 3.3.2 wrote here of two runs, the first of which was flushed once: its rows are cumulative.
+CODECARBON = """timestamp,run_id,duration,emissions,energy_consumed,country_name,codecarbon_version,cpu_model,gpu_model
+2026-11-24T15:35:29,4c3c,2.5,5.753278045975274e-06,1.5102449260992976e-05,Germany,3.3.2,Xeon,
+2026-11-24T15:35:30,4c3c,4.0,9.201710380789493e-06,2.4154640716076897e-05,Germany,3.3.2,Xeon,
+2026-11-24T15:38:00,db31,2.0,2.131126755679948e-06,5.583138772231501e-06,Germany,3.3.2,Xeon,
+"""
+
+
 def test_a_card_of_codecarbons_numbers(hub, run):
-    (run / "emissions.csv").write_text("timestamp,emissions\n1,0.002\n2,0.0015\n")
     send(run)
-    data = ModelCard(hub.repositories[NAME].commits[hub.repositories[NAME].branches["main"]]["README.md"].decode()).data
-    assert data.co2_eq_emissions["emissions"] == 3.5, "the Hub counts grams, codecarbon kilograms"
-    assert data.co2_eq_emissions["source"] == "codecarbon"
+    assert "CO2 equivalents: not measured." in published(hub).text
+    assert not hasattr(published(hub).data, "co2_eq_emissions")
+    (run / "emissions.csv").write_text(CODECARBON)
+    send(run)
+    data = published(hub).data.co2_eq_emissions
+    grams = 1000 * (9.201710380789493e-06 + 2.131126755679948e-06)
+    assert data["emissions"] == pytest.approx(grams, rel=1e-3), "grams on the Hub, kilograms in the file; no row twice"
+    assert (data["source"], data["geographical_location"]) == ("codecarbon 3.3.2", "Germany")
+    assert data["hardware_used"] == "Xeon" and data["training_type"] == "pre-training"
+    assert f"{grams:.3g} g (2.97e-05 kWh, Germany)" in published(hub).text
+    for content in ("a,b\n1,2\n", "run_id,emissions\n", "run_id,emissions\n1,nan\n", "run_id,emissions\n1,much\n"):
+        (run / "emissions.csv").write_text(content)
+        with pytest.raises(DataError, match=r"emissions\.csv"):
+            send(run)
+
+
+def published(hub) -> ModelCard:
+    repository = hub.repositories[NAME]
+    return ModelCard(repository.commits[repository.branches["main"]]["README.md"].decode())
+
+
+# Results on benchmarks of the Hub -------------------------------------------------------------------------------------
+
+BENCHMARK = "someone/letter-questions"
+EVAL_YAML = b"name: Letters\nevaluation_framework: x\ntasks:\n- {id: letters_test, config: default, split: test}\n"
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """As `ashnets evaluate` writes them for a task: variants of the model, then chance and baselines, a row each."""
+    rows = [
+        "model,data,split,variant,n,accuracy,by kind a", "letters,letters,test,reset,10,0.6,0.5",
+        "letters,letters,test,constant picture,10,0.45,0.5", "letters,letters,test,chance,10,0.1,",
+        "letters,letters,test,bag of words,10,0.44,0.5", "letters,letters,valid,reset,10,0.7,0.5",
+    ]  # fmt: skip
+    (tmp_path / "task.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "task.csv"
+
+
+def test_eval_results_are_for_benchmarks_of_the_hub(hub, finished_run, results):
+    hub.put(f"datasets/{BENCHMARK}", {"eval.yaml": EVAL_YAML})
+    result = send(finished_run, results=[results], benchmark=BENCHMARK)
+    files = hub.repositories[NAME].commits[result["commit"]]
+    found = parse_eval_result_entries(yaml.safe_load(files[".eval_results/ashnets.yaml"]))
+    assert [(one.dataset_id, one.task_id, one.value) for one in found] == [(BENCHMARK, "letters_test", 0.6)]
+    assert "accuracy" in found[0].notes and "reset" in found[0].notes
+    card = published(hub)
+    assert [(one.dataset_split, one.metric_value) for one in card.data.eval_results] == [("test", 0.6), ("valid", 0.7)]
+    table = card.text.partition("## Results, measured")[2].partition("\n## ")[0]
+    for line in ("| chance | 10 | 0.1 |", "| bag of words | 10 | 0.44 |", "| constant picture | 10 | 0.45 |"):
+        assert line in table
+    assert "by kind" not in table and "neither chance" not in table and f"benchmark `{BENCHMARK}`" in table
+    # without the benchmark the file goes, and the card says why there is none
+    send(finished_run, results=[results])
+    assert ".eval_results/ashnets.yaml" not in hub.repositories[NAME].commits[hub.repositories[NAME].branches["main"]]
+    assert "There is no `.eval_results`" in published(hub).text
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (None, "the Hub has no data set"),
+        ({"README.md": b"x"}, r"is no benchmark of the Hub: it has no eval\.yaml"),
+        ({"eval.yaml": b"name: x\n"}, "names no tasks"),
+        ({"eval.yaml": b"- [\n"}, "names no tasks"),
+        ({"eval.yaml": b"\xff\xfe"}, "names no tasks"),
+        ({"eval.yaml": b"tasks: [{id: a, split: train}]"}, "has tasks on train, and results are on test, valid"),
+    ],
+)
+def test_what_is_no_benchmark_is_refused_before_anything_is_sent(hub, finished_run, results, files, message):
+    if files is not None:
+        hub.put(f"datasets/{BENCHMARK}", files)
+    with pytest.raises(ConfigurationError, match=f"{message}.*leave --benchmark out"):
+        send(finished_run, results=[results], benchmark=BENCHMARK)
+    assert NAME not in hub.repositories
+
+
+def test_offline_no_benchmark_can_be_asked(hub, finished_run, results, offline):
+    offline()
+    with pytest.raises(ConfigurationError, match=r"eval\.yaml cannot be fetched"):
+        send(finished_run, results=[results], benchmark=BENCHMARK)
+
+
+# The bundled weights --------------------------------------------------------------------------------------------------
+
+
+def test_the_bundled_weights_published_are_their_own_mirror(hub, tmp_path):
+    """A registry name brings its licence, results and energy; the copy passes the pins of this package."""
+    name = "someone/ashnets-tiny.pictograms"
+    result = publish("ashnets-tiny", name, tag="v1")
+    files = hub.repositories[name].commits[result["commit"]]
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.license == "apache-2.0" and "µJ" in card.text and "results/pictograms.csv" in files
+    assert len(card.data.eval_results) == 3 * card.text.count("\n| test-")
+    mirrored = ashnets.from_pretrained("ashnets-tiny", namespace="someone", revision="v1")
+    found = ashnets.resolve("ashnets-tiny", namespace="someone")
+    assert found.endswith(result["commit"]) and Path(found).is_relative_to(tmp_path / "cache")
+    ours = ashnets.from_pretrained("ashnets-tiny").state_dict()
+    assert all(torch.equal(value, ours[key]) for key, value in mirrored.state_dict().items())

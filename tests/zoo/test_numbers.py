@@ -119,7 +119,7 @@ def test_measured_numbers_and_none_where_nothing_was_measured(tmp_path, monkeypa
     assert float(score) == max(float(row["R@1"]) for row in expected if row["branch"] == "both"), "no ablation"
     assert (big["trained"], big["spikes"], big["energy"], big["metrics"]) == (False, None, {}, [])
     line = next(line for line in table(["ashnets-r152"]).splitlines() if "r152" in line)
-    assert line.count("–") == 2 and "| none |" in line and "75.4" not in line
+    assert line.count("–") == 2 and "| none |" in line and "75.4" not in line, "spikes and results"
 
 
 def test_the_table_with_energy_by_two_profiles(tmp_path, monkeypatch):
@@ -136,6 +136,39 @@ def test_the_table_with_energy_by_two_profiles(tmp_path, monkeypatch):
     head, _, line = table(["ashnets-tiny"]).splitlines()
     assert "| spikes a picture | µJ, a | µJ, b |" in head
     assert "| 1,200 | 2.5 | 0.5 |" in line
+
+
+def test_speeds_are_ratios_beside_their_peers_and_nothing_else():
+    rows = {row["model"]: row for row in read_csv(ROOT / "results" / "throughput.csv")}
+    architectures = {zoo.entry(name).architecture for name in zoo.list_models()}
+    assert architectures <= set(rows) and {f"{name}-ann" for name in architectures} <= set(rows)
+    for name, row in rows.items():
+        for peer in ("resnet18", "ann"):
+            low, middle, high = (float(row[f"{part}_{peer}"]) for part in ("low", "ratio", "high"))
+            assert 0 < low <= high and 0.9 * low <= middle <= 1.1 * high
+        assert float(row["ratio_ann"]) == 1 if name.endswith("-ann") else 0 < float(row["ratio_ann"]) < 1
+        assert all(row[key] for key in ("batch", "rounds", "seed", "device", "threads", "torch")), name
+        assert not {"seconds", "images_per_second"} & set(row), "an absolute figure of a processor says nothing"
+        # two ways to the same number: a model over ResNet-18 is its -ann over ResNet-18 times itself over its -ann
+        twin = rows[next(one for one in (f"{zoo.entry(name).architecture}{form}-ann" for form in ("", "-l3"))
+                         if zoo.config_of(one).num_hidden_layers == zoo.config_of(name).num_hidden_layers)]  # fmt: skip
+        expected = float(twin["ratio_resnet18"]) * float(row["ratio_ann"])
+        assert float(row["ratio_resnet18"]) == pytest.approx(expected, rel=2e-3), f"{name}: not of one run"
+    found = numbers("ashnets-r101")["throughput"]
+    assert found == {peer: float(rows["ashnets-r101"][f"ratio_{peer}"]) for peer in ("resnet18", "ann")}
+    line = next(line for line in table(["ashnets-r101"]).splitlines() if "`ashnets-r101`" in line)
+    assert line.split("|")[-4:-2] == [f" {found['resnet18']:.2g} ", f" {found['ann']:.2g} "]
+    assert numbers("ashnets-r101-l3-snn")["throughput"] == {}
+
+
+def test_results_of_tasks_stand_beside_their_chance(tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    lines = ["model,data,split,variant,accuracy", "ashnets-tiny,easy-vqa,test,reset,0.61"]
+    lines += ["ashnets-tiny,easy-vqa,test,chance,0.25", "ashnets-tiny,easy-vqa,test,bag of words,0.97"]
+    (tmp_path / "results" / "easy.csv").write_text("\n".join(lines))
+    monkeypatch.setattr(zoo_numbers, "ROOT", tmp_path)
+    line = table(["ashnets-tiny"]).splitlines()[-1]
+    assert line.endswith("| accuracy 0.610 (easy-vqa test, chance 0.250) |"), "a baseline is no result"
 
 
 def test_the_page_is_what_the_files_say():

@@ -1,0 +1,136 @@
+"""What a model's own files may not ask for; read before anything is loaded, and without building anything.
+
+A digest says that a file is the one that was published, not that whoever published it means well. ``config.json`` can
+name an implementation of attention that transformers would fetch from the Hub as compiled code, or sizes that fill the
+memory; the index of sharded weights can name a pickle, or a file outside the folder; an adapter's configuration can
+lead the library to another model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from ashnets.errors import WeightsError
+
+INDEX, ADAPTER = "model.safetensors.index.json", "adapter_config.json"
+LARGEST_JSON = 64_000_000  # bytes; a tokenizer of 250,000 pieces has 17 million
+LARGEST_SIZE = 1_000_000  # of any size in config.json
+ATTENTION = ("eager", "sdpa", None)  # any other may come as code from elsewhere
+_ANY_NUMBER = ("sampling_seed",)
+_SLACK = 4  # weights that lack some tensors are refused by name, later
+
+
+def inspect(folder: Path) -> None:
+    """Refuse a folder that would run code, read elsewhere or fill the memory.
+
+    Raises:
+        WeightsError: with the file, what it holds, and what to do.
+    """
+    for name, problem in problems(folder):
+        raise WeightsError(f"{folder / name} {problem}")
+
+
+def problems(folder: Path) -> Iterator[tuple[str, str]]:
+    """File name and what is wrong with it, for each file that must not be loaded."""
+    config, index = folder / "config.json", folder / INDEX
+    found = None
+    for file in (config, index):
+        if file.is_file():
+            try:
+                data = _read(file)
+            except (ValueError, RecursionError) as error:
+                yield file.name, f"is not valid JSON ({_line(error)}); fetch it again"
+                continue
+            if file == index:
+                yield from ((INDEX, one) for one in _misled(folder, data))
+            elif isinstance(data, dict):
+                found = data
+    if found is not None:
+        yield from (("config.json", one) for one in _commands(found))
+    for name in ("config.json", "tokenizer_config.json", "processor_config.json"):
+        if _names_code(folder / name):
+            yield name, "names code of its own (auto_map), which is never run; remove the key"
+    if (folder / ADAPTER).exists():
+        yield ADAPTER, "would have another model loaded in the place of this one; remove it"
+    tensors = numbers = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="np") as opened:
+                shapes = [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            yield file.name, f"is damaged ({_line(error)}); fetch it again"
+            return
+        tensors, numbers = tensors + len(shapes), numbers + sum(map(math.prod, shapes))
+    if found is not None and tensors:
+        yield from (("config.json", one) for one in _too_much(found, tensors, numbers))
+
+
+def _read(file: Path) -> Any:
+    size = file.stat().st_size
+    if size > LARGEST_JSON:
+        raise ValueError(f"{size:,} bytes are more than the {LARGEST_JSON:,} that are read")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _names_code(file: Path) -> bool:
+    try:
+        data = _read(file)
+    except (OSError, ValueError, RecursionError):
+        return False  # nor will anything else get at it
+    return isinstance(data, dict) and "auto_map" in data
+
+
+def _misled(folder: Path, index: Any) -> Iterator[str]:
+    files = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        yield "is no index of weights: it has no weight_map from tensors to files; fetch it again"
+        return
+    for name in sorted(set(files.values())):
+        if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
+            yield f"names {name!r} as weights: only safetensors files beside it are loaded; do not use this model"
+        elif not (folder / name).is_file():
+            yield f"names {name}, which is missing; fetch it again"
+
+
+def _commands(config: dict[str, Any]) -> Iterator[str]:
+    for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+        if (value := config.get(key)) not in ATTENTION:
+            yield f"has {key}={value!r}, which may fetch code; remove the key, and give it to from_pretrained yourself"
+    for key, value in config.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, int | float) and abs(one) > LARGEST_SIZE and key not in _ANY_NUMBER:
+                yield f"has {key}={one}: no model of ours has sizes above {LARGEST_SIZE:,}; fetch it again"
+
+
+def _too_much(config: dict[str, Any], tensors: int, numbers: int) -> Iterator[str]:
+    """Sizes that the weights beside them cannot have."""
+
+    def size(key: str) -> int:
+        value = config.get(key)
+        return value if isinstance(value, int) and value > 0 else 0
+
+    layers, hidden = size("num_hidden_layers"), size("hidden_size")
+    if layers > tensors:
+        yield f"has num_hidden_layers={layers}, and the weights hold {tensors} tensors; they belong to different models"
+        return
+    least = hidden * (size("vocab_size") + size("max_position_embeddings") + size("num_concepts"))
+    least += layers * hidden * (4 * hidden + 2 * size("intermediate_size"))
+    if config.get("backbone") == "vit-b16":
+        least += (size("image_size") // 16) ** 2 * 768
+    for key in ("spiking_channels", "backbone_widths"):
+        widths = config.get(key)
+        if isinstance(widths, list) and all(isinstance(width, int) for width in widths):
+            least += sum(abs(one * other) for one, other in pairwise(widths))
+    if least > _SLACK * numbers:
+        yield f"describes at least {least:,} numbers, and the weights hold {numbers:,}; they belong to different models"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,41 @@
+"""The benchmark of speeds: what a ratio means, and that a second run leaves the rows of other models."""
+
+from __future__ import annotations
+
+import csv
+
+import bench_throughput
+import pytest
+import torch
+
+
+def test_a_ratio_is_of_speeds(monkeypatch):
+    """Seconds as if: the model takes twice its twin's time, and ResNet-18 half of the twin's."""
+    seconds = {"resnet18": [1.0, 1.0, 1.0], "ashnets-tiny": [4.0, 4.0, 4.0], "ashnets-tiny-ann": [2.0, 2.0, 2.0]}
+    monkeypatch.setattr(bench_throughput, "interleaved", lambda calls, rounds: {name: seconds[name] for name in calls})
+    model, twin = bench_throughput.measure(["ashnets-tiny"], batch=1, rounds=3, seed=0)
+    assert (model["model"], model["ratio_resnet18"], model["ratio_ann"]) == ("ashnets-tiny", "0.25", "0.5")
+    assert (twin["model"], twin["ratio_resnet18"], twin["ratio_ann"]) == ("ashnets-tiny-ann", "0.5", "1")
+
+
+def test_all_contestants_see_the_same_pictures_and_the_models_see_text():
+    calls = bench_throughput.contestants(["ashnets-tiny", "ashnets-tiny-ann"], batch=2, seed=0)
+    assert list(calls) == ["resnet18", "ashnets-tiny", "ashnets-tiny-ann"]
+    assert calls["resnet18"]().logits.shape == (2, 1000)
+    found = calls["ashnets-tiny"]()
+    assert found.last_hidden_state.shape[0] == 2 and found.visual.layer_rates and not found.visual.output.requires_grad
+    assert not calls["ashnets-tiny-ann"]().visual.layer_rates, "no spikes"
+    again = bench_throughput.contestants(["ashnets-tiny"], batch=2, seed=0)["ashnets-tiny"]()
+    assert torch.equal(found.last_hidden_state, again.last_hidden_state)
+
+
+def test_rows_of_other_models_stay(tmp_path, capsys):
+    file = tmp_path / "throughput.csv"
+    bench_throughput.main(["ashnets-tiny-t1", "--rounds", "2", "--batch", "1", "--output", str(file)])
+    first = list(csv.DictReader(file.open()))
+    assert [row["model"] for row in first] == ["ashnets-tiny-t1", "ashnets-tiny-ann"]
+    bench_throughput.main(["ashnets-tiny", "--rounds", "2", "--batch", "1", "--output", str(file)])
+    second = list(csv.DictReader(file.open()))
+    assert [row["model"] for row in second] == ["ashnets-tiny-t1", "ashnets-tiny-ann", "ashnets-tiny"]
+    assert second[0] == first[0] and "ashnets-tiny" in capsys.readouterr().out
+    assert float(second[2]["ratio_ann"]) == pytest.approx(1, abs=0.9)
