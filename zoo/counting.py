@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,28 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.model import HEADS, AshNetsModel
+from ashnets.zoo.sizes import STEP, Counts
 
 IMAGENET_CLASSES = 1000
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Parameters and MACs.
-
-    Attributes:
-        parameters: part → parameters; the parts of the bare model add up to its total.
-        backbone_with_classifier: the backbone with an ImageNet classifier, as the paper counts; None for
-            ``resnet-tiny``, which was never an ImageNet model.
-        total: of the bare model.
-        heads: task → parameters of the whole model with that head.
-        macs: part → MACs for one picture and one text of the greatest length; the spiking encoder for one step.
-    """
-
-    parameters: dict[str, int]
-    backbone_with_classifier: int | None
-    total: int
-    heads: dict[str, int]
-    macs: dict[str, int]
 
 
 def count(config: AshNetsConfig) -> Counts:
@@ -67,7 +47,8 @@ def count(config: AshNetsConfig) -> Counts:
     if config.backbone != "resnet-tiny":
         features = vision.concrete_encoder.projection.in_channels
         backbone_with_classifier = parameters["backbone"] + (features + 1) * IMAGENET_CLASSES
-    return Counts(parameters, backbone_with_classifier, _parameters(model), heads, _macs(model, config))
+    macs = _macs(model, config)
+    return Counts(parameters, backbone_with_classifier, _parameters(model), heads, macs, config.time_steps)
 
 
 def _macs(model: AshNetsModel, config: AshNetsConfig) -> dict[str, int]:
@@ -78,7 +59,7 @@ def _macs(model: AshNetsModel, config: AshNetsConfig) -> dict[str, int]:
     macs = {"concrete encoder": _count(lambda: vision.concrete_encoder(picture))}
     if config.has_spiking_branch:
         response = torch.empty(1, tokens, config.response_size, device="meta")
-        macs["abstract encoder, a step"] = _count(lambda: vision.abstract_encoder.run(picture.unsqueeze(0)))
+        macs[STEP] = _count(lambda: vision.abstract_encoder.run(picture.unsqueeze(0)))
         macs["collector"] = _count(lambda: vision.collector(response))
         macs["summary ratio"] = _count(lambda: vision.summary_ratio(visual, visual))
     for label, sequence in (("text alone", length), ("pair", length + tokens)):

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ashnets.zoo.registry import Entry, Weights, config_of, entry
+from ashnets.zoo.sizes import Counts, counted
 
 if TYPE_CHECKING:
     from ashnets.configuration import AshNetsConfig
@@ -97,7 +98,7 @@ def describe(name: str) -> Description:
         UnknownModelError: with the nearest names.
     """
     found = entry(name)
-    return _describe(config_of(found.name), found)
+    return _describe(config_of(found.name), found, counted().get(found.name))
 
 
 def describe_config(config: AshNetsConfig, architecture: str | None = None) -> Description:
@@ -107,15 +108,15 @@ def describe_config(config: AshNetsConfig, architecture: str | None = None) -> D
         config: of the model.
         architecture: the name of the entry that it comes from, if it comes from one; its weights are not meant.
     """
-    return _describe(config, replace(entry(architecture), weights=None) if architecture else None)
+    return _describe(config, replace(entry(architecture), weights=None) if architecture else None, None)
 
 
-def _describe(config: AshNetsConfig, found: Entry | None) -> Description:
-    from ashnets.zoo.counting import count
+def _describe(config: AshNetsConfig, found: Entry | None, counts: Counts | None) -> Description:
+    if counts is None:
+        from ashnets.zoo.counting import count
 
-    counts = count(config)
+        counts = count(config)
     spiking = config.has_spiking_branch
-    step = counts.macs.get("abstract encoder, a step", 0)
     weights = found.weights if found else None
     name = found.name if found else "a configuration of its own"
     variant = SUMMARY_RATIO[config.summary_ratio]
@@ -143,7 +144,7 @@ def _describe(config: AshNetsConfig, found: Entry | None) -> Description:
         totals={
             "parameters": counts.total,
             "backbone_with_classifier": counts.backbone_with_classifier,
-            "spiking_macs": step * config.time_steps if spiking else None,
+            "spiking_macs": counts.spiking_macs if spiking else None,
         },
         heads=counts.heads,
         weights=_status(found.name, weights) if found else "described by its configuration alone",

@@ -1,7 +1,7 @@
 """The zoo in numbers: what was counted, what was measured, and, apart from both, what the paper reports.
 
 ``python -m ashnets.zoo.numbers`` renews the page ``README.md`` beside this file from what follows; with ``--count`` it
-first counts every model again and writes ``results/sizes.csv``, so that listing needs no torch. Metrics come from
+first counts every model again (:mod:`ashnets.zoo.sizes`). Metrics come from
 ``results/*.csv`` as ``ashnets evaluate`` writes them, spikes and energy from ``results/energy/NAME.json``, which is the
 ``energy.json`` of ``ashnets energy NAME --output FOLDER``, speeds from ``results/throughput.csv``, which is made by
 ``tests/bench/bench_throughput.py``, and the paper's tables from ``paper/``.
@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from ashnets.errors import ConfigurationError
-from ashnets.files import write_atomically, write_csv
-from ashnets.zoo.registry import ROOT, config_of, entry, list_models, read_yaml
+from ashnets.files import write_atomically
+from ashnets.zoo.registry import ROOT, entry, list_models, read_yaml
+from ashnets.zoo.sizes import counted, write_sizes
 
-SIZES, THROUGHPUT = "sizes.csv", "throughput.csv"
+THROUGHPUT = "throughput.csv"
 PROFILES = ("45nm-fp32", "loihi1-vs-a100")  # of energy, in the table: two kinds of hardware, which disagree
 SPEEDS = {"resnet18": "speed ÷ ResNet-18", "ann": "speed ÷ its ann"}  # column of THROUGHPUT → of the table
 # Columns of a results file that say how a row came about; all others are what it measured, or which row it is.
@@ -57,14 +58,14 @@ def numbers(name: str) -> dict[str, Any]:
         measured.
     """
     found = entry(name)
-    size, speed = _sizes().get(found.name), _speeds().get(found.name, {})
+    size, speed = counted().get(found.name), _speeds().get(found.name, {})
     energy = measured_energy(found.name)
     return {
         "name": found.name,
         "trained": found.weights is not None,
         "tags": list(found.tags),
-        "parameters": int(size["parameters"]) if size else None,
-        "gmac": float(size["gmac"]) if size else None,
+        "parameters": size.total if size else None,
+        "gmac": round(size.all_macs / 1e9, 4) if size else None,
         "spikes": round(energy[0].spikes) if energy else None,
         "energy": {row.profile: row.spiking for row in energy},
         "throughput": {peer: float(speed[f"ratio_{peer}"]) for peer in SPEEDS if speed},
@@ -94,7 +95,7 @@ def choose(pattern: str | None = None, pretrained: bool | None = None, millions:
     names = list_models(pattern, pretrained=pretrained)
     if millions is None:
         return names
-    return [name for name in names if name in _sizes() and int(_sizes()[name]["parameters"]) <= millions * 1e6]
+    return [name for name in names if name in counted() and counted()[name].total <= millions * 1e6]
 
 
 def table(names: list[str] | None = None, profiles: tuple[str, str] | None = None) -> str:
@@ -157,7 +158,7 @@ def measured(name: str, file: str | Path) -> list[dict[str, str]]:
 
 def result_files() -> list[str]:
     """The files of ``results/`` that hold metrics."""
-    return sorted(p.name for p in (ROOT / "results").glob("*.csv") if p.name not in (SIZES, THROUGHPUT))
+    return sorted(p.name for p in (ROOT / "results").glob("*.csv") if p.name != THROUGHPUT)
 
 
 @dataclass(frozen=True)
@@ -252,34 +253,6 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def write_sizes(path: Path = ROOT / "results" / SIZES) -> Path:
-    """Count every model of the registry, without allocating a weight, and write the file that listing reads."""
-    from tqdm import tqdm
-
-    from ashnets.zoo.counting import count
-
-    rows = []
-    for name in tqdm(list_models(), desc="counting", unit="model", disable=None):
-        config = config_of(name)
-        counts = count(config)
-        macs = dict(counts.macs)
-        steps = macs.pop("abstract encoder, a step", 0) * config.time_steps
-        macs.pop("transformer, text alone")
-        rows.append({
-            "model": name,
-            "parameters": counts.total,
-            "backbone_with_classifier": counts.backbone_with_classifier or "",
-            "gmac": round((sum(macs.values()) + steps) / 1e9, 4),
-            "gmac_spiking": round(steps / 1e9, 4),
-        })  # fmt: skip
-    return write_csv(path, rows)
-
-
-@cache
-def _sizes() -> dict[str, dict[str, str]]:
-    return {row["model"]: row for row in read_csv(ROOT / "results" / SIZES)}
-
-
 @cache
 def _speeds() -> dict[str, dict[str, str]]:
     return {row["model"]: row for row in read_csv(ROOT / "results" / THROUGHPUT)}
@@ -315,7 +288,6 @@ def main(arguments: list[str]) -> int:
         return 2
     if arguments:
         print(write_sizes())
-        _sizes.cache_clear()
     print(write_atomically(ROOT / "README.md", page().encode()))
     return 0
 

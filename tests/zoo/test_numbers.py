@@ -15,9 +15,11 @@ from ashnets import zoo
 from ashnets.cli import main
 from ashnets.errors import ConfigurationError, UnknownModelError
 from ashnets.zoo import numbers as zoo_numbers
+from ashnets.zoo.counting import count
 from ashnets.zoo.names import split
 from ashnets.zoo.numbers import choose, numbers, paper_flags, paper_rows, read_csv, table
 from ashnets.zoo.registry import ROOT, read_weights
+from ashnets.zoo.sizes import counted
 
 PAPER = ROOT / "paper"
 
@@ -94,20 +96,20 @@ def test_rows_of_the_paper_by_model():
 
 def test_the_papers_parameters_are_those_of_the_published_backbones():
     for name, row in (("ashnets-r18", "ResNet18"), ("ashnets-r101", "ResNet101"), ("ashnets-r152", "ResNet152")):
-        size = zoo_numbers._sizes()[name]
-        assert round(int(size["backbone_with_classifier"]) / 1e6, 2) == float(rows(13)[row]["parameters (M)"])
+        assert round(counted()[name].backbone_with_classifier / 1e6, 2) == float(rows(13)[row]["parameters (M)"])
 
 
-def test_sizes_are_those_that_describe_counts():
-    assert set(zoo_numbers._sizes()) == set(zoo.list_models()), "run: python -m ashnets.zoo.numbers --count"
+def test_sizes_on_file_are_those_that_are_counted():
+    assert set(counted()) == set(zoo.list_models()), "run: python -m ashnets.zoo.numbers --count"
     for name in ("ashnets-tiny", "ashnets-tiny-ann", "ashnets-r18-l3-t20"):
-        description, size = zoo.describe(name), numbers(name)
-        assert size["parameters"] == description.totals["parameters"]
-        macs = dict(description.macs)
+        config = zoo.config_of(name)
+        fresh, size = count(config), numbers(name)
+        assert counted()[name] == fresh, "run: python -m ashnets.zoo.numbers --count"
+        assert size["parameters"] == zoo.describe(name).totals["parameters"] == fresh.total
+        macs = dict(fresh.macs)
         macs.pop("transformer, text alone")
         step = macs.pop("abstract encoder, a step", 0)
-        expected = (sum(macs.values()) + step * (description.symbols["T"] or 0)) / 1e9
-        assert size["gmac"] == pytest.approx(expected, abs=1e-4)
+        assert size["gmac"] == pytest.approx((sum(macs.values()) + step * config.time_steps) / 1e9, abs=1e-4)
 
 
 def test_measured_numbers_and_none_where_nothing_was_measured(tmp_path, monkeypatch):

@@ -1,0 +1,69 @@
+"""Parameters and multiply-accumulates of every registered model, counted once and kept in ``results/sizes.json``.
+
+``python -m ashnets.zoo.numbers --count`` counts anew; what reads the file needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from ashnets.files import write_json
+from ashnets.zoo.registry import ROOT, config_of, list_models
+
+SIZES = ROOT / "results" / "sizes.json"
+STEP, TEXT = "abstract encoder, a step", "transformer, text alone"  # parts of Counts.macs
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters and MACs.
+
+    Attributes:
+        parameters: part → parameters; the parts of the bare model add up to its total.
+        backbone_with_classifier: the backbone with an ImageNet classifier, as the paper counts; None for
+            ``resnet-tiny``, which was never an ImageNet model.
+        total: of the bare model.
+        heads: task → parameters of the whole model with that head.
+        macs: part → MACs for one picture and one text of the greatest length; the spiking encoder for one step.
+        time_steps: T.
+    """
+
+    parameters: dict[str, int]
+    backbone_with_classifier: int | None
+    total: int
+    heads: dict[str, int]
+    macs: dict[str, int]
+    time_steps: int
+
+    @property
+    def spiking_macs(self) -> int:
+        """MACs of the spiking encoder over all T steps, as if every input were a spike."""
+        return self.macs.get(STEP, 0) * self.time_steps
+
+    @property
+    def all_macs(self) -> int:
+        """MACs for a picture and a text, the spiking encoder over all T steps."""
+        return sum(n for part, n in self.macs.items() if part not in (STEP, TEXT)) + self.spiking_macs
+
+
+@cache
+def counted() -> dict[str, Counts]:
+    """Model → counts, of those in the file."""
+    if not SIZES.is_file():
+        return {}
+    return {name: Counts(**parts) for name, parts in json.loads(SIZES.read_text(encoding="utf-8")).items()}
+
+
+def write_sizes(path: Path = SIZES) -> Path:
+    """Count every model of the registry, without allocating a weight, and write the file."""
+    from tqdm import tqdm
+
+    from ashnets.zoo.counting import count
+
+    models = tqdm(list_models(), desc="counting", unit="model", disable=None)
+    write_json(path, {name: asdict(count(config_of(name))) for name in models})
+    counted.cache_clear()
+    return path
