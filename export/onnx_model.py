@@ -30,14 +30,14 @@ from torch import nn
 
 from ashnets.errors import InputError
 from ashnets.export.graph import SpikingGraph, from_model
-from ashnets.export.onnx_parts import EXTERNAL_ABOVE, OPSET, describe, digest, read, require, save
+from ashnets.export.onnx_parts import EXTERNAL_ABOVE, OPSET, decay_fraction, describe, label, read, require, save
 from ashnets.model.abstract_encoder import SpikingResponse
-from ashnets.model.integer import BIT, DECAY_ONE, MEMBRANE_LIMIT
+from ashnets.model.integer import BIT, MEMBRANE_LIMIT
 
 if TYPE_CHECKING:
     import onnx
 
-MODEL = "ashnets-onnx-model/1"
+MODEL = "ashnets-onnx-model/2"
 TOLERANCE = 1e-4  # of an output, beside its largest magnitude
 _INPUTS = ("pixel_values", "input_ids", "attention_mask", "spikes")
 _OUTPUTS = (
@@ -54,8 +54,8 @@ class FoldedEncoder(nn.Module):
         self.graph = graph
         for layer in graph.layers:
             c = layer.integer
-            self.register_buffer(f"{layer.name}_weight", layer.weight if c is None else c.weight.float())
-            self.register_buffer(f"{layer.name}_bias", layer.bias if c is None else c.bias.float())
+            self.register_buffer(f"{layer.name}_weight", layer.weight if c is None else c.weight.float() * BIT)
+            self.register_buffer(f"{layer.name}_bias", layer.bias if c is None else c.bias.float() * BIT)
 
     def forward(
         self, spikes: torch.Tensor, group_size: int = 1, readout: str | None = None, state: Any = None
@@ -84,22 +84,18 @@ class FoldedEncoder(nn.Module):
     @staticmethod
     def _neurons(layer: Any, current: torch.Tensor) -> torch.Tensor:
         c, out = layer.integer, []
-        if c is None:
-            v = torch.zeros_like(current[0])
-            for x in current.unbind(0):
+        v = torch.zeros_like(current[0])
+        for x in current.unbind(0):
+            if c is None:
                 h = layer.beta * v + x
                 over = h > layer.theta
-                v = torch.where(over, 0.0, h)
-                out.append(over.float())
-            return torch.stack(out)
-        # In int64, whose division ONNX truncates as the chip does; float32 would not hold the product.
-        v = torch.zeros_like(current[0], dtype=torch.int64)
-        for x in current.to(torch.int64).unbind(0):
-            kept = torch.div(v * (DECAY_ONE - c.decay), DECAY_ONE, rounding_mode="trunc")
-            h = (kept + x * BIT).clamp(-MEMBRANE_LIMIT, MEMBRANE_LIMIT)
-            over = h > c.threshold * BIT
-            v = torch.where(over, torch.zeros_like(h), h)
+            else:  # an integer division, which ONNX truncates as the chip does
+                p, q, whole = decay_fraction(c)
+                kept = torch.div(v.to(whole) * p, q, rounding_mode="trunc").float()
+                h = (kept + x).clamp(-MEMBRANE_LIMIT, MEMBRANE_LIMIT)
+                over = h > c.threshold * BIT
             out.append(over.float())
+            v = h * (1 - out[-1])
         return torch.stack(out)
 
 
@@ -154,7 +150,7 @@ def write_onnx_model(
         "outputs": json.dumps(names),
         "configuration": json.dumps(model.config.to_diff_dict(), default=str, sort_keys=True),
     }
-    library.helper.set_model_props(proto, {**notes, "graph_sha256": digest(proto)})
+    label(library, proto, notes)
     return save(library, proto, path, external_above)
 
 

@@ -1,14 +1,20 @@
 r"""What all ONNX forms of the spiking graph share: a layer's nodes, metadata, writing, reading.
 
-A float layer's sums are exact by the graph's construction, so Conv may add in any order; its neuron is one Mul and
-one Add. An integer layer's Conv runs in float32 too, which holds every sum of it; the neuron is in int64, whose Div
-truncates toward zero as the chip's decay does. Membranes go in and out as float32 in both forms.
+    float    h = β·v + x                                x = W' ∗ s + b'
+    integer  h = clip(p·v / q + x, ±(2²³ − 1))          x = 64·(W_int ∗ s + b_int),  p/q = (4096 − k)/4096 reduced
+    both     s' = h > θ        v' = h·(1 − s')
+
+A float layer's sums are exact by the graph's construction, so Conv may add in any order. An integer layer is in float32
+too, which holds all of its numbers up to the clip; only the decay goes through integers, whose Div truncates toward
+zero as the chip does (a Cast need not), in 32 bits where p·v fits. The reset is a product, since Where takes several
+times as long in onnxruntime. Membranes go in and out as float32 in both forms.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from dataclasses import asdict
@@ -21,13 +27,14 @@ import torch
 from ashnets.errors import MissingExtraError, WeightsError
 from ashnets.export.graph import SpikingGraph, SpikingLayer
 from ashnets.files import write_atomically
-from ashnets.model.integer import BIT, DECAY_ONE, MEMBRANE_LIMIT
+from ashnets.model.integer import BIT, DECAY_ONE, MEMBRANE_LIMIT, IntegerConstants
 
 if TYPE_CHECKING:
     import onnx
 
 OPSET = 20
 IR_VERSION = 9  # that of the ONNX release which brought opset 20: older runtimes read it too
+DIGEST = "graph_sha256"
 EXTERNAL_ABOVE = (1 << 31) - (1 << 24)  # protobuf ends at 2 GiB; what is not weights takes some of it
 
 
@@ -37,6 +44,14 @@ def require(library: str) -> Any:
         return __import__(library)
     except ImportError as error:
         raise MissingExtraError(f"ONNX export needs {library} ({error}): pip install ashnets[onnx]") from error
+
+
+def decay_fraction(constants: IntegerConstants) -> tuple[int, int, torch.dtype]:
+    """p and q of 1 − k/4096 in lowest terms, and the least integers that hold p·v."""
+    keep = DECAY_ONE - constants.decay
+    common = math.gcd(keep, DECAY_ONE)
+    narrow = MEMBRANE_LIMIT * (keep // common) < 1 << 31
+    return keep // common, DECAY_ONE // common, torch.int32 if narrow else torch.int64
 
 
 class Parts:
@@ -55,6 +70,7 @@ class Parts:
         self.outputs: list[Any] = []
         self.real = library.TensorProto.FLOAT
         self.whole = library.TensorProto.INT64
+        self.short = library.TensorProto.INT32
 
     def node(self, kind: str, inputs: list[str], outputs: list[str], name: str, **attributes: Any) -> Any:
         """A node, for the caller to place."""
@@ -75,10 +91,10 @@ class Parts:
         return layer.name if layer is self.graph.layers[-1] else f"spikes_{layer.name}"
 
     def current(self, layer: SpikingLayer, spikes: str, output: str) -> Any:
-        """Conv: (B, C, H, W) spikes to currents, in steps where the layer is in integers."""
+        """Conv: (B, C, H, W) spikes to currents, in the membrane's unit."""
         weight, bias = layer.weight, layer.bias
         if layer.integer is not None:
-            weight, bias = layer.integer.weight.float(), layer.integer.bias.float()
+            weight, bias = layer.integer.weight.float() * BIT, layer.integer.bias.float() * BIT
         n = layer.name
         return self.node(
             "Conv", [spikes, self.constant(f"{n}.weight", weight), self.constant(f"{n}.bias", bias)], [output],
@@ -89,46 +105,42 @@ class Parts:
     def neuron_constants(self, layer: SpikingLayer) -> None:
         """Store what :meth:`neuron` of this layer reads, once."""
         n, c = layer.name, layer.integer
-        values: dict[str, torch.Tensor]
         if c is None:
-            values = {"beta": torch.tensor(layer.beta), "theta": torch.tensor(layer.theta), "rest": torch.tensor(0.0)}
+            values = {"beta": layer.beta, "theta": layer.theta, "one": 1.0}
         else:
-            numbers = {
-                "keep": DECAY_ONE - c.decay, "one": DECAY_ONE, "shift": BIT, "low": -MEMBRANE_LIMIT,
-                "high": MEMBRANE_LIMIT, "theta": c.threshold * BIT, "rest": 0,
-            }  # fmt: skip
-            values = {key: torch.tensor(number) for key, number in numbers.items()}
+            values = {"low": -MEMBRANE_LIMIT, "high": MEMBRANE_LIMIT, "theta": c.threshold * BIT, "one": 1.0}
+            p, q, whole = decay_fraction(c)
+            for key, number in (("p", p), ("q", q)):
+                if (key, number) != ("p", 1):
+                    self.constant(f"{n}.{key}", torch.tensor(number, dtype=whole))
         for key, value in values.items():
-            self.constant(f"{n}.{key}", value)
+            self.constant(f"{n}.{key}", torch.tensor(float(value)))
 
     def neuron(self, layer: SpikingLayer, current: str, v: str, fired: str, v_next: str, step: str = "") -> list[Any]:
         """One step of the layer's neurons; ``step`` keeps names apart where a graph holds many."""
-        n, s = layer.name, step
+        n, s, nodes = layer.name, step, []
 
-        def add(kind: str, inputs: list[str], output: str, what: str, **attributes: Any) -> Any:
-            return self.node(kind, inputs, [output], f"{n}/{what}{s}", **attributes)
+        def add(kind: str, inputs: list[str], output: str, what: str, **attributes: Any) -> str:
+            nodes.append(self.node(kind, inputs, [output], f"{n}/{what}{s}", **attributes))
+            return output
 
         if layer.integer is None:
-            return [
-                add("Mul", [v, f"{n}.beta"], f"{n}.kept{s}", "leak"),
-                add("Add", [f"{n}.kept{s}", current], f"{n}.h{s}", "integrate"),
-                add("Greater", [f"{n}.h{s}", f"{n}.theta"], f"{n}.fired{s}", "fire"),
-                add("Cast", [f"{n}.fired{s}"], fired, "spikes", to=self.real),
-                add("Where", [f"{n}.fired{s}", f"{n}.rest", f"{n}.h{s}"], v_next, "reset"),
-            ]
-        return [
-            add("Cast", [v], f"{n}.v{s}", "membrane", to=self.whole),
-            add("Mul", [f"{n}.v{s}", f"{n}.keep"], f"{n}.product{s}", "leak"),
-            add("Div", [f"{n}.product{s}", f"{n}.one"], f"{n}.kept{s}", "truncate"),
-            add("Cast", [current], f"{n}.a{s}", "current", to=self.whole),
-            add("Mul", [f"{n}.a{s}", f"{n}.shift"], f"{n}.u{s}", "shift"),
-            add("Add", [f"{n}.kept{s}", f"{n}.u{s}"], f"{n}.sum{s}", "integrate"),
-            add("Clip", [f"{n}.sum{s}", f"{n}.low", f"{n}.high"], f"{n}.h{s}", "clip"),
-            add("Greater", [f"{n}.h{s}", f"{n}.theta"], f"{n}.fired{s}", "fire"),
-            add("Cast", [f"{n}.fired{s}"], fired, "spikes", to=self.real),
-            add("Where", [f"{n}.fired{s}", f"{n}.rest", f"{n}.h{s}"], f"{n}.left{s}", "reset"),
-            add("Cast", [f"{n}.left{s}"], v_next, "state", to=self.real),
-        ]
+            kept = add("Mul", [v, f"{n}.beta"], f"{n}.kept{s}", "leak")
+            h = add("Add", [kept, current], f"{n}.h{s}", "integrate")
+        else:
+            p, _, whole = decay_fraction(layer.integer)
+            kept = add("Cast", [v], f"{n}.v{s}", "membrane", to=self.short if whole == torch.int32 else self.whole)
+            if p != 1:
+                kept = add("Mul", [kept, f"{n}.p"], f"{n}.product{s}", "leak")
+            kept = add("Div", [kept, f"{n}.q"], f"{n}.quotient{s}", "truncate")
+            kept = add("Cast", [kept], f"{n}.kept{s}", "kept", to=self.real)
+            h = add("Add", [kept, current], f"{n}.sum{s}", "integrate")
+            h = add("Clip", [h, f"{n}.low", f"{n}.high"], f"{n}.h{s}", "clip")
+        over = add("Greater", [h, f"{n}.theta"], f"{n}.over{s}", "fire")
+        add("Cast", [over], fired, "spikes", to=self.real)
+        silent = add("Sub", [f"{n}.one", fired], f"{n}.silent{s}", "silent")
+        add("Mul", [h, silent], v_next, "reset")
+        return nodes
 
     def model(self, form: str) -> onnx.ModelProto:
         """The whole, with its metadata."""
@@ -143,7 +155,7 @@ class Parts:
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
         )
-        helper.set_model_props(model, {"format": form, **describe(graph), "graph_sha256": digest(model)})
+        label(self.onnx, model, {"format": form, **describe(graph)})
         return model
 
 
@@ -178,14 +190,21 @@ def describe(graph: SpikingGraph) -> dict[str, str]:
     return {**lines, **{f"provenance.{key}": value for key, value in graph.provenance.items()}}
 
 
-def digest(model: onnx.ModelProto) -> str:
-    """sha256 over the graph itself: a flipped bit in a weight is no error to any reader."""
-    found = hashlib.sha256()
+def label(library: Any, model: onnx.ModelProto, notes: dict[str, str]) -> None:
+    """Give a model its metadata, and a sha256 over itself and them."""
+    library.helper.set_model_props(model, {**notes, DIGEST: _digest(model, notes)})
+
+
+def _digest(model: onnx.ModelProto, notes: dict[str, str]) -> str:
+    """sha256 over graph and metadata: a flipped bit in a weight is no error to any reader."""
+    head = [model.ir_version, model.producer_name, model.producer_version, model.domain, model.graph.name]
+    found = hashlib.sha256(json.dumps([head, sorted(notes.items())]).encode())
+    graph = model.graph
     # Piece by piece: a graph above 2 GB cannot be serialised whole.
-    for part in (model.opset_import, model.graph.input, model.graph.output, model.graph.node, model.functions):
+    for part in (model.opset_import, graph.input, graph.output, graph.value_info, graph.node, model.functions):
         for item in part:
             found.update(item.SerializeToString(deterministic=True))
-    for constant in model.graph.initializer:
+    for constant in graph.initializer:
         found.update(f"{constant.name} {constant.data_type} {list(constant.dims)} ".encode())
         found.update(constant.raw_data)
     return found.hexdigest()
@@ -251,6 +270,11 @@ def read(library: Any, path: str | os.PathLike, forms: tuple[str, ...]) -> tuple
             model = library.load(path)
         except Exception as error:  # ValidationError, OSError, ValueError
             raise WeightsError(f"{path}: its weights, {data_of(path)}, are missing or cut short; {again}") from error
-    if properties.get("graph_sha256") != digest(model):
-        raise WeightsError(f"{path} was changed after its export: its graph does not match its own sha256; {again}")
+    notes = {key: value for key, value in properties.items() if key != DIGEST}
+    try:
+        unchanged = properties.get(DIGEST) == _digest(model, notes)
+    except (TypeError, ValueError):  # a name that is no UTF-8: protobuf gives it as bytes, or fails when it is read
+        unchanged = False
+    if not unchanged:
+        raise WeightsError(f"{path} was changed after its export: it does not match its own sha256; {again}")
     return (str(path) if outside else data), properties

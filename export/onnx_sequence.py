@@ -23,8 +23,8 @@ from ashnets.export.onnx_parts import EXTERNAL_ABOVE, Parts, require, save
 if TYPE_CHECKING:
     import onnx
 
-SEQUENCE = "ashnets-onnx-sequence/1"
-UNROLLED = "ashnets-onnx-unrolled/1"
+SEQUENCE = "ashnets-onnx-sequence/2"
+UNROLLED = "ashnets-onnx-unrolled/2"
 
 
 def write_onnx_sequence(

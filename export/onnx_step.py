@@ -21,7 +21,7 @@ from ashnets.export.onnx_parts import EXTERNAL_ABOVE, Parts, require, save
 if TYPE_CHECKING:
     import onnx
 
-STEP = "ashnets-onnx-step/2"
+STEP = "ashnets-onnx-step/3"
 
 
 def write_onnx_step(

@@ -218,13 +218,15 @@ def energy_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
         spiking, named = one["spiking"], {"kind": "estimate", "model": one["model"], "profile": one["profile"]}
 
         def row(
-            part: str, arithmetic: float, memory: dict[str, float] | None, named: dict = named, **split: float
-        ) -> dict[str, Any]:
+            part: str, arithmetic: float, memory: dict[str, float] | None, named: dict = named,
+            assumed: list[str] = one["assumptions"], **split: float,
+        ) -> dict[str, Any]:  # fmt: skip
             bounds: dict[str, Any] = memory or {"low": "", "high": ""}
             return {
                 **named, "part": part, "unit": "pJ a picture", "synapse": split.get("synapse", ""),
                 "neuron": split.get("neuron", ""), "routing": split.get("routing", ""), "without_memory": arithmetic,
                 "with_memory_low": bounds["low"], "with_memory_high": bounds["high"], "data": report["data"]["source"],
+                "assumptions": "; ".join(assumed),
             }  # fmt: skip
 
         memory = has_memory(one)

@@ -307,7 +307,7 @@ def _sources(report: dict[str, Any]) -> str:
             f"<details open><summary>{escape(one['profile'])}: {escape(one['title'])}</summary>"
             f"<p class='soft'>Model {escape(one['model'])}; data: {escape(one['data'])}; bits: {escape(bits)}; dense "
             f"parts on: {escape(one['dense_title'])}.</p>"
-            "<div class='wide'><table><thead><tr><th>constant</th><th>value</th><th>year</th>"
+            "<div class='wide sources'><table><thead><tr><th>constant</th><th>value</th><th>year</th>"
             f"<th class='words'>source</th></tr></thead><tbody>{body}</tbody></table></div>"
             f"<ul>{assumptions}</ul></details>"
         )

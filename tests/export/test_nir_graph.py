@@ -91,6 +91,24 @@ def test_a_truncated_file_is_refused(exported: Path, tmp_path: Path) -> None:
             read_nir(cut)
 
 
+def test_a_flipped_bit_is_noticed_or_harmless(exported: Path, tmp_path: Path) -> None:
+    """HDF5 holds bytes that nobody reads; wherever one is read, its change is an error."""
+    data, edited, right = exported.read_bytes(), tmp_path / "edited.nir", read_nir(exported)
+    arrays = {(n, k): v for n, node in right.nodes.items() for k, v in vars(node).items() if isinstance(v, np.ndarray)}
+    # the first byte of each array that HDF5 keeps in one piece, and places anywhere
+    held = [data.find(v.tobytes()) for v in arrays.values() if v.nbytes > 64]
+    draw, refused = np.random.default_rng(0), 0
+    for place in [*draw.integers(len(data), size=60), *(place for place in held if place >= 0)]:
+        edited.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        try:
+            found = read_nir(edited)
+        except WeightsError:
+            refused += 1
+        else:
+            assert all(np.array_equal(vars(found.nodes[n])[k], v) for (n, k), v in arrays.items())
+    assert refused > 5
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [

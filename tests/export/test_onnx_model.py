@@ -76,7 +76,7 @@ def test_the_file_says_what_it_is(exported: Path) -> None:
     onnx.checker.check_model(model, full_check=True)
     assert [s.version for s in model.opset_import if s.domain == ""] == [20]
     properties = {p.key: p.value for p in model.metadata_props}
-    assert properties["format"] == "ashnets-onnx-model/1"
+    assert properties["format"] == "ashnets-onnx-model/2"
     assert properties["class"] == "AshNetsForRetrieval"
     shapes = {i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input}
     assert list(shapes) == ["pixel_values", "input_ids", "attention_mask", "spikes"]
@@ -91,7 +91,7 @@ def test_damage_and_wrong_input_are_refused(exported: Path, retrieval, tmp_path:
         run_onnx_model(exported, {"input_ids": inputs["input_ids"]})
     with pytest.raises(InputError, match="cannot run"):
         run_onnx_model(exported, {**inputs, "pixel_values": inputs["pixel_values"][:, :, :-1]})
-    with pytest.raises(WeightsError, match="'ashnets-onnx-model/1'"):
+    with pytest.raises(WeightsError, match="'ashnets-onnx-model/2'"):
         run_onnx(exported, inputs["spikes"])
     data, cut = exported.read_bytes(), tmp_path / "cut.onnx"
     for length in range(0, len(data), len(data) // 10):

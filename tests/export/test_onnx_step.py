@@ -13,10 +13,13 @@ import pytest
 import torch
 
 from ashnets.errors import InputError, WeightsError
+from ashnets.export.emulator import IntegerLayer, emulate
 from ashnets.export.graph import SpikingGraph, quantised
 from ashnets.export.onnx_running import compare, run_onnx
+from ashnets.export.onnx_sequence import write_onnx_sequence
 from ashnets.export.onnx_step import write_onnx_step
 from ashnets.model.abstract_encoder import AbstractEncoder
+from ashnets.model.integer import IntegerConstants
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,32 @@ def test_every_spike_and_membrane_is_that_of_the_graph(
     for name in expected:
         assert torch.equal(outputs[name], expected[name])
     assert all(map(torch.equal, state, membranes))
+
+
+@pytest.mark.parametrize("decay", [0, 1, 1024, 1400, 2048, 4095, 4096])
+def test_integer_neurons_at_their_limits_are_the_chips(decay: int, graph: SpikingGraph, tmp_path: Path) -> None:
+    """One neuron a channel under the largest currents and biases, from membranes at both ends of their 24 bits."""
+    held = IntegerConstants(
+        weight=torch.tensor([254, -256, 2, 130_000, -130_000, 2], dtype=torch.int32).view(-1, 1, 1, 1),
+        bias=torch.tensor([4096, -4096, 0, 4096, -4096, -1], dtype=torch.int32), threshold=(1 << 17) - 1, decay=decay,
+        step=0.01,
+    )  # fmt: skip
+    layer = dataclasses.replace(
+        graph.layers[-1], integer=held, weight=held.weight.float(), bias=held.bias.float(), input_shape=(1, 1, 8),
+        output_shape=(6, 1, 8), stride=(1, 1), padding=(0, 0),
+    )  # fmt: skip
+    one = dataclasses.replace(graph, layers=(layer,))
+    ends = torch.tensor([0, 1, -1, 4097, -4099, 8_388_606, 8_388_607, -8_388_607])
+    state = ends.expand(6, 1, 8).unsqueeze(0).contiguous()
+    spikes = torch.ones(4, 1, 1, 1, 8)
+    spikes[1:3, ..., ::2] = 0
+    expected, (last,) = emulate([IntegerLayer(layer.name, held, (1, 1), (0, 0))], spikes, [state.numpy()])
+    path = tmp_path / "one.onnx"
+    for write, options in ((write_onnx_step, {}), (write_onnx_sequence, {}), (write_onnx_sequence, {"unrolled": 4})):
+        found, (v,) = run_onnx(write(one, path, **options), spikes, (state.float(),))
+        assert np.array_equal(found["concepts"].numpy(), expected["concepts"])
+        assert np.array_equal(v.numpy(), last)
+    assert 0 < expected["concepts"].mean() < 1
 
 
 @pytest.mark.parametrize("optimised", [False, True])
@@ -161,6 +190,17 @@ def test_a_changed_file_is_refused(exported: Path, spikes: torch.Tensor, tmp_pat
     onnx.save(model, changed)
     with pytest.raises(WeightsError, match="sha256"):
         run_onnx(changed, spikes)
+
+
+def test_a_flipped_bit_is_refused(exported: Path, spikes: torch.Tensor, tmp_path: Path) -> None:
+    """Wherever it is, in a weight, a name, a node or the metadata."""
+    data, edited, draw = exported.read_bytes(), tmp_path / "edited.onnx", np.random.default_rng(0)
+    model = onnx.load(exported)
+    labels = [data.index(entry.value.encode()) for entry in model.metadata_props]
+    for place in [*draw.integers(len(data), size=150), *labels]:
+        edited.write_bytes(data[:place] + bytes([data[place] ^ (1 << int(draw.integers(8)))]) + data[place + 1 :])
+        with pytest.raises(WeightsError, match="export it again"):
+            run_onnx(edited, spikes)
 
 
 def test_another_format_version_is_refused(exported: Path, spikes: torch.Tensor, tmp_path: Path) -> None:

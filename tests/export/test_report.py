@@ -260,6 +260,7 @@ def test_files_are_read_back(report: dict[str, Any], tmp_path: Path) -> None:
         assert float(row["without_memory"]) == one["spiking"]["total"]
         parts = [float(row[key]) for key in ("synapse", "neuron", "routing")]
         assert sum(parts) == pytest.approx(one["spiking"]["total"])
+        assert row["assumptions"] == "; ".join(one["assumptions"])
         assert bool(row["with_memory_low"]) == (one["profile"] == "45nm-fp32")
     layers = list(csv.DictReader(io.StringIO(written[2].read_text(encoding="utf-8"))))
     assert len(layers) == 3 * 4
