@@ -75,7 +75,7 @@ def export_model(
     graph = from_model(model, name)
     if quantise:
         if to == "onnx-model":
-            raise ConfigurationError("--quantise rounds the spiking branch alone: export it to lava or onnx")
+            raise ConfigurationError("--quantize rounds the spiking branch alone: export it to lava or onnx")
         graph = quantised(graph)
     spikes = sample_spikes(graph)
     aside = output.with_name(f".{output.name}.{os.getpid()}.part")

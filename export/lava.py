@@ -67,7 +67,7 @@ def check_for_lava(graph: SpikingGraph) -> None:
         if c is None:
             raise ConfigurationError(
                 f"{graph.name}: layer {layer.name} is in floats, and a netx file holds integers alone: export a model "
-                'that was trained with precision="int8", or round this one after training (--quantise, '
+                'that was trained with precision="int8", or round this one after training (--quantize, '
                 "ashnets.export.quantised), which changes its spikes"
             )
         low, high = int(c.weight.min()), int(c.weight.max())

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ashnets.zoo.tables import renew, retrieval_table
+from ashnets.zoo.tables import renew, task_table
 
 
 def blocks(text: str) -> list[str]:
@@ -31,9 +31,9 @@ def test_the_first_block_prefers_the_right_text(repository):
     subprocess.run([sys.executable, "-c", code], cwd=repository, check=True, capture_output=True)
 
 
-def test_the_table_is_the_results_file(repository):
+def test_the_tables_are_the_results_files(repository):
     text = (repository / "README.md").read_text(encoding="utf-8")
-    assert renew(text, retrieval_table()) == text, "run: python -m ashnets.zoo.tables README.md"
+    assert renew(text) == text, "run: python -m ashnets.zoo.tables README.md"
     with open(repository / "zoo" / "results" / "pictograms.csv", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     line = next(row for row in text.splitlines() if row.startswith("| Twitter, seen | 1444 | `ashnets-tiny` |"))
@@ -52,3 +52,19 @@ def test_files_that_are_named_exist(repository):
     assert len(named) > 5
     missing = [name for name in named if not (repository / name).exists()]
     assert not missing
+
+
+def test_a_line_of_the_table_of_tasks(tmp_path):
+    row = "ashnets-tiny,{},r,0,easy-vqa,test,{},2000,{},9600,cpu,2\n"
+    head = "model,changes,recipe,seed,data,split,variant,n,accuracy,pairs_seen,device,torch\n"
+    values = {"reset": 0.91, "constant picture": 0.5, "chance": 0.4, "majority by text": 0.61, "bag of words": 0.62}
+    lines = [row.format("", name, value) for name, value in values.items()]
+    lines.append(row.format("summary_ratio=ann", "reset", 0.9))
+    (tmp_path / "easy-vqa.csv").write_text(head + "".join(lines), encoding="utf-8")
+    last = task_table(tmp_path).splitlines()[-1]
+    assert last == "| easy-VQA, questions | 9,600 | 2000 | 0.400 | 0.620 | 0.500 | 0.900 | – | – | 0.910 |"
+
+
+def test_a_text_without_the_places_of_the_tables_is_refused():
+    with pytest.raises(ValueError, match=r"0 places for the table of zoo/results/pictograms\.csv"):
+        renew("nothing")

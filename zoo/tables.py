@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ashnets.files import write_atomically
 from ashnets.zoo.registry import ROOT
 
-RESULTS = ROOT / "results" / "pictograms.csv"
+RESULTS = ROOT / "results"
 SPLITS = {
     "test-twitter-seen": "Twitter, seen",
     "test-twitter-new": "Twitter, new",
@@ -23,13 +24,20 @@ MODELS = {
     ("ashnets-tiny-ann", "concrete"): "`ashnets-tiny-ann`",
 }
 KS = ("R@1", "R@5", "R@10")
-_PLACE = re.compile(r"(<!-- results: zoo/results/pictograms\.csv -->\n).*?(<!-- end of results -->)", re.DOTALL)
+TASKS = {
+    "easy-vqa": "easy-VQA, questions",
+    "pictogram-questions": "pictograms, questions",
+    "pictogram-entailment": "pictograms, entailment",
+    "pictogram-pairs": "pictograms, pairs",
+}
+VARIANTS = ("ann", "snn", "fixed", "trainable")  # summary ratios, of the paper's Table XI
+RECALLS = tuple(f"{way} R@{k}" for way in ("t2i", "i2t") for k in (1, 5, 10))
+TEXT_ALONE = ("majority by text", "bag of words")
 
 
-def retrieval_table(path: Path = RESULTS) -> str:
+def retrieval_table(path: Path = RESULTS / "pictograms.csv") -> str:
     """The ITC rows of a results file as Markdown: a line for each split and model, chance behind each split."""
-    with open(path, newline="", encoding="utf-8") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["ranking"] == "ITC"]
+    rows = [row for row in _read(path) if row["ranking"] == "ITC"]
     found = {(r["split"], r["model"], r["branch"], r["direction"]): r for r in rows}
     lines = [
         "| pictures | n | model | text → image R@1 | R@5 | R@10 | image → text R@1 | R@5 | R@10 |",
@@ -45,14 +53,93 @@ def retrieval_table(path: Path = RESULTS) -> str:
     return "\n".join(lines) + "\n"
 
 
-def renew(text: str, table: str) -> str:
-    """``text`` with the table between its two marks replaced."""
-    renewed, places = _PLACE.subn(lambda marks: f"{marks[1]}{table}{marks[2]}", text)
-    if places != 1:
-        raise ValueError(f"the text has {places} places for the results table, not one")
-    return renewed
+def task_table(folder: Path = RESULTS / "tasks") -> str:
+    """Accuracy on each task that was fine-tuned for, as Markdown; a dash where a variant was not trained.
+
+    A line is a file of the folder, as ``ashnets evaluate RUN... TASK DATA --output FILE.csv`` writes it: of runs that
+    differ in the summary ratio alone.
+    """
+    lines = [
+        "| task | learnt from | n | chance | text alone | grey picture | ann | snn | fixed | trainable |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, title in TASKS.items():
+        path = folder / f"{name}.csv"
+        if not path.is_file():
+            continue
+        rows = _read(path)
+        found = {(_variant(row), row["variant"]): row for row in rows}
+        own = found["trainable", "reset"]
+        blind = max(float(row["accuracy"]) for row in rows if row["variant"] in TEXT_ALONE)
+        cells = [float(found["trainable", "chance"]["accuracy"]), blind]
+        cells += [float(found["trainable", "constant picture"]["accuracy"])]
+        said = [f"{cell:.3f}" for cell in cells]
+        for row in (found.get((variant, "reset")) for variant in VARIANTS):
+            said.append("–" if row is None else f"{float(row['accuracy']):.3f}")
+        lines.append(f"| {title} | {int(own['pairs_seen']):,} | {own['n']} | {' | '.join(said)} |")
+    return "\n".join(lines) + "\n"
+
+
+def peer_table(path: Path = RESULTS / "peers.csv") -> str:
+    """Peers on one budget: a line a model and a line a baseline; a dash where there is nothing to measure."""
+    lines = [
+        "| model | parameters | trained | pairs | time a pair | ranked by | text → image R@1 | R@5 | R@10 "
+        "| image → text R@1 | R@5 | R@10 | questions | grey pictures |",
+        "|" + "---|" * 14,
+    ]
+    for row in _read(path):
+        cells = [
+            row["peer"],
+            *(_millions(row[key]) for key in ("parameters", "trained")),
+            row["pairs_seen"] or "–",
+            f"× {float(row['time_ratio']):.2f}" if row["time_ratio"] else "–",
+            row["ranking"] or "–",
+            *(_share(row[key]) for key in (*RECALLS, "accuracy", "blind")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _variant(row: dict[str, str]) -> str:
+    return dict(change.split("=") for change in row["changes"].split()).get("summary_ratio", "trainable")
+
+
+def _millions(count: str) -> str:
+    return f"{int(count) / 1e6:.2f} M" if count else "–"
+
+
+def _share(value: str) -> str:
+    return f"{float(value):.3f}" if value else "–"
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+PLACES: dict[str, Callable[[], str]] = {
+    "zoo/results/pictograms.csv": retrieval_table,
+    "zoo/results/tasks": task_table,
+    "zoo/results/peers.csv": peer_table,
+}  # what a table is made of, as the marks around it say
+
+
+def renew(text: str) -> str:
+    """``text`` with each table between its two marks replaced.
+
+    Raises:
+        ValueError: a table has no place in the text, or several.
+    """
+    for source, table in PLACES.items():
+        marks = re.compile(rf"(<!-- results: {re.escape(source)} -->\n).*?(<!-- end of results -->)", re.DOTALL)
+        places = len(marks.findall(text))
+        if places != 1:
+            raise ValueError(f"the text has {places} places for the table of {source}, not one")
+        made = table()
+        text = marks.sub(lambda found, made=made: f"{found[1]}{made}{found[2]}", text)
+    return text
 
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    write_atomically(target, renew(target.read_text(encoding="utf-8"), retrieval_table()).encode())
+    write_atomically(target, renew(target.read_text(encoding="utf-8")).encode())

@@ -9,10 +9,10 @@ import typer
 
 from ashnets.cli.energy import (
     ImagesOption,
-    LimitOption,
     PicturesOption,
     ProfileOption,
     RandomOption,
+    SampleOption,
     SeedOption,
     SplitOption,
 )
@@ -27,7 +27,7 @@ def compare(
     images: ImagesOption = None,
     corpus: PicturesOption = None,
     split: SplitOption = None,
-    pictures: LimitOption = 16,
+    sample: SampleOption = 16,
     seed: SeedOption = 0,
     profile: ProfileOption = None,
     random_weights: RandomOption = False,
@@ -43,7 +43,7 @@ def compare(
     Examples:
       ashnets compare ashnets-tiny ashnets-tiny-ann
       ashnets compare ashnets-tiny runs/mine/model --images my-pictures
-      ashnets compare ashnets-r18 ashnets-vit-b16 --random-weights --pictures 4 --json
+      ashnets compare ashnets-r18 ashnets-vit-b16 --random-weights --sample 4 --json
     """
     import ashnets
     from ashnets.export.profiles import load_profile
@@ -57,7 +57,7 @@ def compare(
 
     @cache
     def read(side: int) -> Pictures:
-        return read_pictures(side, folder, corpus, split or (), pictures, seed)
+        return read_pictures(side, folder, corpus, split or (), sample, seed)
 
     found = set_side_by_side(
         names,

@@ -19,7 +19,7 @@ PicturesOption = Annotated[
 SplitOption = Annotated[
     list[str] | None, typer.Option("--split", help="A split of the corpus; repeatable. All by default.")
 ]
-LimitOption = Annotated[int, typer.Option("--pictures", min=1, help="How many pictures at most.")]
+SampleOption = Annotated[int, typer.Option("--sample", min=1, help="How many pictures at most, drawn by the seed.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the choice of pictures.")]
 ProfileOption = Annotated[
     list[str] | None, typer.Option("--profile", help="A bundled profile or a .yaml file of your own; repeatable.")
@@ -34,7 +34,7 @@ def energy(
     images: ImagesOption = None,
     corpus: PicturesOption = None,
     split: SplitOption = None,
-    pictures: LimitOption = 64,
+    sample: SampleOption = 64,
     seed: SeedOption = 0,
     profile: ProfileOption = None,
     random_weights: RandomOption = False,
@@ -67,7 +67,7 @@ def energy(
 
     profiles = [load_profile(one) for one in profile or profile_names(every=True)]
     side = ashnets.config_of(name).image_size
-    chosen = read_pictures(side, gallery_unless(images, corpus), corpus, split or (), pictures, seed)
+    chosen = read_pictures(side, gallery_unless(images, corpus), corpus, split or (), sample, seed)
     if random_weights and not weights_of(name):
         model, weights = random_model(name, chosen), RANDOM
     else:

@@ -15,7 +15,7 @@ def export(
     to: Annotated[str, typer.Option("--to", help="lava, onnx, onnx-sequence, onnx-unrolled, onnx-model or nir.")],
     output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder for the files.")],
     quantise: Annotated[
-        bool, typer.Option("--quantise", help="Round a model trained in floats to integers; its spikes change.")
+        bool, typer.Option("--quantize", help="Round a model trained in floats to integers; its spikes change.")
     ] = False,
     counts: Annotated[
         bool, typer.Option("--counts", help="For ONNX: give the spikes of each layer as further outputs.")
@@ -31,7 +31,7 @@ def export(
     The folder receives the network, a sample input with the spikes expected of it, a README with the lines that
     load it, and a report. The network is read back and run, and every spike is compared.
 
-    lava: HDF5 for Lava-DL's netx, integers; a model of precision int8, or --quantise.
+    lava: HDF5 for Lava-DL's netx, integers; a model of precision int8, or --quantize.
     onnx: one step a call, the membranes go in and come out. onnx-sequence: a whole sequence, any T.
     onnx-unrolled: a whole sequence without a loop. onnx-model: the whole model, pictures and text to its outputs.
     nir: the Neuromorphic Intermediate Representation.
@@ -39,7 +39,7 @@ def export(
     \b
     Examples:
       ashnets export ashnets-tiny --to onnx --output out/onnx
-      ashnets export ashnets-tiny --to lava --quantise --output out/lava
+      ashnets export ashnets-tiny --to lava --quantize --output out/lava
       ashnets export ashnets-tiny --to nir --output out/nir --json
     """
     from ashnets import from_pretrained

@@ -25,6 +25,7 @@ from ashnets.training.evaluate import as_rows as rows_of_pictures
 from ashnets.training.evaluate import environment, evaluate_retrieval, training_record
 
 PICTURES = "pictures"
+LAST = ("pairs_seen", "device", "torch")  # columns of every table
 TASKS = (*CLASSIFICATIONS, "retrieval")
 
 
@@ -117,14 +118,16 @@ def as_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
         training = model["training"] or {}
         for found in model["splits"].values():
             about = {
-                "model": training.get("model", name), "recipe": training.get("recipe", ""),
-                "seed": training.get("seed", ""), "data": found["data"], "split": found["split"],
+                "model": training.get("model", name),
+                "changes": " ".join(f"{key}={value}" for key, value in training.get("changes", {}).items()),
+                "recipe": training.get("recipe", ""), "seed": training.get("seed", ""), "data": found["data"],
+                "split": found["split"],
             }  # fmt: skip
-            end = {key: result["environment"][key] for key in ("device", "torch")}
+            end = {"pairs_seen": training.get("pairs_seen", ""), **result["environment"]}
             made = _retrieval_rows(found) if result["task"] == "retrieval" else _task_rows(found)
-            rows += [{**about, **row, **end} for row in made]
-    keys = dict.fromkeys(key for row in rows for key in row if key not in ("device", "torch"))
-    return [{key: row.get(key, "") for key in [*keys, "device", "torch"]} for row in rows]
+            rows += [{**about, **row, **{key: end[key] for key in LAST}} for row in made]
+    keys = dict.fromkeys(key for row in rows for key in row if key not in LAST)
+    return [{key: row.get(key, "") for key in [*keys, *LAST]} for row in rows]
 
 
 def _task_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -75,7 +75,12 @@ def train(
     if not torch.cuda.is_available():
         keep_freed_memory()
     source = open_source(corpus, settings.hold_out)
-    run = Run(settings, source, Path(output), progress, None if dry_run else resume)
+    kind: type[Run] = Run
+    if settings.peer:
+        from ashnets.peers.training import PeerRun  # which is built on this module
+
+        kind = PeerRun
+    run = kind(settings, source, Path(output), progress, None if dry_run else resume)
     with deterministic(run.device):
         return run.plan() if dry_run else run.train()
 
@@ -140,7 +145,7 @@ class Run:
         recipe, learner = self.recipe, self.learner
         passes = self.pictures.plan(self.pictures.random_groups(0))
         largest = max(passes, key=lambda shares: max(len(share.indices) for share in shares))
-        batch = self.pictures.batches([largest], 0)[0]
+        batch = self.pictures.batches([largest], 0).read(0)
         phases = {}
         for phase in recipe.phases:
             learner.prepare(phase)
@@ -345,6 +350,7 @@ class Run:
         return {
             "recipe": self.recipe.name,
             "model": self.recipe.model,
+            "changes": self.recipe.changes,
             "seed": self.recipe.seed,
             "hold_out": self.recipe.hold_out,
             "epochs": self.recipe.epochs,

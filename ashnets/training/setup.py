@@ -45,19 +45,24 @@ def build_model(
     """
     torch.manual_seed(recipe.seed)
     base: AshNetsConfig = ashnets.config_of(recipe.model)
-    bert = weights_folder(recipe.transformer_weights)
-    vocabulary = bert / "vocab.txt"
-    pruned = recipe.vocabulary == "pruned"
-    pieces = prune_vocabulary(vocabulary, captions) if pruned else read_vocabulary(vocabulary)
+    bert, pieces = vocabulary_of(recipe, captions)
     config = AshNetsConfig(**{**base.to_dict(), **recipe.changes, **keys, "vocab_size": len(pieces)})
     model = head(config)
     origins = [
-        load_transformer(model, bert, rows=row_indices(vocabulary, pieces)),
+        load_transformer(model, bert, rows=row_indices(bert / "vocab.txt", pieces)),
         load_backbone(model, recipe.backbone_weights),
     ]
     # the record travels with the weights: it names the source as the recipe does, not a folder of this machine
     origins = [origin.replace(str(bert), recipe.transformer_weights) for origin in origins]
     return config, AshNetsProcessor.from_config(config, pieces), model, origins
+
+
+def vocabulary_of(recipe: Recipe, captions: Iterable[str]) -> tuple[Path, list[str]]:
+    """The folder of the recipe's text checkpoint, and the pieces of the vocabulary that a model takes from it."""
+    bert = weights_folder(recipe.transformer_weights)
+    vocabulary = bert / "vocab.txt"
+    pruned = recipe.vocabulary == "pruned"
+    return bert, prune_vocabulary(vocabulary, captions) if pruned else read_vocabulary(vocabulary)
 
 
 def start_from(model: nn.Module, folder: Path) -> tuple[int, str]:
@@ -130,7 +135,7 @@ def save_memory(model: nn.Module) -> None:
 def rest(model: nn.Module, phase: Phase) -> None:
     """Put frozen parts to rest: no dropout, and running statistics stay."""
     parts = {
-        "concrete": model.ashnets.vision.concrete_encoder,
+        "concrete": getattr(model.ashnets.vision, "concrete_encoder", None),
         "spiking": getattr(model.ashnets.vision, "abstract_encoder", None),
         "transformer": model.ashnets.transformer,
     }

@@ -25,8 +25,8 @@ from pathlib import Path
 import machine
 import numpy as np
 import onnx
-import onnx_profile
 import onnxruntime
+import operator_profile
 import torch
 from networks import PeerEncoder
 from rich.console import Console
@@ -177,9 +177,9 @@ def measure(name: str, precision: str, rounds: int, threads: int) -> dict:
                 times[form].append(time.perf_counter() - start)
         medians = {form: statistics.median(found) for form, found in costs.items()}
         repeats = {form: max(3, min(30, int(1 / median))) for form, median in medians.items()}  # a second each
-        profiles = {form: onnx_profile.of_torch(run, repeats[form]) for form, run in eager.items()}
+        profiles = {form: operator_profile.of_torch(run, repeats[form]) for form, run in eager.items()}
         for form, (path, run) in exported.items():
-            profiles[form] = onnx_profile.of_onnxruntime(path, run, repeats[form])
+            profiles[form] = operator_profile.of_onnxruntime(path, run, repeats[form])
     fastest = min(exported, key=medians.__getitem__)
     return {
         "model": name,
@@ -230,7 +230,7 @@ def tables(rows: list[dict], title: str) -> list[Table]:
                 *("–" if ratio is None else f"{ratio:.2f}" for ratio in ratios), str(row["mismatches"].get(form, "–")),
             )  # fmt: skip
         for form, profile in row["profile_milliseconds"].items():
-            shares.add_row(row["model"], row["precision"], form, onnx_profile.largest(profile))
+            shares.add_row(row["model"], row["precision"], form, operator_profile.largest(profile))
     return [speed, shares]
 
 

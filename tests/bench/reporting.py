@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from measuring import ratio
+from operator_profile import largest
 from rich.console import Console
 from rich.table import Table
 
@@ -77,6 +78,7 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     notes: dict[str, object] = field(default_factory=dict)
+    profiles: dict[str, dict[str, float]] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
     def compare(
@@ -97,6 +99,10 @@ class Report:
     def note(self, name: str, value: object) -> None:
         """Keep something for the JSON alone."""
         self.notes[name] = value
+
+    def profile(self, title: str, times: dict[str, float]) -> None:
+        """Say where the time behind a target goes: milliseconds by operator."""
+        self.profiles[title] = times
 
     def progress(self, text: str) -> None:
         print(f"  {time.perf_counter() - self.started:5.0f} s  {text}", file=sys.stderr, flush=True)
@@ -128,12 +134,15 @@ class Report:
                 limit = f"{'≥' if target.at_least else '≤'} {target.limit:.3g}"
                 aims.add_row(target.text, limit, f"{target.found:.3g}", "reached" if target.reached else "MISSED")
             console.print(aims)
+        for title, times in self.profiles.items():
+            console.print(f"{title}: {largest(times)}")
 
     def write(self, folder: Path, stem: str, about: dict[str, object]) -> None:
         """``stem``.json with everything, ``stem``.csv with the rows."""
         rows = [asdict(row) for row in self.rows]
         targets = [{**asdict(target), "reached": target.reached} for target in self.targets]
-        write_json(folder / f"{stem}.json", {**about, "rows": rows, "targets": targets, "notes": self.notes})
+        found = {"rows": rows, "targets": targets, "notes": self.notes, "profiles": self.profiles}
+        write_json(folder / f"{stem}.json", {**about, **found})
         write_csv(folder / f"{stem}.csv", rows)
 
 

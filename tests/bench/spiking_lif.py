@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from measuring import interleaved
 from neurons import BOUND, NEAR, OURS, PASSES, REFERENCE, SNNTORCH, SPIKINGJELLY, exact_spikes, five_passes
+from operator_profile import of_torch
 from reporting import Report, Settings
 from resident import apart, peak_of
 
@@ -82,3 +83,5 @@ def measure(steps: int, neurons: int, held: dict[str, float], settings: Settings
     if (steps, neurons) == AIMED_AT:
         report.aim(f"LIF, {case}: {SPIKINGJELLY} / {OURS}", times[SPIKINGJELLY], at_least=TIMES_PEER)
         report.aim(f"LIF, {case}: {OURS} / {BOUND}", of_bound, at_most=OF_BOUND)
+        for name in (OURS, SPIKINGJELLY):
+            report.profile(f"{name}, {case}", of_torch(contestants[name], 3))

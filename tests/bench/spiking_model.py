@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from measuring import interleaved
+from operator_profile import of_torch
 from pictures import pictures
 from reporting import Report, Settings
 from resident import apart, peak_of
@@ -35,10 +36,8 @@ def run(settings: Settings, report: Report) -> None:
     for name in QUICK if settings.quick else PAIRS:
         pairs = settings.pairs or PAIRS[name]
         report.progress(f"{SECTION}: {name}, {pairs} pairs")
-        seconds = interleaved(
-            {suffix: parts(name + suffix, FUSED[name], pairs, settings.seed)[1] for suffix in ("", "-ann")},
-            settings.rounds,
-        )
+        steps = {suffix: parts(name + suffix, FUSED[name], pairs, settings.seed)[1] for suffix in ("", "-ann")}
+        seconds = interleaved(steps, settings.rounds)
         case = f"{name}, {pairs} pairs"
         found = report.compare(SECTION, case, "time, with / without SNN", seconds[""], seconds["-ann"])
         report.progress(f"{SECTION}: {name}, memory")
@@ -46,6 +45,13 @@ def run(settings: Settings, report: Report) -> None:
         report.compare(SECTION, case, "memory, with / without SNN", held[:1], held[1:], "B")
         if name == AIMED_AT:
             report.aim(f"{case}: training step with / without SNN ({PAPER})", found, at_most=MOST)
+            report.profile(f"what the SNN adds to {case}", added(of_torch(steps[""], 1), of_torch(steps["-ann"], 1)))
+
+
+def added(over: dict[str, float], under: dict[str, float]) -> dict[str, float]:
+    """Milliseconds by operator of which the first run has more than the second."""
+    more = {kind: time - under.get(kind, 0.0) for kind, time in over.items()}
+    return {kind: time for kind, time in more.items() if time > 0}
 
 
 def memory(name: str, pairs: int, seed: int) -> list[int]:

@@ -140,7 +140,7 @@ def test_the_command_exports_the_bundled_model(to: str, tools: set[str], tmp_pat
     app = typer.Typer()
     app.command("export")(export)
     folder = tmp_path / "exported"
-    rounded = ["--quantise"] if to == "lava" else []
+    rounded = ["--quantize"] if to == "lava" else []
     done = CliRunner().invoke(app, ["ashnets-tiny", "--to", to, *rounded, "--output", str(folder), "--json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.output)

@@ -86,7 +86,7 @@ def test_what_the_chip_cannot_hold_is_refused(
 
 
 def test_a_graph_in_floats_is_refused_with_the_way_out(graph: SpikingGraph, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"conv1 is in floats.*--quantise"):
+    with pytest.raises(ConfigurationError, match=r"conv1 is in floats.*--quantize"):
         write_lava(graph, tmp_path / "network.h5")
 
 

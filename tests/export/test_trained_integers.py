@@ -121,7 +121,7 @@ def test_the_whole_model_too(model, tmp_path: Path) -> None:
 
 def test_rounding_it_again_and_nir_are_refused(published: Path, tmp_path: Path) -> None:
     folder = str(tmp_path / "exported")
-    code, said = run(str(published), "--to", "lava", "--quantise", "--output", folder)
+    code, said = run(str(published), "--to", "lava", "--quantize", "--output", folder)
     assert code != 0
     assert "integer graph already: export it as it is" in said
     code, said = run(str(published), "--to", "nir", "--output", folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import onnx_profile
+import operator_profile
 import torch
 
 
@@ -16,13 +16,13 @@ def test_what_runs_within_an_operator_is_not_its_own() -> None:
         event("Mul", 12, 3), event("Add", 15, 5), event("Mul", 30, 10), event("Scan", 10, 30), event("Conv", 0, 10),
         event("Conv", 40, 5),
     ]  # fmt: skip
-    assert onnx_profile.own_times(events) == {"Conv": 15, "Scan": 12, "Mul": 13, "Add": 5}
-    said = onnx_profile.largest(onnx_profile.own_times(events), least=0.2)
+    assert operator_profile.own_times(events) == {"Conv": 15, "Scan": 12, "Mul": 13, "Add": 5}
+    said = operator_profile.largest(operator_profile.own_times(events), least=0.2)
     assert said == "Conv 33%, Mul 29%, Scan 27%, the rest 11%"
 
 
 def test_torch_s_operators_are_told_apart() -> None:
     a = torch.ones(300, 300)
-    found = onnx_profile.of_torch(lambda: a @ a + a, runs=5)
+    found = operator_profile.of_torch(lambda: a @ a + a, runs=5)
     assert {"aten::mm", "aten::add"} <= set(found)
     assert found["aten::mm"] > found["aten::add"] > 0

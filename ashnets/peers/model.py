@@ -1,0 +1,88 @@
+"""What the peers share: their base class, and the two-layer head that ASH-Nets' tasks have too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from ashnets.errors import WeightsError
+from ashnets.model.pretrained import AshNetsPreTrainedModel, check_folder
+from ashnets.peers.configuration import PeerConfig
+
+WEIGHTS = "model.safetensors"
+
+
+class PeerModel(AshNetsPreTrainedModel):
+    """Base of the peers: saved as ASH-Nets' models are, and found by the folder of their run alone."""
+
+    config_class = PeerConfig
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, folder: str | os.PathLike, **keys: Any
+    ) -> Any:
+        """The model of a finished run in evaluation mode, float32; ``keys`` override its configuration.
+
+        Raises:
+            WeightsError: no such folder, or weights that do not fill this class.
+        """
+        model = cls(peer_config(folder, **keys))
+        tensors = _read(folder)
+        own, tied = model.state_dict(), getattr(cls, "_tied_weights_keys", None) or {}
+        missing = [key for key in own if key not in tensors and key not in tied]
+        strange = [key for key in tensors if key not in own or own[key].shape != tensors[key].shape]
+        if missing or strange:
+            raise WeightsError(
+                f"{folder} does not hold a {cls.__name__}: missing {missing[:3]}, unknown or of another shape "
+                f"{strange[:3]}"
+            )
+        model.load_state_dict(tensors, strict=False)
+        return model.eval()
+
+    def take_base(self, folder: str | os.PathLike) -> None:
+        """Fill all but the head from another head's run. Raises WeightsError if the folder does not serve."""
+        prefix = f"{self.base_model_prefix}."
+        tensors = {key: value for key, value in _read(folder).items() if key.startswith(prefix)}
+        own = {key: value for key, value in self.state_dict().items() if key.startswith(prefix)}
+        wrong = [key for key in own.keys() | tensors.keys() if key not in own or key not in tensors]
+        wrong += [key for key in own.keys() & tensors.keys() if own[key].shape != tensors[key].shape]
+        if wrong:
+            raise WeightsError(f"{folder} is another model: {sorted(wrong)[0]} and {len(wrong) - 1} more do not fit")
+        self.load_state_dict(tensors, strict=False)
+
+
+def peer_config(folder: str | os.PathLike, **keys: Any) -> PeerConfig:
+    """The configuration of a finished peer's run with other ``keys``. Raises WeightsError if it is none."""
+    check_folder(Path(folder))
+    config = PeerConfig.from_json_file(Path(folder) / "config.json")
+    return PeerConfig(**{**config.to_dict(), **keys})
+
+
+def _read(folder: str | os.PathLike) -> dict[str, torch.Tensor]:
+    path = Path(folder) / WEIGHTS
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read ({error}); train the peer again") from error
+
+
+def normalised(pixel_values: torch.Tensor, config: PeerConfig) -> torch.Tensor:
+    """Intensities (B, 3, S, S) in [0, 1] less the mean, over the deviation, of each channel."""
+    mean, std = (pixel_values.new_tensor(x).view(1, 3, 1, 1) for x in (config.image_mean, config.image_std))
+    return (pixel_values - mean) / std
+
+
+def two_layers(config: PeerConfig, features: int, classes: int) -> nn.Sequential:
+    """(B, features) to (B, classes): the form of the classifiers of `ashnets.model.heads`."""
+    return nn.Sequential(
+        nn.Linear(features, 2 * config.hidden_size),
+        nn.LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps),
+        nn.GELU(),
+        nn.Linear(2 * config.hidden_size, classes),
+    )
