@@ -1,4 +1,5 @@
-"""The spiking core against its peers: LIF alone, the abstract encoder, the whole model, growth, memory.
+"""The spiking core against its peers: LIF alone, the abstract encoder, the whole model, growth, memory,
+binary inputs.
 
 Every row is a ratio measured in one run, of the medians of interleaved rounds; a target that is missed makes the exit
 code 1. Table, record and picture: ``out/bench/spiking*.{csv,json,png}``. Needs Linux.
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import drawing
 import machine
+import spiking_binary
 import spiking_encoder
 import spiking_growth
 import spiking_lif
@@ -29,6 +31,7 @@ SECTIONS = {
     "model": spiking_model.run,
     "growth": spiking_growth.run,
     "memory": spiking_memory.run,
+    "binary": spiking_binary.run,
 }
 OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench"
 ROUNDS, QUICK_ROUNDS = 7, 3

@@ -331,13 +331,13 @@ def test_pictures_of_a_folder_and_of_a_corpus(corpus: Path, repository: Path, tm
 
 
 def test_the_command_on_the_bundled_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    energy_command("ashnets-tiny", pictures=2, profile=["45nm-int8"], output=tmp_path, as_json_=True)
+    energy_command("ashnets-tiny", sample=2, profile=["45nm-int8"], output=tmp_path, as_json_=True)
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads((tmp_path / "energy.json").read_text(encoding="utf-8"))
     assert (told["model"]["name"], told["model"]["weights"]) == ("ashnets-tiny", "trained: pictograms")
     assert told["data"]["source"] == "folder images: 2 of 300 pictures, drawn by seed 0"
     assert all(0 < layer["rate"] < 0.9 for layer in told["counts"]["layers"])
     with pytest.raises(WeightsError, match="no trained weights"):
-        energy_command("ashnets-tiny-t1", pictures=1)
+        energy_command("ashnets-tiny-t1", sample=1)
     with pytest.raises(ConfigurationError, match=", ".join(profile_names(every=True))):
         energy_command("ashnets-tiny", profile=["h100"])

@@ -84,7 +84,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 
 def test_the_command_sets_trained_and_untrained_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
-    compare_command(["ashnets-tiny", "ashnets-tiny-ann"], pictures=2, random_weights=True, as_json_=True)
+    compare_command(["ashnets-tiny", "ashnets-tiny-ann"], sample=2, random_weights=True, as_json_=True)
     trained, untrained = json.loads(capsys.readouterr().out)
     assert trained["weights"] == "trained: pictograms"
     assert trained["measured"]["spikes"] > 0
@@ -95,7 +95,7 @@ def test_the_command_sets_trained_and_untrained_side_by_side(capsys: pytest.Capt
     totals = [one["measured"]["energy"]["45nm-int8"]["total"] for one in (untrained, trained)]
     assert 0 < totals[0] < totals[1], "the spiking branch comes on top"
 
-    compare_command(["ashnets-tiny", "ashnets-tiny-t1"], pictures=1, profile=["45nm-fp16"])
+    compare_command(["ashnets-tiny", "ashnets-tiny-t1"], sample=1, profile=["45nm-fp16"])
     out = capsys.readouterr().out
     assert "no weights" in out
     assert "45nm-fp16, estimate: in all" in out
