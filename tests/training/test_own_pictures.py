@@ -72,7 +72,7 @@ def test_the_model_is_one_like_any_other(trained, my_pictures):
 
 
 def test_measured_on_what_was_held_out(trained, my_pictures):
-    done = ashnets_command("evaluate", trained / "model", "--corpus", my_pictures, "--split", "valid", "--json")
+    done = ashnets_command("evaluate", trained / "model", "retrieval", my_pictures, "--split", "valid", "--json")
     assert done.returncode == 0, done.stderr
     (model,) = json.loads(done.stdout)["models"].values()
     assert model["splits"]["valid"][0]["pictures"] == 2
