@@ -132,11 +132,11 @@ def renew(text: str) -> str:
     """
     for source, table in PLACES.items():
         marks = re.compile(rf"(<!-- results: {re.escape(source)} -->\n).*?(<!-- end of results -->)", re.DOTALL)
-        places = len(marks.findall(text))
-        if places != 1:
-            raise ValueError(f"the text has {places} places for the table of {source}, not one")
-        made = table()
-        text = marks.sub(lambda found, made=made: f"{found[1]}{made}{found[2]}", text)
+        places = list(marks.finditer(text))
+        if len(places) != 1:
+            raise ValueError(f"the text has {len(places)} places for the table of {source}, not one")
+        place = places[0]
+        text = text[: place.start()] + place[1] + table() + place[2] + text[place.end() :]
     return text
 
 
