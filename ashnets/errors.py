@@ -7,6 +7,15 @@ catches ``AshNetsError`` or the built-in class that stands beside it.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`` Did you mean …?`` with the nearest of the known names, for behind a message; empty if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
 
 class AshNetsError(Exception):
     """Base class; ``exit_code`` is what the command line returns."""

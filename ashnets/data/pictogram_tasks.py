@@ -21,7 +21,6 @@ and the seed. `PictogramTask.sizes` counts the items.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ from ashnets.data.images import load_image, load_rgba
 from ashnets.data.pictogram_tasks_canvas import COVER, draw_canvas, is_canvas, read_name
 from ashnets.data.pictogram_tasks_colour import main_colour
 from ashnets.data.pictogram_tasks_records import Drawn, Ring, captioned, hypotheses, pairs, questions
-from ashnets.errors import ConfigurationError, DataError
+from ashnets.errors import ConfigurationError, DataError, did_you_mean
 
 _TEXTS = ("image_id", "name", "group", "captions")
 
@@ -60,10 +59,11 @@ class PictogramTask:
         self.folder = self.corpus.path
         self._opened: dict[str, Split] = {}
         self._places: dict[str, tuple[str, int]] = {}  # image_id → split, row
+        self._made: dict[str, list[Record]] = {}  # of a split: colours are read from every drawing
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the pictures: a worker of a DataLoader reads its own."""
-        return {**self.__dict__, "_opened": {}, "_places": {}}
+        return {**self.__dict__, "_opened": {}, "_places": {}, "_made": {}}
 
     @property
     def splits(self) -> list[str]:
@@ -76,11 +76,13 @@ class PictogramTask:
 
     def records(self, split: str) -> list[Record]:
         """The records of one split, the same at each call."""
-        table = self._open(split).table.select(_TEXTS)
-        drawings = [
-            Drawn(row["image_id"], row["name"], row["group"], tuple(row["captions"])) for row in table.to_pylist()
-        ]
-        return self._records(Ring(drawings, self.seed, split), split)
+        if split not in self._made:
+            table = self._open(split).table.select(_TEXTS)
+            drawings = [
+                Drawn(row["image_id"], row["name"], row["group"], tuple(row["captions"])) for row in table.to_pylist()
+            ]
+            self._made[split] = self._records(Ring(drawings, self.seed, split), split)
+        return list(self._made[split])
 
     def _records(self, ring: Ring, split: str) -> list[Record]:
         raise NotImplementedError
@@ -184,8 +186,7 @@ def open_pictogram_task(name: str, folder: str | os.PathLike, seed: int = 0) -> 
         DataError: no corpus there.
     """
     if name not in PICTOGRAM_TASKS:
-        near = difflib.get_close_matches(name, PICTOGRAM_TASKS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, PICTOGRAM_TASKS)
         raise ConfigurationError(f"no task {name!r} is derived from pictograms.{hint} There are "
                                  f"{', '.join(PICTOGRAM_TASKS)}.")  # fmt: skip
     return PICTOGRAM_TASKS[name](folder, seed)

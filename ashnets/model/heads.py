@@ -241,18 +241,23 @@ def answer_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
 
 
+def two_layers(config: Any, features: int, classes: int) -> nn.Sequential:
+    """(B, features) to (B, classes): the head of all tasks; ``config`` has a hidden_size and a layer_norm_eps."""
+    return nn.Sequential(
+        nn.Linear(features, 2 * config.hidden_size),
+        nn.LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps),
+        nn.GELU(),
+        nn.Linear(2 * config.hidden_size, classes),
+    )
+
+
 class _Classifier(AshNetsPreTrainedModel):
     """A two-layer head on pooled features."""
 
     def __init__(self, config: AshNetsConfig, features: int, classes: int) -> None:
         super().__init__(config)
         self.ashnets = AshNetsModel(config)
-        self.classifier = nn.Sequential(
-            nn.Linear(features, 2 * config.hidden_size),
-            nn.LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps),
-            nn.GELU(),
-            nn.Linear(2 * config.hidden_size, classes),
-        )
+        self.classifier = two_layers(config, features, classes)
         self.post_init()
 
     def _output(

@@ -18,10 +18,10 @@ from transformers import BertModel, ResNetConfig, ResNetModel
 from transformers import initialization as init
 
 from ashnets.model.alignment_transformer import bert_config
-from ashnets.model.heads import TEMPERATURE, Temperature, answer_loss
-from ashnets.model.outputs import ClassifierOutput, VisualOutput
+from ashnets.model.heads import TEMPERATURE, Temperature, two_layers
+from ashnets.model.outputs import VisualOutput
 from ashnets.peers.configuration import PeerConfig
-from ashnets.peers.model import PeerModel, normalised, two_layers
+from ashnets.peers.model import PeerForVQA, PeerModel, normalised
 
 FEATURES = 2048
 
@@ -103,26 +103,13 @@ class FrozenForPreTraining(PeerModel):
         return self.project_text(self.ashnets.transformer(input_ids, attention_mask)[0])
 
 
-class FrozenForVQA(PeerModel):
+class FrozenForVQA(PeerForVQA):
     """A classifier over answers on the picture's frozen features beside the question's [CLS]."""
 
     def __init__(self, config: PeerConfig) -> None:
-        super().__init__(config)
-        self.ashnets = FrozenCore(config)
-        self.classifier = two_layers(config, FEATURES + config.hidden_size, config.num_answers)
-        self.post_init()
+        super().__init__(config, FrozenCore(config), FEATURES + config.hidden_size)
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **options: Any,
-    ) -> ClassifierOutput:
-        """As `ashnets.model.heads.AshNetsForVQA`."""
-        visual = self.ashnets.vision(pixel_values)
+    def joint(self, visual: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """See `PeerForVQA.joint`."""
         hidden, _ = self.ashnets.transformer(input_ids, attention_mask)
-        logits = self.classifier(torch.cat([visual.output.mean(1), hidden[:, 0]], 1))
-        loss = None if labels is None else answer_loss(logits, labels)
-        return ClassifierOutput(logits=logits, loss=loss, visual=visual)
+        return torch.cat([visual.output.mean(1), hidden[:, 0]], 1)

@@ -1,4 +1,4 @@
-"""What the peers share: their base class, and the two-layer head that ASH-Nets' tasks have too."""
+"""What the peers share: their base class, and their classifier over answers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 
 from ashnets.errors import WeightsError
+from ashnets.model.heads import answer_loss, two_layers
+from ashnets.model.outputs import ClassifierOutput
 from ashnets.model.pretrained import AshNetsPreTrainedModel, check_folder
 from ashnets.peers.configuration import PeerConfig
 
@@ -57,6 +58,39 @@ class PeerModel(AshNetsPreTrainedModel):
         self.load_state_dict(tensors, strict=False)
 
 
+class PeerForVQA(PeerModel):
+    """A classifier over answers on what a peer makes of a picture and a question.
+
+    Args:
+        core: the peer without a head: ``vision`` and ``transformer``.
+        features: width of what `joint` gives.
+    """
+
+    def __init__(self, config: PeerConfig, core: Any, features: int) -> None:
+        super().__init__(config)
+        self.ashnets: Any = core
+        self.classifier = two_layers(config, features, config.num_answers)
+        self.post_init()
+
+    def joint(self, visual: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """What ``vision`` gave of B pictures, and texts (B, L), to (B, features)."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **options: Any,
+    ) -> ClassifierOutput:
+        """As `ashnets.model.heads.AshNetsForVQA`."""
+        visual = self.ashnets.vision(pixel_values)
+        logits = self.classifier(self.joint(visual, input_ids, attention_mask))
+        loss = None if labels is None else answer_loss(logits, labels)
+        return ClassifierOutput(logits=logits, loss=loss, visual=visual)
+
+
 def peer_config(folder: str | os.PathLike, **keys: Any) -> PeerConfig:
     """The configuration of a finished peer's run with other ``keys``. Raises WeightsError if it is none."""
     check_folder(Path(folder))
@@ -76,13 +110,3 @@ def normalised(pixel_values: torch.Tensor, config: PeerConfig) -> torch.Tensor:
     """Intensities (B, 3, S, S) in [0, 1] less the mean, over the deviation, of each channel."""
     mean, std = (pixel_values.new_tensor(x).view(1, 3, 1, 1) for x in (config.image_mean, config.image_std))
     return (pixel_values - mean) / std
-
-
-def two_layers(config: PeerConfig, features: int, classes: int) -> nn.Sequential:
-    """(B, features) to (B, classes): the form of the classifiers of `ashnets.model.heads`."""
-    return nn.Sequential(
-        nn.Linear(features, 2 * config.hidden_size),
-        nn.LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps),
-        nn.GELU(),
-        nn.Linear(2 * config.hidden_size, classes),
-    )

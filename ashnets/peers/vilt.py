@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from transformers import ViltConfig, ViltModel
 
-from ashnets.model.heads import MaskedLanguageHead, answer_loss
-from ashnets.model.outputs import ClassifierOutput, VisualOutput
+from ashnets.model.heads import MaskedLanguageHead
+from ashnets.model.outputs import VisualOutput
 from ashnets.peers.configuration import PeerConfig
-from ashnets.peers.model import PeerModel, normalised, two_layers
+from ashnets.peers.model import PeerForVQA, PeerModel, normalised
 
 
 def vilt_config(config: PeerConfig) -> ViltConfig:
@@ -106,26 +106,13 @@ class ViltForPreTraining(PeerModel):
         return self.itm(self.ashnets.transformer.pool(hidden))
 
 
-class ViltForVQA(PeerModel):
+class ViltForVQA(PeerForVQA):
     """ViLT with a classifier over answers on its pooled first word."""
 
     def __init__(self, config: PeerConfig) -> None:
-        super().__init__(config)
-        self.ashnets = ViltCore(config)
-        self.classifier = two_layers(config, config.hidden_size, config.num_answers)
-        self.post_init()
+        super().__init__(config, ViltCore(config), config.hidden_size)
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **options: Any,
-    ) -> ClassifierOutput:
-        """As `ashnets.model.heads.AshNetsForVQA`."""
-        visual = self.ashnets.vision(pixel_values)
+    def joint(self, visual: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """See `PeerForVQA.joint`."""
         hidden, _ = self.ashnets.transformer(input_ids, attention_mask, visual.output)
-        logits = self.classifier(self.ashnets.transformer.pool(hidden))
-        loss = None if labels is None else answer_loss(logits, labels)
-        return ClassifierOutput(logits=logits, loss=loss, visual=visual)
+        return self.ashnets.transformer.pool(hidden)

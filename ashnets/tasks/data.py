@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from ashnets.data.benchmarks import BENCHMARKS, Benchmark, Captioned, open_bench
 from ashnets.data.pictogram_tasks import PICTOGRAM_TASKS, PictogramTask, open_pictogram_task
 from ashnets.data.source_rows import ROWS, split_name
 from ashnets.data.sources import Source, open_source
-from ashnets.errors import ConfigurationError, DataError
+from ashnets.errors import ConfigurationError, DataError, did_you_mean
 
 TaskData = Benchmark | PictogramTask
 
@@ -40,9 +39,7 @@ def open_task_data(name: str, folder: str | os.PathLike, pictures: str | os.Path
     if name in BENCHMARKS:
         return open_benchmark(name, folder, pictures)
     known = [*BENCHMARKS, *PICTOGRAM_TASKS]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise ConfigurationError(f"no data set {name!r}.{hint} There are {', '.join(known)}.")
+    raise ConfigurationError(f"no data set {name!r}.{did_you_mean(name, known)} There are {', '.join(known)}.")
 
 
 def require_kind(data: TaskData, records: Sequence[Any], kind: type, task: str) -> None:

@@ -35,6 +35,7 @@ from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.retrieval import evaluate_captions
 from ashnets.tasks.task import Classification
 from ashnets.training.evaluate import environment, training_record
+from ashnets.training.recipe import TASKS
 
 EXAMPLES = 24  # of each sort on the page
 
@@ -42,7 +43,7 @@ EXAMPLES = 24  # of each sort on the page
 def evaluate_named(
     name: str | os.PathLike,
     task: str,
-    folder: str | os.PathLike,
+    folder: str | os.PathLike | TaskData,
     *,
     dataset: str | None = None,
     split: str | None = None,
@@ -52,6 +53,7 @@ def evaluate_named(
     """`evaluate_task` of a model by name or folder, on a data set by folder.
 
     Args:
+        folder: of the data set, or the data set opened, as several models share it.
         dataset: the data set's name; by default the one that the model was fine-tuned on.
 
     Raises:
@@ -63,7 +65,7 @@ def evaluate_named(
         raise ConfigurationError(f"{name} does not say what it was fine-tuned on: name the data set with --dataset")
     model = ashnets.from_pretrained(name, task=task)
     processor = AshNetsProcessor.from_pretrained(name)
-    data = open_task_data(dataset, folder, pictures)
+    data = folder if isinstance(folder, TaskData) else open_task_data(dataset, folder, pictures)
     trained_on = record.get("train", ["train"]) if dataset == record.get("data") else ["train"]
     result = evaluate_task(model, task, data, processor, split, trained_on=trained_on, title=str(name), **options)
     return {"model": str(name), "training": record or None, **result}
@@ -159,7 +161,7 @@ def evaluate_task(
         if folder is not None:
             _write(folder, chosen, data, records, said, found, f"{title} · {task}", subject, seed)
     else:
-        raise ConfigurationError(f"task={task!r} is not one of {', '.join([*CLASSIFICATIONS, 'retrieval'])}")
+        raise ConfigurationError(f"task={task!r} is not one of {', '.join(TASKS)}")
     found["environment"] = environment()
     if folder is not None:
         write_json(folder / "results.json", found)

@@ -19,14 +19,14 @@ from ashnets.data.sources import open_source
 from ashnets.errors import ConfigurationError
 from ashnets.files import write_csv, write_json
 from ashnets.retrieval.two_stage import WAYS
+from ashnets.tasks.data import open_task_data
 from ashnets.tasks.evaluating import evaluate_named
-from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.training.evaluate import as_rows as rows_of_pictures
 from ashnets.training.evaluate import environment, evaluate_retrieval, training_record
+from ashnets.training.recipe import TASKS
 
 PICTURES = "pictures"
 LAST = ("pairs_seen", "device", "torch")  # columns of every table
-TASKS = (*CLASSIFICATIONS, "retrieval")
 
 
 def measure(
@@ -84,6 +84,7 @@ def measure(
         )
     else:
         models: dict[str, Any] = {}
+        data = open_task_data(dataset, folder, pictures)
         wanted: list[str | None] = [*splits] or [None]
         several = len(names) * len(wanted) > 1
         for name in names:
@@ -91,7 +92,7 @@ def measure(
             for split in wanted:
                 own = place / _as_folder(name) / (split or "") if place and several else place
                 found = evaluate_named(
-                    name, task, folder, dataset=dataset, split=split, pictures=pictures, output=own, limit=sample,
+                    name, task, data, dataset=dataset, split=split, output=own, limit=sample,
                     candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=variants, progress=progress,
                 )  # fmt: skip
                 kept = (key for key in found if key not in ("model", "training", "environment"))

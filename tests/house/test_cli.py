@@ -16,8 +16,9 @@ import pytest
 import typer
 
 from ashnets import errors
-from ashnets.cli import app, main
+from ashnets.cli import app, completing, main
 from ashnets.cli.printing import as_text
+from ashnets.training.recipe import TASKS
 
 ROOT = typer.main.get_command(app)
 
@@ -90,6 +91,11 @@ def test_root_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ashnets demo" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("ashnets 0.")
+
+
+def test_the_offered_tasks_are_those_that_recipes_know() -> None:
+    """The names stand twice, since what completes may not load torch."""
+    assert set(completing.TASKS) == set(TASKS)
 
 
 @pytest.mark.parametrize(

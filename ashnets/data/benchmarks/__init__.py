@@ -7,7 +7,6 @@ One file for one family; `Benchmark` says what they share, `records` what they a
 
 from __future__ import annotations
 
-import difflib
 import os
 
 from ashnets.data.benchmarks.benchmark import AnnotationFile, Benchmark
@@ -21,7 +20,7 @@ from ashnets.data.benchmarks.snli_ve import SnliVe
 from ashnets.data.benchmarks.visual_genome import VisualGenomeRegions
 from ashnets.data.benchmarks.vqa_cp_v2 import VqaCpV2
 from ashnets.data.benchmarks.vqa_v2 import VqaV2
-from ashnets.errors import ConfigurationError
+from ashnets.errors import ConfigurationError, did_you_mean
 
 __all__ = [
     "BENCHMARKS",
@@ -54,7 +53,6 @@ def open_benchmark(name: str, folder: str | os.PathLike, pictures: str | os.Path
         DataError: no such folder.
     """
     if name not in BENCHMARKS:
-        near = difflib.get_close_matches(name, BENCHMARKS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, BENCHMARKS)
         raise ConfigurationError(f"no benchmark {name!r}.{hint} There are {', '.join(BENCHMARKS)}.")
     return BENCHMARKS[name](folder, pictures)
