@@ -58,7 +58,7 @@ def search(
     top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many pictures to show.")] = 10,
     rerank: Annotated[
         int,
-        typer.Option("--candidates", min=0, metavar="K", help="Let the matching head (ITM) order the K best anew."),
+        typer.Option("--candidates", min=0, metavar="K", help="Let ITC and matching (ITM) order the K best anew."),
     ] = 0,
     model: Annotated[
         str | None,

@@ -93,8 +93,9 @@ class PictureSearch:
         Args:
             query: a text or a list of texts.
             top: pictures to return.
-            rerank: candidates of each text that the matching head (ITM) orders anew, ahead of the others; they are
-                read and encoded again, and those that cannot be keep their place behind. 0 leaves it at ITC.
+            rerank: candidates of each text that ITC and the matching head (ITM) order anew together, ahead of the
+                others (:mod:`ashnets.retrieval.two_stage`); they are read and encoded again, and those that cannot be
+                keep their place behind. 0 leaves it at ITC.
 
         Returns:
             Hits, best first: ``picture`` (path within the folder), ``path``, ``score`` (ITC: cosine in [-1, 1]), and
@@ -123,16 +124,18 @@ class PictureSearch:
 
     def _matched(self, hits: list[dict[str, Any]], ids: torch.Tensor, mask: torch.Tensor) -> list[dict[str, Any]]:
         read = [read_picture(hit["path"], self.processor, {}) for hit in hits]
+        both, tau = [float("-inf")] * len(hits), float(self.model.temperature())
         for part in torch.tensor([i for i, one in enumerate(read) if one.pixels is not None]).split(64):
             some = [read[i] for i in part.tolist()]
             pixels = torch.cat([one.pixels for one in some if one.pixels is not None]).to(self.model.device)
             _, visual = self.model.encode_image(pixels, image_ids=[one.key for one in some])
             logits = self.model.match(visual.output, ids.expand(len(part), -1), mask.expand(len(part), -1))
-            for i, matching in zip(part.tolist(), logits.float().softmax(1)[:, 1].tolist(), strict=True):
-                hits[i]["matching"] = matching
+            for i, odds in zip(part.tolist(), logits.float().diff(dim=1).squeeze(1), strict=True):
+                hits[i]["matching"] = float(odds.sigmoid())
+                both[i] = hits[i]["score"] / tau + float(odds)
         for hit in hits:
             hit.setdefault("matching", None)
-        return sorted(hits, key=lambda hit: -1.0 if hit["matching"] is None else hit["matching"], reverse=True)
+        return [hits[i] for i in sorted(range(len(hits)), key=lambda i: both[i], reverse=True)]
 
 
 def _existing(pictures: str | os.PathLike) -> Path | None:

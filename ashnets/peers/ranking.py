@@ -80,6 +80,5 @@ def matching_accuracy(model: Any, tokenizer: Any, pairs: Pairs, indices: Sequenc
     other[torch.as_tensor(order)] = torch.as_tensor(np.roll(order, 1))
     differs = torch.tensor([texts[i] != texts[int(j)] for i, j in enumerate(other)])
     score = matching_score(model, tokenizer, texts, visual_tokens(model, pairs, indices))
-    half = float(np.log(0.5))
-    right = torch.cat([score(own, own) > half, score(other, own)[differs] <= half])
+    right = torch.cat([score(own, own) > 0, score(other, own)[differs] <= 0])
     return float(right.float().mean())

@@ -1,8 +1,8 @@
 """Retrieval on captioned pictures: every caption ranks all pictures, every picture all captions.
 
-ITC ranks by embeddings; then ITM orders the best candidates of each query anew, or, on request, all pairs
-(:mod:`ashnets.retrieval.two_stage`). A picture has the first five captions at most, as published recalls have; where
-all pictures fill folds of 1,000, ITC's mean over folds ("1K") stands beside the whole ("5K").
+ITC ranks by embeddings; then ITM, alone and with ITC, orders the best candidates of each query anew, or, on request,
+all pairs (:mod:`ashnets.retrieval.two_stage`). A picture has the first five captions at most, as published recalls
+have; where all pictures fill folds of 1,000, ITC's mean over folds ("1K") stands beside the whole ("5K").
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ def evaluate_captions(
     """What `ashnets.tasks.evaluating.evaluate_task` gives and writes for retrieval.
 
     ``variants`` are rankings by ITC; ``changed`` is the share of captions whose best picture is another than in
-    ``reset``. Where ITM ranks too, ``rankings`` holds, by name, the recalls of ITC, of both stages and of ITM on all
-    pairs, on the pictures of ``reset``, each with ``cost`` (``pairs`` scored, ``of`` all, ``seconds``) and, beside the
-    exhaustive one, ``lost``: the R@1 both ways that it is ahead. The files are ``predictions.safetensors`` (``images``
-    and ``texts``, as `ashnets.metrics.scoring` takes them), ``items.csv`` (a row a caption: ITC's rank of its picture
-    and the best one) and ``examples.html``.
+    ``reset``. Where ITM ranks too, ``rankings`` holds, by name, the recalls of each ranking of
+    `ashnets.retrieval.two_stage.rank_every_way` on the pictures of ``reset``, with ``cost`` (``pairs`` scored, ``of``
+    all, ``seconds``) and, beside exhaustive ones, ``lost``: the R@1 both ways that they are ahead. The files are
+    ``predictions.safetensors`` (``images`` and ``texts``, as `ashnets.metrics.scoring` takes them), ``items.csv`` (a
+    row a caption: ITC's rank of its picture and the best one) and ``examples.html``.
 
     Args:
         candidates: of each query, that ITM orders anew; by default as many as the tests of a benchmark take, else 0,
@@ -107,7 +107,8 @@ def evaluate_captions(
     ranked: dict[str, dict[str, Any]] = {}
     if candidates or exhaustive:
         match = matching_score(model, processor.tokenizer, texts, both["reset"][1])
-        rankings = rank_every_way(text_embeds, embeds["reset"], match, candidates, exhaustive, progress)
+        tau = float(model.temperature().detach())
+        rankings = rank_every_way(text_embeds, embeds["reset"], match, tau, candidates, exhaustive, progress)
         ranked = {name: _recalls(ranking, owners, owned) for name, ranking in rankings.items()}
         note_losses(ranked)
     if folder is not None:

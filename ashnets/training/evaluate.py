@@ -58,9 +58,10 @@ def rankings(
         indices: which of ``pairs``; all by default.
 
     Returns:
-        An entry a ranking (ITC; ITC, then ITM; ITM on all pairs): ``{"pictures", "texts", "ranking", "text_to_image":
-        {"R@1", ...}, "image_to_text", "chance", "cost": {"pairs", "of", "seconds", "seconds_embedding"}}``, recalls
-        in [0, 1]; beside the exhaustive ranking, the others also have ``lost``: the R@1 both ways that it is ahead.
+        An entry a ranking of `ashnets.retrieval.two_stage.rank_every_way`: ``{"pictures", "texts", "ranking",
+        "text_to_image": {"R@1", ...}, "image_to_text", "chance", "cost": {"pairs", "of", "seconds",
+        "seconds_embedding"}}``, recalls in [0, 1]; beside exhaustive rankings, the others
+        also have ``lost``: the R@1 both ways that those are ahead.
     """
     names = pairs.names if indices is None else [pairs.names[i] for i in indices]
     texts = list(dict.fromkeys(names))
@@ -75,7 +76,8 @@ def rankings(
     text_embeds = embed_texts(model, tokenizer, texts)
     embedding = time.perf_counter() - start
     match = matching_score(model, tokenizer, texts, tokens) if matched else None
-    found = rank_every_way(text_embeds, image_embeds, match, candidates, exhaustive, progress)
+    tau = float(model.temperature().detach())
+    found = rank_every_way(text_embeds, image_embeds, match, tau, candidates, exhaustive, progress)
     chance = {
         "text_to_image": chance_at(gold_image, len(names), KS),
         "image_to_text": chance_at(gold_text, len(texts), KS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 import numpy as np
@@ -20,8 +21,8 @@ from ashnets.retrieval.two_stage import (
     CANDIDATES,
     matching_score,
     rank_by_embeddings,
+    rank_every_way,
     rank_exhaustively,
-    rank_in_two_stages,
 )
 from ashnets.training.evaluate import as_rows, rankings
 
@@ -48,20 +49,28 @@ def test_both_directions_equal_a_loop_and_each_pair_is_scored_once(k: int, faiss
     text, image = embeddings()
     second = torch.randn(len(text), len(image), generator=torch.Generator().manual_seed(1))
     asked: list[tuple[int, int]] = []
+    tau = 0.3
 
     def match(texts: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
         asked.extend(zip(texts.tolist(), pictures.tolist(), strict=True))
         return second[texts, pictures]
 
-    ranking = rank_in_two_stages(text, image, k, match, progress=False)
+    found = rank_every_way(text, image, match, tau, k, progress=False)
     first = (text.double() @ image.double().T).numpy()
-    expected = loop(first, second.numpy(), k), loop(first.T, second.numpy().T, k)
-    assert ranking.text_to_image.argsort(1, descending=True).tolist() == expected[0]
-    assert ranking.image_to_text.argsort(1, descending=True).tolist() == expected[1]
+    scores = {"ITC": first, f"ITC, then ITM on the best {k}": second.numpy()}
+    scores[f"ITC, then ITC + ITM on the best {k}"] = first / tau + second.double().numpy()
+    assert list(found) == list(scores)
+    for name, ranking in found.items():
+        expected = loop(first, scores[name], k), loop(first.T, scores[name].T, k)
+        assert ranking.text_to_image.argsort(1, descending=True).tolist() == expected[0], name
+        assert ranking.image_to_text.argsort(1, descending=True).tolist() == expected[1], name
+    orders = [ranking.text_to_image.argsort(1).tolist() for ranking in found.values()]
+    assert k == 1 or all(a != b for a, b in itertools.combinations(orders, 2)), "equal orders would show nothing"
     wanted = {(q, i) for q, row in enumerate(loop(first, first, k)) for i in row[:k]}
     wanted |= {(i, q) for q, row in enumerate(loop(first.T, first.T, k)) for i in row[:k]}
     assert sorted(asked) == sorted(wanted)
-    assert (ranking.cost.pairs, ranking.cost.of) == (len(wanted), 30 * 41)
+    for ranking in [*found.values()][1:]:
+        assert (ranking.cost.pairs, ranking.cost.of) == (len(wanted), 30 * 41)
 
 
 def test_all_candidates_are_the_exhaustive_ranking() -> None:
@@ -71,9 +80,15 @@ def test_all_candidates_are_the_exhaustive_ranking() -> None:
     assert torch.equal(ranking.text_to_image, second)
     assert torch.equal(ranking.image_to_text, second.T)
     assert ranking.cost.pairs == ranking.cost.of == 30 * 41
-    two = rank_in_two_stages(text, image, 41, lambda t, p: second[t, p], progress=False)
-    gold = torch.arange(30)
-    assert recall_at(two.text_to_image, gold) == recall_at(second, gold)
+    found = rank_every_way(text, image, lambda t, p: second[t, p], 0.3, 41, exhaustive=True, progress=False)
+    gold, both = torch.arange(30), (text.double() @ image.double().T / 0.3 + second.double())
+    for stages, exhaustive, expected in (
+        ("ITC, then ITM on the best 41", "ITM on all pairs", second),
+        ("ITC, then ITC + ITM on the best 41", "ITC + ITM on all pairs", both),
+    ):
+        for name in (stages, exhaustive):
+            assert recall_at(found[name].text_to_image, gold) == recall_at(expected, gold)
+            assert recall_at(found[name].image_to_text[:30], gold) == recall_at(expected.T[:30], gold)
 
 
 def test_embeddings_alone_score_no_pair() -> None:
@@ -97,7 +112,7 @@ def test_the_matching_score_is_that_of_each_pair_alone(small_model) -> None:
     for q, sentence in enumerate(texts):
         for i in range(3):
             out = model(pixels[i : i + 1], image_ids=[i + 1], **processor(text=sentence))
-            assert float(found[q, i]) == pytest.approx(float(out.itm_logits.softmax(1)[0, 1].log()), abs=1e-5)
+            assert float(found[q, i]) == pytest.approx(float(out.itm_logits[0, 1] - out.itm_logits[0, 0]), abs=1e-5)
     assert len(set(found.flatten().tolist())) == 12, "a constant score would show nothing"
 
 
@@ -112,18 +127,25 @@ def test_the_rankings_of_a_split(small_model, corpus) -> None:
     model, processor = small_model
     pairs, chosen = Pairs(open_source(corpus), ["train"], 64), [0, 3, 5, 8, 11, 20]
     entries = rankings(model, processor.tokenizer, pairs, 2, True, False, chosen)
-    assert [entry["ranking"] for entry in entries] == ["ITC", "ITC, then ITM on the best 2", "ITM on all pairs"]
-    assert [entry["cost"]["pairs"] for entry in entries][::2] == [0, 36]
-    assert 12 <= entries[1]["cost"]["pairs"] <= 24
-    for entry in entries[:2]:
+    assert [entry["ranking"] for entry in entries] == [
+        "ITC", "ITC, then ITM on the best 2", "ITC, then ITC + ITM on the best 2", "ITM on all pairs",
+        "ITC + ITM on all pairs",
+    ]  # fmt: skip
+    costs = [entry["cost"]["pairs"] for entry in entries]
+    assert costs == [0, costs[1], costs[1], 36, 36] and 12 <= costs[1] <= 24
+    for entry, best in zip(entries, (4, 3, 4), strict=False):
         for way in ("text_to_image", "image_to_text"):
-            assert entry["lost"][way] == entries[2][way]["R@1"] - entry[way]["R@1"]
-    hits = []
+            assert entry["lost"][way] == entries[best][way]["R@1"] - entry[way]["R@1"]
+    hits, hits_of_both, tau = [], [], float(model.temperature())
     for i in chosen:
         seen = {"pixel_values": pairs.on_white([i]), "image_ids": [image_key(pairs.image_ids[i])]}
-        scores = [float(model(**seen, **processor(text=pairs.names[j])).itm_logits[0].diff()) for j in chosen]
-        hits.append(chosen[int(np.argmax(scores))] == i)
-    assert entries[2]["image_to_text"]["R@1"] == pytest.approx(np.mean(hits))
+        out = [model(**seen, **processor(text=pairs.names[j])) for j in chosen]
+        odds = np.array([float(one.itm_logits[0].diff()) for one in out])
+        both = odds + [float(one.image_embeds[0] @ one.text_embeds[0]) / tau for one in out]
+        hits.append(chosen[int(np.argmax(odds))] == i)
+        hits_of_both.append(chosen[int(np.argmax(both))] == i)
+    assert entries[3]["image_to_text"]["R@1"] == pytest.approx(np.mean(hits))
+    assert entries[4]["image_to_text"]["R@1"] == pytest.approx(np.mean(hits_of_both))
     report = {"models": {"small": {"training": None, "splits": {"train": [{"branch": "both", **e} for e in entries]}}},
               "environment": {"device": "", "torch": ""}}  # fmt: skip
     rows = as_rows(report)
@@ -137,5 +159,5 @@ def test_search_runs_without_faiss(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     monkeypatch.setattr(similar, "has_faiss", lambda: False)
     text, image = embeddings()
-    ranking = rank_in_two_stages(text, image, 3, lambda t, p: (t * 41 + p).float(), progress=False)
-    assert ranking.cost.pairs > 0
+    found = rank_every_way(text, image, lambda t, p: (t * 41 + p).float(), 0.3, 3, progress=False)
+    assert found["ITC, then ITM on the best 3"].cost.pairs > 0

@@ -120,25 +120,29 @@ def test_two_stages_of_a_benchmark_are_those_of_a_loop(benchmarks, small_model, 
         for row, (_, caption) in enumerate(texts):
             out = model(**seen, **processor(text=caption))
             itc[row, picture] = out.text_embeds @ out.image_embeds.T
-            itm[row, picture] = out.itm_logits.log_softmax(1)[0, 1]
-    first, second = itc.tolist(), itm.tolist()
-    to_picture, to_text = by_loop(first, second, 3), by_loop(itc.T.tolist(), itm.T.tolist(), 3)
+            itm[row, picture] = out.itm_logits[0, 1] - out.itm_logits[0, 0]
+    first, both = itc.tolist(), itm + itc / float(model.temperature())
     right = [own for own, _ in texts]
     asked = {(t, i) for t, row in enumerate(by_loop(first, first, 3)) for i in row[:3]}
     asked |= {(t, i) for i, row in enumerate(by_loop(itc.T.tolist(), itc.T.tolist(), 3)) for t in row[:3]}
-    names = ["ITC", "ITC, then ITM on the best 3", "ITM on all pairs"]
-    assert list(found["rankings"]) == names
-    two, whole = found["rankings"][names[1]], found["rankings"][names[2]]
-    for k in (1, 5):
-        hits = [own in row[:k] for own, row in zip(right, to_picture, strict=True)]
-        assert two["text_to_image"][f"R@{k}"] == pytest.approx(np.mean(hits))
-        hits = [i in {right[t] for t in row[:k]} for i, row in enumerate(to_text)]
-        assert two["image_to_text"][f"R@{k}"] == pytest.approx(np.mean(hits))
-    assert two["cost"]["pairs"] == len(asked) < whole["cost"]["pairs"] == whole["cost"]["of"] == 18 * 9
-    assert whole["text_to_image"]["R@1"] == pytest.approx(np.mean(itm.argmax(1).numpy() == right))
-    for name in names[:2]:
-        lost = whole["image_to_text"]["R@1"] - found["rankings"][name]["image_to_text"]["R@1"]
-        assert found["rankings"][name]["lost"]["image_to_text"] == pytest.approx(lost)
+    scores = {"ITM": itm, "ITC + ITM": both}
+    assert list(found["rankings"]) == [
+        "ITC", *(f"ITC, then {name} on the best 3" for name in scores), *(f"{name} on all pairs" for name in scores)
+    ]  # fmt: skip
+    for name, second in scores.items():
+        two = found["rankings"][f"ITC, then {name} on the best 3"]
+        whole = found["rankings"][f"{name} on all pairs"]
+        to_picture = by_loop(first, second.tolist(), 3)
+        to_text = by_loop(itc.T.tolist(), second.T.tolist(), 3)
+        for k in (1, 5):
+            hits = [own in row[:k] for own, row in zip(right, to_picture, strict=True)]
+            assert two["text_to_image"][f"R@{k}"] == pytest.approx(np.mean(hits))
+            hits = [i in {right[t] for t in row[:k]} for i, row in enumerate(to_text)]
+            assert two["image_to_text"][f"R@{k}"] == pytest.approx(np.mean(hits))
+        assert two["cost"]["pairs"] == len(asked) < whole["cost"]["pairs"] == whole["cost"]["of"] == 18 * 9
+        assert whole["text_to_image"]["R@1"] == pytest.approx(np.mean(second.argmax(1).numpy() == right))
+        lost = whole["image_to_text"]["R@1"] - two["image_to_text"]["R@1"]
+        assert two["lost"]["image_to_text"] == pytest.approx(lost)
     assert found["rankings"]["ITC"]["text_to_image"] == found["variants"]["reset"]["text_to_image"]
     assert list(found["variants"]) == ["reset", "concrete alone"]
 
@@ -150,7 +154,7 @@ def test_benchmarks_are_ranked_in_two_stages_unless_told_otherwise(evaluated, be
     data = open_task_data("flickr30k", benchmarks["flickr30k"])
     data.name = name
     found = evaluate_task(model, "retrieval", data, processor, variants=False, progress=False)
-    assert list(found["rankings"]) == ["ITC", f"ITC, then ITM on the best {k}"]
+    assert list(found["rankings"]) == ["ITC", *(f"ITC, then {by} on the best {k}" for by in ("ITM", "ITC + ITM"))]
     cost = found["rankings"][f"ITC, then ITM on the best {k}"]["cost"]
     assert cost["pairs"] == cost["of"] == 18 * 9, "so few that all are candidates"
     found = evaluate_task(model, "retrieval", data, processor, candidates=0, variants=False, progress=False)
@@ -206,7 +210,8 @@ def test_retrieval_of_a_benchmark_and_of_pictures(benchmarks, drawings, saved_mo
     table = rows(tmp_path / "t.csv")
     assert [(row["branch"], row["ranking"]) for row in table if row["direction"] == "image_to_text"] == [
         ("both", "ITC"), ("both", "ITC, carry"), ("both", "ITC, carry, shuffled"), ("both", "ITC, constant picture"),
-        ("concrete alone", "ITC"), ("both", "ITC, then ITM on the best 2"), ("both", "ITM on all pairs"),
+        ("concrete alone", "ITC"), ("both", "ITC, then ITM on the best 2"),
+        ("both", "ITC, then ITC + ITM on the best 2"), ("both", "ITM on all pairs"), ("both", "ITC + ITM on all pairs"),
     ]  # fmt: skip
     rankings = found["models"][model]["splits"]["test"]["rankings"]
     assert [row["pairs scored"] for row in table if row["pairs scored"]][::2] == [
