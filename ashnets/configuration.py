@@ -16,7 +16,6 @@ SUMMARY_RATIOS = ("trainable", "fixed", "ann", "snn")
 CARRIES = ("group", "image")
 READOUTS = ("shared", "per_image")
 PRECISIONS = ("float", "int8")
-MATCHINGS = ("cls", "product")
 
 # Keys that transformers itself writes into config.json or passes while loading.
 _LIBRARY_KEYS = {
@@ -77,8 +76,6 @@ class AshNetsConfig(PreTrainedConfig):
         pad_token_id: the alignment transformer, as in BERT.
         max_text_length: tokens a text is cut to by the processor, [CLS] and [SEP] included.
         projection_size: width of the ITC and STUA projections.
-        matching: what ITM's linear layer reads: ``cls``, [CLS] of the pair (ALBEF), or ``product``, [CLS] times the
-            mean of the pair's visual states, entry by entry (ViLBERT): a score of agreement from the start.
         num_answers: answers of the VQA head.
 
     Raises:
@@ -124,7 +121,6 @@ class AshNetsConfig(PreTrainedConfig):
     pad_token_id: int | None = 0
     max_text_length: int = 40
     projection_size: int = 256
-    matching: str = "cls"
     num_answers: int = 3129
     tie_word_embeddings: bool = True
 
@@ -194,7 +190,6 @@ class AshNetsConfig(PreTrainedConfig):
         _one_of("carry", self.carry, CARRIES)
         _one_of("readout", self.readout, READOUTS)
         _one_of("precision", self.precision, PRECISIONS)
-        _one_of("matching", self.matching, MATCHINGS)
         _one_of("summary_ratio", self.summary_ratio, SUMMARY_RATIOS)
         for field in (
             "image_size", "hidden_size", "num_concepts", "time_steps", "group_size", "num_hidden_layers", "vocab_size",

@@ -91,14 +91,7 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
     ) -> torch.Tensor:
         """Visual tokens (B, N, M1) and texts (B, L) of B pairs to ITM logits (B, 2): not matching, matching."""
         hidden, _ = self.ashnets.transformer(input_ids, attention_mask, visual)
-        return self._matching(hidden, input_ids.shape[1])
-
-    def _matching(self, joint: torch.Tensor, length: int) -> torch.Tensor:
-        """Hidden states (B, L + N, M1) of B pairs, L of them of the text, to ITM logits (B, 2)."""
-        pooled = joint[:, 0]
-        if self.config.matching == "product":
-            pooled = pooled * joint[:, length:].mean(1)
-        return self.itm(pooled)
+        return self.itm(hidden[:, 0])
 
     def forward(
         self,
@@ -135,7 +128,7 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
             if input_ids.shape[0] != pixel_values.shape[0]:
                 raise InputError(f"{pixel_values.shape[0]} pictures and {input_ids.shape[0]} texts do not make pairs")
             joint, out.attentions = transformer(input_ids, attention_mask, out.visual.output, output_attentions)
-            out.itm_logits = self._matching(joint, input_ids.shape[1])
+            out.itm_logits = self.itm(joint[:, 0])
         return text, joint
 
 

@@ -39,32 +39,24 @@ def starting_model(
         trained = (head if head is AshNetsForRetrieval else AshNetsModel).from_pretrained(recipe.model)
         config = type(trained.config).from_dict({**trained.config.to_dict(), **recipe.changes, **keys})
         model = head(config)
-        other = head is AshNetsForRetrieval and trained.config.matching != config.matching
-        renewed = [name for name in model.state_dict() if other and name.startswith("itm.")]
-        left = _take_over(trained, model if head is AshNetsForRetrieval else model.ashnets, recipe, renewed)
+        left = _take_over(trained, model if head is AshNetsForRetrieval else model.ashnets, recipe)
     except WeightsError as error:
         raise WeightsError(f"{error}; --set weights=initial starts where pre-training does") from error
-    new = "the classifier" if head is not AshNetsForRetrieval else "ITM's layer" if renewed else ""
-    said = [f"all but {new}: trained weights of {recipe.model}; {new}: random"]
-    if not new:
-        said = [f"all tensors: trained weights of {recipe.model}"]
+    said = [f"all tensors: trained weights of {recipe.model}"]
+    if head is not AshNetsForRetrieval:
+        said = [f"all but the classifier: trained weights of {recipe.model}; the classifier: random"]
     said += [f"left out: {len(left)} tensors that the variant has no place for, such as {left[0]}"] if left else []
     return config, AshNetsProcessor.from_pretrained(recipe.model), model, said
 
 
-def _take_over(trained: nn.Module, model: nn.Module, recipe: TaskRecipe, renewed: list[str]) -> list[str]:
-    """Give ``model``, which may lack parts, the tensors of ``trained``; the names of those it has no place for.
-
-    Args:
-        renewed: names of tensors that keep their random start.
-    """
-    own = model.state_dict()
-    tensors = {**trained.state_dict(), **{name: own[name] for name in renewed}}
-    unfit = [name for name, tensor in own.items() if name not in tensors or tensors[name].shape != tensor.shape]
+def _take_over(trained: nn.Module, model: nn.Module, recipe: TaskRecipe) -> list[str]:
+    """Give ``model``, which may lack parts, the tensors of ``trained``; the names of those it has no place for."""
+    tensors, wanted = trained.state_dict(), model.state_dict()
+    unfit = [name for name, tensor in wanted.items() if name not in tensors or tensors[name].shape != tensor.shape]
     if unfit:
         raise WeightsError(
             f"{recipe.model} has no weights for {len(unfit)} tensors that the recipe's changes ask for, "
             f"such as {unfit[0]}"
         )
-    model.load_state_dict({name: tensors[name] for name in own})
-    return [name for name in tensors if name not in own]
+    model.load_state_dict({name: tensors[name] for name in wanted})
+    return [name for name in tensors if name not in wanted]

@@ -111,23 +111,6 @@ def test_matching_score_by_hand(retrieval):
         np.testing.assert_allclose(array(out.itm_logits[b]), linear(array(pooled[b]), retrieval.itm), atol=1e-5)
 
 
-def test_the_product_of_text_and_picture_by_hand():
-    """[CLS] times the mean of the visual states behind the text, entry by entry, then the linear layer."""
-    product, plain = make(AshNetsForRetrieval, matching="product"), make(AshNetsForRetrieval)
-    pixels, ids = pictures(3), texts(3)
-    out = run(product, pixels, ids)
-    hidden = array(run(product.ashnets, pixels, ids).last_hidden_state)
-    for b in range(3):
-        visual = sum(hidden[b, 5:]) / len(hidden[b, 5:])
-        expected = linear(hidden[b, 0] * visual, product.itm)
-        np.testing.assert_allclose(array(out.itm_logits[b]), expected, atol=1e-5)
-    matched = run(product.match, out.visual.output, ids)
-    assert torch.allclose(matched, out.itm_logits, atol=1e-6)
-    weights = product.state_dict()
-    assert all(torch.equal(value, weights[key]) for key, value in plain.state_dict().items()), "one set of weights"
-    assert not torch.allclose(run(plain, pixels, ids).itm_logits, out.itm_logits, atol=1e-3)
-
-
 def test_embeddings_are_unimodal(retrieval):
     """A picture's embedding knows nothing of the text beside it, and the other way round."""
     pixels, ids = pictures(3), texts(3)

@@ -15,7 +15,7 @@ from ashnets.data.benchmarks.coco_captions import CocoCaptions
 from ashnets.data.benchmarks.flickr30k import Flickr30K
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources import open_source
-from ashnets.metrics.retrieval import recall_at
+from ashnets.metrics.retrieval import ranks, recall_at
 from ashnets.model.sampling import image_key
 from ashnets.retrieval.two_stage import (
     CANDIDATES,
@@ -161,3 +161,42 @@ def test_search_runs_without_faiss(monkeypatch) -> None:
     text, image = embeddings()
     found = rank_every_way(text, image, lambda t, p: (t * 41 + p).float(), 0.3, 3, progress=False)
     assert found["ITC, then ITM on the best 3"].cost.pairs > 0
+
+
+@pytest.mark.slow
+def test_coco_s_test_split_in_size() -> None:
+    """5,000 pictures, 25,000 captions, 256 candidates: every query against its own loop in numpy."""
+    pictures, captions, k, tau = 5000, 25_000, 256, 0.07
+    draw = torch.Generator().manual_seed(0)
+    image = torch.nn.functional.normalize(torch.randn(pictures, 32, generator=draw))
+    owners = torch.arange(pictures).repeat_interleave(5)
+    text = torch.nn.functional.normalize(image[owners] + 0.3 * torch.randn(captions, 32, generator=draw))
+    noise = torch.randn(captions, 4, generator=draw), torch.randn(pictures, 4, generator=draw)
+
+    def match(t: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+        return (noise[0][t] * noise[1][p]).sum(1) + 4.0 * (owners[t] == p)
+
+    found = rank_every_way(text, image, match, tau, k, progress=False)
+    itc = (text @ image.T).numpy()
+    itm = (noise[0] @ noise[1].T).numpy()
+    itm[np.arange(captions), owners.numpy()] += 4.0
+    for name, second in (("ITM", itm), ("ITC + ITM", itm + itc / tau)):
+        ranking = found[f"ITC, then {name} on the best {k}"]
+        places = ranks(ranking.text_to_image, owners).numpy()
+        for caption in range(captions):
+            own = int(owners[caption])
+            better = np.argpartition(-itc[caption], k - 1)[:k]
+            if own in better:
+                assert places[caption] == (second[caption, better] >= second[caption, own]).sum(), (name, caption)
+            else:  # behind the candidates, similarities closer than a float32's last bits there count as equal
+                low, high = ((itc[caption] >= itc[caption, own] + gap).sum() for gap in (1e-5, -1e-5))
+                assert low <= places[caption] <= high, (name, caption)
+        gold = [set(range(5 * i, 5 * i + 5)) for i in range(pictures)]
+        places = ranks(ranking.image_to_text, gold).numpy()
+        for picture in range(pictures):
+            order = np.argsort(-itc[:, picture], kind="stable")
+            order[:k] = order[np.argsort(-second[order[:k], picture], kind="stable")]
+            first_own = int(np.flatnonzero(owners.numpy()[order] == picture)[0])
+            assert first_own < k and places[picture] == first_own + 1, (name, picture)
+    cost = found[f"ITC, then ITM on the best {k}"].cost
+    assert cost.of == pictures * captions and k * captions <= cost.pairs <= k * (captions + pictures)
