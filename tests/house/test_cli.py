@@ -244,7 +244,9 @@ def test_a_bug_is_not_hidden() -> None:
 def test_an_interrupt_is_130() -> None:
     code = (
         "from ashnets.cli import app, main\nimport sys, time\n"
-        '@app.command("wait")\ndef wait() -> None:\n    print("ready", flush=True)\n    time.sleep(60)\n'
+        # short sleeps: a signal between the last bytecode and the sleep's system call would be noticed only behind it
+        '@app.command("wait")\ndef wait() -> None:\n    print("ready", flush=True)\n'
+        "    for _ in range(6000):\n        time.sleep(0.01)\n"
         'sys.exit(main(["wait"]))'
     )
     command = [sys.executable, "-c", code]
