@@ -56,7 +56,8 @@ def test_scores_are_those_of_the_model(
 ) -> None:
     """Pictures and sentences one by one, in a plain loop, against the batched ranking."""
     model, processor = small
-    first, second = ranking.scores.values()
+    first, second, third = ranking.scores.values()
+    tau = float(model.temperature().detach())
     for query in (0, 150, 299):
         ahead = second["text_to_image"][query].argsort(descending=True)[:16].tolist()
         assert sorted(ahead) == sorted(first["text_to_image"][query].topk(16).indices.tolist())
@@ -71,6 +72,8 @@ def test_scores_are_those_of_the_model(
             assert float(first["image_to_text"][item, query]) == pytest.approx(similarity, abs=1e-5)
             matching.append(float(out.itm_logits[0, 1] - out.itm_logits[0, 0]))
             assert float(second["text_to_image"][query, item]) == pytest.approx(matching[-1], abs=1e-5)
+            both = similarity / tau + matching[-1]
+            assert float(third["text_to_image"][query, item]) == pytest.approx(both, abs=1e-4)
         assert matching == sorted(matching, reverse=True)
 
 
@@ -79,7 +82,7 @@ def test_recalls_state_their_size_and_chance(ranking: Ranking) -> None:
     assert [(r["direction"], r["concepts"], r["n"]) for r in recalls] == [
         (direction, part, n)
         for direction in ("text_to_image", "image_to_text")
-        for _ in range(2)
+        for _ in range(3)
         for part, n in (("seen", 240), ("new", 60))
     ]
     assert all(r["chance"]["R@10"] == pytest.approx(10 / 300, rel=0.1) and r["candidates"] == 300 for r in recalls)

@@ -130,7 +130,8 @@ def _show_recalls(terminal: Terminal, recalls: list[dict[str, Any]]) -> None:
     ]
     terminal.table(["", "ranking", "concepts", "n", *(f"R@{k}" for k in KS)], rows, words=3)
     terminal.say(
-        "ITC compares embeddings of picture and sentence; ITM reads the best of them together and orders them anew. "
+        "ITC compares embeddings of picture and sentence; ITM reads the best of them together and orders them anew, "
+        "alone or added to ITC. "
         "Every query meets the whole gallery. Chance is also what a blind model reaches: nothing in a sentence says "
         "which picture of the gallery is its own."
     )

@@ -14,7 +14,8 @@ from PIL import Image
 from ashnets.cli.demo.terminal import Terminal
 from ashnets.data.corpus import Gallery, open_gallery
 from ashnets.data.images import load_image
-from ashnets.metrics.retrieval import chance_at, recall_at, rerank
+from ashnets.metrics.retrieval import chance_at, recall_at
+from ashnets.retrieval.two_stage import matching_score, rank_every_way
 
 BATCH = 64
 KS = (1, 5, 10)
@@ -40,7 +41,7 @@ class Ranking:
         gallery: the pictures.
         sentences: one for each picture.
         gold: for each item the right items of the other kind; more than one where sentences are equal.
-        scores: ranking → direction → (G queries, G items); the rankings are ITC, and ITC with ITM on its best.
+        scores: ranking → direction → (G queries, G items), of `ashnets.retrieval.two_stage.rank_every_way`.
         pixels: (G, 3, H, W).
         spikes: P_binary, (T, G, 3, H, W).
         tokens: (G, N, M1).
@@ -105,7 +106,7 @@ def rank_gallery(model: Any, processor: Any, gallery: Gallery, top: int, termina
         model: ``AshNetsForRetrieval`` or ``AshNetsForPreTraining`` with a spiking branch.
         processor: its processor.
         gallery: each picture is encoded on its own, from membranes at rest.
-        top: of ITC's ranking, the items that ITM scores again for each query.
+        top: of ITC's ranking, the items that ITM, alone and with ITC, orders anew for each query.
         terminal: shows the progress.
     """
     sentences = [sentence_of(row) for row in gallery.rows]
@@ -124,24 +125,15 @@ def rank_gallery(model: Any, processor: Any, gallery: Gallery, top: int, termina
         pixels.append(batch["pixel_values"])
         spikes.append(drawn)
     tokens = torch.cat([v.output for v in visuals])
-    itc = text @ torch.cat(embeds).T  # (sentences, pictures)
-
-    # Both directions ask for many of the same pairs: score each once.
-    wanted = torch.zeros_like(itc, dtype=torch.bool)
-    best = min(top, len(gallery))
-    wanted.scatter_(1, itc.topk(best, dim=1).indices, True)
-    wanted.T.scatter_(1, itc.T.topk(best, dim=1).indices, True)
-    itm = _match(model, texts, tokens, wanted, terminal)
+    match = matching_score(model, processor.tokenizer, sentences, tokens)
+    rankings = rank_every_way(text, torch.cat(embeds), match, float(model.temperature()), top)
     return Ranking(
         gallery=gallery,
         sentences=sentences,
         gold=[{j for j, other in enumerate(sentences) if other == sentence} for sentence in sentences],
         scores={
-            "ITC": {"text_to_image": itc, "image_to_text": itc.T},
-            f"ITC, ITM on {best}": {
-                "text_to_image": rerank(itc, best, lambda query, item: itm[query, item]),
-                "image_to_text": rerank(itc.T, best, lambda query, item: itm[item, query]),
-            },
+            name: {direction: getattr(ranked, direction) for direction in DIRECTIONS}
+            for name, ranked in rankings.items()
         },
         pixels=torch.cat(pixels),
         spikes=torch.cat(spikes, dim=1),
@@ -149,17 +141,3 @@ def rank_gallery(model: Any, processor: Any, gallery: Gallery, top: int, termina
         summary_ratio=torch.cat([v.summary_ratio for v in visuals]).squeeze(-1),
         rates={name: torch.cat([v.layer_rates[name] for v in visuals]) for name in visuals[0].layer_rates},
     )
-
-
-def _match(model: Any, texts: Any, tokens: torch.Tensor, wanted: torch.Tensor, terminal: Terminal) -> torch.Tensor:
-    """ITM's logit of "matching" over "not matching" at the wanted (sentence, picture) pairs."""
-    lengths = texts["attention_mask"].sum(1)
-    sentence, picture = wanted.nonzero(as_tuple=True)
-    order = lengths[sentence].argsort(stable=True)  # sentences of one length need no padding
-    scores = torch.full(wanted.shape, float("nan"))
-    for batch in terminal.track(order.split(2 * BATCH), "matching"):
-        s, p = sentence[batch], picture[batch]
-        length = int(lengths[s].max())
-        logits = model.match(tokens[p], texts["input_ids"][s, :length], texts["attention_mask"][s, :length])
-        scores[s, p] = (logits[:, 1] - logits[:, 0]).float()
-    return scores
