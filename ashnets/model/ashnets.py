@@ -14,7 +14,7 @@ from torch import nn
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import InputError
-from ashnets.model.abstract_encoder import AbstractEncoder, State
+from ashnets.model.abstract_encoder import AbstractEncoder, State, for_each
 from ashnets.model.alignment_transformer import AlignmentTransformer
 from ashnets.model.collector import SemanticCollector, SpikeRate, SummaryRatio
 from ashnets.model.concrete_encoder import ConcreteEncoder
@@ -72,7 +72,10 @@ class VisualSemanticModule(nn.Module):
                 f"they must be (T, {', '.join(map(str, pixel_values.shape))})"
             )
         spiking = self.abstract_encoder(spikes, group_size, readout, state)
-        abstract = self.collector(spiking.response).to(concrete.dtype)
+        if spiking.shared is None:
+            abstract = self.collector(spiking.response).to(concrete.dtype)
+        else:  # once for a group
+            abstract = for_each(self.collector(spiking.shared).to(concrete.dtype), group_size)
         output, ratio = self.summary_ratio(concrete, abstract)
         steps = spikes.shape[0]
         return VisualOutput(

@@ -155,10 +155,12 @@ class MaskedVisualHead(nn.Module):
 
     def forward(self, hidden: torch.Tensor, collector: SemanticCollector) -> torch.Tensor:
         token = F.normalize(self.dense(hidden).float(), dim=-1)
-        columns = F.normalize(collector.concepts.float(), dim=0)  # (M1, M2)
+        columns = collector.concepts.float()  # (M1, M2)
+        # the products are divided by ‖C_j‖, not C itself, which is much larger
+        lengths = columns.square().sum(0).clamp_min(1e-24).sqrt()
         # Over τ a cosine's last bit in bf16 would be .06 of a logit.
         with torch.autocast(token.device.type, enabled=False):
-            return token @ columns / self.temperature()
+            return token @ columns / (lengths * self.temperature())
 
 
 class SpikingTextHead(nn.Module):

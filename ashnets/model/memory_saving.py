@@ -9,8 +9,9 @@ the sequence. tdBN's statistics are those of the whole sequence, as in the plain
                 conv → x̄ from ȳ and the sums → gradient of the weights
 
 Between two layers x̄ of the upper one is held, not the gradient of the spikes between: in a stack whose layers shrink
-it is the smaller of the two, and a transposed convolution of one piece gives the other. Of the first layer, the
-largest, not even ȳ is held: both of its backward passes start from the packed spikes.
+it is the smaller of the two, and a transposed convolution of one piece gives the other. Of the largest layers, the
+first two where each is half as large as the one before, not even ȳ is held: each pass that asks for it starts from the
+packed spikes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 PIECES = 20  # of a sequence: more of them need smaller buffers and keep more membranes
 
-Upstream = Callable[[int], torch.Tensor]  # piece → gradient of a layer's spikes, (T', N)
+Pass = Callable[[int], torch.Tensor]  # piece → a gradient, (T', N); to be asked from the last piece to the first
+Upstream = Callable[[], Pass]  # begins a pass over the gradient of a layer's spikes
 
 
 def run_saving(
@@ -119,6 +121,16 @@ class _Layer:
         self.source.take_bits(list(islice(tensors, len(self.plan.bounds))))
 
     @property
+    def size(self) -> int:
+        """Values of its sequence."""
+        return self.plan.bounds[-1][1] * self.rows.shape[1:].numel()
+
+    @property
+    def held(self) -> bool:
+        """Whether x̄ of the whole sequence is held; else it is computed again in every pass that asks for it."""
+        return self.size < self.plan.budget
+
+    @property
     def constants(self) -> tuple[float, float, float, bool]:
         lif = self.block.lif
         return lif.beta, lif.v_threshold, lif.k, lif.detach_reset
@@ -138,7 +150,9 @@ class _Layer:
         """(T', N) of currents to (T', N') of the layer below's spikes."""
         conv, frames = self.block.conv, self.frames(grad)
         shape = (len(frames), *self.source.frame[1:])
-        found = conv2d_input(shape, self.weight, frames, conv.stride, conv.padding, conv.dilation, conv.groups)
+        # the weight's format is that of the result: another would be copied on both sides
+        weight = self.weight.contiguous(memory_format=torch.channels_last)
+        found = conv2d_input(shape, weight, frames, conv.stride, conv.padding, conv.dilation, conv.groups)
         return found.float().permute(0, 2, 3, 1).reshape(grad.shape[0], -1)
 
     def weight_gradient(self, piece: int, grad: torch.Tensor) -> torch.Tensor:
@@ -184,38 +198,28 @@ class _Saving(torch.autograd.Function):
         parameters, kept = ctx.saved_tensors[: 3 * n], iter(ctx.saved_tensors[3 * n :])
         for layer in layers:
             layer.take_tensors(kept)
-        found: list[torch.Tensor | None] = [None] * (4 * n)
         by_image = layers[-1].rows.steps(grad_counts.float())
-
-        upstream: Upstream = lambda piece: by_image[plan.images_of(piece)]  # noqa: E731
+        upstream: Upstream = lambda: lambda piece: by_image[plan.images_of(piece)]  # noqa: E731
+        asked = [1]  # how often x̄ of each layer is asked for: of the first for its weights, then as the layer below is
+        for layer in layers[:-1]:
+            asked.append(1 if layer.held else 1 + asked[-1])
+        adjoints: list[_Adjoint] = []
         with torch.autocast(grad_counts.device.type, enabled=False):
             for i in reversed(range(n)):
-                layer = layers[i]
-                grad_v = layer.rows.neurons(grads[n + i].float())
-                weights, held, grad_v = _backward(layer, upstream, grad_v, hold=i > 0)
-                for j, (grad, parameter) in enumerate(zip(weights, parameters[3 * i : 3 * i + 3], strict=True)):
-                    found[3 * i + j] = grad.to(parameter.dtype)
-                found[3 * n + i] = layer.rows.like_neurons(grad_v)
-                if held is not None:
-                    # both backward passes of the first layer ask for each piece, those above ask once
-                    upstream = _below(layer, held, once=i > 1)
-        return None, None, *found
+                adjoint = _Adjoint(layers[i], upstream, layers[i].rows.neurons(grads[n + i].float()), asked[i])
+                adjoints.insert(0, adjoint)
+                upstream = adjoint.below
+            currents = adjoints[0].currents()
+            for piece in reversed(range(len(plan.bounds))):
+                currents(piece)
+        found = [grad for adjoint in adjoints for grad in (adjoint.weight, adjoint.gamma, adjoint.bias)]
+        found = [grad.to(parameter.dtype) for grad, parameter in zip(found, parameters, strict=True)]
+        return None, None, *found, *(adjoint.state for adjoint in adjoints)
 
 
 def _last(shape: torch.Size) -> tuple[int, ...]:
     batch, channels, height, width = shape
     return batch, height, width, channels
-
-
-def _below(layer: _Layer, held: list[torch.Tensor | None], once: bool) -> Upstream:
-    def upstream(piece: int) -> torch.Tensor:
-        grad = held[piece]
-        assert grad is not None
-        if once:
-            held[piece] = None
-        return layer.input_gradient(grad)
-
-    return upstream
 
 
 def _forward(
@@ -226,7 +230,7 @@ def _forward(
     pieces = range(len(plan.bounds))
     kept: list[torch.Tensor | None] = [None] * len(pieces)
     if norm.training:
-        keep = plan.bounds[-1][1] * v.numel() <= plan.budget
+        keep = layer.size <= plan.budget
         parts = []
         for piece in pieces:
             x = layer.currents(piece)
@@ -252,50 +256,84 @@ def _forward(
     return packed, fired, v
 
 
-def _backward(
-    layer: _Layer, upstream: Upstream, grad_v: torch.Tensor, hold: bool
-) -> tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], list[torch.Tensor | None] | None, torch.Tensor]:
-    """Gradients of weight, γ and β_bn; x̄ of each piece if ``hold``; the gradient of the first membrane."""
-    plan, rows = layer.plan, layer.rows
-    pieces = range(len(plan.bounds))
-    scale, shift, centre = rows.spread(layer.scale), rows.spread(layer.shift), rows.spread(layer.mean)
-    grads: list[torch.Tensor | None] = [None] * len(pieces)
-    kept: list[torch.Tensor | None] = [None] * len(pieces)
-    keep = hold and 2 * plan.bounds[-1][1] * centre.numel() <= plan.budget
+class _Adjoint:
+    """The backward pass of one layer; making it sums up Σȳ and Σȳ(x − μ), which x̄ needs.
 
-    def through_neurons(piece: int, grad_v: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        x = layer.currents(piece)
-        return x, *operators.lif_backward(
-            x, layer.membranes[piece], scale, shift, centre, upstream(piece), grad_v, *layer.constants
-        )
+    Args:
+        upstream: of the layer's spikes.
+        grad_v: of the last membrane, (N,).
+        asked: how often :meth:`currents` will be begun; the first pass also gives the gradient of the weights.
 
-    total = product = torch.zeros_like(layer.mean, dtype=torch.float64)
-    v = grad_v
-    for piece in reversed(pieces):
-        x, grad, v, sums, products = through_neurons(piece, v)
-        total, product = total + rows.total(sums), product + rows.total(products)
-        if hold:
-            grads[piece], kept[piece] = grad, x if keep else None
-        del x, grad  # before those of the next piece are there
-    first_v = v
+    Attributes:
+        weight, gamma, bias, state: gradients of the weights, γ, β_bn and the first membrane.
+    """
 
-    if layer.count is None:
-        means = torch.stack([torch.zeros_like(total)] * 2)
-    else:
-        means = layer.block.norm.sum_over_ranks(torch.stack([total, product])) / layer.count
-    grad_mean = rows.spread(means[0].float())
-    factor = rows.spread((layer.scale * layer.inverse.square() * means[1]).float())
-
-    grad_weight, v = torch.zeros_like(layer.weight, dtype=torch.float32), grad_v
-    for piece in reversed(pieces):
-        held, grad_of = kept[piece], grads[piece]
-        kept[piece] = None
-        if grad_of is None:
-            x, grad, v, *_ = through_neurons(piece, v)
+    def __init__(self, layer: _Layer, upstream: Upstream, grad_v: torch.Tensor, asked: int) -> None:
+        plan, rows = layer.plan, layer.rows
+        self.layer, self.upstream, self.grad_v = layer, upstream, grad_v
+        self.asked = self.left = asked
+        self.weight = torch.zeros_like(layer.weight, dtype=torch.float32)
+        self._grads: list[torch.Tensor | None] = [None] * len(plan.bounds)  # ȳ, then x̄
+        self._kept: list[torch.Tensor | None] = [None] * len(plan.bounds)  # x, until ȳ is x̄
+        keep = layer.held and 2 * layer.size <= plan.budget
+        total = product = torch.zeros_like(layer.mean, dtype=torch.float64)
+        through_neurons, v = self._through_neurons(), grad_v
+        for piece in reversed(range(len(plan.bounds))):
+            x, grad, v, sums, products = through_neurons(piece, v)
+            total, product = total + rows.total(sums), product + rows.total(products)
+            if layer.held:
+                self._grads[piece], self._kept[piece] = grad, x if keep else None
+            del x, grad  # before those of the next piece are there
+        self.gamma, self.bias, self.state = product * layer.inverse, total, rows.like_neurons(v)
+        if layer.count is None:
+            self._means = torch.stack([torch.zeros_like(total)] * 2)
         else:
-            x, grad = layer.currents(piece) if held is None else held, grad_of
-        operators.norm_backward(grad, x, centre, scale, grad_mean, factor)
-        del x, held
-        grad_weight += layer.weight_gradient(piece, grad)
-        del grad, grad_of
-    return (grad_weight, product * layer.inverse, total), grads if hold else None, first_v
+            self._means = layer.block.norm.sum_over_ranks(torch.stack([total, product])) / layer.count
+
+    def below(self) -> Pass:
+        """Begin a pass over the gradient of the spikes of the layer below."""
+        currents = self.currents()
+        return lambda piece: self.layer.input_gradient(currents(piece))
+
+    def currents(self) -> Pass:
+        """Begin a pass over x̄."""
+        layer, spread = self.layer, self.layer.rows.spread
+        centre, scale, grad_mean = spread(layer.mean), spread(layer.scale), spread(self._means[0].float())
+        factor = spread((layer.scale * layer.inverse.square() * self._means[1]).float())
+        if not layer.held:
+            through_neurons = self._through_neurons()
+        v, first, last = self.grad_v, self.left == self.asked, self.left == 1
+        self.left -= 1
+
+        def of(piece: int) -> torch.Tensor:
+            nonlocal v
+            x, grad = self._kept[piece], self._grads[piece]
+            self._kept[piece] = None
+            if grad is None:
+                x, grad, v, *_ = through_neurons(piece, v)
+            elif first and x is None:
+                x = layer.currents(piece)
+            if x is not None:
+                operators.norm_backward(grad, x, centre, scale, grad_mean, factor)
+            del x
+            if first:
+                self.weight += layer.weight_gradient(piece, grad)
+            if last:
+                self._grads[piece] = None
+            return grad
+
+        return of
+
+    def _through_neurons(self) -> Callable[[int, torch.Tensor], tuple[torch.Tensor, ...]]:
+        """Begin a pass over x, ȳ, the gradient of a piece's first membrane from that of its last, and both sums."""
+        layer, spread = self.layer, self.layer.rows.spread
+        scale, shift, centre = spread(layer.scale), spread(layer.shift), spread(layer.mean)
+        upstream = self.upstream()
+
+        def of(piece: int, v: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            x = layer.currents(piece)
+            return x, *operators.lif_backward(
+                x, layer.membranes[piece], scale, shift, centre, upstream(piece), v, *layer.constants
+            )
+
+        return of

@@ -33,8 +33,8 @@ def mask_one_label(labels: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     return (labels == labels.gather(1, token)) & spoken
 
 
-def mvm_loss(logits: torch.Tensor, labels: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of (B, N, M2) logits on the masked tokens; 0 where nothing is masked."""
-    if not masked.any():
+def mvm_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the (P, M2) logits of masked tokens and their (P,) labels; 0 where nothing is masked."""
+    if not len(labels):
         return logits.sum() * 0.0
-    return F.cross_entropy(logits[masked].float(), labels[masked])
+    return F.cross_entropy(logits.float(), labels)

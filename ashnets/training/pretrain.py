@@ -211,8 +211,8 @@ class PreTrainingStep(nn.Module):
             losses["mlm"] = obj.mlm_loss(model.mlm(hidden[:, :length]), labels)
             counts["mlm"] = (labels != IGNORED).sum()
         if "mvm" in names:
-            logits = model.mvm(hidden[:, length:], model.ashnets.vision.collector)
-            losses["mvm"] = obj.mvm_loss(logits, concepts, masked)
+            logits = model.mvm(hidden[:, length:][masked], model.ashnets.vision.collector)
+            losses["mvm"] = obj.mvm_loss(logits, concepts[masked])
             counts["mvm"] = masked.sum()
 
 

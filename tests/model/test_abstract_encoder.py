@@ -83,6 +83,8 @@ def test_whole_encoder_equals_the_loop(carry, decay_k, threshold):
         first = b // 2 * 2
         np.testing.assert_array_equal(array(shared.response[b]), counts[first] + counts[first + 1])
     np.testing.assert_array_equal(array(shared.counts), counts)
+    np.testing.assert_array_equal(array(shared.shared), counts.reshape(2, 2, 4, 10).sum(1))
+    assert own.shared is None
 
     for name in LAYERS:
         brute = [image[name].sum() for image in images]

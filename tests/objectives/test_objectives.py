@@ -206,9 +206,10 @@ def test_mvm_labels_and_masks_by_hand():
 
 
 def test_mvm_loss_by_hand():
-    logits = torch.zeros(1, 2, 3)
-    logits[0, 0, 1] = 2.0
-    labels = torch.tensor([[1, 0]])
-    loss = obj.mvm_loss(logits, labels, torch.tensor([[True, False]]))
-    assert loss.item() == pytest.approx(math.log(math.exp(2) + 2) - 2, rel=1e-6)
-    assert obj.mvm_loss(logits, labels, torch.zeros(1, 2, dtype=torch.bool)).item() == 0
+    loss = obj.mvm_loss(torch.tensor([[0.0, 2.0, 0.0], [1.0, 0.0, 0.0]]), torch.tensor([1, 2]))
+    expected = (math.log(math.exp(2) + 2) - 2 + math.log(math.e + 2)) / 2
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    nothing = torch.zeros(0, 3, requires_grad=True)
+    loss = obj.mvm_loss(nothing, torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0 and nothing.grad is not None
