@@ -65,6 +65,20 @@ def test_a_line_of_the_table_of_tasks(tmp_path):
     assert last == "| easy-VQA, questions | 9,600 | 2000 | 0.400 | 0.620 | 0.500 | 0.900 | – | – | 0.910 |"
 
 
+def test_the_line_of_retrieval(tmp_path):
+    row = "ashnets-tiny,{},r,0,pictogram-retrieval,test,{},both,\"{}\",1000,1000,{},0.001,13314,cpu,2\n"
+    head = "model,changes,recipe,seed,data,split,direction,branch,ranking,pictures,texts,R@1,chance R@1,pairs_seen,"
+    head += "device,torch\n"
+    lines = [row.format("", way, name, value) for name, values in
+             {"ITC": (0.5, 0.6), "ITC, constant picture": (0.002, 0.003)}.items()
+             for way, value in zip(("text_to_image", "image_to_text"), values, strict=True)]  # fmt: skip
+    lines += [row.format("summary_ratio=snn", "image_to_text", "ITC", 0.2)]
+    lines += [row.format("summary_ratio=snn", "text_to_image", "ITC", 0.1)]
+    (tmp_path / "pictogram-retrieval.csv").write_text(head + "".join(lines), encoding="utf-8")
+    last = task_table(tmp_path).splitlines()[-1]
+    assert last.endswith("R@1, text → image | 13,314 | 1000 | 0.001 | 0.001 | 0.002 | – | 0.100 | – | 0.500 |")
+
+
 def test_a_text_without_the_places_of_the_tables_is_refused():
     with pytest.raises(ValueError, match=r"0 places for the table of zoo/results/pictograms\.csv"):
         renew("nothing")

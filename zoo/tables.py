@@ -29,6 +29,7 @@ TASKS = {
     "pictogram-questions": "pictograms, questions",
     "pictogram-entailment": "pictograms, entailment",
     "pictogram-pairs": "pictograms, pairs",
+    "pictogram-retrieval": "pictograms, retrieval: R@1, text → image",
 }
 VARIANTS = ("ann", "snn", "fixed", "trainable")  # summary ratios, of the paper's Table XI
 RECALLS = tuple(f"{way} R@{k}" for way in ("t2i", "i2t") for k in (1, 5, 10))
@@ -54,10 +55,10 @@ def retrieval_table(path: Path = RESULTS / "pictograms.csv") -> str:
 
 
 def task_table(folder: Path = RESULTS / "tasks") -> str:
-    """Accuracy on each task that was fine-tuned for, as Markdown; a dash where a variant was not trained.
+    """Accuracy, or ITC's R@1, on each task that was fine-tuned for; a dash where a variant was not trained.
 
     A line is a file of the folder, as ``ashnets evaluate RUN... TASK DATA --output FILE.csv`` writes it: of runs that
-    differ in the summary ratio alone.
+    differ in the summary ratio alone. In retrieval text alone says nothing of which picture is its own: it is chance.
     """
     lines = [
         "| task | learnt from | n | chance | text alone | grey picture | ann | snn | fixed | trainable |",
@@ -68,16 +69,28 @@ def task_table(folder: Path = RESULTS / "tasks") -> str:
         if not path.is_file():
             continue
         rows = _read(path)
-        found = {(_variant(row), row["variant"]): row for row in rows}
-        own = found["trainable", "reset"]
-        blind = max(float(row["accuracy"]) for row in rows if row["variant"] in TEXT_ALONE)
-        cells = [float(found["trainable", "chance"]["accuracy"]), blind]
-        cells += [float(found["trainable", "constant picture"]["accuracy"])]
-        said = [f"{cell:.3f}" for cell in cells]
-        for row in (found.get((variant, "reset")) for variant in VARIANTS):
-            said.append("–" if row is None else f"{float(row['accuracy']):.3f}")
-        lines.append(f"| {title} | {int(own['pairs_seen']):,} | {own['n']} | {' | '.join(said)} |")
+        learnt = max(int(row["pairs_seen"]) for row in rows)
+        count, cells = _recalls(rows) if "ranking" in rows[0] else _accuracies(rows)
+        said = ["–" if cell is None else f"{float(cell):.3f}" for cell in cells]
+        lines.append(f"| {title} | {learnt:,} | {count} | {' | '.join(said)} |")
     return "\n".join(lines) + "\n"
+
+
+def _accuracies(rows: list[dict[str, str]]) -> tuple[str, list[str | None]]:
+    """n; chance, text alone, grey picture, and each of the variants."""
+    found = {(_variant(row), row["variant"]): row["accuracy"] for row in rows}
+    blind = max((row["accuracy"] for row in rows if row["variant"] in TEXT_ALONE), key=float)
+    cells = [found["trainable", "chance"], blind, found["trainable", "constant picture"]]
+    return rows[0]["n"], [*cells, *(found.get((variant, "reset")) for variant in VARIANTS)]
+
+
+def _recalls(rows: list[dict[str, str]]) -> tuple[str, list[str | None]]:
+    """The same of ITC's R@1."""
+    rows = [row for row in rows if row["direction"] == "text_to_image"]
+    found = {(_variant(row), row["ranking"]): row["R@1"] for row in rows}
+    chance = rows[0]["chance R@1"]
+    cells = [chance, chance, found["trainable", "ITC, constant picture"]]
+    return rows[0]["pictures"], [*cells, *(found.get((variant, "ITC")) for variant in VARIANTS)]
 
 
 def peer_table(path: Path = RESULTS / "peers.csv") -> str:

@@ -1,5 +1,6 @@
-"""Multi-step kernels of the spiking branch: LIF neurons behind a normalisation, forward and backward.
+"""Multi-step kernels of the spiking branch: LIF neurons behind a normalisation, forward and backward; LIF in integers.
 
-``reference`` defines them in torch, ``cpu`` compiles them by numba; ``operators`` picks. ``python -m ashnets.kernels``
-compiles them ahead of their first use.
+``reference`` and ``integer_reference`` define them in torch, ``cpu`` and ``integer_cpu`` compile them by numba, ``gpu``
+the float ones by Triton; ``operators`` and ``integer_operators`` pick. ``python -m ashnets.kernels`` compiles all ahead
+of their first use.
 """

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from ashnets.kernels import reference
+from ashnets.kernels import integer_reference, reference
 
 log = logging.getLogger("ashnets.kernels")
 
@@ -30,14 +30,42 @@ def kernels_for(device: str) -> Any:
     return reference
 
 
-def _compiled() -> ModuleType:
-    from ashnets.kernels import cpu
+@cache
+def integer_kernels_for(device: str) -> ModuleType:
+    """The same for neurons in integers, which have no GPU kernel: there they are the definition in torch."""
+    if device != "cpu" or kernels_for("cpu") is reference:
+        return integer_reference
+    from ashnets.kernels import integer_cpu
 
-    if not cpu.is_compiled():
-        log.warning("compiling the spiking kernels for this processor: some seconds, once for each installation")
-        start = time.perf_counter()
+    return integer_cpu
+
+
+def _compiled() -> ModuleType:
+    from numba.core import event
+
+    from ashnets.kernels import cpu, integer_cpu
+
+    class Word(event.Listener):
+        """One line when the first function compiles: those that are read from disk compile nothing."""
+
+        start: float | None = None
+
+        def on_start(self, event: Any) -> None:
+            if self.start is None:
+                self.start = time.perf_counter()
+                log.warning(
+                    "compiling the spiking kernels for this processor: some seconds, once for each installation"
+                )
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    word = Word()
+    with event.install_listener("numba:compile", word):
         cpu.compile_all()
-        log.warning("compiled in %.0f s", time.perf_counter() - start)
+        integer_cpu.compile_all()
+    if word.start is not None:
+        log.warning("compiled in %.0f s", time.perf_counter() - word.start)
     return cpu
 
 

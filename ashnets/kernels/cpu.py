@@ -3,6 +3,10 @@ r"""The multi-step kernels for processors, compiled by numba; meaning and shapes
 Neurons do not see one another, so a block of them runs through all T steps while its membranes, or its recomputed
 h[t], stay in the cache: x is read once and spikes are written once, whatever T. Threads take ranges of neurons.
 
+x may be float32 or bfloat16, read and written without a copy (:mod:`ashnets.kernels.halves`). Spikes and ȳ take its
+type, while the arithmetic and what is kept over time are float32: results are those of the same numbers in float32,
+rounded. float16 comes as a copy in float32 (:mod:`ashnets.kernels.operators`): on processors autocast means bfloat16.
+
 The forward rounds after every product and every sum, as the reference does: the spikes are the same to the bit. The
 backward pass fuses products and sums, and takes e^(−z) from a polynomial: its relative error is below 10⁻⁶.
 
@@ -11,69 +15,55 @@ Rows of a block are functions of their own: in one function, numba's checks of i
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
-from numba import njit
 
+from ashnets.kernels.compiling import array, block_of, fused, kernel
+from ashnets.kernels.halves import rounded, single
 from ashnets.kernels.threads import over_neurons
 from ashnets.kernels.vectors import full_vectors
 
+TYPES = (torch.float32, torch.bfloat16)  # of x
 f32 = np.float32
-_CACHE = 1 << 17  # float32 numbers of a block's h, 512 KiB: a second-level cache holds them
 
 
-def _kernel(function):
-    return njit(cache=True, nogil=True, error_model="numpy")(function)
-
-
-def _fused(function):
-    """A product and the sum behind it may round once."""
-    return njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function)
-
-
-def _block(steps: int) -> int:
-    return int(min(1024, max(64, _CACHE // steps // 64 * 64)))
-
-
-@_kernel
+@kernel
 def _step(x, v, s, beta, theta):
     full_vectors()
     for j in range(x.size):
-        h = beta * v[j] + x[j]
-        s[j] = f32(1.0) if h > theta else f32(0.0)
+        h = beta * v[j] + single(x[j])
+        s[j] = rounded(f32(1.0) if h > theta else f32(0.0), s)
         v[j] = f32(0.0) if h > theta else h
 
 
-@_kernel
+@kernel
 def _step_affine(x, scale, shift, v, s, beta, theta):
     full_vectors()
     for j in range(x.size):
-        h = beta * v[j] + (x[j] * scale[j] + shift[j])
-        s[j] = f32(1.0) if h > theta else f32(0.0)
+        h = beta * v[j] + (single(x[j]) * scale[j] + shift[j])
+        s[j] = rounded(f32(1.0) if h > theta else f32(0.0), s)
         v[j] = f32(0.0) if h > theta else h
 
 
-@_kernel
+@kernel
 def _membrane(x, v, h, beta, theta):
     full_vectors()
     for j in range(x.size):
-        now = beta * v[j] + x[j]
+        now = beta * v[j] + single(x[j])
         h[j] = now
         v[j] = f32(0.0) if now > theta else now
 
 
-@_kernel
+@kernel
 def _membrane_affine(x, scale, shift, v, h, beta, theta):
     full_vectors()
     for j in range(x.size):
-        now = beta * v[j] + (x[j] * scale[j] + shift[j])
+        now = beta * v[j] + (single(x[j]) * scale[j] + shift[j])
         h[j] = now
         v[j] = f32(0.0) if now > theta else now
 
 
-@_fused
+@fused
 def _exp_minus(z):
     """e^(−z) for 0 ≤ z ≤ 80: 2ⁿ·e^r with |r| ≤ ln 2/2."""
     shifted = f32(12582912.0) - z * f32(1.4426950408889634)  # 1.5·2²³: the sum's last bits are n
@@ -90,8 +80,8 @@ def _exp_minus(z):
     return np.int32(bits).view(np.float32)
 
 
-@_fused
-def _slope(distance, k2):
+@fused
+def slope(distance, k2):
     """(k/2)·sech²(k·d) = 2k·e/(1 + e)² with e = e^(−2k·|d|); k2 = 2k."""
     z = k2 * (distance if distance > f32(0.0) else -distance)
     z = z if z < f32(80.0) else f32(80.0)
@@ -100,40 +90,42 @@ def _slope(distance, k2):
     return k2 * e * q * q
 
 
-@_fused
-def _adjoint(h, grad_s, grad_v, grad_x, beta, theta, k2):
+@fused
+def _adjoint(h, grad_s, grad_v, grad, grad_x, beta, theta, k2):
     full_vectors()
     for j in range(h.size):
         d = h[j] - theta
         through = grad_v[j]
         through = f32(0.0) if d > f32(0.0) else through
-        g = _slope(d, k2) * grad_s[j] + through
-        grad_x[j] = g
+        g = slope(d, k2) * single(grad_s[j]) + through
+        grad[j] = g
+        grad_x[j] = rounded(g, grad_x)
         grad_v[j] = beta * g
 
 
-@_fused
-def _adjoint_reset(h, grad_s, grad_v, grad_x, beta, theta, k2):
+@fused
+def _adjoint_reset(h, grad_s, grad_v, grad, grad_x, beta, theta, k2):
     """With the gradient through the reset."""
     full_vectors()
     for j in range(h.size):
         d = h[j] - theta
         through = grad_v[j]
         through = f32(0.0) if d > f32(0.0) else through
-        g = _slope(d, k2) * (grad_s[j] - grad_v[j] * h[j]) + through
-        grad_x[j] = g
+        g = slope(d, k2) * (single(grad_s[j]) - grad_v[j] * h[j]) + through
+        grad[j] = g
+        grad_x[j] = rounded(g, grad_x)
         grad_v[j] = beta * g
 
 
-@_fused
+@fused
 def _add_sums(grad, x, mean, grad_sum, product_sum):
     full_vectors()
     for j in range(grad.size):
         grad_sum[j] += grad[j]
-        product_sum[j] += grad[j] * (x[j] - mean[j])
+        product_sum[j] += grad[j] * (single(x[j]) - mean[j])
 
 
-@_kernel
+@kernel
 def _forward(x, v0, scale, shift, affine, beta, theta, s, v, block, low, high):
     for a in range(low, high, block):
         b = min(a + block, high)
@@ -145,13 +137,13 @@ def _forward(x, v0, scale, shift, affine, beta, theta, s, v, block, low, high):
                 _step(x[t, a:b], v[a:b], s[t, a:b], beta, theta)
 
 
-@_kernel
+@kernel
 def _backward(
     x, v0, scale, shift, affine, mean, sums, grad_s, grad_v, beta, theta, k, detach,
     grad_x, grad_v0, grad_sum, product_sum, block, low, high,
 ):  # fmt: skip
     steps = x.shape[0]
-    h = np.empty((steps, block), np.float32)
+    h, grad = np.empty((steps, block), np.float32), np.empty(block, np.float32)
     k2 = f32(2.0) * k
     for a in range(low, high, block):
         b = min(a + block, high)
@@ -169,30 +161,30 @@ def _backward(
             product_sum[a:b] = f32(0.0)
         for t in range(steps - 1, -1, -1):
             if detach:
-                _adjoint(h[t, :n], grad_s[t, a:b], g, grad_x[t, a:b], beta, theta, k2)
+                _adjoint(h[t, :n], grad_s[t, a:b], g, grad[:n], grad_x[t, a:b], beta, theta, k2)
             else:
-                _adjoint_reset(h[t, :n], grad_s[t, a:b], g, grad_x[t, a:b], beta, theta, k2)
+                _adjoint_reset(h[t, :n], grad_s[t, a:b], g, grad[:n], grad_x[t, a:b], beta, theta, k2)
             if sums:
-                _add_sums(grad_x[t, a:b], x[t, a:b], mean[a:b], grad_sum[a:b], product_sum[a:b])
+                _add_sums(grad[:n], x[t, a:b], mean[a:b], grad_sum[a:b], product_sum[a:b])
 
 
-@_fused
+@fused
 def _add(x, total):
     full_vectors()
     for j in range(x.size):
-        total[j] += x[j]
+        total[j] += single(x[j])
 
 
-@_fused
+@fused
 def _add_square(x, centre, total, square):
     full_vectors()
     for j in range(x.size):
-        d = x[j] - centre[j]
+        d = single(x[j]) - centre[j]
         total[j] += d
         square[j] += d * d
 
 
-@_kernel
+@kernel
 def _moments(x, mean, square, block, low, high):
     steps = x.shape[0]
     rest = np.empty(block, np.float32)
@@ -214,14 +206,15 @@ def _moments(x, mean, square, block, low, high):
             centre[j] += more
 
 
-@_fused
+@fused
 def _normalise_back(grad, x, mean, factor, grad_mean, product):
     full_vectors()
     for j in range(grad.size):
-        grad[j] = factor[j] * (grad[j] - grad_mean[j]) - product[j] * (x[j] - mean[j])
+        g = factor[j] * (single(grad[j]) - grad_mean[j]) - product[j] * (single(x[j]) - mean[j])
+        grad[j] = rounded(g, grad)
 
 
-@_kernel
+@kernel
 def _norm_backward(grad, x, mean, factor, grad_mean, product, block, low, high):
     for a in range(low, high, block):
         b = min(a + block, high)
@@ -229,7 +222,7 @@ def _norm_backward(grad, x, mean, factor, grad_mean, product, block, low, high):
             _normalise_back(grad[t, a:b], x[t, a:b], mean[a:b], factor[a:b], grad_mean[a:b], product[a:b])
 
 
-@_kernel
+@kernel
 def _draw(spread, bar, low_key, high_key, out):
     full_vectors()
     for j in range(spread.size):
@@ -242,25 +235,18 @@ def _draw(spread, bar, low_key, high_key, out):
         out[j] = f32(1.0) if np.int32(x >> np.uint32(8)) < bar[j] else f32(0.0)
 
 
-@_kernel
+@kernel
 def _sample(spread, bar, low_keys, high_keys, out, block, low, high):
     for b in range(low, high):
         for t in range(out.shape[0]):
             _draw(spread, bar[b], low_keys[b, t], high_keys[b, t], out[t, b])
 
 
-_NONE = np.zeros(1, np.float32)
-
-
-def _array(x: torch.Tensor | None) -> np.ndarray:
-    return _NONE if x is None else x.detach().contiguous().numpy()
-
-
 def lif_forward(x, v, scale, shift, beta, theta):
     s, last = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(v)
     over_neurons(
-        _forward, x.shape, _block(x.shape[0]), _array(x), _array(v), _array(scale), _array(shift), scale is not None,
-        f32(beta), f32(theta), s.numpy(), last.numpy(),
+        _forward, x.shape, block_of(x.shape[0]), array(x), array(v), array(scale), array(shift), scale is not None,
+        f32(beta), f32(theta), array(s), last.numpy(),
     )  # fmt: skip
     return s, last
 
@@ -270,22 +256,22 @@ def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detac
     grad_x, grad_v0 = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(v)
     grad_sum, product_sum = (torch.empty_like(v), torch.empty_like(v)) if sums else (None, None)
     over_neurons(
-        _backward, x.shape, _block(x.shape[0]), _array(x), _array(v), _array(scale), _array(shift), scale is not None,
-        _array(mean), sums, _array(grad_s), _array(grad_v), f32(beta), f32(theta), f32(k), bool(detach),
-        grad_x.numpy(), grad_v0.numpy(), _array(grad_sum), _array(product_sum),
+        _backward, x.shape, block_of(x.shape[0]), array(x), array(v), array(scale), array(shift), scale is not None,
+        array(mean), sums, array(grad_s), array(grad_v), f32(beta), f32(theta), f32(k), bool(detach),
+        array(grad_x), grad_v0.numpy(), array(grad_sum), array(product_sum),
     )  # fmt: skip
     return grad_x, grad_v0, grad_sum, product_sum
 
 
 def moments(x):
-    mean, square = torch.empty_like(x[0]), torch.empty_like(x[0])
-    over_neurons(_moments, x.shape, _block(x.shape[0]), _array(x), mean.numpy(), square.numpy())
+    mean, square = (torch.empty_like(x[0], dtype=torch.float32) for _ in range(2))
+    over_neurons(_moments, x.shape, block_of(x.shape[0]), array(x), mean.numpy(), square.numpy())
     return mean, square
 
 
 def norm_backward(grad, x, mean, factor, grad_mean, product):
     over_neurons(
-        _norm_backward, x.shape, _block(x.shape[0]), grad.numpy(), *map(_array, (x, mean, factor, grad_mean, product))
+        _norm_backward, x.shape, block_of(x.shape[0]), *map(array, (grad, x, mean, factor, grad_mean, product))
     )
 
 
@@ -301,17 +287,14 @@ def sample(spread, bar, keys, out):
     over_neurons(_sample, (out.shape[0] * positions, images), 1, spread, bar.numpy(), low, high, out.numpy())
 
 
-def is_compiled() -> bool:
-    """Whether an earlier process left the compiled kernels on disk."""
-    folder = Path(_forward._cache.cache_path)
-    return all(any(folder.glob(f"{Path(__file__).stem}.{f.__name__}-*.nbc")) for f in (_forward, _backward, _sample))
-
-
 def compile_all() -> None:
-    """Compile each kernel by a call of the smallest size."""
-    x, v = torch.zeros(1, 1), torch.zeros(1)
-    lif_forward(x, v, None, None, 0.5, 1.0)
-    lif_backward(x, v, None, None, None, x, v, 0.5, 1.0, 1.0, True)
-    moments(x)
-    norm_backward(x, x, v, v, v, v)
-    sample(np.zeros(1, np.uint32), torch.zeros(1, 1, dtype=torch.int32), np.zeros((1, 1), np.uint64), x.view(1, 1, 1))
+    """Compile each kernel, or read it from disk, by a call of the smallest size for each type."""
+    v = torch.zeros(1)
+    for kind in TYPES:
+        x = torch.zeros(1, 1, dtype=kind)
+        lif_forward(x, v, None, None, 0.5, 1.0)
+        lif_backward(x, v, None, None, None, x, v, 0.5, 1.0, 1.0, True)
+        moments(x)
+        norm_backward(x, x, v, v, v, v)
+    drawn = torch.zeros(1, 1, 1)
+    sample(np.zeros(1, np.uint32), torch.zeros(1, 1, dtype=torch.int32), np.zeros((1, 1), np.uint64), drawn)

@@ -33,6 +33,7 @@ import torch
 import triton
 import triton.language as tl
 
+TYPES = (torch.float32, torch.float16, torch.bfloat16)  # of x
 _STEPS = 16  # K: h, x and the gradient of the spikes are 3·K of a thread's 255 registers
 _BLOCK = 128  # one neuron a thread: many programs where neurons are few, and K loads of each are enough where many
 OPTIONS = {"num_warps": _BLOCK // 32, "enable_fp_fusion": False}  # of every launch

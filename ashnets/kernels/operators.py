@@ -1,7 +1,9 @@
 """The kernels as operators of torch: each device gets the fastest that is there, and torch.compile sees one node.
 
 Without numba (``pip install ashnets[fast]``) or Triton the definitions in plain torch run; spikes are the same.
-Arguments and results are those of :mod:`ashnets.kernels.reference`.
+Arguments and results are those of :mod:`ashnets.kernels.reference`, but that currents may also be float16 or bfloat16:
+spikes and the gradient of the currents are of that type then, all else is float32. Halves are read without a copy where
+the device's kernels know them (``TYPES``): Triton's know both, numba's bfloat16.
 """
 
 from __future__ import annotations
@@ -16,7 +18,13 @@ from ashnets.kernels.choosing import kernels_for
 
 
 def _kernels(x: torch.Tensor) -> Any:
-    return kernels_for(x.device.type) if x.dtype == torch.float32 else reference
+    return reference if x.dtype == torch.float64 else kernels_for(x.device.type)
+
+
+def _readable(kernels: Any, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """``tensors`` in one type that the kernels take: theirs, or a copy in float32."""
+    types = {one.dtype for one in tensors}
+    return tensors if len(types) == 1 and types <= {*kernels.TYPES} else tuple(one.float() for one in tensors)
 
 
 def lif_forward(
@@ -31,7 +39,9 @@ def lif_forward(
 def lif_operator(
     x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor | None, beta: float, theta: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return _kernels(x).lif_forward(x, v, scale, shift, beta, theta)
+    kernels = _kernels(x)
+    s, last = kernels.lif_forward(*_readable(kernels, x), v, scale, shift, beta, theta)
+    return s.to(x.dtype), last
 
 
 @lif_operator.register_fake
@@ -52,27 +62,30 @@ def lif_backward(
     if grad_v is None:
         # numpy's zeros need no parallel region, after which torch's threads would spin where the kernel's want to run
         grad_v = torch.from_numpy(np.zeros(len(v), np.float32)) if v.device.type == "cpu" else torch.zeros_like(v)
-    found = _kernels(x).lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach)
-    if mean is None:
-        return found[0], found[1], x.new_empty(0), x.new_empty(0)
-    return found
+    kernels = _kernels(x)
+    currents, grad_s = _readable(kernels, x, grad_s)
+    grad, *found = kernels.lif_backward(currents, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach)
+    sums = [v.new_empty(0), v.new_empty(0)] if mean is None else found[1:]
+    return grad.to(x.dtype), found[0], *sums
 
 
 @lif_backward.register_fake
 def _(x: torch.Tensor, v: torch.Tensor, scale: Any, shift: Any, mean: Any, *_: Any) -> tuple[torch.Tensor, ...]:
-    sums = x.new_empty(0) if mean is None else torch.empty_like(v)
+    sums = v.new_empty(0) if mean is None else torch.empty_like(v)
     return torch.empty_like(x), torch.empty_like(v), sums, torch.empty_like(sums)
 
 
 @torch.library.custom_op("ashnets::moments", mutates_args=())
 def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and squared distances over time."""
-    return _kernels(x).moments(x)
+    kernels = _kernels(x)
+    return kernels.moments(*_readable(kernels, x))
 
 
 @moments.register_fake
 def _(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(x[0]), torch.empty_like(x[0])
+    kind = torch.promote_types(x.dtype, torch.float32)
+    return torch.empty_like(x[0], dtype=kind), torch.empty_like(x[0], dtype=kind)
 
 
 @torch.library.custom_op("ashnets::norm_backward", mutates_args=("grad",))
@@ -81,4 +94,8 @@ def norm_backward(
     product: torch.Tensor,
 ) -> None:  # fmt: skip
     """The gradient through normalised currents, in place."""
-    _kernels(x).norm_backward(grad, x, mean, factor, grad_mean, product)
+    kernels = _kernels(x)
+    changed, currents = _readable(kernels, grad, x)
+    kernels.norm_backward(changed, currents, mean, factor, grad_mean, product)
+    if changed is not grad:
+        grad.copy_(changed)

@@ -12,13 +12,14 @@ The adjoint, with σ'(d) = (k/2)·sech²(k·d) in place of H' and ḡ for the gr
     ȳ[t] = h̄[t] = σ'(h[t] − θ)·(s̄[t] − [h[t]·v̄[t]]) + v̄[t]·(1 − s[t])       [·]: only where the reset is not detached
     v̄[t−1] = β·h̄[t]
 
-Every function takes (T, N) tensors, contiguous, float32; a vector holds one value for each of the N neurons.
+Every function takes (T, N) tensors, contiguous, float32 or float64; a vector holds one value for each of the N neurons.
 """
 
 from __future__ import annotations
 
 import torch
 
+TYPES = (torch.float32, torch.float64)
 Vector = torch.Tensor | None
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-_LEAST = 1 << 15  # neuron-steps that are worth waking a thread for
-_SHARES = 8  # of a thread
+_LEAST = 1 << 18  # neuron-steps that are worth another thread, which takes some 70 µs to wake
+_SHARES, _SHARE = 8, 1 << 17  # of a thread, and neuron-steps in each at least: a call takes some µs
 
 
 def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *arguments: Any) -> None:
@@ -26,11 +26,12 @@ def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *argument
     """
     steps, neurons = shape
     blocks = -(-neurons // block)
-    workers = min(torch.get_num_threads(), blocks, max(1, steps * neurons // _LEAST))
+    amount = steps * neurons
+    workers = min(torch.get_num_threads(), blocks, max(1, amount // _LEAST))
     if workers <= 1:
         kernel(*arguments, block, 0, neurons)
         return
-    count = min(blocks, workers * _SHARES)
+    count = min(blocks, workers * _SHARES, amount // _SHARE)
     shares = iter([(min(neurons, block * (blocks * i // count)), min(neurons, block * (blocks * (i + 1) // count)))
                    for i in range(count)])  # fmt: skip
 

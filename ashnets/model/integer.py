@@ -14,7 +14,8 @@ and its neurons, whose membrane has 24 bits and a unit of s/64, decay with trunc
 
 This is the recursion of lava-dl's netx (neuron groups CUBA and LOIHI). The gradient is straight-through: rounding,
 truncation and the step s count as constants, clipped values pass nothing, and the rest is the float neuron's adjoint
-(:mod:`ashnets.model.neuron`) at the membrane h·s/64. Integers travel in float32, which holds all of 24 bits.
+(:mod:`ashnets.model.neuron`) at the membrane h·s/64. Integers travel in float32, which holds all of 24 bits; the
+recursion runs as a kernel that keeps a alone for the backward pass (:mod:`ashnets.kernels.integer_reference`).
 """
 
 from __future__ import annotations
@@ -26,13 +27,17 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ashnets.errors import ConfigurationError
-from ashnets.model.neuron import surrogate_derivative
+from ashnets.kernels import integer_operators
+from ashnets.kernels.integer_reference import BIT, DECAY_ONE, MEMBRANE_LIMIT
+from ashnets.model.rows import Rows
 
-BIT = 1 << 6  # currents, biases and thresholds stand 6 bits above the membrane's unit
-MEMBRANE_LIMIT = (1 << 23) - 1
+__all__ = [
+    "BIAS_LIMIT", "BIT", "CURRENT_LIMIT", "DECAY_ONE", "MEMBRANE_LIMIT", "IntegerConstants", "Integers", "check",
+    "integer_constants", "integer_lif", "integers", "straight_through",
+]  # fmt: skip
+
 CURRENT_LIMIT = 1 << 17  # |a| below it, so that a << 6 keeps to 24 bits
 BIAS_LIMIT = 4096
-DECAY_ONE = 4096
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,8 @@ def straight_through(weight: torch.Tensor, bias: torch.Tensor, found: Integers) 
     Args:
         weight, bias: W' and b', in float64, from which ``found`` was made.
     """
+    if not (weight.requires_grad or bias.requires_grad):
+        return found.weight.float(), found.bias.float()
     scaled_weight, scaled_bias = weight / found.step, bias / found.step
     # max|W'| is 127 of the steps 2s: weights reach neither limit, biases may
     inside = scaled_bias.detach().round().abs() <= BIAS_LIMIT
@@ -177,66 +184,37 @@ def integer_lif(
         Spikes (T, ...) of 0 and 1 in the type of ``current``, and the membrane after the last step, (...), integers
         in float32.
     """
-    if torch.is_grad_enabled() and (current.requires_grad or v.requires_grad or bias.requires_grad):
-        return _IntegerLIF.apply(current, v, bias, threshold, decay, step, k, detach_reset)
-    membrane, offset = v.to(torch.float64, copy=True), _shifted(bias)
-    spikes = []
-    for a in current.unbind(0):
-        _advance(membrane, a, offset, decay)
-        fired = membrane > (threshold * BIT)
-        membrane.masked_fill_(fired, 0)
-        spikes.append(fired)
-    return torch.stack(spikes).to(current.dtype), membrane.float()
-
-
-def _shifted(bias: torch.Tensor) -> torch.Tensor:
-    return bias.double() * BIT
-
-
-def _advance(v: torch.Tensor, a: torch.Tensor, offset: torch.Tensor, decay: int) -> None:
-    """v[t−1] to h[t], in place; float64 holds the product's 36 bits."""
-    # the low 18 bits of a with their sign, six places up: what is left of a << 6 in 24 bits
-    u = (a.round() if a.is_floating_point() else a).to(torch.int32) << 14 >> 8
-    v.mul_((DECAY_ONE - decay) / DECAY_ONE).trunc_().add_(u).add_(offset).clamp_(-MEMBRANE_LIMIT, MEMBRANE_LIMIT)
+    rows, device = Rows(current), current.device
+    threshold, step = (torch.as_tensor(one, dtype=torch.float64, device=device) for one in (threshold, step))
+    biases = rows.neurons(bias.float().expand(v.shape))
+    spikes, last = _IntegerLIF.apply(
+        rows.steps(current), rows.neurons(v.float()), biases, threshold, decay, step, k, detach_reset
+    )
+    return rows.like_steps(spikes), rows.like_neurons(last)
 
 
 class _IntegerLIF(torch.autograd.Function):
-    """The same forward, and the straight-through adjoint by hand."""
+    """(T, N) currents, (N,) membranes and biases."""
 
     @staticmethod
     def forward(
-        ctx: Any, current: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, threshold: int | torch.Tensor, decay: int,
-        step: float | torch.Tensor, k: float, detach_reset: bool,
+        ctx: Any, a: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, threshold: torch.Tensor, decay: int,
+        step: torch.Tensor, k: float, detach_reset: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        h = torch.empty_like(current, dtype=torch.float32)
-        spikes = torch.empty_like(current)
-        membrane, offset = v.to(torch.float64, copy=True), _shifted(bias)
-        for t in range(current.shape[0]):
-            _advance(membrane, current[t], offset, decay)
-            fired = membrane > (threshold * BIT)
-            h[t] = membrane
-            spikes[t] = fired
-            membrane.masked_fill_(fired, 0)
-        ctx.save_for_backward(h)
-        ctx.constants = (threshold, decay, step, k, detach_reset, current.dtype, bias.shape)
-        return spikes, membrane.float()
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(a, v, bias, threshold, step)
+        ctx.constants = (decay, k, detach_reset)
+        return integer_operators.lif_forward(a, v, bias, threshold, decay)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_spikes: torch.Tensor, grad_v: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (h,) = ctx.saved_tensors
-        threshold, decay, step, k, detach_reset, dtype, bias_shape = ctx.constants
-        beta, unit, bar = 1 - decay / DECAY_ONE, step / BIT, threshold * BIT
-        grad_current = torch.empty_like(h, dtype=dtype)
-        grad_bias = torch.zeros(h.shape[1:], dtype=torch.float32, device=h.device)
-        grad_v = grad_v.float() / unit  # by the float membrane from here on
-        for t in range(h.shape[0] - 1, -1, -1):
-            slope = surrogate_derivative((h[t] - bar) * unit, k)
-            through_spike = grad_spikes[t] if detach_reset else grad_spikes[t] - grad_v * (h[t] * unit)
-            grad_h = slope.mul_(through_spike).add_(grad_v.masked_fill(h[t] > bar, 0.0))
-            grad_h.masked_fill_(h[t].abs() >= MEMBRANE_LIMIT, 0.0)
-            by_unit = grad_h * step  # x = s·(a + b_int) and v = s/64·v_int
-            grad_current[t] = by_unit
-            grad_bias += by_unit
-            grad_v = grad_h.mul_(beta)
-        return grad_current, grad_v * unit, grad_bias.sum_to_size(bias_shape), None, None, None, None, None
+    def backward(
+        ctx: Any, grad_s: torch.Tensor | None, grad_v: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
+        a, v, bias, threshold, step = ctx.saved_tensors
+        decay, k, detach_reset = ctx.constants
+        grad_s = torch.zeros_like(a) if grad_s is None else grad_s
+        grad_a, grad_v, grad_bias = integer_operators.lif_backward(
+            a, v, bias, threshold, decay, step, grad_s, grad_v, k, detach_reset
+        )
+        return grad_a, grad_v, grad_bias, None, None, None, None, None

@@ -29,7 +29,8 @@ def lif(
     """Run LIF neurons over a sequence with explicit state.
 
     Args:
-        x: input current, (T, ...), any float type.
+        x: input current, (T, ...), any float type. bfloat16 is read as it is, as is float16 on a GPU; other types are
+            converted to float32 first. The arithmetic is float32 in any case.
         v: membrane before the first step, (...), float32.
         beta: β in [0, 1), the share of the membrane kept at each step.
         theta: θ, the firing threshold.
@@ -40,7 +41,8 @@ def lif(
         Spikes (T, ...) of 0 and 1 in the type of ``x``, and the membrane after the last step, (...), float32.
     """
     rows = Rows(x)
-    spikes, last = _LIF.apply(rows.steps(x.float()), rows.neurons(v.float()), beta, theta, k, detach_reset)
+    currents = x if x.dtype in (torch.float32, torch.bfloat16, torch.float16) else x.float()
+    spikes, last = _LIF.apply(rows.steps(currents), rows.neurons(v.float()), beta, theta, k, detach_reset)
     return rows.like_steps(spikes).to(x.dtype), rows.like_neurons(last)
 
 

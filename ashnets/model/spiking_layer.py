@@ -40,7 +40,7 @@ class SpikingLayer(nn.Sequential):
         rows, norm, lif = Rows(x), self.norm, self.lif
         (v,) = lif.materialize_states((x,), (lif.v,), "m")
         constants = (lif.beta, lif.v_threshold, lif.k, lif.detach_reset)
-        currents, v = rows.steps(x.float()), rows.neurons(v)
+        currents, v = rows.steps(x), rows.neurons(v)
         if norm.training:
             mean, variance, count = norm.statistics([moments(currents, rows)])
             s, v = _NormalisedLIF.apply(

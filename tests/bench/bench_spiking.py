@@ -1,5 +1,5 @@
 """The spiking core against its peers: LIF alone, the abstract encoder, the whole model, growth, memory,
-binary inputs.
+binary inputs, integers and halves.
 
 Every row is a ratio measured in one run, of the medians of interleaved rounds; a target that is missed makes the exit
 code 1. Table, record and picture: ``out/bench/spiking*.{csv,json,png}``. Needs Linux.
@@ -17,6 +17,7 @@ import drawing
 import machine
 import spiking_binary
 import spiking_encoder
+import spiking_formats
 import spiking_growth
 import spiking_lif
 import spiking_memory
@@ -32,6 +33,7 @@ SECTIONS = {
     "growth": spiking_growth.run,
     "memory": spiking_memory.run,
     "binary": spiking_binary.run,
+    "formats": spiking_formats.run,
 }
 OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench"
 ROUNDS, QUICK_ROUNDS = 7, 3

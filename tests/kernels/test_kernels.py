@@ -179,7 +179,7 @@ def test_a_forked_process_has_threads_of_its_own():
 import os, numpy, torch
 from ashnets.kernels import cpu
 torch.set_num_threads(2)
-x, v = torch.randn(10, 20_000), torch.zeros(20_000)
+x, v = torch.randn(10, 100_000), torch.zeros(100_000)
 whole = cpu.lif_forward(x, v, None, None, 0.5, 1.0)[0]
 child = os.fork()
 if child == 0:

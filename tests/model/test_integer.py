@@ -15,11 +15,13 @@ LIMIT = 2**23 - 1
 
 
 def run(a, v, bias=0, threshold=100, decay=1024, **options):
-    """Spikes and membrane as int64, and the same by the path that keeps a graph."""
+    """Spikes and membrane as int64; the same by the path that keeps a graph, and by the definition in plain torch."""
     a, v, bias = (torch.as_tensor(x).to(torch.float32) for x in (a, v, bias))
     spikes, last = integer_lif(a, v, bias, threshold, decay, step=0.01, k=2.0, **options)
-    kept = integer_lif(a.clone().requires_grad_(), v, bias, threshold, decay, step=0.01, k=2.0, **options)
-    assert torch.equal(spikes, kept[0]) and torch.equal(last, kept[1])
+    # the kernel is float32's
+    for currents in (a.clone().requires_grad_(), a.double()):
+        again = integer_lif(currents, v, bias, threshold, decay, step=0.01, k=2.0, **options)
+        assert torch.equal(spikes, again[0].float()) and torch.equal(last, again[1])
     return spikes.long().numpy(), last.long().numpy()
 
 

@@ -1,0 +1,53 @@
+"""bfloat16 in compiled functions, which know it as uint16: a float32's upper half.
+
+A function that reads by :func:`single` and writes by :func:`rounded` takes arrays of float32 as they are, and of
+bfloat16 without a copy; numba compiles it once for each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
+
+
+def _single(typing_context: Any, x: Any) -> Any:
+    def widened(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word, single = context.get_value_type(types.uint32), context.get_value_type(types.float32)
+        return builder.bitcast(builder.shl(builder.zext(arguments[0], word), word(16)), single)
+
+    def same(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return arguments[0]
+
+    if x == types.float32:
+        return types.float32(x), same
+    if x == types.uint16:
+        return types.float32(x), widened
+    raise TypingError(f"{x} holds neither float32 nor bfloat16")
+
+
+def _rounded(typing_context: Any, x: Any, like: Any) -> Any:
+    def narrowed(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word, half = context.get_value_type(types.uint32), context.get_value_type(types.uint16)
+        bits = builder.bitcast(arguments[0], word)
+        upper = builder.lshr(bits, word(16))
+        # half of the last place that stays, less a hair where that place is even
+        carry = builder.add(word(0x7FFF), builder.and_(upper, word(1)))
+        nearest = builder.trunc(builder.lshr(builder.add(bits, carry), word(16)), half)
+        is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
+        return builder.select(is_nan, half(0x7FC0), nearest)
+
+    def same(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return arguments[0]
+
+    if x == types.float32 and like.dtype == types.float32:
+        return types.float32(x, like), same
+    if x == types.float32 and like.dtype == types.uint16:
+        return types.uint16(x, like), narrowed
+    raise TypingError(f"{x} cannot be rounded for {like}")
+
+
+single: Any = intrinsic(_single)  # (number of an array): the float32 that it is
+rounded: Any = intrinsic(_rounded)  # (float32, array): as the array holds numbers; to the nearest, ties to even
