@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numba import njit
 
-_CACHE = 1 << 17  # float32 numbers of a block's h, 512 KiB: a second-level cache holds them
+_BLOCK = 2048  # neurons at most: a step's rows of all arrays stay in the first-level cache
+_LEVEL_2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")  # Linux's; other systems have none
 _NONE = np.zeros(1, np.float32)
 
 
@@ -22,9 +26,19 @@ def fused(function: Any) -> Any:
     return njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function)
 
 
+@cache
+def _second_level() -> int:
+    """Bytes of the second-level cache; 1 MiB where the system does not say."""
+    try:
+        kibibytes = re.fullmatch(r"(\d+)K", _LEVEL_2.read_text(encoding="ascii").strip())
+    except (OSError, UnicodeDecodeError):
+        kibibytes = None
+    return max(1 << 20, int(kibibytes[1]) << 10 if kibibytes else 0)
+
+
 def block_of(steps: int) -> int:
-    """Neurons that go through all steps together."""
-    return int(min(1024, max(64, _CACHE // steps // 64 * 64)))
+    """Neurons that go through all steps together: their h, in float32, fills half of the second-level cache."""
+    return int(min(_BLOCK, max(64, _second_level() // 8 // steps // 64 * 64)))
 
 
 def array(x: torch.Tensor | None) -> np.ndarray:

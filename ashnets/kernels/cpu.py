@@ -91,20 +91,21 @@ def slope(distance, k2):
 
 
 @fused
-def _adjoint(h, grad_s, grad_v, grad, grad_x, beta, theta, k2):
+def _adjoint(h, grad_s, grad_v, exact, grad_x, beta, theta, k2):
     full_vectors()
     for j in range(h.size):
         d = h[j] - theta
         through = grad_v[j]
         through = f32(0.0) if d > f32(0.0) else through
         g = slope(d, k2) * single(grad_s[j]) + through
-        grad[j] = g
+        if exact is not None:
+            exact[j] = g
         grad_x[j] = rounded(g, grad_x)
         grad_v[j] = beta * g
 
 
 @fused
-def _adjoint_reset(h, grad_s, grad_v, grad, grad_x, beta, theta, k2):
+def _adjoint_reset(h, grad_s, grad_v, exact, grad_x, beta, theta, k2):
     """With the gradient through the reset."""
     full_vectors()
     for j in range(h.size):
@@ -112,7 +113,8 @@ def _adjoint_reset(h, grad_s, grad_v, grad, grad_x, beta, theta, k2):
         through = grad_v[j]
         through = f32(0.0) if d > f32(0.0) else through
         g = slope(d, k2) * (single(grad_s[j]) - grad_v[j] * h[j]) + through
-        grad[j] = g
+        if exact is not None:
+            exact[j] = g
         grad_x[j] = rounded(g, grad_x)
         grad_v[j] = beta * g
 
@@ -143,7 +145,7 @@ def _backward(
     grad_x, grad_v0, grad_sum, product_sum, block, low, high,
 ):  # fmt: skip
     steps = x.shape[0]
-    h, grad = np.empty((steps, block), np.float32), np.empty(block, np.float32)
+    h, exact = np.empty((steps, block), np.float32), np.empty(block, np.float32)
     k2 = f32(2.0) * k
     for a in range(low, high, block):
         b = min(a + block, high)
@@ -160,12 +162,16 @@ def _backward(
             grad_sum[a:b] = f32(0.0)
             product_sum[a:b] = f32(0.0)
         for t in range(steps - 1, -1, -1):
-            if detach:
-                _adjoint(h[t, :n], grad_s[t, a:b], g, grad[:n], grad_x[t, a:b], beta, theta, k2)
+            if not sums and detach:
+                _adjoint(h[t, :n], grad_s[t, a:b], g, None, grad_x[t, a:b], beta, theta, k2)
+            elif not sums:
+                _adjoint_reset(h[t, :n], grad_s[t, a:b], g, None, grad_x[t, a:b], beta, theta, k2)
+            elif detach:
+                _adjoint(h[t, :n], grad_s[t, a:b], g, exact[:n], grad_x[t, a:b], beta, theta, k2)
             else:
-                _adjoint_reset(h[t, :n], grad_s[t, a:b], g, grad[:n], grad_x[t, a:b], beta, theta, k2)
+                _adjoint_reset(h[t, :n], grad_s[t, a:b], g, exact[:n], grad_x[t, a:b], beta, theta, k2)
             if sums:
-                _add_sums(grad[:n], x[t, a:b], mean[a:b], grad_sum[a:b], product_sum[a:b])
+                _add_sums(exact[:n], x[t, a:b], mean[a:b], grad_sum[a:b], product_sum[a:b])
 
 
 @fused
