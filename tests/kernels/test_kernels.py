@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ashnets.kernels import cpu, operators, reference, threads
+from ashnets.kernels import compiling, cpu, operators, reference, threads
 from ashnets.kernels.choosing import kernels_for
 from ashnets.kernels.threads import over_neurons
 
@@ -229,3 +229,20 @@ def test_compilation_is_announced_and_kept_on_disk(tmp_path):
     assert "compiling the spiking kernels" in first.stderr
     assert second.stderr == ""
     assert "ashnets.kernels.cpu" in second.stdout
+
+
+@pytest.mark.parametrize(("said", "steps", "block"), [
+    ("2048K\n", 160, 1600), ("2048K\n", 10, 2048), ("512K\n", 160, 768), ("none", 160, 768), (None, 160, 768),
+    ("4096K\n", 10**6, 64),
+])  # fmt: skip
+def test_a_block_fills_half_of_the_second_level_cache(said, steps, block, tmp_path, monkeypatch):
+    """h of a block, 4 bytes a neuron-step, in half of 2 MiB or, where less or nothing is said, of 1 MiB."""
+    level = tmp_path / "size"
+    if said is not None:
+        level.write_text(said)
+    monkeypatch.setattr(compiling, "_LEVEL_2", level)
+    compiling._second_level.cache_clear()
+    try:
+        assert compiling.block_of(steps) == block
+    finally:
+        compiling._second_level.cache_clear()
