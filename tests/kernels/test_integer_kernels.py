@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ashnets.kernels import integer_cpu, integer_operators, integer_reference, threads
@@ -37,17 +37,19 @@ def loop_forward(a, v, bias, threshold, decay):
 
 
 def loop_backward(h, threshold, decay, step, grad_s, grad_v, k, detach):
-    """The adjoint in float64."""
-    unit, grad_a = step / 64, np.zeros(h.shape)
+    """The adjoint in float64, and the largest sum of magnitudes in it: what float32 may lose where terms cancel."""
+    unit, grad_a, largest = step / 64, np.zeros(h.shape), 0.0
     g = grad_v / unit
     for t in reversed(range(len(h))):
         d = (h[t] - 64 * threshold) * unit
         slope = (k / 2) / np.cosh(np.minimum(k * abs(d), 300)) ** 2
-        g = slope * (grad_s[t] - (0 if detach else g * h[t] * unit)) + np.where(d > 0, 0, g)
+        through_reset = 0 * g if detach else g * h[t] * unit
+        largest = max(largest, (slope * (abs(grad_s[t]) + abs(through_reset)) + abs(g)).max() * step)
+        g = slope * (grad_s[t] - through_reset) + np.where(d > 0, 0, g)
         g = np.where(abs(h[t]) == LIMIT, 0, g)
         grad_a[t] = g * step
         g = g * (1 - decay / 4096)
-    return grad_a, g * unit, grad_a.sum(0)
+    return (grad_a, g * unit, grad_a.sum(0)), largest
 
 
 def draw(seed: int, steps: int, neurons: int, spread: int, threshold: int):
@@ -69,6 +71,7 @@ def tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
 
 
 @settings(max_examples=80)
+@example(9, 100, 582, 100, 1028, 0, 0.046875, 2.0, False)  # terms cancel to 1 % of the largest gradient's last bits
 @given(
     st.integers(1, 12), st.integers(1, 150), st.integers(0, 2**32 - 1), st.sampled_from([100, 5000, 2**17, 2**20]),
     st.integers(0, LARGE) | st.integers(0, 300), st.integers(0, 4096), st.floats(1e-4, 0.05), st.floats(0.5, 4.0),
@@ -78,7 +81,7 @@ def test_kernels_equal_the_loops(steps, neurons, seed, spread, threshold, decay,
     a, v, bias, grad_s, grad_v = draw(seed, steps, neurons, spread, threshold)
     grad_v *= step / 64  # of the order that a gradient of the float membrane has
     spikes, h, last = loop_forward(a, v, bias, threshold, decay)
-    true = loop_backward(h, threshold, decay, step, grad_s, grad_v, k, detach)
+    true, largest = loop_backward(h, threshold, decay, step, grad_s, grad_v, k, detach)
     a, v, bias, grad_s, grad_v = tensors(a, v, bias, grad_s, grad_v)
     for module in (integer_cpu, integer_reference):
         found = module.lif_forward(a, v, bias, scalar(threshold), decay)
@@ -87,9 +90,8 @@ def test_kernels_equal_the_loops(steps, neurons, seed, spread, threshold, decay,
         back = module.lif_backward(
             a, v, bias, scalar(threshold), decay, scalar(step), grad_s, grad_v, k, detach
         )  # fmt: skip
-        for ours, expected in zip(back, true, strict=True):
-            scale = np.abs(expected).max()
-            np.testing.assert_allclose(ours.double().numpy(), expected, rtol=2e-4, atol=2e-5 * scale + 1e-12)
+        for ours, expected, per in zip(back, true, (1, 64, 1), strict=True):  # v̄ is by a 64th of a step
+            np.testing.assert_allclose(ours.double().numpy(), expected, rtol=2e-4, atol=2e-5 * largest / per + 1e-12)
 
 
 @pytest.mark.parametrize("decay", [0, 1, 1234, 4095, 4096])
