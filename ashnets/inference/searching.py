@@ -21,6 +21,7 @@ from ashnets.inference.collection import printable, read_picture
 from ashnets.inference.identity import identify
 from ashnets.inference.indexing import check_model, default_name, index, own_device
 from ashnets.inference.store import StoredIndex, index_folder, is_index, read_head
+from ashnets.retrieval.two_stage import log_odds
 
 MODEL = "ashnets-tiny"
 
@@ -130,9 +131,10 @@ class PictureSearch:
             pixels = torch.cat([one.pixels for one in some if one.pixels is not None]).to(self.model.device)
             _, visual = self.model.encode_image(pixels, image_ids=[one.key for one in some])
             logits = self.model.match(visual.output, ids.expand(len(part), -1), mask.expand(len(part), -1))
-            for i, odds in zip(part.tolist(), logits.float().diff(dim=1).squeeze(1), strict=True):
-                hits[i]["matching"] = float(odds.sigmoid())
-                both[i] = hits[i]["score"] / tau + float(odds)
+            odds = log_odds(logits)
+            for i, own, matching in zip(part.tolist(), odds.tolist(), odds.sigmoid().tolist(), strict=True):
+                hits[i]["matching"] = matching
+                both[i] = hits[i]["score"] / tau + own
         for hit in hits:
             hit.setdefault("matching", None)
         return [hits[i] for i in sorted(range(len(hits)), key=lambda i: both[i], reverse=True)]

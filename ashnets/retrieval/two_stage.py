@@ -77,8 +77,9 @@ def rank_every_way(
         k: candidates of each query.
     """
     found = {"ITC": rank_by_embeddings(text_embeds, image_embeds)}
+    first = found["ITC"].text_to_image
     if match and k:
-        first, start = found["ITC"].text_to_image, time.perf_counter()
+        start = time.perf_counter()
         candidates = _candidates(text_embeds, image_embeds, k)
         asked = _asked(first, *candidates)
         table = _scores(asked, match, progress)
@@ -87,7 +88,7 @@ def rank_every_way(
         found[f"ITC, then ITC + ITM on the best {k}"] = _reordered(first, *candidates, table + first / tau, cost)
     if match and exhaustive:
         itm = rank_exhaustively(len(text_embeds), len(image_embeds), match, progress)
-        both = itm.text_to_image + found["ITC"].text_to_image / tau
+        both = itm.text_to_image + first.to(itm.text_to_image) / tau
         found |= {ITM_ON_ALL: itm, BOTH_ON_ALL: Ranking(both, both.T, itm.cost)}
     return found
 
@@ -155,6 +156,11 @@ def _scores(wanted: torch.Tensor, match: Match, progress: bool) -> torch.Tensor:
     return table
 
 
+def log_odds(logits: torch.Tensor) -> torch.Tensor:
+    """ITM's logits (B, 2) to log p(matching)/p(not matching), (B,), float32."""
+    return logits.float().diff(dim=1).squeeze(1)
+
+
 def matching_score(
     model: AshNetsForRetrieval, tokenizer: Any, texts: list[str], tokens: torch.Tensor, batch: int = 128
 ) -> Match:
@@ -180,7 +186,7 @@ def matching_score(
                 ids[text, :length].to(model.device),
                 masks[text, :length].to(model.device),
             )
-            found[chosen.to(model.device)] = logits.float().diff(dim=1).squeeze(1)
+            found[chosen.to(model.device)] = log_odds(logits)
         return found
 
     return score
