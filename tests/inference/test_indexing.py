@@ -255,18 +255,20 @@ def test_two_processes_make_the_index_of_one(undisturbed, model, one_thread, own
     pictures, whole = undisturbed
     program = tmp_path / "on_two_ranks.py"
     program.write_text(
-        "import sys\nfrom ashnets.inference.indexing import index\n"
+        "import json, os, sys\nfrom pathlib import Path\nfrom ashnets.inference.indexing import index\n"
         "found = index(sys.argv[1], sys.argv[2], sys.argv[3], batch=4, shard=6, progress=False)\n"
-        "print('found', found['pictures'], found['embedded'], len(found['unreadable']), flush=True)\n"
+        "counts = [found['pictures'], found['embedded'], len(found['unreadable'])]\n"
+        "Path(sys.argv[4], f'rank-{os.environ[\"RANK\"]}.json').write_text(json.dumps(counts))\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]
     paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "ASHNETS_CACHE": str(own_cache)}
     done = subprocess.run(
-        [*command, str(pictures), "two", str(model)], env={**one_thread, **paths}, capture_output=True, text=True,
-        timeout=240,
+        [*command, str(pictures), "two", str(model), str(tmp_path)], env={**one_thread, **paths}, capture_output=True,
+        text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("found 21 21 2") == 2, "both ranks know the whole"
+    told = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    assert told == [[21, 21, 2]] * 2, "both ranks know the whole"
     assert_same(StoredIndex(index_folder("two")), StoredIndex(whole))
 
 
