@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ashnets.kernels.compiling import array, block_of, fused, kernel
+from ashnets.kernels.compiling import array, block_of, fused, kernel, rows
 from ashnets.kernels.cpu import slope
 from ashnets.kernels.integer_reference import BIT, DECAY_ONE, MEMBRANE_LIMIT
 from ashnets.kernels.threads import over_neurons
@@ -99,7 +99,7 @@ def _backward(
     a, v0, bias, m, bar, step, grad_s, grad_v, k, through_reset, grad_a, grad_v0, grad_bias, block, low, high
 ):  # fmt: skip
     steps = a.shape[0]
-    h = np.empty((steps, block), np.int32)
+    h = rows(steps, block).view(np.int32)
     v, offset = np.empty(block, np.int32), np.empty(block, np.int32)
     beta, unit, k2 = f32(m) / f32(DECAY_ONE), step / f32(BIT), f32(2.0) * k
     for start in range(low, high, block):

@@ -1,0 +1,43 @@
+"""Memory on its way into the cache before a compiled function writes to it.
+
+Steps of a block of neurons lie far apart, so that the processor's own prefetching begins anew at each row, and a store
+there waits for memory. Asked for while the row before it is worked on, rows of spikes make the neurons' forward pass a
+tenth to a sixth shorter. Rows that are read gained nothing, nor did the backward pass, which its arithmetic bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ashnets.kernels.compiling import kernel
+
+_LINE = 64  # bytes of a cache line
+_BYTE, _INT = ir.IntType(8), ir.IntType(32)
+_TO_WRITE, _KEEP, _DATA = _INT(1), _INT(3), _INT(1)  # llvm.prefetch: rw, locality, cache type
+
+
+def _line(typing_context: Any, row: Any, index: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(start, [arguments[1]]), _BYTE.as_pointer())
+        form = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _INT, _INT, _INT])
+        prefetch = cgutils.get_or_insert_function(builder.module, form, "llvm.prefetch.p0i8")
+        builder.call(prefetch, [address, _TO_WRITE, _KEEP, _DATA])
+        return context.get_dummy_value()
+
+    return types.void(row, types.intp), code
+
+
+_line_of: Any = intrinsic(_line)  # (array of one dimension, index): the line that the element lies in
+
+
+@kernel
+def written_next(row):
+    """Ask for all lines of a contiguous row that will be written."""
+    for j in range(0, row.size, _LINE // row.itemsize):
+        _line_of(row, j)
