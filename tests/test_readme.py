@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import subprocess
 import sys
 
 import pytest
 
-from ashnets.zoo.tables import renew, task_table
+from ashnets.zoo.tables import SPEEDS, renew, speed_table, task_table
 
 
 def blocks(text: str) -> list[str]:
@@ -82,3 +83,20 @@ def test_the_line_of_retrieval(tmp_path):
 def test_a_text_without_the_places_of_the_tables_is_refused():
     with pytest.raises(ValueError, match=r"0 places for the table of zoo/results/pictograms\.csv"):
         renew("nothing")
+
+
+def test_a_missed_aim_is_told(tmp_path):
+    """Rows of every section, one of them the very number that an aim was set for."""
+    for section, shown in SPEEDS.items():
+        rows = [
+            {"section": section, "case": case, "what": what, "ratio": 1.25 + i, "low": 1, "high": 2, "rounds": i + 1}
+            for i, (case, what) in enumerate(shown)
+        ]
+        aim = {"found": 2.25, "limit": 2, "at_least": section == "lif", "reached": section == "lif"}
+        record = {"rows": rows, "targets": [aim]}
+        (tmp_path / f"spiking-{section}.json").write_text(json.dumps(record), encoding="utf-8")
+    lines = [line.split(" | ") for line in speed_table(tmp_path).splitlines()[2:]]
+    assert len(lines) == sum(map(len, SPEEDS.values()))
+    assert lines[0][1:] == [*SPEEDS["lif"][0], "1.250", "–", " |"]
+    assert lines[1][1:] == [*SPEEDS["lif"][1], "2.250", "1.00 to 2.00", "≥ 2 |"]
+    assert lines[-2][1:] == [*SPEEDS["formats"][1], "2.250", "1.00 to 2.00", "≤ 2, missed |"]

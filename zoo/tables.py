@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -34,6 +35,26 @@ TASKS = {
 VARIANTS = ("ann", "snn", "fixed", "trainable")  # summary ratios, of the paper's Table XI
 RECALLS = tuple(f"{way} R@{k}" for way in ("t2i", "i2t") for k in (1, 5, 10))
 TEXT_ALONE = ("majority by text", "bag of words")
+_DEEP, _SAVING, _LONG = "ashnets-r18, ashnets-r152", "ashnets-r18: φ·T 160, 256 px", "T 160, N 65,536"
+_LIF = ("spikingjelly LIFNode / ashnets", "snntorch Leaky / ashnets", "ashnets / memory bound")
+_PEERS = ("spikingjelly / ashnets", "spikingjelly, channels-last / ashnets")
+SPEEDS = {
+    "lif": [(case, what) for case in ("T 10, N 1,048,576", _LONG) for what in _LIF],
+    "encoder": [
+        *((f"{models}: training step", what) for models in ("ashnets-tiny", _DEEP) for what in _PEERS),
+        *((f"{models}: inference", _PEERS[0]) for models in ("ashnets-tiny", _DEEP)),
+    ],
+    "model": [("ashnets-r101-l3, 4 pairs", f"{kind}, with / without SNN") for kind in ("time", "memory")],
+    "memory": [(_SAVING, f"{kind}, ashnets, saving / plain torch") for kind in ("memory", "time")],
+    "formats": [
+        (f"{_LONG}: forward + backward", what)
+        for what in (
+            "plain loop / integer LIF",
+            "integer LIF / float LIF",
+            "bfloat16 by a float32 copy / bfloat16 as it is",
+        )
+    ],
+}  # section of tests/bench/bench_spiking.py → its rows that README shows
 
 
 def retrieval_table(path: Path = RESULTS / "pictograms.csv") -> str:
@@ -113,6 +134,27 @@ def peer_table(path: Path = RESULTS / "peers.csv") -> str:
     return "\n".join(lines) + "\n"
 
 
+def speed_table(folder: Path = RESULTS / "speed") -> str:
+    """Ratios of the spiking benchmarks, their quartiles over the rounds, and the aim where there was one.
+
+    A file of the folder is the record of one section: ``bench_spiking.py --only SECTION --output FOLDER``.
+    """
+    lines = ["| | case | ratio of | ratio | quartiles | aim |", "|---|---|---|---|---|---|"]
+    for section, shown in SPEEDS.items():
+        record = json.loads((folder / f"spiking-{section}.json").read_text(encoding="utf-8"))
+        rows = {(row["case"], row["what"]): row for row in record["rows"]}
+        aims = {target["found"]: target for target in record["targets"]}  # of the row whose very number it is
+        for key in shown:
+            row = rows[key]
+            cells = [row["section"], *key, f"{row['ratio']:#.4g}", "–", ""]
+            if row["rounds"] > 1:
+                cells[4] = f"{row['low']:#.3g} to {row['high']:#.3g}"
+            if aim := aims.get(row["ratio"]):
+                cells[5] = f"{'≥' if aim['at_least'] else '≤'} {aim['limit']}{'' if aim['reached'] else ', missed'}"
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _variant(row: dict[str, str]) -> str:
     return dict(change.split("=") for change in row["changes"].split()).get("summary_ratio", "trainable")
 
@@ -134,6 +176,7 @@ PLACES: dict[str, Callable[[], str]] = {
     "zoo/results/pictograms.csv": retrieval_table,
     "zoo/results/tasks": task_table,
     "zoo/results/peers.csv": peer_table,
+    "zoo/results/speed": speed_table,
 }  # what a table is made of, as the marks around it say
 
 

@@ -86,16 +86,16 @@ class _NormalisedLIF(torch.autograd.Function):
         x, v, scale, shift, mean, inverse, count = ctx.saved_tensors
         rows, sum_over_ranks, constants = ctx.rest
         grad_s = torch.zeros_like(x) if grad_s is None else grad_s
-        centre = rows.spread(mean)
+        centre, factor = rows.spread(mean), rows.spread(scale)
         grad, grad_v, total, product = operators.lif_backward(
-            x, v, rows.spread(scale), rows.spread(shift), centre, grad_s, grad_v, *constants
+            x, v, factor, rows.spread(shift), centre, grad_s, grad_v, *constants
         )
         total, product = rows.total(total), rows.total(product)
         grad_weight, grad_bias = (product * inverse).to(scale.dtype), total.to(scale.dtype)
         if ctx.needs_input_grad[0]:
             mean_total, mean_product = sum_over_ranks(torch.stack([total, product])) / count
             operators.norm_backward(
-                grad, x, centre, rows.spread(scale), rows.spread(mean_total.float()),
+                grad, x, centre, factor, rows.spread(mean_total.float()),
                 rows.spread((scale * inverse.square() * mean_product).float()),
             )  # fmt: skip
         return grad, grad_weight, grad_bias, grad_v, None, None, None, None, None, None, None
