@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 # Before any library reads them: no network, no telemetry, no window.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -18,9 +19,11 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# A busy machine is no failure, and every run draws the same examples.
-settings.register_profile("ashnets", deadline=None, derandomize=True)
+# A busy machine is no failure, and every run draws the same examples. Hypothesis would mix in the constants of all
+# local modules that are loaded: any change of the code, and any choice of tests, would bring other examples.
+settings.register_profile("ashnets", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ashnets")
+providers._get_local_constants = providers.Constants
 
 
 @pytest.fixture(scope="session", autouse=True)

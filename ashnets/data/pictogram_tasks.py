@@ -16,19 +16,18 @@ pictogram-retrieval  retrieval which picture has this name                      
 The splits are the corpus' own (:mod:`ashnets.data.pictogram_splits`) and every item is made of the drawings of its
 split alone: test vendors are never trained on, and the concepts of ``…-new`` share no word with any trained one.
 Objects are not asked for on ``…-new``, where a classifier has no answer to give. Everything is determined by the corpus
-and the seed. `PictogramTask.sizes` counts the items.
+and the seed.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from PIL import Image
 
-from ashnets.data.benchmarks.records import Question, Record
+from ashnets.data.benchmarks.records import Record
 from ashnets.data.corpus import Split, open_corpus
 from ashnets.data.images import load_image, load_rgba
 from ashnets.data.pictogram_tasks_canvas import COVER, draw_canvas, is_canvas, read_name
@@ -86,16 +85,6 @@ class PictogramTask:
 
     def _records(self, ring: Ring, split: str) -> list[Record]:
         raise NotImplementedError
-
-    def sizes(self) -> dict[str, dict[str, int]]:
-        """Items of each split: ``{"items", "pictures"}``, and for questions how many there are of each type."""
-        found = {}
-        for split in self.splits:
-            records = self.records(split)
-            kinds = Counter(record.answer_type for record in records if isinstance(record, Question))
-            pictures = {name for record in records for name in record.pictures}
-            found[split] = {"items": len(records), "pictures": len(pictures), **kinds}
-        return found
 
     def open_picture(self, name: str) -> Image.Image:
         """A drawing on white, or a canvas of several, in RGB. Raises DataError for one that the corpus has not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from numba import njit
 
+log = logging.getLogger("ashnets.kernels")
+
 _BLOCK = 2048  # neurons at most: a step's rows of all arrays stay in the first-level cache
 _LEVEL_2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")  # Linux's; other systems have none
 _NONE = np.zeros(1, np.float32)
@@ -18,12 +21,29 @@ _NONE = np.zeros(1, np.float32)
 
 def kernel(function: Any) -> Any:
     """Compiled as it is written: every product and every sum rounds."""
-    return njit(cache=True, nogil=True, error_model="numpy")(function)
+    return _compiled(function)
 
 
 def fused(function: Any) -> Any:
     """A product and the sum behind it may round once."""
-    return njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function)
+    return _compiled(function, fastmath={"contract"})
+
+
+def _compiled(function: Any, **options: Any) -> Any:
+    options |= {"nogil": True, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # numba found no folder that it may write to
+        _say_not_kept()
+        return njit(**options)(function)
+
+
+@cache
+def _say_not_kept() -> None:
+    log.warning(
+        "the compiled spiking kernels cannot be kept on disk, so that each process compiles its own: "
+        "let NUMBA_CACHE_DIR name a folder that may be written to"
+    )
 
 
 @cache

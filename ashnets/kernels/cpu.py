@@ -85,7 +85,7 @@ def _power_of_two_minus(u):
 def slope(distance, k2):
     """(k/2)·sech²(k·d) = 2k·e/(1 + e)² with e = e^(−2k·|d|); k2 = 2k."""
     u = abs(distance) * (k2 * f32(1.4426950408889634))
-    e = _power_of_two_minus(u if u < f32(115.0) else f32(115.0))
+    e = _power_of_two_minus(f32(115.0) if u > f32(115.0) else u)  # not a number stays none
     q = np.sqrt(k2) / (f32(1.0) + e)
     return e * q * q
 

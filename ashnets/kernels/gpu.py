@@ -64,7 +64,7 @@ def _read(pointer, column, start, steps, neurons, K: tl.constexpr):
 def _slope(distance, k2):
     """(k/2)·sech²(k·d) = 2k·e/(1 + e)² with e = e^(−2k·|d|); k2 = 2k."""
     z = k2 * tl.abs(distance)
-    e = tl.exp(-tl.where(z < 80.0, z, 80.0))
+    e = tl.exp(-tl.where(z > 80.0, 80.0, z))
     q = 1.0 / (1.0 + e)
     return k2 * e * q * q
 

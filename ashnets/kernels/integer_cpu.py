@@ -20,7 +20,6 @@ from ashnets.kernels.vectors import full_vectors
 f32, i32 = np.float32, np.int32
 _LIMIT = i32(MEMBRANE_LIMIT)
 _FAR = 1 << 25  # beyond every h before it is clipped: a larger bias or threshold does the same
-TYPES = (torch.float32,)  # of a
 
 
 @kernel

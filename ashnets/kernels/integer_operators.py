@@ -36,7 +36,7 @@ def lif_operator(
 
 @lif_operator.register_fake
 def _(a: torch.Tensor, v: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(a), torch.empty_like(v)
+    return torch.empty_like(a, memory_format=torch.contiguous_format), torch.empty_like(v)
 
 
 @torch.library.custom_op("ashnets::integer_lif_backward", mutates_args=())
@@ -53,4 +53,5 @@ def lif_backward(
 
 @lif_backward.register_fake
 def _(a: torch.Tensor, v: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return torch.empty_like(a), torch.empty_like(v), torch.empty_like(v)
+    found = torch.empty_like(a, memory_format=torch.contiguous_format)
+    return found, torch.empty_like(v), torch.empty_like(v)

@@ -27,6 +27,12 @@ def _readable(kernels: Any, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return tensors if len(types) == 1 and types <= {*kernels.TYPES} else tuple(one.float() for one in tensors)
 
 
+def _like(shape: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """What a kernel returns in the shape of x, or of v: contiguous; v is float64 where x is."""
+    kind = torch.promote_types(shape.dtype, x.dtype)
+    return torch.empty_like(shape, dtype=kind, memory_format=torch.contiguous_format)
+
+
 def lif_forward(
     x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor | None, beta: float, theta: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,7 +52,7 @@ def lif_operator(
 
 @lif_operator.register_fake
 def _(x: torch.Tensor, v: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(x), torch.empty_like(v)
+    return _like(x, x), _like(v, x)
 
 
 @torch.library.custom_op("ashnets::lif_backward", mutates_args=())
@@ -71,8 +77,8 @@ def lif_backward(
 
 @lif_backward.register_fake
 def _(x: torch.Tensor, v: torch.Tensor, scale: Any, shift: Any, mean: Any, *_: Any) -> tuple[torch.Tensor, ...]:
-    sums = v.new_empty(0) if mean is None else torch.empty_like(v)
-    return torch.empty_like(x), torch.empty_like(v), sums, torch.empty_like(sums)
+    sums = v.new_empty(0) if mean is None else _like(v, x)
+    return _like(x, x), _like(v, x), sums, torch.empty_like(sums)
 
 
 @torch.library.custom_op("ashnets::moments", mutates_args=())

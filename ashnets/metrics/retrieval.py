@@ -136,22 +136,19 @@ def chance_at(gold: Gold, items: int, ks: Sequence[int] = (1, 5, 10)) -> dict[st
 
 def rerank(
     similarity: torch.Tensor,
-    candidates: int | torch.Tensor,
+    candidates: torch.Tensor,
     score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """Order the best items of each query anew, ahead of all others.
+    """Order some items of each query anew, ahead of all others.
 
     Args:
         similarity: (Q, G), a first ranking.
-        candidates: how many of each query's best to score again, or which, (Q, k), where another search found them; all
-            others keep their order behind them.
+        candidates: (Q, k), the items to score again; all others keep their order behind them.
         score: (P,) query indices and (P,) item indices to (P,) finite scores, higher is better.
 
     Returns:
         (Q, G), similarities whose order is the new one; only the order has a meaning.
     """
-    if isinstance(candidates, int):
-        candidates = similarity.topk(min(candidates, similarity.shape[1]), dim=1).indices  # (Q, k)
     rows = torch.arange(len(similarity), device=similarity.device).unsqueeze(1).expand_as(candidates)
     scores = score(rows.reshape(-1), candidates.reshape(-1)).view(candidates.shape).to(similarity)
     # Everything else moves below the lowest new score, by more than its own span.

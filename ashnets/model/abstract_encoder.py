@@ -132,7 +132,7 @@ class AbstractEncoder(nn.Module):
             spikes: P_binary, (T, B, 3, H, W).
             group_size: φ; B must be a multiple of it. 1 is the single-image form, which starts at rest.
             readout: ``shared`` or ``per_image``; the configuration's by default.
-            state: membranes to start from, (B/φ, C, h, w) each; ``None`` starts at rest.
+            state: membranes to start from, (B/φ, C, h, w) each, (B, C, h, w) without carry; ``None`` starts at rest.
 
         Raises:
             InputError: B is not a multiple of φ, the readout is unknown, or the state has another shape.

@@ -183,6 +183,9 @@ def integer_lif(
     Returns:
         Spikes (T, ...) of 0 and 1 in the type of ``current``, and the membrane after the last step, (...), integers
         in float32.
+
+    Raises:
+        InputError: no step, or ``v`` is not of a step's shape.
     """
     rows, device = Rows(current), current.device
     threshold, step = (torch.as_tensor(one, dtype=torch.float64, device=device) for one in (threshold, step))

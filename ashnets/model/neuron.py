@@ -39,6 +39,9 @@ def lif(
 
     Returns:
         Spikes (T, ...) of 0 and 1 in the type of ``x``, and the membrane after the last step, (...), float32.
+
+    Raises:
+        InputError: no step, or ``v`` is not of a step's shape.
     """
     rows = Rows(x)
     currents = x if x.dtype in (torch.float32, torch.bfloat16, torch.float16) else x.float()

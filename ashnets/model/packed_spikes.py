@@ -18,14 +18,6 @@ class PackedSpikes:
         self._steps: list[int] = []
         self._bits: list[torch.Tensor] = []
 
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    @property
-    def bytes(self) -> int:
-        """What is held."""
-        return sum(bits.numel() for bits in self._bits)
-
     def give_bits(self) -> list[torch.Tensor]:
         """The pieces as uint8, which are held no longer."""
         bits, self._bits = self._bits, []

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import torch
 
+from ashnets.errors import InputError
+
 
 class Rows:
     """The order in which a sequence (T, ...) holds its neurons in memory.
 
     Args:
         x: (T, ...), dense; channels-last pictures keep their format, anything irregular is read in logical order.
+
+    Raises:
+        InputError: no step.
     """
 
     def __init__(self, x: torch.Tensor) -> None:
+        if x.dim() < 1 or x.shape[0] < 1:
+            raise InputError(f"a sequence of shape {tuple(x.shape)}: the first axis is time, and holds a step at least")
         axes = range(1, x.dim())
         order = sorted(axes, key=lambda axis: -x.stride(axis))
         if not x.permute(0, *order).is_contiguous():
@@ -25,7 +32,9 @@ class Rows:
         return x.permute(0, *self.order).reshape(x.shape[0], -1)
 
     def neurons(self, v: torch.Tensor) -> torch.Tensor:
-        """(...) to (N,)."""
+        """(...) to (N,). Raises InputError for another shape than a step's: kernels would write past its end."""
+        if v.shape != self.shape[1:]:
+            raise InputError(f"{tuple(v.shape)} values for the neurons {tuple(self.shape[1:])} of a step")
         return v.permute([axis - 1 for axis in self.order]).reshape(-1)
 
     def like_steps(self, rows: torch.Tensor) -> torch.Tensor:

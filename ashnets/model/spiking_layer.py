@@ -34,9 +34,9 @@ class SpikingLayer(nn.Sequential):
 
     def forward(self, spikes: torch.Tensor) -> torch.Tensor:
         """Spikes (T, B, C, H, W) to spikes (T, B, C', H', W'); the membrane stays in ``lif.v``."""
-        if _watched(self.norm) or _watched(self.lif) or self.lif.step_mode != "m" or self.lif.store_v_seq:
-            return super().forward(spikes)
         x = self.conv(spikes)
+        if _watched(self.norm) or _watched(self.lif) or self.lif.step_mode != "m" or self.lif.store_v_seq:
+            return self.lif(self.norm(x)).to(x.dtype)
         rows, norm, lif = Rows(x), self.norm, self.lif
         (v,) = lif.materialize_states((x,), (lif.v,), "m")
         constants = (lif.beta, lif.v_threshold, lif.k, lif.detach_reset)

@@ -44,13 +44,13 @@ class TdBN(layer.ThresholdDependentBatchNorm2d):
         return scale, self.bias.float() - mean.float() * scale
 
     def super_forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Inference rounds as the fused kernel does, after the product and after the sum."""
+        """y in float32 at least, as in the fused kernel; inference rounds as it does, after product and sum."""
         if self.training:
-            return super().super_forward(x)
+            return super().super_forward(x if x.dtype == torch.float64 else x.float())
         scale, shift = (
             values.view(1, -1, 1, 1) for values in self.scale_and_shift(self.running_mean, self.running_var)
         )
-        return (x * scale + shift).to(x.dtype)
+        return x * scale + shift
 
     def sum_over_ranks(self, x: torch.Tensor) -> torch.Tensor:
         """``x`` where one process trains; a synchronised norm adds the others' values."""
@@ -88,7 +88,13 @@ class Moments:
 
 @torch.no_grad()
 def moments(currents: torch.Tensor, rows: Rows) -> Moments:
-    """Of (T, N) rows of (T, B, C, H, W)."""
+    """Of (T, N) rows of (T, B, C, H, W).
+
+    Raises:
+        InputError: no neuron, as in an empty batch.
+    """
+    if currents.shape[1] == 0:
+        raise InputError(f"currents of shape {tuple(rows.shape)} have no statistics: train on an image at least")
     means, squares = operators.moments(currents)
     steps, channels = currents.shape[0], rows.shape[2]
     neurons = means.numel() // channels

@@ -37,10 +37,13 @@ def main() -> int:
             options.corpus, options.output, overrides=options.set, sample=options.sample, items=options.items,
             rounds=options.rounds,
         )  # fmt: skip
+        print(write_csv(target, found))
     except AshNetsError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(write_csv(target, found))
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

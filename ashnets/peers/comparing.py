@@ -18,7 +18,8 @@ import yaml
 import ashnets
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources import open_source
-from ashnets.errors import TrainingError
+from ashnets.device import own_device
+from ashnets.errors import ConfigurationError, TrainingError
 from ashnets.peers.ranking import KS, draw, recalls
 from ashnets.peers.speed import Speed, measure
 from ashnets.peers.starting import HEADS, peer_processor
@@ -87,8 +88,11 @@ def compare(
         rounds: of the benchmark of training steps.
 
     Raises:
-        ConfigurationError, DataError, WeightsError, TrainingError: as training.
+        ConfigurationError: no round, or as training.
+        DataError, WeightsError, TrainingError: as training.
     """
+    if rounds < 1:
+        raise ConfigurationError(f"rounds={rounds}: the training steps are timed in one round at least")
     steps = {}
     for name in names:
         chosen = CONTESTANTS[name]
@@ -136,8 +140,10 @@ def _load(name: str, folder: Path, head: str) -> tuple[Any, AshNetsProcessor]:
     peer = CONTESTANTS[name].peer
     processor = peer_processor(folder)
     if peer is None:
-        return ashnets.from_pretrained(folder, task="retrieval" if head == "pretraining" else head), processor
-    return HEADS[peer, head].from_pretrained(folder), processor
+        model: Any = ashnets.from_pretrained(folder, task="retrieval" if head == "pretraining" else head)
+    else:
+        model = HEADS[peer, head].from_pretrained(folder)
+    return model.to(own_device()), processor
 
 
 def _retrieval(name: str, corpus: Path, run: Path, sample: int, progress: bool) -> dict[str, Any]:

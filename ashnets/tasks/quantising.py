@@ -61,7 +61,7 @@ def quantise(
     Raises:
         ConfigurationError: also where ``corpus``, ``data`` or ``pictures`` do not fit the recipe.
     """
-    output, folder = Path(output), Path(ashnets.resolve(name))
+    output, folder = Path(output).absolute(), Path(ashnets.resolve(name))
     require_new(output, dry_run)
     settings = fine_tuning_recipe(folder, recipe, overrides, steps)
     if not isinstance(settings, TaskRecipe):

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import ashnets
@@ -84,7 +85,7 @@ def quantise(
         TrainingError: ``output`` is there already, or a step gave a number that is none.
         DataError, WeightsError, UnknownModelError: as elsewhere.
     """
-    output = Path(output)
+    output = Path(output).absolute()
     require_new(output, dry_run)
     folder = Path(ashnets.resolve(name))
     settings = fine_tuning_recipe(folder, recipe, overrides, steps)
@@ -154,7 +155,7 @@ def carry_out(
         if output.exists():
             output.rmdir()  # an empty one
         aside.rename(output)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise TrainingError(f"{output}: the model could not be written ({error}); make room and repeat") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -119,6 +119,8 @@ CASES: list[tuple[str, str, str, Callable[[Path], None], str]] = [
      lambda p: change_json(p, lambda d: d[1].pop()), r"questions\[1\]: it is \['is there a circle\?', 'no'\]"),
     ("easy-vqa", "train", "data/train/questions.json",
      lambda p: p.write_text("[" * 100000), r"questions\.json: it cannot be read as JSON"),
+    ("easy-vqa", "train", "data/train/questions.json",
+     lambda p: p.write_text(" null\n"), r"questions\.json: it holds null, and nothing else"),
 ]  # fmt: skip
 
 

@@ -115,9 +115,9 @@ def test_threads_change_nothing(exact_up_to):
 def test_equal_images_end_in_good_time():
     """All openers find the same few images, and k-means has but one cell to fill."""
     points = np.repeat(unit(2, 16, 0), [5990, 10], axis=0)
-    began = time.monotonic()
+    began = time.process_time()
     groups = similar_groups(points, 16, 0, exact_up_to=1000).groups
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
     assert sorted(np.concatenate(groups).tolist()) == list(range(6000))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core import caching
 
 from ashnets.kernels import compiling, cpu, operators, reference, threads
 from ashnets.kernels.choosing import kernels_for
@@ -246,3 +248,19 @@ def test_a_block_fills_half_of_the_second_level_cache(said, steps, block, tmp_pa
         assert compiling.block_of(steps) == block
     finally:
         compiling._second_level.cache_clear()
+
+
+@pytest.mark.parametrize("module", [cpu, reference])
+def test_a_gradient_of_no_number_stays_one(module):
+    x, v = torch.tensor([[math.nan], [1.0]]), torch.zeros(1)
+    grad, *_ = module.lif_backward(x, v, None, None, None, torch.ones_like(x), v, 0.5, 1.0, 2.0, True)
+    assert grad.isnan().any()
+
+
+def test_kernels_that_cannot_be_kept_are_compiled_all_the_same(monkeypatch, caplog):
+    """As where neither the installation nor the home may be written to: numba then has no place left."""
+    monkeypatch.setattr(caching.FunctionCache._impl_class, "_locator_classes", [])
+    compiling._say_not_kept.cache_clear()
+    twice, thrice = compiling.kernel(lambda x: x + x), compiling.fused(lambda x: x + x + x)
+    assert (twice(2), thrice(2)) == (4, 6)
+    assert caplog.text.count("NUMBA_CACHE_DIR") == 1

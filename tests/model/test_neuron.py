@@ -14,6 +14,9 @@ from small_model import array, loop_lif
 from spikingjelly.activation_based import functional, monitor, neuron, surrogate
 from spikingjelly.activation_based.base import to_functional_forward
 
+from ashnets.errors import InputError
+from ashnets.kernels import operators
+from ashnets.model.integer import integer_lif
 from ashnets.model.neuron import LIF, lif, surrogate_derivative
 
 # Multiples of 1/64 below 4, decays of 6 bits and few steps: every number below is exact in float32, so that the loops
@@ -39,7 +42,7 @@ def tracked(x: torch.Tensor) -> torch.Tensor:
 def test_forward_and_state_are_those_of_the_loop(sequence, beta, theta):
     x, v = sequence
     spikes, last = loop_lif(array(x), array(v), beta, theta)
-    for currents in (x, tracked(x)):  # the plain loop and the autograd function
+    for currents in (x, tracked(x)):  # without and with a gradient
         s, membrane = lif(currents, v, beta, theta, k=2.0)
         np.testing.assert_array_equal(array(s), spikes)
         np.testing.assert_array_equal(array(membrane), last)
@@ -337,3 +340,28 @@ def test_module_can_be_copied_and_moved_between_types_with_a_membrane():
     node.bfloat16()
     node(torch.full((1, 2), 0.3, dtype=torch.bfloat16))
     assert node.v.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("shape", "state"), [((4, 3, 7), (1, 7)), ((4, 3, 7), (21,)), ((9, 50), (1,)), ((9, 50), ())])
+def test_a_membrane_of_another_shape_is_refused(shape, state):
+    """The kernels write as many membranes as a step has neurons."""
+    x, v = torch.randn(shape), torch.zeros(state)
+    with pytest.raises(InputError, match="values for the neurons"):
+        lif(x, v, 0.5, 1.0, 2.0)
+    with pytest.raises(InputError, match="values for the neurons"):
+        integer_lif(x, v, torch.zeros(()), 64, 2048, 1.0, 2.0)
+
+
+def test_a_sequence_without_steps_is_refused():
+    with pytest.raises(InputError, match="a step at least"):
+        lif(torch.zeros(0, 3), torch.zeros(3), 0.5, 1.0, 2.0)
+
+
+def test_a_compiled_neuron_takes_transposed_currents():
+    """Inductor compares the strides that the operators' stand-ins promise with those that come."""
+    x, v = torch.randn(50, 6).t(), torch.zeros(50)
+    expected, *_ = lif(x, v, 0.5, 1.0, 2.0)
+    torch.library.opcheck(operators.lif_operator, (x, v, None, None, 0.5, 1.0))
+    torch.library.opcheck(operators.lif_backward, (x, v, None, None, None, x, v, 0.5, 1.0, 2.0, True))
+    found, _ = torch.compile(lambda x: lif(x, v, 0.5, 1.0, 2.0), backend="aot_eager")(x)
+    assert torch.equal(found, expected)

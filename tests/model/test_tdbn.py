@@ -8,11 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_model import array, random_spikes, small_config
+from spikingjelly.activation_based import monitor
 from torch import nn
 
 from ashnets.errors import InputError
 from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.model.ashnets import AshNetsModel
+from ashnets.model.neuron import LIF
 from ashnets.model.tdbn import TdBN, calibrate, calibrating
 
 
@@ -156,3 +158,31 @@ def test_calibration_of_a_whole_model_through_run():
     seen = calibrate(model, pixels, run=lambda batch: model(pixel_values=batch))
     assert seen == 2
     assert not torch.equal(model.vision.abstract_encoder.layers["concepts"].norm.running_var, torch.ones(10))
+
+
+@pytest.mark.parametrize("saving", [False, True])
+def test_an_empty_batch_has_no_statistics(saving):
+    encoder = deep_encoder().train()
+    encoder.memory_saving = saving
+    with pytest.raises(InputError, match="have no statistics"):
+        encoder(torch.zeros(2, 0, 3, 32, 32))
+    assert all(bool(buffer.isfinite().all()) for buffer in encoder.buffers())
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_monitor_changes_no_spike_in_bfloat16(training):
+    """Watched layers run one by one, the others as one kernel: y is float32 in both."""
+    encoder = deep_encoder()
+    calibrate(encoder, [random_spikes(8, 2, 3, 32, 32)])
+    encoder.train(training)
+    spikes = random_spikes(20, 2, 3, 32, 32, seed=1)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        alone, _ = encoder.run(spikes)
+        recorder = monitor.OutputMonitor(encoder, LIF)
+        watched, _ = encoder.run(spikes)
+        recorder.remove_hooks()
+    for name, fired in alone.items():
+        assert watched[name].dtype == fired.dtype == torch.bfloat16
+        assert 0 < fired.float().mean() < 1
+        # in training the two sum their statistics in another order
+        assert float((watched[name] != fired).float().mean()) <= (1e-3 if training else 0), name

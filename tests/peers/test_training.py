@@ -86,6 +86,12 @@ def test_what_cannot_be_is_refused(write_recipe, corpus, tmp_path, changes, mess
     assert not (tmp_path / "run").exists()
 
 
+def test_no_round_is_refused_before_the_training(corpus, tmp_path):
+    with pytest.raises(ConfigurationError, match="rounds=0"):
+        compare(corpus, tmp_path / "runs", rounds=0)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_folder_of_another_model_is_refused(small_peer, tmp_path):
     small_peer(ViltForPreTraining).save_pretrained(tmp_path / "vilt")
     with pytest.raises(WeightsError, match="does not hold a FrozenForPreTraining"):

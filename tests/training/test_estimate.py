@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ashnets.errors import ConfigurationError
 from ashnets.model.heads import AshNetsForPreTraining
+from ashnets.training import estimate as estimating
 from ashnets.training.estimate import bytes_of, count_parameters, estimate, unchanged
 
 ROWS = 4
@@ -195,10 +196,15 @@ def test_a_step_that_fails_leaves_everything_as_it_was() -> None:
     assert all(p.grad is None for p in net.parameters())
 
 
-def test_time_is_that_of_a_warm_step() -> None:
-    waits = iter((0.5, 0.05, 0.05))
-    found = cost(nn.Linear(1, 1), lambda: time.sleep(next(waits)), steps=100)
-    assert 0.05 <= found["seconds_a_step"] < 0.25
+def test_time_is_that_of_a_warm_step(monkeypatch) -> None:
+    waits, clock = iter((0.5, 0.0625, 0.0625)), [0.0]
+
+    def step() -> None:
+        clock[0] += next(waits)
+
+    monkeypatch.setattr(estimating, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    found = cost(nn.Linear(1, 1), step, steps=100)
+    assert found["seconds_a_step"] == 0.0625
     assert found["seconds_run"] == 100 * found["seconds_a_step"]
     assert found["pairs_a_second"] == ROWS / found["seconds_a_step"]
 

@@ -42,7 +42,10 @@ def undisturbed(corpus, recipe_data, tmp_path_factory) -> tuple[Path, Path, Path
 
 def writes_a_checkpoint(run: Path) -> bool:
     """Half of a checkpoint is on the disk."""
-    return any((run / "checkpoints").glob("step-*.partial/*"))
+    try:
+        return any((run / "checkpoints").glob("step-*.partial/*"))
+    except FileNotFoundError:  # renamed between two looks
+        return False
 
 
 def start(recipe: Path, corpus: Path, run: Path) -> subprocess.Popen:
@@ -91,8 +94,9 @@ def kill_again_and_again(undisturbed, run: Path, plan: list[tuple[float, bool]])
     return kills
 
 
+@pytest.mark.timeout(1800)
 def test_killed_in_a_step_and_in_a_checkpoint(undisturbed, tmp_path):
-    assert kill_again_and_again(undisturbed, tmp_path / "run", [(0.7, True), (1.1, False)]) == 2
+    assert kill_again_and_again(undisturbed, tmp_path / "run", [(0.7, True), (0.5, False)]) == 2
 
 
 @pytest.mark.slow

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,6 +167,25 @@ def test_rounding_alone_keeps_the_weights_and_gathers_the_statistics(checkpoint,
     variance = stored[mean.replace("mean", "var")]
     torch.testing.assert_close(variance, currents.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
     assert not torch.equal(stored[mean], original[mean])
+
+
+def test_a_full_disk_is_said_and_an_empty_folder_is_filled(checkpoint, even_corpus, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def write(output: Path) -> None:
+        quantise(checkpoint, output, corpus=even_corpus, steps=0, calibration=0, compared=2, progress=False)
+
+    write(Path("."))
+    assert ashnets.from_pretrained(tmp_path / "here").config.precision == "int8"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # below the size of the weights
+    try:
+        with pytest.raises(TrainingError, match=r"could not be written .*; make room and repeat"):
+            write(tmp_path / "there")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
 def test_a_named_recipe_is_taken_as_it_is(checkpoint, recipe):

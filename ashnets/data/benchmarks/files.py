@@ -19,12 +19,15 @@ _LARGEST = 1 << 26  # characters of one element; no benchmark comes near
 
 
 def json_document(path: Path, faults: Faults) -> Any:
-    """What a JSON file holds, or None after a fault: with line and column where it is no JSON."""
+    """What a JSON file holds, or None after a fault: with line and column where it is no JSON. ``null`` is one too."""
     content = _content(path, faults)
     if content is None:
         return None
     try:
-        return json.loads(content)
+        found = json.loads(content)
+        if found is None:
+            faults.report(BROKEN, Place(path), f"it holds null, and nothing else. {_AGAIN}")
+        return found
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         faults.report(BROKEN, Place(path), f"{where}: it is no JSON ({error.msg}); it may be cut off. {_AGAIN}")
