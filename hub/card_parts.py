@@ -52,7 +52,7 @@ def measured_tables(
     parts = []
     for keys in dict.fromkeys(tuple(row) for row in rows):
         alike = [row for row in rows if tuple(row) == keys]
-        aside = (*circumstances, "model")
+        aside = (*circumstances, "model", "measured")
         shown = [key for key in keys if key not in aside and not key.startswith("by ") and any(r[key] for r in alike)]
         parts.append(markdown_table([{key: row[key] for key in shown} for row in alike]))
         facts = {key: sorted({row[key] for row in alike if row.get(key)}) for key in circumstances if key in keys}

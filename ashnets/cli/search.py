@@ -49,7 +49,8 @@ def index(
     unreadable = {printable(path): why for path, why in result["unreadable"].items()}
     if not as_json_:
         _name_unreadable(unreadable)
-    show({**result, "unreadable": unreadable if as_json_ else len(unreadable)}, json_wanted=as_json_)
+    said = {key: printable(one) if isinstance(one, str) else one for key, one in result.items()}
+    show({**said, "unreadable": unreadable if as_json_ else len(unreadable)}, json_wanted=as_json_)
 
 
 def search(

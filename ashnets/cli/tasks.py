@@ -82,7 +82,11 @@ def evaluate(
         ),
     ] = None,
     splits: Annotated[
-        list[str] | None, typer.Option("--split", help="A split; repeatable. By default the one that is customary.")
+        list[str] | None,
+        typer.Option(
+            "--split",
+            help="A split; repeatable. By default the one that is customary, if no model was trained on it.",
+        ),
     ] = None,
     pictures: PicturesOption = None,
     sample: Annotated[
@@ -108,23 +112,31 @@ def evaluate(
         bool, typer.Option("--ablate", help="Also measure the same weights with the spiking branch switched off.")
     ] = False,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Each picture from rest alone: no carry, shuffled or constant pictures.")
+        bool, typer.Option("--plain", help="Each picture from rest alone, as 'pictures' always are: no variants.")
     ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="A .csv or .json file for the table; or a folder, for predictions, items and a page of examples too.",
+            help="A .csv or .json file for the table; or a folder, which has of a data set also predictions, items "
+            "and a page of examples, and of 'pictures' the table alone.",
         ),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers", min=0, metavar="N", help="Processes that read a data set's pictures; 0 reads between batches."
+        ),
+    ] = 0,
     as_json_: JsonOption = False,
 ) -> None:
     """Measure models on a task.
 
     The metrics are the official ones of the data set, with n and chance. Beside the result from rest stand: membranes
     carried from item to item, the same in a random order, grey in the place of every picture, and baselines that read
-    the text alone.
+    the text alone. A split that a model was trained on is measured when it is asked for, and the table says so. Where
+    the makers keep the answers, --output FOLDER receives the predictions for their server.
 
     Retrieval is measured both ways, R@1, R@5 and R@10. Of captioned pictures of your own, or the pictogram corpus, a
     text is the bare name of a picture, or its first caption, and a model that does not look is at chance. Where ITM
@@ -137,18 +149,19 @@ def evaluate(
       ashnets evaluate ashnets-tiny retrieval data/pictograms --candidates 8 --exhaustive --sample 320
       ashnets evaluate runs/flickr/model retrieval flickr30k --pictures flickr30k-images
       ashnets evaluate runs/easy-vqa/model vqa site-packages/easy_vqa --output out/easy-vqa
+      ashnets evaluate runs/vqa/model vqa vqa --pictures coco --split test-dev --workers 8 --output out/vqa
       ashnets evaluate runs/pairs/model nlvr2 data/pictograms --split test-twitter-new --plain --json
     """
-    from ashnets.tasks.measuring import as_rows, measure
+    from ashnets.tasks.measuring import as_rows, measure, remarks
 
     result = measure(
         names, task, data, dataset=dataset, splits=splits or [], pictures=pictures, output=output, sample=sample,
-        candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=not plain,
+        candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=not plain, workers=workers,
     )  # fmt: skip
     if as_json_:
         show(result, json_wanted=True)
     else:
-        typer.echo(_table(as_rows(result)))
+        typer.echo("\n".join([_table(as_rows(result)), *remarks(result)]))
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

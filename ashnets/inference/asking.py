@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 import ashnets
 from ashnets.data.images import ImageSource
+from ashnets.device import own_device
 from ashnets.errors import InputError, WeightsError
 from ashnets.inference.collection import read_picture, scan
-from ashnets.inference.indexing import own_device
 
 TASK = "vqa"
 HEAD = "AshNetsForVQA"

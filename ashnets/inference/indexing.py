@@ -24,16 +24,20 @@ import torch
 from tqdm import tqdm
 
 import ashnets
+from ashnets.device import own_device
 from ashnets.errors import ConfigurationError, DataError, WeightsError
-from ashnets.inference.collection import Stamp, read_picture, scan
+from ashnets.inference.collection import Stamp, printable, read_picture, scan
 from ashnets.inference.identity import ModelIdentity, identify
 from ashnets.inference.journal import Journal
 from ashnets.inference.ranks import Ranks
 from ashnets.inference.store import (
     HEAD,
+    LOCK,
     Contents,
     Row,
     StoredIndex,
+    check_folder,
+    clear_journal,
     index_folder,
     read_head,
     tidy,
@@ -91,7 +95,7 @@ def index(
 
     Raises:
         DataError: no such folder, no pictures, a damaged index, or another process at the same index.
-        ConfigurationError: the index is of another folder.
+        ConfigurationError: the index is of another folder, or ``name`` is a folder that holds other things.
         WeightsError: the index is of another model, or the model has no weights.
     """
     start = time.perf_counter()
@@ -120,14 +124,7 @@ def index(
 def default_name(root: Path, identity: ModelIdentity) -> str:
     """The name of the index of a folder by a model: the folder's, and a few digits for its path and the weights."""
     key = f"{root}\0{identity.digest}".encode(errors="surrogateescape")
-    return f"{root.name or 'pictures'}-{hashlib.sha256(key).hexdigest()[:8]}"
-
-
-def own_device() -> torch.device:
-    """The GPU of this process, or the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return f"{printable(root.name) or 'pictures'}-{hashlib.sha256(key).hexdigest()[:8]}"
 
 
 class Embedder:
@@ -224,6 +221,7 @@ def _merge(folder: Path, root: Path, plan: _Plan, journal: Journal) -> dict[str,
         unreadable.update({path: why for path, (stamp, why) in shard.faults.items() if plan.files.get(path) == stamp})
     kept = [places[path] for path, stamp in plan.files.items() if path in places and places[path][0].stamp == stamp]
     if not kept:
+        clear_journal(folder)  # else the next update would take the faults from there and try no picture again
         why = next(iter(unreadable.values()))
         raise DataError(f"none of the {len(plan.files)} pictures of {root} can be read, for example: {why}")
     rows = [row for row, _, _ in kept]
@@ -267,11 +265,13 @@ def _alone(folder: Path, root: Path) -> Iterator[None]:
 
     Raises:
         DataError: another process has it, or there is no folder of pictures, for which none is made.
+        ConfigurationError: the index's folder holds other things.
     """
     if not root.is_dir():
         raise DataError(f"{root} is no folder: give one with pictures in it")
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "ab") as held:
+    with open(folder / LOCK, "ab") as held:
         if sys.platform != "win32":
             import fcntl
 

@@ -16,10 +16,11 @@ from typing import Any, overload
 import torch
 
 import ashnets
+from ashnets.device import own_device
 from ashnets.errors import DataError, InputError
 from ashnets.inference.collection import printable, read_picture
 from ashnets.inference.identity import identify
-from ashnets.inference.indexing import check_model, default_name, index, own_device
+from ashnets.inference.indexing import check_model, default_name, index
 from ashnets.inference.store import StoredIndex, index_folder, is_index, read_head
 from ashnets.retrieval.two_stage import log_odds
 

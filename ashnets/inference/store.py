@@ -4,17 +4,20 @@
     vectors-G.faiss      a flat FAISS index, or vectors-G.safetensors where FAISS is not installed
     pictures-G.jsonl     a row a line: path within the folder, size, time of change, SHA-256
     finished/            shards that an update has embedded and not merged yet: its journal
+    lock                 held by the process that updates
 
 A generation's files are written first; then ``index.json`` is replaced, in one step, and the old ones go. A process
-that is killed leaves the old generation or the new one, and the finished shards.
+that is killed leaves the old generation or the new one, and the finished shards. Nothing is deleted but files whose
+names are wholly of these forms, and what was half-written of them, ``.NAME.PROCESS.part``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +28,17 @@ import numpy as np
 from ashnets.data.similar import has_faiss, nearest
 from ashnets.errors import ConfigurationError, DataError, MissingExtraError
 from ashnets.files import cache_folder, write_atomically
-from ashnets.inference.collection import Stamp
+from ashnets.inference.collection import Stamp, printable
 from ashnets.inference.identity import ModelIdentity
 
 SCHEMA = 1
 HEAD = "index.json"
 FINISHED = "finished"
+LOCK = "lock"
+
+_GENERATION = r"(pictures-\d+\.jsonl|vectors-\d+\.(faiss|safetensors))"
+_REMOVABLE = re.compile(rf"{_GENERATION}|\.(index\.json|{_GENERATION})\.\d+\.part", re.ASCII)
+_NOTE = re.compile(r"[0-9a-f]{24}\.safetensors|\.[0-9a-f]{24}\.safetensors\.\d+\.part", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -116,9 +124,33 @@ class StoredIndex:
 def is_index(folder: str | os.PathLike) -> bool:
     """Whether a folder holds an index."""
     try:
-        return "generation" in json.loads((Path(folder) / HEAD).read_bytes())
+        head = json.loads((Path(folder) / HEAD).read_bytes())
     except (OSError, ValueError):
         return False
+    return isinstance(head, dict) and {"schema_version", "generation"} <= head.keys()
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that serves something else.
+
+    A missing or an empty one passes, an index, and what an interrupted first indexing has left.
+
+    Raises:
+        ConfigurationError: it is no index and holds a file or folder that is not of one.
+    """
+    if not folder.is_dir() or is_index(folder):
+        return
+    lock, finished = folder / LOCK, folder / FINISHED
+    strange = _split(folder, _REMOVABLE)[1]
+    strange -= {lock, folder / HEAD} if lock in strange else set()  # without our lock, an index.json is not ours
+    if finished in strange and finished.is_dir() and not finished.is_symlink():
+        strange = strange - {finished} | _split(finished, _NOTE)[1]
+    if strange:
+        name = min(strange).relative_to(folder)
+        raise ConfigurationError(
+            f"{printable(folder)} is no index and holds {printable(name)!r}, which is not of an index: "
+            "give another --name, a new or an empty folder"
+        )
 
 
 def read_head(folder: Path) -> dict[str, Any]:
@@ -129,10 +161,11 @@ def read_head(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"{folder} holds no index: `ashnets index PICTURES --name NAME` makes one") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); remove {folder} and index the pictures again") from None
+        raise DataError(f"{path} cannot be read ({error}); index the pictures again with --rebuild") from None
     if not isinstance(head, dict) or head.get("schema_version") != SCHEMA:
         raise DataError(
-            f"{path} is of another version of ashnets than this one reads ({SCHEMA}); remove {folder} and index again"
+            f"{path} is of another version of ashnets than this one reads ({SCHEMA}); index the pictures again with "
+            "--rebuild"
         )
     return head
 
@@ -172,12 +205,31 @@ def write_generation(folder: Path, contents: Contents, vectors: np.ndarray) -> N
 
 
 def tidy(folder: Path, keep: set[str]) -> None:
-    """Remove the files of other generations, what was half-written, and the journal."""
-    shutil.rmtree(folder / FINISHED, ignore_errors=True)
-    for pattern in ("pictures-*", "vectors-*", ".*.part"):
-        for path in folder.glob(pattern):
-            if path.name not in keep:
-                path.unlink(missing_ok=True)
+    """Remove the files of other generations, what was half-written, and the journal; nobody else's files."""
+    clear_journal(folder)
+    for path in _split(folder, _REMOVABLE)[0]:
+        if path.name not in keep:
+            path.unlink(missing_ok=True)
+
+
+def clear_journal(folder: Path) -> None:
+    """Remove the notes of finished shards."""
+    finished = folder / FINISHED
+    with contextlib.suppress(OSError):  # notes that stay do no harm: those of another generation are ignored
+        for path in _split(finished, _NOTE)[0]:
+            path.unlink(missing_ok=True)
+        finished.rmdir()
+
+
+def _split(folder: Path, names: re.Pattern[str]) -> tuple[set[Path], set[Path]]:
+    """The files of a folder that have such names, and all else in it; links are no such files."""
+    own: set[Path] = set()
+    others: set[Path] = set()
+    with os.scandir(folder) as entries:
+        for one in entries:
+            found = own if names.fullmatch(one.name) and one.is_file(follow_symlinks=False) else others
+            found.add(folder / one.name)
+    return own, others
 
 
 def _read_vectors(file: Path) -> Any:
@@ -188,7 +240,8 @@ def _read_vectors(file: Path) -> Any:
             )
         faiss = importlib.import_module("faiss")
         try:
-            return faiss.read_index(os.fspath(file))
+            with open(file, "rb") as stream:  # FAISS itself opens only paths in UTF-8
+                return faiss.read_index(faiss.PyCallbackIOReader(stream.read))
         except RuntimeError as error:
             raise DataError(f"{file} is damaged ({str(error)[:80]}); index the pictures again with --rebuild") from None
     from safetensors.numpy import load_file
@@ -207,7 +260,8 @@ def _write_vectors(stem: Path, vectors: np.ndarray) -> Path:
     file = stem.with_name(f"{stem.name}.faiss")
     aside = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        faiss.write_index(index, os.fspath(aside))
+        with open(aside, "wb") as stream:  # a full disk is then an OSError; serialize_index takes twice the memory
+            faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write))
         aside.replace(file)
     finally:
         aside.unlink(missing_ok=True)

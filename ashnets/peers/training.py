@@ -15,7 +15,7 @@ from ashnets import objectives as obj
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError
 from ashnets.peers.ranking import matching_accuracy
-from ashnets.peers.starting import HEADS, build_peer, continue_peer
+from ashnets.peers.starting import build_peer, continue_peer
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.finetuning import TaskRun
 from ashnets.training.distributed import gather, shares
@@ -105,6 +105,4 @@ class PeerTaskRun(TaskRun):
     """Fine-tuning of a peer on questions."""
 
     def _starting(self, texts: Any, keys: dict[str, Any]) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
-        if (self.recipe.peer, self.recipe.task) not in HEADS:
-            raise ConfigurationError(f"task={self.recipe.task!r}: a peer is fine-tuned on vqa alone")
         return continue_peer(self.recipe, texts, keys)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ashnets.errors import InputError
 from ashnets.tasks.task import Classification
 
 
@@ -25,8 +26,13 @@ def baselines(task: Classification, train: Sequence[Any], test: Sequence[Any]) -
 
     Chance is that of choosing evenly among the labels that items of the same kind have in training, where that label is
     right in training: for yes/no a half, for 13 answers alike a thirteenth.
+
+    Raises:
+        InputError: nothing in ``train`` that can be learnt.
     """
     train = [record for record in train if task.can_learn(record)]
+    if not train:
+        raise InputError("the baselines have nothing to learn from: give training items whose labels the task knows")
     texts, truths = [task.text(r) for r in train], [task.truth(r) for r in train]
     asked = [task.text(r) for r in test]
     kinds = [task.kind_of(r) for r in test]

@@ -10,7 +10,8 @@ constant picture             grey in the place of every picture: what the text a
 concrete alone               each from rest, the spiking branch switched off; on request
 ============================ =======================================================================================
 
-Baselines that never had a picture stand beside it (`ashnets.tasks.baselines`).
+Baselines that never had a picture stand beside it (`ashnets.tasks.baselines`), where the splits that they learn from
+are there. Where the makers keep the answers, predictions are written for their server and nothing is measured.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import Any
 import numpy as np
 
 import ashnets
+from ashnets.data.benchmarks import Benchmark
+from ashnets.device import own_device
 from ashnets.errors import ConfigurationError, DataError, InputError
 from ashnets.files import write_atomically, write_csv, write_json
 from ashnets.processor import AshNetsProcessor
@@ -38,6 +41,7 @@ from ashnets.training.evaluate import environment, training_record
 from ashnets.training.recipe import TASKS
 
 EXAMPLES = 24  # of each sort on the page
+TRAINED_ON, LEFT_OUT, SECRET = "trained on", "baselines left out", "answers"  # in a result where they say something
 
 
 def evaluate_named(
@@ -50,23 +54,25 @@ def evaluate_named(
     pictures: str | os.PathLike | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """`evaluate_task` of a model by name or folder, on a data set by folder.
+    """`evaluate_task` of a model by name or folder, on a data set by folder, on the GPU if there is one.
 
     Args:
         folder: of the data set, or the data set opened, as several models share it.
         dataset: the data set's name; by default the one that the model was fine-tuned on.
 
     Raises:
-        ConfigurationError: ``dataset`` is not given and the model does not say.
+        ConfigurationError: ``dataset`` is not given and the model does not say; ``split`` is not given and the model
+            was trained on the one that is customary.
     """
     record = training_record(name) or {}
     dataset = dataset or record.get("data")
     if dataset is None:
         raise ConfigurationError(f"{name} does not say what it was fine-tuned on: name the data set with --dataset")
-    model = ashnets.from_pretrained(name, task=task)
-    processor = AshNetsProcessor.from_pretrained(name)
     data = folder if isinstance(folder, TaskData) else open_task_data(dataset, folder, pictures)
-    trained_on = record.get("train", ["train"]) if dataset == record.get("data") else ["train"]
+    trained_on = trained_splits(record, dataset)
+    split = split_to_measure(data, split, trained_on, str(name))
+    model = ashnets.from_pretrained(name, task=task).to(own_device())
+    processor = AshNetsProcessor.from_pretrained(name)
     result = evaluate_task(model, task, data, processor, split, trained_on=trained_on, title=str(name), **options)
     return {"model": str(name), "training": record or None, **result}
 
@@ -78,7 +84,7 @@ def evaluate_task(
     processor: AshNetsProcessor,
     split: str | None = None,
     *,
-    trained_on: Sequence[str] = ("train",),
+    trained_on: Sequence[str] = (),
     output: str | os.PathLike | None = None,
     variants: bool = True,
     ablate: bool = False,
@@ -96,10 +102,12 @@ def evaluate_task(
     Args:
         model: with the head of ``task``, in evaluation mode.
         task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``.
-        split: the data's default split if None.
-        trained_on: splits that the text baselines learn from.
+        split: the data's default split if None, which the model must then not have been trained on.
+        trained_on: splits of this data that the model was trained on. The text baselines learn from them too, and from
+            ``train`` where there are none.
         output: folder for ``results.json``, the predictions in their benchmark's form, ``items.csv``,
-            ``confusion.csv`` (truth, said, count) and ``examples.html``; nothing is written without.
+            ``confusion.csv`` (truth, said, count) and ``examples.html``; nothing is written without. Of a split whose
+            answers are kept by the makers it receives ``results.json`` and the predictions, which their server takes.
         variants: also measure what the table above names ahead of the last row; else ``reset`` alone.
         ablate: also measure its last row, where there is a spiking branch.
         candidates: for retrieval, of each query, that ITM orders anew; by default as many as the tests of a benchmark
@@ -108,41 +116,50 @@ def evaluate_task(
         limit: so many items, or pictures for retrieval, drawn by the seed; 0 takes all.
         batch: items shown at once.
         seed: of the drawn items, the shuffled order and the choice of examples.
+        workers: processes that read pictures; 0 reads them between the batches.
 
     Returns:
         ``{"task", "data", "split", "n", "branch", "variants": {name: metrics}, "baselines": {name: metrics},
         "environment"}``; metrics as `ashnets.metrics` gives them, and in all variants but ``reset`` ``changed``, the
         share of items whose answer is another than in ``reset``. For retrieval that ITM ranks too, also ``rankings``
-        (`ashnets.tasks.retrieval`).
+        (`ashnets.tasks.retrieval`). Where they say something, also ``trained on``, the splits of the training if the
+        measured one is among them; ``baselines left out``, why ``baselines`` is empty; and ``answers``, where these are
+        not public: ``reset`` then has ``n`` alone.
 
     Raises:
-        ConfigurationError: data of another task, no such task, or candidates for another than retrieval.
-        DataError: a split, pictures or answers that are missing.
+        ConfigurationError: data of another task, no such task, or candidates for another than retrieval; no split is
+            given and the model was trained on the customary one; a part of a split whose answers are not public.
+        DataError: a split or pictures that are missing; answers that are not public, and no ``output``.
     """
     if task != "retrieval" and (candidates is not None or exhaustive):
         raise ConfigurationError(f"candidates and exhaustive are for retrieval, where ITM ranks; {task} ranks nothing")
-    split = split or data.default_split
-    records: list[Any] = data.records(split)
-    records = drawn(records, limit, seed)
+    split = split_to_measure(data, split, trained_on)
+    whole: list[Any] = data.records(split)
+    records = drawn(whole, limit, seed)
     branch = "both" if model.config.has_spiking_branch else "concrete"
     found: dict[str, Any] = {
         "task": task, "data": data.name, "split": split, "n": len(records), "branch": branch,
     }  # fmt: skip
     subject = f"{data.title}, split {split}, n = {len(records)}."
+    if split in trained_on:
+        found[TRAINED_ON] = list(trained_on)
+        subject += " The model was trained on this split."
     folder = None if output is None else Path(output)
     if task == "retrieval":
         found.update(
             evaluate_captions(
                 model, data, records, processor, folder, f"{title} · retrieval", subject, variants=variants,
-                ablate=ablate, candidates=candidates, exhaustive=exhaustive, batch=batch, seed=seed, progress=progress,
+                ablate=ablate, candidates=candidates, exhaustive=exhaustive, batch=batch, seed=seed, workers=workers,
+                progress=progress,
             )
         )  # fmt: skip
     elif task in CLASSIFICATIONS:
         kind = CLASSIFICATIONS[task]
         require_kind(data, records, kind.kind, task)
-        _require_answers(data, split, records)
+        secret = _answers_are_secret(data, split, records, folder, left=len(whole) - len(records))
         require_pictures(data, records)
         chosen = kind.of_config(model.config)
+        learnt, missing = ([], "") if secret else _learnt(chosen, data, trained_on or ["train"])
         said = {
             name: said_by(
                 chosen,
@@ -151,14 +168,24 @@ def evaluate_task(
                     title=name, **options,
                 ),
             )
-            for name, options in _variants(model, len(records), variants, ablate, seed).items()
+            for name, options in _variants(
+                model, len(records), variants and not secret, ablate and not secret, seed
+            ).items()
         }  # fmt: skip
-        learnt = [record for part in trained_on for record in data.records(part)]
-        found["variants"] = {
-            name: {**chosen.metrics(records, one), **_changed(name, one, said["reset"])} for name, one in said.items()
-        }
-        found["baselines"] = baselines(chosen, learnt, records)
-        if folder is not None:
+        if secret:
+            found |= {"variants": {"reset": {"n": len(records)}}, "baselines": {}, SECRET: secret}
+        else:
+            found["variants"] = {
+                name: {**chosen.metrics(records, one), **_changed(name, one, said["reset"])}
+                for name, one in said.items()
+            }
+            found["baselines"] = {} if missing else baselines(chosen, learnt, records)
+        if missing:
+            found[LEFT_OUT] = missing
+            subject += f" Baselines are left out: {missing}."
+        if secret and folder is not None:
+            chosen.write(folder, records, said["reset"])
+        elif folder is not None:
             _write(folder, chosen, data, records, said, found, f"{title} · {task}", subject, seed)
     else:
         raise ConfigurationError(f"task={task!r} is not one of {', '.join(TASKS)}")
@@ -188,10 +215,66 @@ def _changed(name: str, said: list[str], reset: list[str]) -> dict[str, float]:
     return {"changed": sum(a != b for a, b in zip(said, reset, strict=True)) / len(reset)}
 
 
-def _require_answers(data: TaskData, split: str, records: Sequence[Any]) -> None:
+def trained_splits(record: dict[str, Any] | None, dataset: str) -> list[str]:
+    """The splits of a data set that a model was trained on, by its training record; none if that is of another one."""
+    if not record or record.get("data") != dataset:
+        return []
+    return list(record.get("train", ["train"]))
+
+
+def split_to_measure(data: TaskData, split: str | None, trained_on: Sequence[str], name: str = "the model") -> str:
+    """``split``, or the one that is customary.
+
+    Raises:
+        ConfigurationError: it is not given, and the model was trained on the customary one.
+    """
+    if split is None and data.default_split in trained_on:
+        known = data.all_splits() if isinstance(data, Benchmark) else data.splits
+        others = [one for one in known if one not in trained_on]
+        there = f"give one of {', '.join(others)} by --split" if others else f"{data.title} has no other"
+        raise ConfigurationError(
+            f"{name} was trained on {', '.join(trained_on)} of {data.title}, and {data.default_split} is what is "
+            f"measured by default: {there}, or measure what it was trained on by --split {data.default_split}"
+        )
+    return data.default_split if split is None else split
+
+
+def require_measurable(data: TaskData, split: str, output: Path | None, limit: int) -> None:
+    """Raises what `evaluate_task` would of a split that is missing, or secret; nothing is predicted."""
+    records: list[Any] = data.records(split)
+    _answers_are_secret(data, split, records, output, left=len(records) - limit if 0 < limit < len(records) else 0)
+
+
+def _learnt(task: Classification, data: TaskData, splits: Sequence[str]) -> tuple[list[Any], str]:
+    """What the text baselines learn from; or nothing, and why."""
+    absent = [split for split in splits if split not in data.splits]
+    if absent:
+        return [], f"{data.folder} does not hold {data.title}'s split {', '.join(absent)}, which they learn from"
+    found = [record for split in splits for record in data.records(split) if task.can_learn(record)]
+    if not found:
+        return [], f"{', '.join(splits)} of {data.title} in {data.folder} has no item that they could learn from"
+    return found, ""
+
+
+def _answers_are_secret(data: TaskData, split: str, records: Sequence[Any], folder: Path | None, left: int) -> str:
+    """What is said of answers that the makers keep; empty where answers are public.
+
+    Args:
+        left: items of the split that are not among the records.
+    """
     secret = sum(getattr(record, "answer", "") is None for record in records)
-    if secret:
-        raise DataError(f"{secret} answers of {data.title}'s {split} are kept by its makers: choose another split")
+    if not secret:
+        return ""
+    about = f"{secret} answers of {data.title}'s {split} are kept by its makers"
+    if folder is None:
+        raise DataError(
+            f"{about}: choose another split, or write the predictions, which their server takes, by --output FOLDER"
+        )
+    if left:
+        raise ConfigurationError(
+            f"{about}, and their server takes no part of a split: leave --sample out to predict all"
+        )
+    return "answers are not public: predictions alone"
 
 
 def _write(

@@ -71,12 +71,15 @@ def finetune(
         raise ConfigurationError(f"{recipe} is for task {settings.task}, not for {task}")
     if not torch.cuda.is_available():
         keep_freed_memory()
-    opened = open_task_data(settings.data, data, pictures)
     kind: type[Run] = RetrievalRun if task == "retrieval" else TaskRun
     if settings.peer:
+        from ashnets.peers.starting import HEADS
         from ashnets.peers.training import PeerTaskRun  # which is built on this module
 
+        if (settings.peer, task) not in HEADS:
+            raise ConfigurationError(f"{recipe}: peer={settings.peer} has no head for task {task}: fine-tune it on vqa")
         kind = PeerTaskRun
+    opened = open_task_data(settings.data, data, pictures)
     run = kind(settings, opened, Path(output), progress, None if dry_run else resume)
     with deterministic(run.device):
         return run.plan() if dry_run else run.train()

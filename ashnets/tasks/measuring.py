@@ -9,18 +9,29 @@ A data set has a name, which a fine-tuned model knows. Retrieval needs none: ``p
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import ashnets
 from ashnets.data.sources import open_source
 from ashnets.errors import ConfigurationError
 from ashnets.files import write_csv, write_json
 from ashnets.retrieval.two_stage import WAYS
 from ashnets.tasks.data import open_task_data
-from ashnets.tasks.evaluating import evaluate_named
+from ashnets.tasks.evaluating import (
+    LEFT_OUT,
+    SECRET,
+    TRAINED_ON,
+    evaluate_named,
+    require_measurable,
+    split_to_measure,
+    trained_splits,
+)  # fmt: skip
 from ashnets.training.evaluate import as_rows as rows_of_pictures
 from ashnets.training.evaluate import environment, evaluate_retrieval, training_record
 from ashnets.training.recipe import TASKS
@@ -43,6 +54,7 @@ def measure(
     exhaustive: bool = False,
     ablate: bool = False,
     variants: bool = True,
+    workers: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Evaluate each model on each split.
@@ -52,13 +64,16 @@ def measure(
         task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``.
         folder: of the data set.
         dataset: its name; by default the one that the models were fine-tuned on, and for retrieval else ``pictures``.
-        splits: by default the one that is customary; of ``pictures`` ``test``, or ``valid`` where there is none.
+        splits: by default the one that is customary, which no model must then have been trained on; of ``pictures``
+            ``test``, or ``valid`` where there is none.
         pictures: where the pictures lie, if not in ``folder``.
-        output: a file, ``.csv`` or ``.json``, for the table of results; or a folder, which also receives predictions,
-            items and a page of examples: in folders of their own, MODEL/SPLIT, where there are several.
+        output: a file, ``.csv`` or ``.json``, for the table of results; or a folder, which receives it as
+            ``results.json`` and ``results.csv``, and of a data set also predictions, items and a page of examples: in
+            folders of their own, MODEL/SPLIT, where there are several. Of ``pictures`` it receives the results alone.
         sample: items of a split, or pictures; 0 takes all.
         candidates, exhaustive, ablate, variants: as in `evaluate_task`; for ``pictures``, each of which is from rest,
             there are no variants, and no candidates unless asked for.
+        workers: processes that read pictures; 0 reads them between the batches, as those of ``pictures`` are.
 
     Returns:
         ``{"task", "data", "models": {name: {"training": record, "splits": {split: result}}}, "environment"}``; a result
@@ -71,6 +86,7 @@ def measure(
     """
     if task not in TASKS:
         raise ConfigurationError(f"task={task!r} is not one of {', '.join(TASKS)}")
+    names, splits = list(dict.fromkeys(map(str, names))), list(dict.fromkeys(splits))
     table, place = _places(output)
     dataset = dataset or _dataset_of(names, task)
     result: dict[str, Any] = {"task": task, "data": dataset}
@@ -78,6 +94,8 @@ def measure(
         if task != "retrieval" or pictures is not None:
             wrong = f"--pictures {pictures}" if task == "retrieval" else f"task {task}"
             raise ConfigurationError(f"{wrong} needs the name of a data set: give it with --dataset")
+        if workers:
+            raise ConfigurationError(f"--workers {workers} is for data sets with a name; leave it out for {folder}")
         chosen = list(splits) or [_customary(folder)]
         result |= evaluate_retrieval(
             names, Path(folder), chosen, candidates or 0, ablate, progress, exhaustive=exhaustive, sample=sample
@@ -86,14 +104,21 @@ def measure(
         models: dict[str, Any] = {}
         data = open_task_data(dataset, folder, pictures)
         wanted: list[str | None] = [*splits] or [None]
+        records = {name: training_record(name) for name in names}
         several = len(names) * len(wanted) > 1
+        chosen = [split_to_measure(data, split, trained_splits(records[name], dataset), name)
+                  for name in names for split in wanted]  # fmt: skip
+        for one in dict.fromkeys(chosen) if several else ():  # before the first of them takes its time
+            require_measurable(data, one, place, sample)
+        folders = as_folders(names)
         for name in names:
-            entry: dict[str, Any] = {"training": training_record(name), "splits": {}}
+            entry: dict[str, Any] = {"training": records[name], "splits": {}}
             for split in wanted:
-                own = place / _as_folder(name) / (split or "") if place and several else place
+                own = place / folders[name] / (split or "") if place and several else place
                 found = evaluate_named(
                     name, task, data, dataset=dataset, split=split, output=own, limit=sample,
-                    candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=variants, progress=progress,
+                    candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=variants, workers=workers,
+                    progress=progress,
                 )  # fmt: skip
                 kept = (key for key in found if key not in ("model", "training", "environment"))
                 entry["splits"][found["split"]] = {key: found[key] for key in kept}
@@ -110,25 +135,45 @@ def measure(
 def as_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     """What `measure` gives as flat rows with the same keys, for a table or a CSV file.
 
-    A row is a variant, a ranking or a baseline, and for retrieval one direction of it.
+    A row is a variant, a ranking or a baseline, and for retrieval one direction of it. ``model`` is what its training
+    started from, where that is known; of several models ``measured`` is the name that was given. ``trained on`` stands
+    where the measured split is among those of a model's training.
     """
     if result["data"] == PICTURES:
         return rows_of_pictures(result)
     rows = []
+    several = len(result["models"]) > 1
+    seen = any(TRAINED_ON in found for model in result["models"].values() for found in model["splits"].values())
     for name, model in result["models"].items():
         training = model["training"] or {}
         for found in model["splits"].values():
             about = {
-                "model": training.get("model", name),
+                "model": training.get("model", name), **({"measured": name} if several else {}),
                 "changes": " ".join(f"{key}={value}" for key, value in training.get("changes", {}).items()),
                 "recipe": training.get("recipe", ""), "seed": training.get("seed", ""), "data": found["data"],
-                "split": found["split"],
+                "split": found["split"], **({TRAINED_ON: " ".join(found.get(TRAINED_ON, ()))} if seen else {}),
             }  # fmt: skip
             end = {"pairs_seen": training.get("pairs_seen", ""), **result["environment"]}
             made = _retrieval_rows(found) if result["task"] == "retrieval" else _task_rows(found)
             rows += [{**about, **row, **{key: end[key] for key in LAST}} for row in made]
     keys = dict.fromkeys(key for row in rows for key in row if key not in LAST)
     return [{key: row.get(key, "") for key in [*keys, *LAST]} for row in rows]
+
+
+def remarks(result: dict[str, Any]) -> list[str]:
+    """What must be known to read the rows of what `measure` gives, a sentence each."""
+    if result["data"] == PICTURES:
+        return []
+    said = []
+    for name, model in result["models"].items():
+        for split, found in model["splits"].items():
+            if TRAINED_ON in found:
+                said.append(f"{TRAINED_ON}: {name} learnt from {split} itself ({', '.join(found[TRAINED_ON])})")
+            if SECRET in found:
+                said.append(f"{split}: {found[SECRET]}")
+            if LEFT_OUT in found:
+                said.append(f"{LEFT_OUT}: {found[LEFT_OUT]}")
+    return list(dict.fromkeys(said))
 
 
 def _task_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -195,5 +240,16 @@ def _places(output: str | os.PathLike | None) -> tuple[Path | None, Path | None]
     return None, path
 
 
-def _as_folder(name: str) -> str:
-    return re.sub(r"[^\w.@-]+", "-", name).strip("-.") or "model"
+def as_folders(names: Sequence[str]) -> dict[str, str]:
+    """A folder's name for each model; those that would share one get six hex digits of a hash of where they lie."""
+    plain = {name: re.sub(r"[^\w.@-]+", "-", name).strip("-.") or "model" for name in names}
+    taken = Counter(folder.casefold() for folder in plain.values())
+    return {
+        name: folder if taken[folder.casefold()] == 1 else f"{folder}-{_hash_of_place(name)}"
+        for name, folder in plain.items()
+    }
+
+
+def _hash_of_place(name: str) -> str:
+    place = Path(ashnets.resolve(name)).resolve()
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:6]

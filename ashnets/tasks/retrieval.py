@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ashnets.data.batches import Share
 from ashnets.data.benchmarks.records import Captioned
+from ashnets.errors import AshNetsError, DataError
 from ashnets.files import write_atomically, write_csv
 from ashnets.metrics.retrieval import Gold, chance_at, ranks, recall_both_ways, recall_in_folds
 from ashnets.metrics.scoring import CAPTIONS
@@ -29,6 +32,7 @@ from ashnets.tasks.data import TaskData, require_kind, require_pictures
 from ashnets.tasks.items import GREY
 from ashnets.tasks.page import Example, examples_page
 from ashnets.tasks.predicting import shares_of
+from ashnets.training.loader import load_epoch
 
 KS = (1, 5, 10)
 _FOLD = 1000
@@ -51,6 +55,7 @@ def evaluate_captions(
     exhaustive: bool = False,
     batch: int = 64,
     seed: int = 0,
+    workers: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
     """What `ashnets.tasks.evaluating.evaluate_task` gives and writes for retrieval.
@@ -86,7 +91,9 @@ def evaluate_captions(
     if ablate and model.config.has_spiking_branch:
         shown["concrete alone"] = {"concrete_only": True}
     both = {
-        name: _embed(model, data, records, processor, batch=batch, progress=progress, title=name, **options)
+        name: _embed(
+            model, data, records, processor, batch=batch, workers=workers, progress=progress, title=name, **options
+        )
         for name, options in shown.items()
     }
     embeds = {name: images for name, (images, _) in both.items()}
@@ -127,11 +134,33 @@ def _recalls(ranking: Ranking, owners: torch.Tensor, owned: list[set[int]]) -> d
     return {**found, "cost": asdict(ranking.cost)}
 
 
+class _Shown(Dataset):
+    """``shown[i]``: keys for the sampler and pixels (B, 3, S, S) of share i."""
+
+    def __init__(
+        self, data: TaskData, records: Sequence[Any], shares: Sequence[Share], processor: AshNetsProcessor
+    ) -> None:
+        self.data, self.shares, self.processor = data, shares, processor
+        self.names = [record.picture for record in records]
+
+    def __len__(self) -> int:
+        return len(self.shares)
+
+    def __getitem__(self, number: int) -> tuple[list[int], torch.Tensor] | DataError:
+        names = [self.names[int(i)] for i in self.shares[number].indices]
+        keys = [image_key(name) for name in names]
+        try:
+            pictures = [self.data.open_picture(name) for name in names]
+            return keys, self.processor.image_processor.preprocess(pictures, keys)["pixel_values"]
+        except AshNetsError as error:
+            return DataError(str(error))  # raised where the batches are taken
+
+
 @torch.inference_mode()
 def _embed(
     model: Any, data: TaskData, records: Sequence[Any], processor: AshNetsProcessor, *, order: np.ndarray | None = None,
-    group_size: int = 1, constant: bool = False, keep_tokens: bool = False, batch: int, progress: bool, title: str,
-    **options: Any,
+    group_size: int = 1, constant: bool = False, keep_tokens: bool = False, batch: int, workers: int,
+    progress: bool, title: str, **options: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Embeddings (I, D) and, where kept, visual tokens (I, N, M1), on the CPU and in the order of ``records``."""
     order = np.arange(len(records)) if order is None else order
@@ -141,11 +170,11 @@ def _embed(
         grey = torch.full((1, 3, side, side), GREY, device=model.device)
         embed = model.encode_image(grey, image_ids=[0])[0].float().cpu()
         return embed.expand(len(records), -1).contiguous(), tokens
-    for share in tqdm(shares_of(order, group_size, batch), title, leave=False, disable=not progress or None):
-        names = [records[int(i)].picture for i in share.indices]
-        keys = [image_key(name) for name in names]
-        pictures = [data.open_picture(name) for name in names]
-        pixels = processor.image_processor.preprocess(pictures, keys)["pixel_values"]
+    shares = shares_of(order, group_size, batch)
+    loaded = load_epoch(_Shown(data, records, shares, processor), 0, workers, pin=False)
+    for share, (keys, pixels) in zip(
+        shares, tqdm(loaded, title, len(shares), leave=False, disable=not progress or None), strict=True
+    ):
         embed, visual = model.encode_image(
             pixels.to(model.device), image_ids=keys, group_size=share.group_size, **options
         )
@@ -167,10 +196,7 @@ def _write(
     text_embeds: torch.Tensor, best: torch.Tensor, found: dict[str, dict[str, Any]], title: str, subject: str,
     seed: int,
 ) -> None:  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / ".predictions.part"
-    save_file({"images": images, "texts": text_embeds}, aside)
-    aside.replace(folder / "predictions.safetensors")
+    write_atomically(folder / "predictions.safetensors", save({"images": images, "texts": text_embeds}))
     blocks = zip(text_embeds.split(_BLOCK), owners.split(_BLOCK), strict=True)
     places = torch.cat([ranks(block @ images.T, own) for block, own in blocks]).tolist()
     rows = [

@@ -18,6 +18,7 @@ import torch
 import ashnets
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources import open_source
+from ashnets.device import own_device
 from ashnets.metrics.retrieval import chance_at, recall_at
 from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.retrieval.embedding import embed_pictures, embed_texts
@@ -108,7 +109,7 @@ def evaluate_retrieval(
     exhaustive: bool = False,
     sample: int = 0,
 ) -> dict[str, Any]:
-    """Evaluate models, by name or folder, on splits of a corpus.
+    """Evaluate models, by name or folder, on splits of a corpus, on the GPU if there is one.
 
     Args:
         candidates: also rank with ITM on that many candidates of each query; 0 leaves it at ITC.
@@ -129,7 +130,7 @@ def evaluate_retrieval(
         first.split(split)
     models: dict[str, Any] = {}
     for name in names:
-        model = ashnets.from_pretrained(name, task="retrieval")
+        model = ashnets.from_pretrained(name, task="retrieval").to(own_device())
         tokenizer = ashnets.AshNetsProcessor.from_pretrained(name).tokenizer
         record = training_record(name)
         opened = first
@@ -158,7 +159,8 @@ def as_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
     """What :func:`evaluate_retrieval` gives as flat rows, one a direction, for a CSV file.
 
     Where ITM ranked, columns for its cost follow the recalls: pairs scored and seconds (of both directions together),
-    and the R@1 that the exhaustive ranking is ahead, empty without one.
+    and the R@1 that the exhaustive ranking is ahead, empty without one. ``model`` is what a training started from,
+    where that is known; of several models ``measured`` is the name that was given.
     """
     rows = []
     entries = [entry for model in results["models"].values() for split in model["splits"].values() for entry in split]
@@ -176,6 +178,7 @@ def as_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
                     }
                     rows.append({
                         "model": training.get("model", name),
+                        **({"measured": name} if len(results["models"]) > 1 else {}),
                         "recipe": training.get("recipe", ""),
                         "seed": training.get("seed", ""),
                         "split": split,

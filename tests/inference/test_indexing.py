@@ -25,9 +25,11 @@ from ashnets.errors import ConfigurationError, DataError, MissingExtraError, Wei
 from ashnets.inference import collection, indexing, store
 from ashnets.inference.store import StoredIndex, index_folder
 
-# batches of 4, a note in the journal after 6: in a process that says when it begins, and slow enough to be killed
+# batches of 4, a note in the journal after 6: in a process that says when it begins, and slow enough to be killed;
+# what a first model imports takes seconds and changes nothing, so it comes before
 PROGRAM = (
     "import sys, time\n"
+    "import faiss\n"
     "from ashnets.inference import indexing, journal\n"
     "plain = journal.Journal.write\n"
     "def slow(*arguments):\n"
@@ -35,7 +37,10 @@ PROGRAM = (
     "    print('noted', flush=True)\n"
     "    time.sleep(float(sys.argv[4]))\n"
     "journal.Journal.write = slow\n"
+    "indexing.Embedder(sys.argv[3], 4, 'cpu')\n"
+    "print('begun', flush=True)\n"
     "indexing.index(sys.argv[1], sys.argv[2], sys.argv[3], batch=4, shard=6, progress=False)\n"
+    "print('ended', flush=True)\n"
 )
 SIZES = {"batch": 4, "shard": 6, "progress": False}
 
@@ -153,12 +158,12 @@ def test_killed_it_goes_on_after_the_last_note(undisturbed, model, one_thread):
     pictures, whole = undisturbed
     folder = index_folder("killed")
     process = start(pictures, "killed", model, one_thread, 60)
-    assert process.stdout.readline() == b"noted\n"
+    assert [process.stdout.readline() for _ in range(2)] == [b"begun\n", b"noted\n"]
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert len(list((folder / "finished").glob("*.safetensors"))) == 1
     assert not (folder / "index.json").exists()
-    (folder / "finished" / ".half.1.part").write_bytes(b"half a shard")
+    (folder / "finished" / f".{'0' * 24}.safetensors.1.part").write_bytes(b"half a shard")
     last = start(pictures, "killed", model, one_thread, 0)
     assert last.communicate()[0].count(b"noted") == 3, "a shard of four was kept"
     assert last.returncode == 0
@@ -170,18 +175,23 @@ def test_killed_it_goes_on_after_the_last_note(undisturbed, model, one_thread):
 def test_killed_at_any_moment(undisturbed, model, one_thread):
     """Ten kills, at random moments from the planning to the end of the merge."""
     pictures, whole = undisturbed
-    draw, kills, folder = random.Random(0), 0, index_folder("killed")
+    with start(pictures, "timed", model, one_thread, 0.2) as process:
+        assert process.stdout.readline() == b"begun\n"
+        begun = time.monotonic()
+        times = {line: time.monotonic() - begun for line in process.stdout}
+    draw, kills, notes, folder = random.Random(0), 0, 0, index_folder("killed")
     for _ in range(10):
-        process = start(pictures, "killed", model, one_thread, 0.2)
-        while not (folder / "lock").exists():  # imports are long and change nothing
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0, 8))
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
+        with start(pictures, "killed", model, one_thread, 0.2) as process:
+            assert process.stdout.readline() == b"begun\n", "it died before it began"
+            time.sleep(draw.uniform(0, times[b"ended\n"]))
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+            notes += process.stdout.read().count(b"noted")
         if (folder / "index.json").exists():
             assert_same(StoredIndex(folder), StoredIndex(whole))
             shutil.rmtree(folder)
     assert kills >= 3
+    assert notes, "they came as far as the journal"
     start(pictures, "killed", model, one_thread, 0).communicate()
     assert_same(StoredIndex(folder), StoredIndex(whole))
 
@@ -373,6 +383,26 @@ def test_names_and_folders(pictures, model, tmp_path, own_cache):
     assert default.startswith("pictures-")
 
 
+@pytest.mark.parametrize("faiss", [True, False])
+def test_folders_whose_names_are_no_text(tmp_path, model, draw, monkeypatch, own_cache, faiss):
+    """The pictures' folder, which names the index, and the index's own."""
+    if not faiss:
+        for module in (similar, store):
+            monkeypatch.setattr(module, "has_faiss", lambda: False)
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    draw(folder / "a.png", seed=0)
+    result = indexing.index(folder, None, model, **SIZES)
+    assert result["name"].encode().startswith("caf\N{REPLACEMENT CHARACTER}-".encode()), "the name is text"
+    assert files_of(own_cache / "indexes") == {result["name"]}
+    chosen = indexing.index(folder, str(folder / "index"), model, **SIZES)
+    assert os.fsencode(chosen["folder"]).endswith(b"/caf\xe9/index")
+    for one in (result, chosen):
+        found = StoredIndex(one["folder"])
+        assert os.fsencode(found.contents.root).endswith(b"/caf\xe9")
+        np.testing.assert_allclose(found.search(alone(model, folder / "a.png")[None], 1)[0], 1, atol=1e-5)
+    assert indexing.index(folder, None, model, **SIZES)["embedded"] == 0
+
+
 def test_names_that_are_no_text(tmp_path, model, draw):
     """A file name is bytes; Latin-1 ones are no UTF-8."""
     draw(tmp_path / "p" / "a.png", seed=0)
@@ -398,6 +428,28 @@ def test_folders_without_pictures(tmp_path, model, kind):
     with pytest.raises(DataError, match={"empty": "holds no picture", "all broken": "a.png"}.get(kind, "is no folder")):
         update(folder, model)
     assert not index_folder("mine").exists() or kind in ("empty", "all broken")
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_where_no_picture_could_be_read_all_are_tried_again(tmp_path, model, draw, indexed):
+    """What ends the fault, as `chmod` or a mount, need not change size or time of the file."""
+    picture = draw(tmp_path / "p" / "a.png", seed=0)
+    if indexed:
+        update(tmp_path / "p", model)
+        draw(picture, seed=1)
+    whole, stat = picture.read_bytes(), picture.stat()
+    picture.write_bytes(bytes(len(whole)))
+    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(DataError, match="none of the 1 pictures"):
+        update(tmp_path / "p", model)
+    assert files_of(index_folder("mine")) == {"lock"} | (
+        {"index.json", "pictures-1.jsonl", "vectors-1.faiss"} if indexed else set()
+    )
+    assert not indexed or len(StoredIndex(index_folder("mine"))) == 1, "the old index stays"
+    picture.write_bytes(whole)
+    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert update(tmp_path / "p", model)["embedded"] == 1
+    np.testing.assert_allclose(StoredIndex(index_folder("mine")).vectors()[0], alone(model, picture), atol=1e-5)
 
 
 def test_hidden_files_and_links_are_left_out(tmp_path, draw):

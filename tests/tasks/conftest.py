@@ -19,6 +19,8 @@ from ashnets.data.vocabulary import SPECIAL_TOKENS
 from ashnets.model.heads import head_class
 from ashnets.model.tdbn import calibrate
 from ashnets.processor import AshNetsProcessor
+from ashnets.tasks.data import open_task_data
+from ashnets.tasks.registry import CLASSIFICATIONS
 
 SMALL_MODEL = {
     "image_size": 32, "backbone_widths": [8, 12], "spiking_channels": [4, 4, 8], "num_concepts": 12, "time_steps": 2,
@@ -120,6 +122,24 @@ def small_model():
         return model.eval(), AshNetsProcessor.from_config(config, pieces)
 
     return build
+
+
+@pytest.fixture
+def saved_models(benchmarks, small_model, tmp_path):
+    """A function: task, data set, changes → the folder of a saved model that knows its data set and training splits."""
+
+    def save(task: str, dataset: str, folder: str, train: tuple[str, ...] = ("train",), **changes) -> str:
+        if task == "vqa":
+            records = open_task_data(dataset, benchmarks[dataset]).records("train")
+            changes = {**changes, **CLASSIFICATIONS["vqa"].of_training(records, 1).configuration()}
+        model, processor = small_model(task, **changes)
+        model.save_pretrained(tmp_path / folder)
+        processor.save_pretrained(tmp_path / folder)
+        record = {"model": f"small-{folder}", "recipe": "r", "seed": 3, "data": dataset, "train": list(train)}
+        (tmp_path / folder / "training.json").write_text(json.dumps(record))
+        return str(tmp_path / folder)
+
+    return save
 
 
 def write_pictures(folder: Path, names: list[str]) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from ashnets.data.benchmarks import Question
 from ashnets.data.pictogram_tasks import open_pictogram_task
+from ashnets.errors import InputError
 from ashnets.tasks.baselines import BagOfWords, MajorityByText, baselines
 from ashnets.tasks.registry import CLASSIFICATIONS
 
@@ -46,6 +47,8 @@ def test_chance_is_by_kind():
     found = baselines(task, train, test)
     assert found["chance"] == {"n": 3, "accuracy": pytest.approx((1 / 2 + 1 / 3 + 1 / 3) / 3)}
     assert found["majority by text"]["n"] == 3
+    with pytest.raises(InputError, match="nothing to learn from"):
+        baselines(task, [question("a", "purple", "color")], test)
 
 
 def test_blind_baselines_are_at_chance_on_the_derived_tasks(drawings):

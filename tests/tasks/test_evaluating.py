@@ -161,24 +161,6 @@ def test_benchmarks_are_ranked_in_two_stages_unless_told_otherwise(evaluated, be
     assert "rankings" not in found
 
 
-@pytest.fixture
-def saved_models(benchmarks, small_model, tmp_path):
-    """A function: task, data set, changes → the folder of a saved model that knows its data set."""
-
-    def save(task: str, dataset: str, folder: str, **changes):
-        if task == "vqa":
-            records = open_task_data(dataset, benchmarks[dataset]).records("train")
-            changes = {**changes, **CLASSIFICATIONS["vqa"].of_training(records, 1).configuration()}
-        model, processor = small_model(task, **changes)
-        model.save_pretrained(tmp_path / folder)
-        processor.save_pretrained(tmp_path / folder)
-        record = {"model": f"small-{folder}", "recipe": "r", "seed": 3, "data": dataset, "train": ["train"]}
-        (tmp_path / folder / "training.json").write_text(json.dumps(record))
-        return str(tmp_path / folder)
-
-    return save
-
-
 def test_several_models_and_splits_make_one_table(benchmarks, saved_models, tmp_path):
     both = [saved_models("vqa", "vqa-v2", "a"), saved_models("vqa", "vqa-v2", "b", summary_ratio="ann")]
     output = tmp_path / "out"

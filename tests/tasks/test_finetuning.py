@@ -248,6 +248,9 @@ def test_the_wrong_command_and_the_wrong_data_are_refused(finished, drawings, be
         finetune("vqa", recipe, data=drawings, pictures=tmp_path, output=tmp_path / "run", progress=False)
     with pytest.raises(TrainingError, match="another recipe"):
         finetune("vqa", recipe, data=drawings, output=folder, overrides=["seed=5"], resume=True, progress=False)
+    for task, data in (("retrieval", "pictogram-retrieval"), ("ve", "pictogram-entailment")):
+        with pytest.raises(ConfigurationError, match=rf"{task}\.yaml: peer=vilt has no head for task {task}.*on vqa"):
+            finetune(task, write_recipe(task, data, peer="vilt"), data=drawings, output=tmp_path, progress=False)
     assert not (tmp_path / "run").exists()
 
 

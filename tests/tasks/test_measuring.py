@@ -1,0 +1,228 @@
+"""Which splits are measured, on what, under which names; what is left out, and whether it is said."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import ashnets
+from ashnets.cli.app import main
+from ashnets.data.benchmarks import Benchmark
+from ashnets.errors import ConfigurationError, DataError
+from ashnets.processor import AshNetsProcessor
+from ashnets.tasks import evaluating, measuring
+from ashnets.tasks.data import open_task_data
+from ashnets.tasks.measuring import as_folders, as_rows, measure
+from ashnets.training import evaluate
+
+PLAIN = {"variants": False, "progress": False}
+
+
+def rows(path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """A function after which nothing can be predicted: what is refused then was refused before."""
+
+    def refuse() -> None:
+        monkeypatch.setattr(evaluating, "predict", None)
+        monkeypatch.setattr(evaluating, "evaluate_captions", None)
+
+    return refuse
+
+
+def test_a_split_of_the_training_is_measured_only_when_asked_for(benchmarks, saved_models, refusing, tmp_path, capsys):
+    """The recipe of VQA v2 trains on val, which is customary; another model of the same call has not seen it."""
+    seen = saved_models("vqa", "vqa-v2", "seen", ("train", "val"))
+    unseen = saved_models("vqa", "vqa-v2", "unseen")
+    found = measure([unseen], "vqa", benchmarks["vqa-v2"], **PLAIN)
+    assert "trained on" not in found["models"][unseen]["splits"]["val"] and "trained on" not in as_rows(found)[0]
+
+    command = ["evaluate", unseen, seen, "vqa", str(benchmarks["vqa-v2"]), "--plain", "--split", "val"]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    assert f"trained on: {seen} learnt from val itself (train, val)" in capsys.readouterr().out.splitlines()
+    for row in rows(tmp_path / "out" / "results.csv"):
+        assert row["trained on"] == ("train val" if row["model"] == "small-seen" else "")
+    results = json.loads((tmp_path / "out" / as_folders([seen])[seen] / "val" / "results.json").read_text())
+    assert results["trained on"] == ["train", "val"]
+
+    refusing()
+    message = r"seen was trained on train, val of VQA v2, and val is .* default.*test-dev, test by --split.*--split val"
+    with pytest.raises(ConfigurationError, match=message):
+        measure([unseen, seen], "vqa", benchmarks["vqa-v2"], **PLAIN)
+    captions = saved_models("retrieval", "flickr30k", "captions", ("train", "test"))
+    with pytest.raises(ConfigurationError, match=r"train, test of Flickr30K.* val"):
+        measure([captions], "retrieval", benchmarks["flickr30k"], **PLAIN)
+
+
+@pytest.fixture
+def secret(benchmarks, tmp_path) -> Path:
+    """VQA v2 with a test-dev of eight questions on two pictures, whose answers nobody has."""
+    folder = shutil.copytree(benchmarks["vqa-v2"], tmp_path / "vqa")
+    asked = [{"question_id": 50 + i, "image_id": i % 2, "question": f"What is {i % 3}?"} for i in range(8)]
+    (folder / "v2_OpenEnded_mscoco_test-dev2015_questions.json").write_text(json.dumps({"questions": asked}))
+    (folder / "test2015").mkdir()
+    for i in range(2):
+        picture = folder / "val2014" / f"COCO_val2014_{i:012d}.jpg"
+        shutil.copy(picture, folder / "test2015" / picture.name.replace("val", "test").replace("2014", "2015"))
+    return folder
+
+
+def test_where_answers_are_secret_a_submission_is_written(secret, saved_models, refusing, tmp_path, capsys):
+    """Each answer is that of a bare call on its question; the server's form has every question once."""
+    name, output = saved_models("vqa", "vqa-v2", "m", ("train", "val")), tmp_path / "out"
+    assert main(["evaluate", name, "vqa", str(secret), "--split", "test-dev", "--output", str(output)]) == 0
+    shown = capsys.readouterr().out
+    assert "test-dev: answers are not public: predictions alone" in shown and "accuracy" not in shown
+    model, processor = ashnets.from_pretrained(name), AshNetsProcessor.from_pretrained(name)
+    expected, data = [], open_task_data("vqa-v2", secret)
+    for record in data.records("test-dev"):
+        inputs = processor(images=data.open_picture(record.picture), text=record.question, image_ids=[record.picture])
+        with torch.inference_mode():
+            best = int(model(**inputs).logits.argmax())
+        expected.append({"question_id": record.id, "answer": model.config.id2label[best]})
+    assert json.loads((output / "predictions.json").read_text()) == expected
+    result = json.loads((output / "results.json").read_text())["models"][name]["splits"]["test-dev"]
+    assert result["n"] == 8 and result["variants"] == {"reset": {"n": 8}} and result["baselines"] == {}
+    assert [(row["variant"], row["n"]) for row in rows(output / "results.csv")] == [("reset", "8")]
+
+    refusing()
+    with pytest.raises(DataError, match=r"8 answers of VQA v2's test-dev are kept.*--output FOLDER"):
+        measure([name], "vqa", secret, splits=["val", "test-dev"], output=tmp_path / "table.csv", **PLAIN)
+    with pytest.raises(DataError, match=r"v2_OpenEnded_mscoco_test2015_questions\.json is missing"):
+        measure([name], "vqa", secret, splits=["val", "test"], output=output, **PLAIN)
+    with pytest.raises(ConfigurationError, match=r"no part of a split: leave --sample out"):
+        measure([name], "vqa", secret, splits=["test-dev"], output=output, sample=4, **PLAIN)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_without_a_training_split_the_baselines_are_left_out(benchmarks, saved_models, tmp_path, capsys, empty):
+    folder = shutil.copytree(benchmarks["nlvr2"], tmp_path / "nlvr2")
+    (folder / "train.json").unlink()
+    if empty:
+        (folder / "train.json").touch()
+    name = saved_models("nlvr2", "nlvr2", "m")
+    assert main(["evaluate", name, "nlvr2", str(folder), "--plain", "--output", str(tmp_path / "out")]) == 0
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("baselines left out: ")]
+    assert str(folder) in said and "train" in said
+    result = json.loads((tmp_path / "out" / "results.json").read_text())["models"][name]["splits"]["test1"]
+    assert result["baselines"] == {} and said == f"baselines left out: {result['baselines left out']}"
+    assert 0 <= result["variants"]["reset"]["accuracy"] <= 1 and (tmp_path / "out" / "predictions.csv").is_file()
+
+
+def test_a_damaged_training_split_is_met_before_anything_is_predicted(benchmarks, saved_models, refusing, tmp_path):
+    folder = shutil.copytree(benchmarks["nlvr2"], tmp_path / "nlvr2")
+    (folder / "train.json").write_text("{}\n")
+    name = saved_models("nlvr2", "nlvr2", "m")
+    refusing()
+    with pytest.raises(DataError, match=r"train\.json, line 1"):
+        measure([name], "nlvr2", folder, **PLAIN)
+
+
+def test_models_of_one_architecture_are_told_apart(benchmarks, drawings, saved_models, tmp_path, monkeypatch, capsys):
+    """In the table by the names given, on disk by folders of their own, though their paths differ in a stroke alone."""
+    monkeypatch.chdir(tmp_path)
+    names = ["runs/a/model", "runs-a/model", "runs/a-model", "runs/b/model"]
+    for name in names:
+        saved_models("ve", "snli-ve", name, **({"summary_ratio": "ann"} if name == names[1] else {}))
+        record = json.loads(Path(name, "training.json").read_text())
+        Path(name, "training.json").write_text(json.dumps({**record, "model": "small"}))
+    assert main(["evaluate", *names, "ve", str(benchmarks["snli-ve"]), "--plain", "--output", "out"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name}  " in shown for name in names), "the table has the names"
+    table = rows("out/results.csv")
+    assert {row["model"] for row in table} == {"small"}
+    assert [row["measured"] for row in table if row["variant"] == "reset"] == names
+    found = json.loads(Path("out/results.json").read_text())["models"]
+    folders = as_folders(names)
+    assert len({folder.casefold() for folder in folders.values()}) == 4 and folders["runs/b/model"] == "runs-b-model"
+    for name, folder in folders.items():
+        own = json.loads(Path("out", folder, "results.json").read_text())
+        assert own["branch"] == ("concrete" if name == names[1] else "both")
+        assert own["variants"] == found[name]["splits"]["test"]["variants"]
+    assert as_folders(names[2:]) == {"runs/a-model": "runs-a-model", "runs/b/model": "runs-b-model"}
+    assert "measured" not in as_rows(measure(names[:1], "ve", benchmarks["snli-ve"], **PLAIN))[0]
+    both = [saved_models("retrieval", "flickr30k", name) for name in ("one", "two")]
+    found = measure(both, "retrieval", drawings, dataset="pictures", progress=False)
+    assert [row["measured"] for row in as_rows(found)] == [both[0], both[0], both[1], both[1]]
+
+
+def test_pictures_are_read_by_the_workers_and_the_answers_are_the_same(
+    benchmarks, drawings, saved_models, tmp_path, monkeypatch
+):
+    plain, log = Benchmark.open_picture, tmp_path / "readers"
+
+    def noting(self, name):
+        with open(log, "a", encoding="utf-8") as stream:
+            stream.write(f"{os.getpid()}\n")
+        return plain(self, name)
+
+    monkeypatch.setattr(Benchmark, "open_picture", noting)
+    for task, dataset in (("nlvr2", "nlvr2"), ("retrieval", "flickr30k")):
+        name, found = saved_models(task, dataset, task), {}
+        for workers in (0, 2):
+            log.write_text("")
+            result = measure([name], task, benchmarks[dataset], candidates=0 if task == "retrieval" else None,
+                             workers=workers, progress=False)  # fmt: skip
+            (found[workers],) = result["models"][name]["splits"].values()
+            readers = set(log.read_text().split())
+            assert readers and (str(os.getpid()) in readers) == (workers == 0)
+        assert found[0] == found[2]
+    with pytest.raises(ConfigurationError, match="--workers 2 is for data sets with a name"):
+        measure([name], "retrieval", drawings, dataset="pictures", workers=2)
+
+
+def test_a_picture_that_a_worker_cannot_read_is_named(benchmarks, saved_models, tmp_path):
+    folder = shutil.copytree(benchmarks["flickr30k"], tmp_path / "flickr")
+    (folder / "15.jpg").write_bytes(b"no picture")
+    name = saved_models("retrieval", "flickr30k", "m")
+    for workers in (0, 1):
+        with pytest.raises(DataError, match=r"15\.jpg"):
+            measure([name], "retrieval", folder, candidates=0, workers=workers, **PLAIN)
+
+
+def test_a_full_disk_is_an_error_of_the_system_and_leaves_no_part(benchmarks, saved_models, tmp_path):
+    """Files may have 600 bytes, less than the embeddings of nine pictures and 18 captions."""
+    name, output = saved_models("retrieval", "flickr30k", "m"), tmp_path / "out"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
+    try:
+        with pytest.raises(OSError):
+            measure([name], "retrieval", benchmarks["flickr30k"], candidates=0, output=output, **PLAIN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not any(output.glob("*")) and not any(output.glob(".*"))
+
+
+def test_own_pictures_leave_the_results_alone(drawings, saved_models, tmp_path):
+    name = saved_models("retrieval", "flickr30k", "m")
+    measure([name], "retrieval", drawings, dataset="pictures", output=tmp_path / "out", progress=False)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.csv", "results.json"]
+
+
+def test_the_model_is_moved_to_the_device_of_the_process(benchmarks, drawings, saved_models, monkeypatch):
+    """The metadata device stands for a GPU: nothing can be computed there, so what would be is noted."""
+    seen = []
+
+    def note(model, *_, **__):
+        seen.append({parameter.device.type for parameter in model.parameters()})
+        return {"split": "test"} if len(seen) == 1 else []
+
+    for module in (evaluating, evaluate):
+        monkeypatch.setattr(module, "own_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(evaluating, "evaluate_task", note)
+    monkeypatch.setattr(evaluate, "rankings", note)
+    name = saved_models("retrieval", "flickr30k", "m")
+    measuring.measure([name], "retrieval", benchmarks["flickr30k"], progress=False)
+    measuring.measure([name], "retrieval", drawings, dataset="pictures", progress=False)
+    assert seen == [{"meta"}, {"meta"}]
