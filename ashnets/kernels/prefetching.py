@@ -1,8 +1,8 @@
 """Memory on its way into the cache before a compiled function writes to it.
 
 Steps of a block of neurons lie far apart, so that the processor's own prefetching begins anew at each row, and a store
-there waits for memory. Asked for while the row before it is worked on, rows of spikes make the neurons' forward pass a
-tenth to a sixth shorter. Rows that are read gained nothing, nor did the backward pass, which its arithmetic bounds.
+there waits for memory, unless the row is asked for while the one before it is worked on. Rows that are read gained
+nothing by it, nor did the backward pass, which its arithmetic bounds.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def evaluate_task(
     elif task in CLASSIFICATIONS:
         kind = CLASSIFICATIONS[task]
         require_kind(data, records, kind.kind, task)
-        secret = _answers_are_secret(data, split, records, folder, left=len(whole) - len(records))
+        secret = _answers_are_secret(data, split, records, folder, part=len(records) < len(whole))
         require_pictures(data, records)
         chosen = kind.of_config(model.config)
         learnt, missing = ([], "") if secret else _learnt(chosen, data, trained_on or ["train"])
@@ -242,7 +242,7 @@ def split_to_measure(data: TaskData, split: str | None, trained_on: Sequence[str
 def require_measurable(data: TaskData, split: str, output: Path | None, limit: int) -> None:
     """Raises what `evaluate_task` would of a split that is missing, or secret; nothing is predicted."""
     records: list[Any] = data.records(split)
-    _answers_are_secret(data, split, records, output, left=len(records) - limit if 0 < limit < len(records) else 0)
+    _answers_are_secret(data, split, records, output, part=0 < limit < len(records))
 
 
 def _learnt(task: Classification, data: TaskData, splits: Sequence[str]) -> tuple[list[Any], str]:
@@ -256,11 +256,11 @@ def _learnt(task: Classification, data: TaskData, splits: Sequence[str]) -> tupl
     return found, ""
 
 
-def _answers_are_secret(data: TaskData, split: str, records: Sequence[Any], folder: Path | None, left: int) -> str:
+def _answers_are_secret(data: TaskData, split: str, records: Sequence[Any], folder: Path | None, part: bool) -> str:
     """What is said of answers that the makers keep; empty where answers are public.
 
     Args:
-        left: items of the split that are not among the records.
+        part: the records are not the whole split.
     """
     secret = sum(getattr(record, "answer", "") is None for record in records)
     if not secret:
@@ -270,7 +270,7 @@ def _answers_are_secret(data: TaskData, split: str, records: Sequence[Any], fold
         raise DataError(
             f"{about}: choose another split, or write the predictions, which their server takes, by --output FOLDER"
         )
-    if left:
+    if part:
         raise ConfigurationError(
             f"{about}, and their server takes no part of a split: leave --sample out to predict all"
         )

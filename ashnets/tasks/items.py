@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.data.batches import Share, plan_epoch
 from ashnets.data.similar import random_groups
-from ashnets.errors import AshNetsError, ConfigurationError, DataError
+from ashnets.errors import ConfigurationError
 from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsProcessor
 from ashnets.retrieval.embedding import tokenize
 from ashnets.tasks.data import TaskData
 from ashnets.tasks.task import Classification
 from ashnets.training.distributed import rank, world_size
+from ashnets.training.loader import Batches
 from ashnets.training.recipe import SINGLE, TaskRecipe
 
 GREY = 0.5
@@ -72,8 +72,8 @@ class ItemBatch:
         }  # fmt: skip
 
 
-class ItemBatches(Dataset):
-    """``batches[i]`` is a rank's share of pass i.
+class ItemBatches(Batches):
+    """Items of a task.
 
     Args:
         learn: make labels.
@@ -94,15 +94,6 @@ class ItemBatches(Dataset):
     ) -> None:
         self.task, self.data, self.records, self.shares = task, data, records, shares
         self.processor, self.max_length, self.learn, self.constant = processor, max_length, learn, constant
-
-    def __len__(self) -> int:
-        return len(self.shares)
-
-    def __getitem__(self, number: int) -> ItemBatch | DataError:
-        try:
-            return self.read(number)
-        except AshNetsError as error:
-            return DataError(str(error))  # raised where the batches are taken
 
     def read(self, number: int) -> ItemBatch:
         """Pass ``number``. Raises DataError or InputError if a picture cannot be read."""

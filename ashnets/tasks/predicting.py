@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import TaskData
 from ashnets.tasks.items import ItemBatches
 from ashnets.tasks.task import Classification
-from ashnets.training.loader import load_epoch
+from ashnets.training.loader import Batches, load_epoch
 
 
 def shares_of(order: np.ndarray, group_size: int, batch: int) -> list[Share]:
@@ -25,6 +25,13 @@ def shares_of(order: np.ndarray, group_size: int, batch: int) -> list[Share]:
     if whole < len(order):
         shares.append(Share(order[whole:], len(order) - whole))
     return shares
+
+
+def shown(batches: Batches, workers: int, title: str, progress: bool) -> Iterator[tuple[Share, Any]]:
+    """Each share with its batch, under a bar of progress. Raises DataError where a picture cannot be read."""
+    loaded = load_epoch(batches, 0, workers, pin=False)
+    bar = tqdm(loaded, title, len(batches), leave=False, unit="batch", disable=not progress or None)
+    return zip(batches.shares, bar, strict=True)
 
 
 @torch.inference_mode()
@@ -60,10 +67,7 @@ def predict(
     shares = shares_of(order, group_size, batch)
     batches = ItemBatches(task, data, records, shares, processor, model.config.max_text_length, constant=constant)
     found = torch.empty(len(records), len(task.labels))
-    loaded = load_epoch(batches, 0, workers, pin=False)
-    for share, one in zip(
-        shares, tqdm(loaded, title, len(shares), leave=False, unit="batch", disable=not progress or None), strict=True
-    ):
+    for share, one in shown(batches, workers, title, progress):
         logits = model(**one.to(model.device).inputs(), **options).logits
         found[torch.as_tensor(share.indices)] = logits.float().cpu()
     return found

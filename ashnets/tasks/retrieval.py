@@ -15,12 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from ashnets.data.batches import Share
 from ashnets.data.benchmarks.records import Captioned
-from ashnets.errors import AshNetsError, DataError
 from ashnets.files import write_atomically, write_csv
 from ashnets.metrics.retrieval import Gold, chance_at, ranks, recall_both_ways, recall_in_folds
 from ashnets.metrics.scoring import CAPTIONS
@@ -31,8 +28,8 @@ from ashnets.retrieval.two_stage import CANDIDATES, WAYS, Ranking, matching_scor
 from ashnets.tasks.data import TaskData, require_kind, require_pictures
 from ashnets.tasks.items import GREY
 from ashnets.tasks.page import Example, examples_page
-from ashnets.tasks.predicting import shares_of
-from ashnets.training.loader import load_epoch
+from ashnets.tasks.predicting import shares_of, shown
+from ashnets.training.loader import Batches
 
 KS = (1, 5, 10)
 _FOLD = 1000
@@ -134,8 +131,8 @@ def _recalls(ranking: Ranking, owners: torch.Tensor, owned: list[set[int]]) -> d
     return {**found, "cost": asdict(ranking.cost)}
 
 
-class _Shown(Dataset):
-    """``shown[i]``: keys for the sampler and pixels (B, 3, S, S) of share i."""
+class _Pictures(Batches):
+    """Keys for the sampler and pixels (B, 3, S, S) of each share."""
 
     def __init__(
         self, data: TaskData, records: Sequence[Any], shares: Sequence[Share], processor: AshNetsProcessor
@@ -143,17 +140,11 @@ class _Shown(Dataset):
         self.data, self.shares, self.processor = data, shares, processor
         self.names = [record.picture for record in records]
 
-    def __len__(self) -> int:
-        return len(self.shares)
-
-    def __getitem__(self, number: int) -> tuple[list[int], torch.Tensor] | DataError:
+    def read(self, number: int) -> tuple[list[int], torch.Tensor]:
         names = [self.names[int(i)] for i in self.shares[number].indices]
         keys = [image_key(name) for name in names]
-        try:
-            pictures = [self.data.open_picture(name) for name in names]
-            return keys, self.processor.image_processor.preprocess(pictures, keys)["pixel_values"]
-        except AshNetsError as error:
-            return DataError(str(error))  # raised where the batches are taken
+        pictures = [self.data.open_picture(name) for name in names]
+        return keys, self.processor.image_processor.preprocess(pictures, keys)["pixel_values"]
 
 
 @torch.inference_mode()
@@ -171,10 +162,7 @@ def _embed(
         embed = model.encode_image(grey, image_ids=[0])[0].float().cpu()
         return embed.expand(len(records), -1).contiguous(), tokens
     shares = shares_of(order, group_size, batch)
-    loaded = load_epoch(_Shown(data, records, shares, processor), 0, workers, pin=False)
-    for share, (keys, pixels) in zip(
-        shares, tqdm(loaded, title, len(shares), leave=False, disable=not progress or None), strict=True
-    ):
+    for share, (keys, pixels) in shown(_Pictures(data, records, shares, processor), workers, title, progress):
         embed, visual = model.encode_image(
             pixels.to(model.device), image_ids=keys, group_size=share.group_size, **options
         )

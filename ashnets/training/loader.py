@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,35 @@ from ashnets.data.augment import augment, on_background
 from ashnets.data.batches import Share
 from ashnets.data.draws import draw
 from ashnets.data.pairs import Pairs
-from ashnets.errors import DataError
+from ashnets.errors import AshNetsError, DataError
 from ashnets.model.sampling import image_key
 from ashnets.retrieval.embedding import tokenize
 from ashnets.training.pretrain import Batch
 from ashnets.training.recipe import Recipe
 
 
-class EpochBatches(Dataset):
-    """``batches[i]`` is a rank's share of pass i. Nothing in it depends on what was read before."""
+class Batches(Dataset):
+    """``batches[i]`` is a rank's share of pass i, by ``read``, or why it cannot be read."""
+
+    shares: Sequence[Share]
+
+    def __len__(self) -> int:
+        return len(self.shares)
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self.read(number)
+        except AshNetsError as error:
+            # raised where the batches are taken: raised in a worker it would come with its traceback
+            return error if isinstance(error, DataError) else DataError(str(error))
+
+    def read(self, number: int) -> Any:
+        """Pass ``number``. Raises DataError if it cannot be read."""
+        raise NotImplementedError
+
+
+class EpochBatches(Batches):
+    """Pairs for pre-training. Nothing in a batch depends on what was read before."""
 
     def __init__(
         self, pairs: Pairs, shares: list[Share], recipe: Recipe, epoch: int, tokenizer: Any, max_length: int
@@ -32,15 +52,6 @@ class EpochBatches(Dataset):
         self.epoch = epoch
         self.tokenizer = tokenizer
         self.max_length = max_length
-
-    def __len__(self) -> int:
-        return len(self.shares)
-
-    def __getitem__(self, number: int) -> Batch | DataError:
-        try:
-            return self.read(number)
-        except DataError as error:
-            return error  # raised where the batches are taken: raised in a worker it would come with its traceback
 
     def read(self, number: int) -> Batch:
         """Pass ``number``. Raises DataError if none of its pictures can be read."""
@@ -107,11 +118,11 @@ def chosen_caption(captions: list[str], bare: float, which: float, bare_name: fl
     return others[int(which * len(others))]
 
 
-def load_epoch(batches: Any, first: int, workers: int, pin: bool) -> Iterator[Any]:
+def load_epoch(batches: Batches, first: int, workers: int, pin: bool) -> Iterator[Any]:
     """The batches from number ``first`` on, in order, read ahead by ``workers`` processes.
 
     Args:
-        batches: `EpochBatches`, or another data set of whole batches.
+        batches: `Batches` of any kind.
         pin: put them into pinned memory, from where a GPU copies while it computes.
 
     Raises:
