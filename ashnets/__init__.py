@@ -4,8 +4,9 @@
     model = ashnets.from_pretrained("ashnets-tiny")
     processor = ashnets.AshNetsProcessor.from_pretrained("ashnets-tiny")
 
-Everything is imported on first use: ``import ashnets`` alone does not load torch. After it, transformers' AutoConfig,
-AutoModel, AutoProcessor and AutoImageProcessor know our classes.
+Each command of the command line is a function of the same name; ``ashnets export`` is `export_encoder`, since
+``ashnets.export`` is a package. Everything is imported on first use: ``import ashnets`` alone loads no torch. After it,
+transformers' AutoConfig, AutoModel, AutoProcessor and AutoImageProcessor know our classes.
 """
 
 from __future__ import annotations
@@ -13,50 +14,60 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ashnets.auto_classes import offer
+from ashnets import auto_classes, lazy
+from ashnets.version import __version__ as __version__
 
-__version__ = "0.1.0"
-
-_HOME = {
+_HOMES = {
     "AshNetsConfig": "ashnets.configuration",
-    "AshNetsProcessor": "ashnets.processor",
-    "AshNetsModel": "ashnets.model",
+    "AshNetsError": "ashnets.errors",
     "AshNetsForPreTraining": "ashnets.model",
     "AshNetsForRetrieval": "ashnets.model",
     "AshNetsForVQA": "ashnets.model",
-    "AshNetsForVisualReasoning": "ashnets.model",
     "AshNetsForVisualEntailment": "ashnets.model",
-    "AshNetsError": "ashnets.errors",
-    "list_models": "ashnets.zoo",
-    "describe": "ashnets.zoo",
-    "config_of": "ashnets.zoo",
-    "create": "ashnets.zoo",
-    "from_pretrained": "ashnets.hub",
-    "resolve": "ashnets.hub",
+    "AshNetsForVisualReasoning": "ashnets.model",
+    "AshNetsModel": "ashnets.model",
+    "AshNetsProcessor": "ashnets.processor",
     "PictureQuestions": "ashnets.inference.asking",
     "PictureSearch": "ashnets.inference.searching",
     "ask": "ashnets.inference.asking",
+    "compare": "ashnets.export.models",
+    "config_of": "ashnets.zoo.registry",
+    "create": "ashnets.zoo.creating",
+    "describe": "ashnets.zoo.describing",
+    "energy": "ashnets.export.models",
+    "evaluate": "ashnets.tasks.measuring",
+    "export_encoder": "ashnets.export.models",
+    "finetune": "ashnets.runs",
+    "from_pretrained": "ashnets.hub.loading",
     "index": "ashnets.inference.indexing",
+    "list_models": "ashnets.zoo.registry",
+    "publish": "ashnets.hub.publishing",
+    "quantize": "ashnets.tasks.quantising",
+    "resolve": "ashnets.hub.resolving",
     "search": "ashnets.inference.searching",
+    "train": "ashnets.runs",
+    "verify": "ashnets.hub.verifying",
 }
 _PACKAGES = ("export", "hub", "model", "zoo")
 
-__all__ = sorted(_HOME)
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     if name in _PACKAGES:
         return importlib.import_module(f"ashnets.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module 'ashnets' has no attribute {name!r}")
-    home = importlib.import_module(_HOME[name])
-    if _HOME[name] in ("ashnets.configuration", "ashnets.model"):
-        importlib.import_module("ashnets.processor")  # which registers what they do not: see the docstring
-    return getattr(home, name)
+    found = lazy.fetch(__name__, _HOMES, name)
+    if _HOMES[name] in ("ashnets.configuration", "ashnets.model"):
+        _register()  # these two modules register only a part: see the docstring
+    return found
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME, *_PACKAGES])
+    return sorted([*_HOMES, *_PACKAGES])
 
 
-offer()
+def _register() -> None:
+    importlib.import_module("ashnets.processor")  # itself, and by what it imports the models
+
+
+auto_classes.offer(_register)

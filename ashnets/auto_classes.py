@@ -6,10 +6,9 @@ Registering needs our classes, and they need torch. So it waits until somebody a
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -18,23 +17,18 @@ from typing import Any
 NAMES = ("AutoConfig", "AutoModel", "AutoProcessor", "AutoImageProcessor", "AutoTokenizer")
 
 
-def offer() -> None:
-    """Register our classes as soon as an Auto class of transformers is used; at once where they are loaded already."""
+def offer(register: Callable[[], object]) -> None:
+    """Call ``register`` as soon as an Auto class of transformers is used; at once where they are loaded already."""
     module = sys.modules.get("transformers")
     if module is not None:
-        _watch(module)
+        _watch(module, register)
     elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+        sys.meta_path.insert(0, _Finder(register))
 
 
-def _register() -> None:
-    importlib.import_module("ashnets.processor")
-    importlib.import_module("ashnets.model")
-
-
-def _watch(module: ModuleType) -> None:
+def _watch(module: ModuleType, register: Callable[[], object]) -> None:
     if any(f"transformers.models.auto.{part}_auto" in sys.modules for part in ("configuration", "processing")):
-        _register()
+        register()
         return
     kind = type(module)
 
@@ -43,7 +37,7 @@ def _watch(module: ModuleType) -> None:
             if name in NAMES and type(self) is Watched:
                 # Before registering, which asks for these names itself.
                 self.__class__ = kind  # type: ignore[assignment]
-                _register()
+                register()
                 return getattr(self, name)
             return super().__getattr__(name)
 
@@ -53,23 +47,26 @@ def _watch(module: ModuleType) -> None:
 class _Finder(MetaPathFinder):
     """Sees ``import transformers`` go by, once."""
 
+    def __init__(self, register: Callable[[], object]) -> None:
+        self._register = register
+
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "transformers":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
+            spec.loader = _Loader(spec.loader, self._register)
         return spec
 
 
 class _Loader(Loader):
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
+    def __init__(self, loader: Loader, register: Callable[[], object]) -> None:
+        self._loader, self._register = loader, register
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
-        _watch(sys.modules["transformers"])  # which has put another module in its own place
+        _watch(sys.modules["transformers"], self._register)  # which has put another module in its own place

@@ -25,6 +25,7 @@ from ashnets.configuration import AshNetsConfig
 from ashnets.data.images import ImageSource, load_image
 from ashnets.data.vocabulary import read_vocabulary, tokenizer_from_vocabulary
 from ashnets.errors import AshNetsError, ConfigurationError, InputError
+from ashnets.hub.resolving import resolve
 from ashnets.model.pretrained import HUB_OPTIONS
 from ashnets.model.sampling import content_key, image_key
 
@@ -119,10 +120,8 @@ class AshNetsProcessor(ProcessorMixin):
             UnknownModelError: nothing answers to the name.
             ConfigurationError: the processor's files are missing or damaged.
         """
-        import ashnets  # the public face resolves short names
-
         found = {key: kwargs.pop(key) for key in HUB_OPTIONS if kwargs.get(key) is not None}
-        folder = ashnets.resolve(name, **found)
+        folder = resolve(name, **found)
         kwargs = {key: value for key, value in kwargs.items() if key not in HUB_OPTIONS}
         for file in FILES:  # without tokenizer.json the library would hand out an empty vocabulary
             if not (Path(folder) / file).is_file():

@@ -21,12 +21,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ashnets import __version__
 from ashnets.errors import ConfigurationError, InputError
 from ashnets.export.folding import float32, fold, on_lattice
 from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.model.integer import IntegerConstants, integer_constants, integer_lif
 from ashnets.model.spiking_layer import SpikingLayer as ModelLayer
+from ashnets.version import __version__
 
 State = tuple[torch.Tensor, ...]
 DT = 1e-4  # seconds; what the tools that read NIR assume

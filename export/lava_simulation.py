@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import ashnets
+from ashnets import version
 from ashnets.errors import AshNetsError, MissingExtraError
 from ashnets.export.graph import check_spikes
 from ashnets.export.lava import read_lava
@@ -77,7 +77,7 @@ def _run_child(network: Path, folder: Path, timeout: float, progress: bool) -> N
     from tqdm import tqdm
 
     command = [sys.executable, "-m", "ashnets.export.lava_simulation", str(network), str(folder)]
-    paths = [str(Path(ashnets.__file__).parents[1]), *sys.path]
+    paths = [str(Path(version.__file__).parents[1]), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with (folder / "errors.txt").open("w+b") as errors:
         child = subprocess.Popen(

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from ashnets.data.similar import similar_groups
+from ashnets.environment import environment
 from ashnets.export.count import Counter, Counts, DenseLayer, dense_layers
 from ashnets.export.energy import Estimate, artificial_energy, estimate, over_rate, over_steps
 from ashnets.export.graph import SpikingGraph, from_model
@@ -22,9 +23,9 @@ from ashnets.export.profiles import Profile
 from ashnets.export.report_pictures import Pictures
 from ashnets.files import write_atomically, write_csv, write_json
 from ashnets.model.sampling import probabilistic_sampling
-from ashnets.training.evaluate import environment
 
 SCHEMA_VERSION = 1
+FILES = ("energy.json", "energy.csv", "layers.csv", "energy.html")  # of a report's folder
 HELD = 1 << 26  # spikes of all layers that one batch may hold (256 MB)
 BATCH = 16
 SEED = 0  # of the order in which pictures open a group
@@ -200,14 +201,15 @@ def _curves(longer: Counts, counts: Counts, one: Estimate) -> dict[str, Any]:
 
 
 def write_report(report: dict[str, Any], folder: Path) -> list[Path]:
-    """Write ``energy.json``, ``energy.csv``, ``layers.csv`` and ``energy.html``; returns their paths."""
+    """Write :data:`FILES`; returns their paths."""
     from ashnets.export.report_html import page
 
+    as_json, table, layers, html = (folder / name for name in FILES)
     return [
-        write_json(folder / "energy.json", report),
-        write_csv(folder / "energy.csv", energy_rows(report)),
-        write_csv(folder / "layers.csv", layer_rows(report)),
-        write_atomically(folder / "energy.html", page(report).encode()),
+        write_json(as_json, report),
+        write_csv(table, energy_rows(report)),
+        write_csv(layers, layer_rows(report)),
+        write_atomically(html, page(report).encode()),
     ]
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-_HOME = {
-    "from_pretrained": "loading",
-    "locate": "resolving",
-    "publish": "publishing",
-    "resolve": "resolving",
-    "verify": "resolving",
-    "verify_model": "verifying",
+from ashnets import lazy
+
+_HOMES = {
+    "from_pretrained": "ashnets.hub.loading",
+    "locate": "ashnets.hub.resolving",
+    "publish": "ashnets.hub.publishing",
+    "resolve": "ashnets.hub.resolving",
+    "verify": "ashnets.hub.verifying",
 }
 
-__all__ = sorted(_HOME)
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'ashnets.hub' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ashnets.hub.{_HOME[name]}"), name)
+    return lazy.fetch(__name__, _HOMES, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

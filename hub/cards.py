@@ -20,9 +20,9 @@ from ashnets.hub.benchmarks import FILE as BENCHMARK_FILE
 from ashnets.hub.benchmarks import Benchmark
 from ashnets.hub.card_parts import drawing, energy_table, measured_tables, paper_tables
 from ashnets.hub.emissions import Emissions
-from ashnets.zoo import config_of, entry
 from ashnets.zoo.describing import Description, describe_config, number
 from ashnets.zoo.numbers import CIRCUMSTANCES, EnergyRow, measured_energy, paper_rows, read_csv
+from ashnets.zoo.registry import config_of, entry
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from ashnets.errors import AshNetsError
 from ashnets.files import PICKLES
 from ashnets.hub.loading import from_pretrained
+from ashnets.processor import AshNetsProcessor
 
 # Names under which training keeps what no user of a model needs.
 TRAINING_STATE = re.compile(r"(^|[._])(queues?|momentum|teacher|ema|optimi[sz]er|exp_avg(_sq)?|scheduler)([._]|$)")
@@ -114,10 +115,8 @@ def tensor_names(folder: Path) -> Iterator[str]:
 
 def processor_loads(folder: Path) -> Check:
     """Picture and text side are there, and fit the configuration."""
-    import ashnets
-
     try:
-        processor = ashnets.AshNetsProcessor.from_pretrained(folder)
+        processor = AshNetsProcessor.from_pretrained(folder)
     except AshNetsError as error:
         return Check("processor", False, str(error))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

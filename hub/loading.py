@@ -8,11 +8,15 @@ from typing import Any
 
 from ashnets.errors import ConfigurationError, WeightsError
 from ashnets.hub.resolving import resolve
-from ashnets.zoo import config_of
+from ashnets.model import HEADS, head_class
+from ashnets.model.pretrained import HUB_OPTIONS, check_folder
+from ashnets.zoo.registry import config_of
 
 
 def from_pretrained(name: str | os.PathLike, task: str | None = None, **kwargs: Any) -> Any:
     """Load a model by registry name, folder, or Hub repository.
+
+        ashnets.from_pretrained("ashnets-tiny", task="retrieval")
 
     Args:
         name: see :func:`resolve`.
@@ -26,9 +30,6 @@ def from_pretrained(name: str | os.PathLike, task: str | None = None, **kwargs: 
     Raises:
         UnknownModelError, WeightsError, ConfigurationError: as ``resolve`` and ``AshNetsModel.from_pretrained``.
     """
-    from ashnets.model import HEADS, head_class
-    from ashnets.model.pretrained import HUB_OPTIONS, check_folder
-
     if kwargs.get("weights", "pretrained") not in ("pretrained", None):
         raise ConfigurationError(f"weights={kwargs['weights']!r}: give 'pretrained', or None for random weights")
     if "weights" in kwargs and kwargs["weights"] is None:

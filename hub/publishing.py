@@ -22,9 +22,9 @@ from ashnets.hub.emissions import read_emissions
 from ashnets.hub.fetching import FILES, digest, fetch
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import resolve
-from ashnets.zoo import config_of, entry, is_name
 from ashnets.zoo.names import split
 from ashnets.zoo.numbers import measured_energy, read_csv, read_energy
+from ashnets.zoo.registry import config_of, entry, is_name
 
 # What is uploaded of a model folder: what loading needs, and the record of how it came about.
 PUBLISHED = (*FILES, "recipe.yaml", "log.jsonl", "merges.txt", "LICENSE*", "NOTICE*")
@@ -77,6 +77,8 @@ def publish(
     **words: Any,
 ) -> dict[str, Any]:
     """Publish the model of a run, a folder or a registry name.
+
+        ashnets.publish("runs/mine", "me/ashnets-birds", licence="cc-by-4.0", dry_run=True)
 
     Args:
         source: the folder of a finished run, one that ``save_pretrained`` wrote, or a registry name with weights.

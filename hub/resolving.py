@@ -13,9 +13,8 @@ from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError
 from ashnets.files import PICKLES
 from ashnets.hub.fetching import digest, fetch
 from ashnets.hub.inspecting import inspect
-from ashnets.zoo import Weights, entry, is_name
-from ashnets.zoo.describing import untrained
 from ashnets.zoo.names import split
+from ashnets.zoo.registry import Weights, entry, is_name, untrained
 
 NAMESPACE = "ASHNETS_NAMESPACE"
 _REPOSITORY = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
@@ -39,7 +38,10 @@ class Located:
 
 
 def resolve(name: str | os.PathLike, **options: Any) -> str:
-    """The folder that ``name`` stands for; see :func:`locate`, which takes the same arguments."""
+    """The folder that ``name`` stands for; see :func:`locate`, which takes the same arguments.
+
+        ashnets.resolve("ashnets-tiny")
+    """
     return locate(name, **options).folder
 
 
@@ -102,7 +104,7 @@ def locate(
     raise UnknownModelError(f"no model is named {text!r}")
 
 
-def verify(weights: Weights) -> Path:
+def compare_with_pins(weights: Weights) -> Path:
     """Compare every file of bundled weights with its pinned SHA-256 and return their folder.
 
     Raises:
@@ -136,7 +138,7 @@ def _registered(name: str, revision: str | None, namespace: str | None, options:
     known = tag is None or tag in entry(model).tags or not organisation
     weights = entry(bare).weights if known else None
     if weights and weights.folder and not namespace and revision is None:
-        return Located(str(verify(weights)), "package", pins=weights.sha256)
+        return Located(str(compare_with_pins(weights)), "package", pins=weights.sha256)
     pins = weights.sha256 if weights and revision is None else None
     if organisation:
         repository = f"{organisation}/{model}.{weights.tag}" if weights else f"{organisation}/{bare}"

@@ -12,8 +12,10 @@ from ashnets.hub.fetching import digest
 from ashnets.hub.resolving import locate
 
 
-def verify_model(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
+def verify(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
     """Find, check and load a model, and say what was compared with what.
+
+        ashnets.verify("ashnets-tiny")["passed"]
 
     Args:
         name, options: as for :func:`ashnets.hub.resolve`.

@@ -23,7 +23,8 @@ from ashnets.errors import ConfigurationError
 from ashnets.model.sampling import probabilistic_sampling
 from ashnets.model.tdbn import calibrate
 from ashnets.zoo.counting import count
-from ashnets.zoo.registry import ROOT, config_of, create, entry, is_name
+from ashnets.zoo.creating import create
+from ashnets.zoo.registry import ROOT, config_of, entry, is_name
 
 SEED = 0
 CALIBRATED = 16  # pictures that set tdBN's statistics

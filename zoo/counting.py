@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
 from ashnets.configuration import AshNetsConfig
+from ashnets.files import write_json
 from ashnets.model import HEADS, AshNetsModel
-from ashnets.zoo.sizes import STEP, Counts
+from ashnets.zoo.registry import config_of, list_models
+from ashnets.zoo.sizes import SIZES, STEP, Counts, counted
 
 IMAGENET_CLASSES = 1000
 
@@ -49,6 +54,14 @@ def count(config: AshNetsConfig) -> Counts:
         backbone_with_classifier = parameters["backbone"] + (features + 1) * IMAGENET_CLASSES
     macs = _macs(model, config)
     return Counts(parameters, backbone_with_classifier, _parameters(model), heads, macs, config.time_steps)
+
+
+def write_sizes(path: Path = SIZES) -> Path:
+    """Count every model of the registry, without allocating a weight, and write the file."""
+    models = tqdm(list_models(), desc="counting", unit="model", disable=None)
+    write_json(path, {name: asdict(count(config_of(name))) for name in models})
+    counted.cache_clear()
+    return path
 
 
 def _macs(model: AshNetsModel, config: AshNetsConfig) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ashnets.zoo.registry import Entry, Weights, config_of, entry
+from ashnets.zoo.registry import Entry, Weights, config_of, entry, untrained
 from ashnets.zoo.sizes import Counts, counted
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ class Description:
 def describe(name: str) -> Description:
     """Describe ``name`` or ``name.tag``; nothing is downloaded and no weight is allocated.
 
+        ashnets.describe("ashnets-tiny").to_text()
+
     Raises:
         UnknownModelError: with the nearest names.
     """
@@ -155,17 +157,6 @@ def _describe(config: AshNetsConfig, found: Entry | None, counts: Counts | None)
         recipe=weights.recipe.name if weights else None,
         results=weights.results.name if weights else None,
         configuration=found.configuration if found else config.to_diff_dict(),
-    )
-
-
-def untrained(name: str) -> str:
-    """Why ``name`` has no weights, and what can be done."""
-    why = "; that takes MSCOCO and Visual Genome, which we could not train on"
-    if entry(name).architecture == "ashnets-tiny":
-        why = ""
-    return (
-        f"no trained weights: it was never trained here{why}. ashnets.create({name!r}), or from_pretrained with "
-        "weights=None, builds random ones"
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from ashnets.errors import ConfigurationError
 from ashnets.files import write_atomically
 from ashnets.zoo.registry import ROOT, entry, list_models, read_yaml
-from ashnets.zoo.sizes import counted, write_sizes
+from ashnets.zoo.sizes import counted
 
 THROUGHPUT = "throughput.csv"
 PROFILES = ("45nm-fp32", "loihi1-vs-a100")  # of energy, in the table: two kinds of hardware, which disagree
@@ -287,6 +287,8 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m ashnets.zoo.numbers [--count]", file=sys.stderr)
         return 2
     if arguments:
+        from ashnets.zoo.counting import write_sizes  # needs torch
+
         print(write_sizes())
     print(write_atomically(ROOT / "README.md", page().encode()))
     return 0

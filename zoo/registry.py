@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import logging
+import math
 import os
 import re
 from dataclasses import dataclass, field, replace
@@ -19,11 +19,8 @@ from ashnets.zoo.names import compose, split, unknown
 
 if TYPE_CHECKING:
     from ashnets.configuration import AshNetsConfig
-    from ashnets.model.pretrained import AshNetsPreTrainedModel
 
 ROOT = Path(__file__).resolve().parent
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,6 +79,8 @@ class Entry:
 def list_models(pattern: str | None = None, *, pretrained: bool | None = None) -> list[str]:
     """The names of the models, without tags, an architecture after another.
 
+        ashnets.list_models("*-ann")
+
     Args:
         pattern: a glob, for example ``*-ann``.
         pretrained: True for models with trained weights, False for those without.
@@ -119,6 +118,8 @@ def entry(name: str) -> Entry:
 def config_of(name: str | os.PathLike) -> AshNetsConfig:
     """The configuration of a registry name, or of a folder with a ``config.json``.
 
+        ashnets.config_of("ashnets-tiny").time_steps
+
     Raises:
         UnknownModelError: nothing answers to the name.
         ConfigurationError: a folder whose configuration cannot be used.
@@ -146,39 +147,15 @@ def is_name(name: str | os.PathLike) -> bool:
     return isinstance(name, str) and split(name).model in _entries()
 
 
-def create(name: str, *, task: str = "base", seed: int | None = None, **changes: Any) -> AshNetsPreTrainedModel:
-    """Build a model with random weights, in evaluation mode.
-
-    Its deeper spiking layers are silent until it is trained, or ``ashnets.model.tdbn.calibrate`` has set the statistics
-    of its tdBN layers.
-
-    Args:
-        name: a registry name without tag.
-        task: ``base``, ``pretraining``, ``retrieval``, ``vqa``, ``nlvr2`` or ``ve``.
-        seed: the same seed gives the same weights; the global generator is left as it was.
-        changes: configuration keys to set.
-
-    Raises:
-        UnknownModelError, ConfigurationError: an unknown name, tag, task or key.
-    """
-    import torch
-
-    from ashnets.configuration import AshNetsConfig
-    from ashnets.model import head_class
-
-    found = entry(name)
-    cls = head_class(task)
-    config = AshNetsConfig(**{**found.configuration, **changes})
-    if seed is None:
-        model = cls(config)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = cls(config)
-    logger.info(
-        "%s: %s with random weights (seed %s); nothing in it was trained", found.name, cls.__name__, seed
+def untrained(name: str) -> str:
+    """Why ``name`` has no weights, and what can be done."""
+    why = "; that takes MSCOCO and Visual Genome, which we could not train on"
+    if entry(name).architecture == "ashnets-tiny":
+        why = ""
+    return (
+        f"no trained weights: it was never trained here{why}. ashnets.create({name!r}), or from_pretrained with "
+        "weights=None, builds random ones"
     )
-    return model.eval()
 
 
 def recipe_path(recipe: str | os.PathLike) -> Path:
@@ -202,8 +179,8 @@ def recipe_path(recipe: str | os.PathLike) -> Path:
 def _entries() -> dict[str, Entry]:
     entries = {}
     weights = _weights()
-    for name in ("ashnets-tiny", "ashnets-r18", "ashnets-r101", "ashnets-r152", "ashnets-vit-b16"):
-        data = read_yaml(ROOT / "architectures" / f"{name}.yaml")
+    files = {path.stem: read_yaml(path) for path in sorted((ROOT / "architectures").glob("*.yaml"))}
+    for name, data in sorted(files.items(), key=lambda item: item[1].get("place", math.inf)):
         for full, changes in compose(name, data["forms"]).items():
             tags = weights.get(full, {})
             entries[full] = Entry(

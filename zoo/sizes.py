@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-from ashnets.files import write_json
-from ashnets.zoo.registry import ROOT, config_of, list_models
+from ashnets.zoo.registry import ROOT
 
 SIZES = ROOT / "results" / "sizes.json"
 STEP, TEXT = "abstract encoder, a step", "transformer, text alone"  # parts of Counts.macs
@@ -55,15 +53,3 @@ def counted() -> dict[str, Counts]:
     if not SIZES.is_file():
         return {}
     return {name: Counts(**parts) for name, parts in json.loads(SIZES.read_text(encoding="utf-8")).items()}
-
-
-def write_sizes(path: Path = SIZES) -> Path:
-    """Count every model of the registry, without allocating a weight, and write the file."""
-    from tqdm import tqdm
-
-    from ashnets.zoo.counting import count
-
-    models = tqdm(list_models(), desc="counting", unit="model", disable=None)
-    write_json(path, {name: asdict(count(config_of(name))) for name in models})
-    counted.cache_clear()
-    return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Annotated
 
 import typer
@@ -18,8 +17,6 @@ from ashnets.cli.energy import (
 )
 from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import as_json
-
-TWO = ["45nm-int8", "loihi1-vs-a100"]
 
 
 def compare(
@@ -46,26 +43,13 @@ def compare(
       ashnets compare ashnets-r18 ashnets-vit-b16 --random-weights --sample 4 --json
     """
     import ashnets
-    from ashnets.export.profiles import load_profile
-    from ashnets.export.report import measure
-    from ashnets.export.report_pictures import Pictures, read_pictures
-    from ashnets.zoo.comparing import compare as set_side_by_side
-    from ashnets.zoo.comparing import gallery_unless, print_rows, to_dicts
+    from ashnets.export.models import TWO
+    from ashnets.zoo.comparing import print_rows, to_dicts
 
-    profiles = [load_profile(one) for one in profile or TWO]
-    folder = gallery_unless(images, corpus)
-
-    @cache
-    def read(side: int) -> Pictures:
-        return read_pictures(side, folder, corpus, split or (), sample, seed)
-
-    found = set_side_by_side(
-        names,
-        load=ashnets.from_pretrained,
-        measure=lambda model, chosen, name: measure(model, chosen, profiles, name=name),
-        read=read,
+    found = ashnets.compare(
+        names, images=images, corpus=corpus, splits=split or (), sample=sample, seed=seed, profiles=profile or TWO,
         random_weights=random_weights,
-    )
+    )  # fmt: skip
     if as_json_:
         typer.echo(as_json(to_dicts(found)))
     else:

@@ -7,7 +7,7 @@ TASKS = ("vqa", "retrieval", "nlvr2", "ve")
 
 def models(incomplete: str) -> list[str]:
     """Names of the registry."""
-    from ashnets.zoo import list_models
+    from ashnets.zoo.registry import list_models
 
     return _beginning(list_models(), incomplete)
 

@@ -59,24 +59,18 @@ def energy(
       ashnets energy ashnets-tiny --corpus data/pictograms --split valid --profile 45nm-int8 --profile my-chip.yaml
     """
     import ashnets
-    from ashnets.export.profiles import load_profile, profile_names
-    from ashnets.export.report import energy_report, write_report
-    from ashnets.export.report_pictures import read_pictures
     from ashnets.export.report_text import print_report
-    from ashnets.zoo.comparing import RANDOM, gallery_unless, random_model, weights_of
 
-    profiles = [load_profile(one) for one in profile or profile_names(every=True)]
-    side = ashnets.config_of(name).image_size
-    chosen = read_pictures(side, gallery_unless(images, corpus), corpus, split or (), sample, seed)
-    if random_weights and not weights_of(name):
-        model, weights = random_model(name, chosen), RANDOM
-    else:
-        model, weights = ashnets.from_pretrained(name), f"trained: {weights_of(name)}"
-    report = energy_report(model, chosen, profiles, name=name, weights=weights)
-    written = write_report(report, output) if output is not None else []
+    report = ashnets.energy(
+        name, images=images, corpus=corpus, splits=split or (), sample=sample, seed=seed, profiles=profile or (),
+        random_weights=random_weights, output=output,
+    )  # fmt: skip
     if as_json_:
         show(report, json_wanted=True)
         return
     print_report(report)
-    for path in written:
-        typer.echo(f"→ {path}")
+    if output is not None:
+        from ashnets.export.report import FILES
+
+        for file in FILES:
+            typer.echo(f"→ {output / file}")

@@ -42,8 +42,9 @@ def export(
       ashnets export ashnets-tiny --to lava --quantize --output out/lava
       ashnets export ashnets-tiny --to nir --output out/nir --json
     """
-    from ashnets import from_pretrained
-    from ashnets.export.exporting import export_model
+    import ashnets
 
-    report = export_model(from_pretrained(name), to, output, name, quantise, counts, simulate, progress=not as_json_)
+    report = ashnets.export_encoder(
+        name, to, output=output, quantize=quantise, counts=counts, simulate=simulate, progress=not as_json_
+    )
     show(report, json_wanted=as_json_)

@@ -86,7 +86,7 @@ def describe(
       ashnets describe ashnets-tiny
       ashnets describe ashnets-r101-t5 --json
     """
-    from ashnets import zoo
+    import ashnets
 
-    description = zoo.describe(name)
+    description = ashnets.describe(name)
     typer.echo(as_json(description.to_dict()) if as_json_ else description.to_text())

@@ -61,9 +61,9 @@ def publish(
       ashnets publish runs/vqa --repo me/ashnets-vqa --licence mit --results out/vqa.csv --benchmark org/some-benchmark
       ashnets publish ashnets-tiny.pictograms --repo me/ashnets-tiny.pictograms --json
     """
-    from ashnets.hub import publish as publish_model
+    import ashnets
 
-    result = publish_model(
+    result = ashnets.publish(
         source, repository, tag=tag, private=private, dry_run=dry_run, licence=licence, training_data=training_data,
         dataset=dataset, benchmark=benchmark, results=results or [], energy=energy, exports=exports,
         report=lambda line: typer.echo(line, err=True),
@@ -87,9 +87,9 @@ def verify(
       ashnets verify runs/mine/model --json
       ashnets verify me/ashnets-birds@v1
     """
-    from ashnets.hub import verify_model
+    import ashnets
 
-    result = verify_model(name)
+    result = ashnets.verify(name)
     _show(result, as_json_)
     raise typer.Exit(0 if result["passed"] else 5)
 

@@ -71,14 +71,11 @@ def quantize(
       ashnets quantize runs/mine/model --corpus my-pictures --recipe own-pairs --output runs/mine-int8 --dry-run
       ashnets quantize runs/easy-vqa/model --data site-packages/easy_vqa --output runs/easy-vqa-int8
     """
-    from ashnets.tasks.quantising import quantise
-    from ashnets.zoo import recipe_path
+    import ashnets
 
-    report = quantise(
-        name, output, corpus=corpus, data=data, pictures=pictures,
-        recipe=recipe_path(recipe) if recipe is not None else None,
-        overrides=overrides or [], steps=steps, calibration=calibration, compared=compared, split=split,
-        dry_run=dry_run,
+    report = ashnets.quantize(
+        name, output=output, corpus=corpus, data=data, pictures=pictures, recipe=recipe, overrides=overrides or [],
+        steps=steps, calibration=calibration, compared=compared, split=split, dry_run=dry_run,
     )  # fmt: skip
     if as_json_ or dry_run:
         show(report if as_json_ else with_units(report), json_wanted=as_json_)

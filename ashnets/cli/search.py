@@ -40,10 +40,10 @@ def index(
       ashnets index my-pictures --name holidays --model runs/mine/model --rebuild
       torchrun --nproc_per_node 8 -m ashnets index my-pictures --name holidays
     """
+    import ashnets
     from ashnets.inference.collection import printable
-    from ashnets.inference.indexing import index as update
 
-    result = update(pictures, name, model, rebuild=rebuild)
+    result = ashnets.index(pictures, name, model, rebuild=rebuild)
     if os.environ.get("RANK", "0") != "0":  # torchrun's number of this process: one of them speaks
         return
     unreadable = {printable(path): why for path, why in result["unreadable"].items()}
@@ -83,10 +83,10 @@ def search(
       ashnets search holidays "a boat on a lake" --top 3 --candidates 32
       ashnets search holidays "a dog" --json
     """
+    import ashnets
     from ashnets.inference.collection import printable
-    from ashnets.inference.searching import PictureSearch
 
-    found = PictureSearch(pictures, model)
+    found = ashnets.PictureSearch(pictures, model)
     hits = found(query, top, rerank)
     if as_json_:
         shown = [{**hit, **{key: printable(hit[key]) for key in ("picture", "path")}} for hit in hits]
@@ -123,10 +123,10 @@ def ask(
       ashnets ask street.jpg "how many cars are there?" --model runs/vqa/model
       ashnets ask my-pictures "what color is it?" --model runs/vqa/model --top 1 --json
     """
-    from ashnets.inference.asking import PictureQuestions
+    import ashnets
     from ashnets.inference.collection import printable
 
-    questions = PictureQuestions(model)
+    questions = ashnets.PictureQuestions(model)
     if picture.is_dir():
         found = list(questions.over(picture, question, top))
     else:

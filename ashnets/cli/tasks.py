@@ -51,11 +51,10 @@ def finetune(
       ashnets finetune vqa finetune-vqa-v2 --data vqa --pictures coco --set model=runs/r152/model --output runs/vqa
       ashnets finetune nlvr2 finetune-pictogram-pairs --data data/pictograms --output runs/pairs --dry-run
     """
-    from ashnets.tasks.finetuning import finetune as run_finetuning
-    from ashnets.zoo import recipe_path
+    import ashnets
 
-    result = run_finetuning(
-        task, recipe_path(recipe), data=data, output=output, pictures=pictures, overrides=overrides or [],
+    result = ashnets.finetune(
+        task, recipe, data=data, output=output, pictures=pictures, overrides=overrides or [],
         resume=resume, dry_run=dry_run,
     )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process: one of them speaks
@@ -152,9 +151,10 @@ def evaluate(
       ashnets evaluate runs/vqa/model vqa vqa --pictures coco --split test-dev --workers 8 --output out/vqa
       ashnets evaluate runs/pairs/model nlvr2 data/pictograms --split test-twitter-new --plain --json
     """
-    from ashnets.tasks.measuring import as_rows, measure, remarks
+    import ashnets
+    from ashnets.tasks.measuring import as_rows, remarks
 
-    result = measure(
+    result = ashnets.evaluate(
         names, task, data, dataset=dataset, splits=splits or [], pictures=pictures, output=output, sample=sample,
         candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=not plain, workers=workers,
     )  # fmt: skip

@@ -52,11 +52,10 @@ def train(
       ashnets train own-pairs --corpus my-pictures --output runs/mine --set seed=1 --dry-run
       torchrun --nproc_per_node 8 -m ashnets train pretrain-coco-vg --corpus coco-vg --output runs/r152
     """
-    from ashnets.training.run import train as run_training
-    from ashnets.zoo import recipe_path
+    import ashnets
 
-    result = run_training(
-        recipe_path(recipe), corpus=corpus, output=output, overrides=overrides or [], resume=resume, dry_run=dry_run
+    result = ashnets.train(
+        recipe, corpus=corpus, output=output, overrides=overrides or [], resume=resume, dry_run=dry_run
     )
     if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process: one of them speaks
         show(result if as_json_ else with_units(result), json_wanted=as_json_)

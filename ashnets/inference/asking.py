@@ -17,11 +17,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-import ashnets
 from ashnets.data.images import ImageSource
 from ashnets.device import own_device
 from ashnets.errors import InputError, WeightsError
+from ashnets.hub.loading import from_pretrained
+from ashnets.hub.resolving import resolve
 from ashnets.inference.collection import read_picture, scan
+from ashnets.processor import AshNetsProcessor
+from ashnets.zoo.registry import config_of
 
 TASK = "vqa"
 HEAD = "AshNetsForVQA"
@@ -29,10 +32,25 @@ _BATCH = 32
 
 
 def ask(
-    picture: ImageSource, question: str, model: str | os.PathLike, top: int = 5, **options: Any
+    picture: ImageSource,
+    question: str,
+    *,
+    model: str | os.PathLike,
+    top: int = 5,
+    device: str | torch.device | None = None,
 ) -> list[dict[str, Any]]:
-    """The best answers to one question; for several, keep a :class:`PictureQuestions`, which this makes and calls."""
-    return PictureQuestions(model, **options)(picture, question, top)
+    """The best answers to one question; for several, keep a :class:`PictureQuestions`, which this makes and calls.
+
+        ashnets.ask("street.jpg", "how many cars are there?", model="runs/vqa/model")
+
+    Args:
+        picture, question, top: as in :meth:`PictureQuestions.__call__`, and so are the answers.
+        model, device: as for :class:`PictureQuestions`.
+
+    Raises:
+        WeightsError, InputError: as there.
+    """
+    return PictureQuestions(model, device=device)(picture, question, top)
 
 
 class PictureQuestions:
@@ -51,8 +69,8 @@ class PictureQuestions:
 
     def __init__(self, model: str | os.PathLike, *, device: str | torch.device | None = None) -> None:
         self.answers = _answers(model)
-        self.model = ashnets.from_pretrained(model, task=TASK).to(device or own_device())
-        self.processor = ashnets.AshNetsProcessor.from_pretrained(model)
+        self.model = from_pretrained(model, task=TASK).to(device or own_device())
+        self.processor = AshNetsProcessor.from_pretrained(model)
 
     def __call__(self, picture: ImageSource, question: str, top: int = 5) -> list[dict[str, Any]]:
         """The best answers about one picture (a path, a PIL image, bytes or an array).
@@ -107,14 +125,15 @@ class PictureQuestions:
 
 def _answers(model: str | os.PathLike) -> list[str]:
     """The answers by their numbers, before any weights are read."""
-    config = ashnets.config_of(Path(ashnets.resolve(model)))
+    config = config_of(Path(resolve(model)))
     saved = (config.architectures or ["AshNetsModel"])[0]
     if saved != HEAD:
         raise WeightsError(
             f"the weights of {os.fspath(model)} lack the task {TASK!r}: they were saved from {saved}, which answers no "
             f"questions. Give a model that was fine-tuned for {TASK!r} (saved from {HEAD}): --model, or model=..."
         )
-    names = [config.id2label[number] for number in sorted(config.id2label)]
+    labels: dict[Any, str] = dict(config.id2label or {})
+    names = [labels[number] for number in sorted(labels)]
     if len(names) != config.num_answers:
         raise WeightsError(
             f"the weights of {os.fspath(model)} give {config.num_answers} answers, and config.json names {len(names)} "

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import ashnets
+from ashnets.hub.resolving import resolve
 
 _DECISIVE = ("*.safetensors", "config.json", "processor_config.json")
 
@@ -50,7 +50,7 @@ def identify(name: str | os.PathLike) -> ModelIdentity:
     Raises:
         UnknownModelError, WeightsError: as ``ashnets.resolve``.
     """
-    folder = Path(ashnets.resolve(name))
+    folder = Path(resolve(name))
     files = sorted(path for pattern in _DECISIVE for path in folder.glob(pattern))
     text = os.fspath(name)
     return ModelIdentity(str(folder.resolve()) if Path(text).is_dir() else text, {f.name: _sha256(f) for f in files})

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import ashnets
 from ashnets.device import own_device
 from ashnets.errors import ConfigurationError, DataError, WeightsError
+from ashnets.hub.loading import from_pretrained
 from ashnets.inference.collection import Stamp, printable, read_picture, scan
 from ashnets.inference.identity import ModelIdentity, identify
 from ashnets.inference.journal import Journal
@@ -43,6 +43,7 @@ from ashnets.inference.store import (
     tidy,
     write_generation,
 )
+from ashnets.processor import AshNetsProcessor
 
 BATCH = 64
 SHARD = 1024  # pictures that a kill can cost
@@ -75,6 +76,8 @@ def index(
     device: str | torch.device | None = None,
 ) -> dict[str, Any]:
     """Bring the index of a folder of pictures up to date, making it where there is none.
+
+        ashnets.index("my-pictures", "holidays")
 
     A picture whose size and time of change are those of the index is not read; one whose content the index knows, as
     after a move, is not embedded. Pictures that cannot be read are left out and named, and tried again at each update.
@@ -131,8 +134,8 @@ class Embedder:
     """Pictures to vectors by one model."""
 
     def __init__(self, model: str | os.PathLike, batch: int, device: str | torch.device) -> None:
-        self.model = ashnets.from_pretrained(model, task="retrieval").to(device)
-        self.processor = ashnets.AshNetsProcessor.from_pretrained(model)
+        self.model = from_pretrained(model, task="retrieval").to(device)
+        self.processor = AshNetsProcessor.from_pretrained(model)
         self.batch = batch
 
     def __call__(

@@ -15,29 +15,42 @@ from typing import Any, overload
 
 import torch
 
-import ashnets
 from ashnets.device import own_device
 from ashnets.errors import DataError, InputError
+from ashnets.hub.loading import from_pretrained
 from ashnets.inference.collection import printable, read_picture
 from ashnets.inference.identity import identify
 from ashnets.inference.indexing import check_model, default_name, index
 from ashnets.inference.store import StoredIndex, index_folder, is_index, read_head
+from ashnets.processor import AshNetsProcessor
 from ashnets.retrieval.two_stage import log_odds
 
 MODEL = "ashnets-tiny"
 
 
 def search(
-    pictures: str | os.PathLike, query: str, top: int = 10, rerank: int = 0, **options: Any
+    pictures: str | os.PathLike,
+    query: str,
+    *,
+    top: int = 10,
+    rerank: int = 0,
+    model: str | os.PathLike | None = None,
+    progress: bool = True,
+    device: str | torch.device | None = None,
 ) -> list[dict[str, Any]]:
     """The pictures that fit a text best; for several texts, keep a :class:`PictureSearch`, which this makes and calls.
 
+        ashnets.search("my-pictures", "a red car", top=3)
+
     Args:
         pictures: a folder of pictures or an index.
-        query, top, rerank: as in :meth:`PictureSearch.__call__`.
-        options: as for :class:`PictureSearch`.
+        query, top, rerank: as in :meth:`PictureSearch.__call__`, and so are the hits.
+        model, progress, device: as for :class:`PictureSearch`.
+
+    Raises:
+        DataError, WeightsError, InputError: as there.
     """
-    return PictureSearch(pictures, **options)(query, top, rerank)
+    return PictureSearch(pictures, model, progress=progress, device=device)(query, top, rerank)
 
 
 class PictureSearch:
@@ -76,8 +89,8 @@ class PictureSearch:
         model = model or contents.model.name
         check_model(contents.model, identify(model), folder, contents.root)
         self.root, self.unreadable = Path(contents.root), dict(contents.unreadable)
-        self.model = ashnets.from_pretrained(model, task="retrieval").to(device or own_device())
-        self.processor = ashnets.AshNetsProcessor.from_pretrained(model)
+        self.model = from_pretrained(model, task="retrieval").to(device or own_device())
+        self.processor = AshNetsProcessor.from_pretrained(model)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -16,10 +16,8 @@ from torch import nn
 from ashnets.configuration import READOUTS, AshNetsConfig
 from ashnets.errors import InputError
 from ashnets.model.integer_layer import IntegerSpikingLayer
-from ashnets.model.memory_saving import run_saving
+from ashnets.model.memory_saving import State, run_saving
 from ashnets.model.spiking_layer import SpikingLayer
-
-State = tuple[torch.Tensor, ...]
 
 
 @dataclass

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -29,14 +29,12 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from ashnets.kernels import operators
 from ashnets.model.packed_spikes import PackedSpikes
 from ashnets.model.rows import Rows
+from ashnets.model.spiking_layer import SpikingLayer
 from ashnets.model.tdbn import moments
-
-if TYPE_CHECKING:
-    from ashnets.model.abstract_encoder import State
-    from ashnets.model.spiking_layer import SpikingLayer
 
 PIECES = 20  # of a sequence: more of them need smaller buffers and keep more membranes
 
+State = tuple[torch.Tensor, ...]  # membranes, one tensor a layer
 Pass = Callable[[int], torch.Tensor]  # piece → a gradient, (T', N); to be asked from the last piece to the first
 Upstream = Callable[[], Pass]  # begins a pass over the gradient of a layer's spikes
 

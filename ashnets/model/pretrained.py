@@ -20,8 +20,10 @@ from transformers.utils import logging as library_logging
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import AshNetsError, ConfigurationError, WeightsError
 from ashnets.files import PICKLES
+from ashnets.hub.resolving import resolve
 from ashnets.model.collector import SemanticCollector
 from ashnets.model.tdbn import TdBN
+from ashnets.zoo.registry import config_of
 
 # Where a name is looked for; see ashnets.resolve.
 HUB_OPTIONS = ("revision", "namespace", "token", "cache_dir", "local_files_only", "force_download")
@@ -82,8 +84,6 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             ConfigurationError: an unknown key, here or in ``config.json``.
             WeightsError: no weights, damaged weights, a pickle, or tensors missing, left over or of another shape.
         """
-        import ashnets  # the public face resolves short names; models know no registry
-
         if weights not in ("pretrained", None):
             raise ConfigurationError(f"weights={weights!r}: give 'pretrained', or None for random weights")
         if args:
@@ -91,10 +91,10 @@ class AshNetsPreTrainedModel(PreTrainedModel):
         hub = {key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs}
         changes = {key: kwargs.pop(key) for key in list(kwargs) if key not in LIBRARY_OPTIONS}
         if weights is None:
-            return cls(_changed(ashnets.config_of(name), changes)).eval()
-        source = Path(ashnets.resolve(name, **hub))
+            return cls(_changed(config_of(name), changes)).eval()
+        source = Path(resolve(name, **hub))
         check_folder(source)
-        config = _changed(kwargs.pop("config", None) or ashnets.config_of(source), changes)
+        config = _changed(kwargs.pop("config", None) or config_of(source), changes)
         for key in ("use_safetensors", "output_loading_info", "ignore_mismatched_sizes", "trust_remote_code"):
             kwargs.pop(key, None)
         if not {"dtype", "torch_dtype"} & set(kwargs):

@@ -15,25 +15,26 @@ from typing import Any
 
 import yaml
 
-import ashnets
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources import open_source
 from ashnets.device import own_device
+from ashnets.environment import environment
 from ashnets.errors import ConfigurationError, TrainingError
+from ashnets.hub.loading import from_pretrained
 from ashnets.peers.ranking import KS, draw, recalls
 from ashnets.peers.speed import Speed, measure
 from ashnets.peers.starting import HEADS, peer_processor
 from ashnets.processor import AshNetsProcessor
+from ashnets.runs import finetune, train
 from ashnets.tasks.baselines import baselines
 from ashnets.tasks.data import drawn, open_task_data
-from ashnets.tasks.finetuning import finetune
 from ashnets.tasks.predicting import predict, said_by
 from ashnets.tasks.registry import CLASSIFICATIONS
-from ashnets.training.evaluate import TRAINING_RECORD, environment
+from ashnets.training.evaluate import TRAINING_RECORD
 from ashnets.training.recipe import Recipe, TaskRecipe, differences, load_recipe
-from ashnets.training.run import train
+from ashnets.zoo.registry import ROOT
 
-RECIPES = Path(ashnets.__file__).parent / "zoo" / "recipes"
+RECIPES = ROOT / "recipes"
 QUESTIONS = "peer-questions"
 SPLIT = "test-twitter-seen"
 WAYS = {"text_to_image": "t2i", "image_to_text": "i2t"}
@@ -140,7 +141,7 @@ def _load(name: str, folder: Path, head: str) -> tuple[Any, AshNetsProcessor]:
     peer = CONTESTANTS[name].peer
     processor = peer_processor(folder)
     if peer is None:
-        model: Any = ashnets.from_pretrained(folder, task="retrieval" if head == "pretraining" else head)
+        model: Any = from_pretrained(folder, task="retrieval" if head == "pretraining" else head)
     else:
         model = HEADS[peer, head].from_pretrained(folder)
     return model.to(own_device()), processor

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ashnets.peers.training import PeerRun
+from ashnets.runs import run_class
 from ashnets.training.means import Means
 from ashnets.training.recipe import Recipe
 from ashnets.training.run import Run, deterministic
@@ -40,7 +40,7 @@ def measure(recipes: Mapping[str, Recipe], source: Any, rounds: int) -> dict[str
     A model's time is the mean over its phases, weighted by their epochs; a batch is the recipe's own.
     """
     runs = {
-        name: (PeerRun if recipe.peer else Run)(recipe, source, Path(), False, None) for name, recipe in recipes.items()
+        name: run_class(recipe)(recipe, source, Path(), False, None) for name, recipe in recipes.items()
     }
     batches = {name: _batch(run) for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}

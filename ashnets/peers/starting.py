@@ -16,7 +16,6 @@ import torch
 from torch import nn
 from transformers import BertModel, ViltModel
 
-import ashnets
 from ashnets.data.vocabulary import row_indices
 from ashnets.errors import ConfigurationError
 from ashnets.model.alignment_transformer import AlignmentTransformer
@@ -30,6 +29,7 @@ from ashnets.peers.vilt import ViltForPreTraining, ViltForVQA
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.recipe import Recipe, TaskRecipe
 from ashnets.training.setup import vocabulary_of
+from ashnets.zoo.registry import config_of
 
 HEADS: dict[tuple[str, str], type[PeerModel]] = {
     ("vilt", "pretraining"): ViltForPreTraining,
@@ -67,7 +67,7 @@ def build_peer(
         raise ConfigurationError(f"backbone_weights={recipe.backbone_weights!r}: a peer takes imagenet or random")
     pretrained = peer == "frozen" and recipe.backbone_weights == "imagenet"
     bert, pieces = vocabulary_of(recipe, texts)
-    base = ashnets.config_of(recipe.model).to_dict()
+    base = config_of(recipe.model).to_dict()
     own = {"image_mean": MEAN, "image_std": STD} if pretrained else {}
     config = PeerConfig(**{**base, **own, **recipe.changes, **keys, "vocab_size": len(pieces), "peer": peer})
     model = HEADS[peer, head](config)

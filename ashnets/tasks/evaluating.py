@@ -24,11 +24,12 @@ from typing import Any
 
 import numpy as np
 
-import ashnets
 from ashnets.data.benchmarks import Benchmark
 from ashnets.device import own_device
+from ashnets.environment import environment
 from ashnets.errors import ConfigurationError, DataError, InputError
 from ashnets.files import write_atomically, write_csv, write_json
+from ashnets.hub.loading import from_pretrained
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.baselines import baselines
 from ashnets.tasks.data import TaskData, drawn, open_task_data, require_kind, require_pictures
@@ -37,7 +38,7 @@ from ashnets.tasks.predicting import predict, said_by
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.retrieval import evaluate_captions
 from ashnets.tasks.task import Classification
-from ashnets.training.evaluate import environment, training_record
+from ashnets.training.evaluate import training_record
 from ashnets.training.recipe import TASKS
 
 EXAMPLES = 24  # of each sort on the page
@@ -71,7 +72,7 @@ def evaluate_named(
     data = folder if isinstance(folder, TaskData) else open_task_data(dataset, folder, pictures)
     trained_on = trained_splits(record, dataset)
     split = split_to_measure(data, split, trained_on, str(name))
-    model = ashnets.from_pretrained(name, task=task).to(own_device())
+    model = from_pretrained(name, task=task).to(own_device())
     processor = AshNetsProcessor.from_pretrained(name)
     result = evaluate_task(model, task, data, processor, split, trained_on=trained_on, title=str(name), **options)
     return {"model": str(name), "training": record or None, **result}

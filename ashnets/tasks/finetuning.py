@@ -6,20 +6,17 @@ pre-training, on captioned pictures.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from ashnets.configuration import AshNetsConfig
-from ashnets.errors import ConfigurationError
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import (
     TaskData,
     as_source,
     drawn,
-    open_task_data,
     require_kind,
     require_pictures,
     train_and_valid,
@@ -30,59 +27,8 @@ from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.starting import starting_model
 from ashnets.training.distributed import shares
 from ashnets.training.learner import Learner
-from ashnets.training.memory import keep_freed_memory
-from ashnets.training.recipe import Phase, TaskRecipe, load_recipe
-from ashnets.training.run import Run, deterministic
-
-
-def finetune(
-    task: str,
-    recipe: Path | str,
-    *,
-    data: Path,
-    output: Path,
-    pictures: Path | None = None,
-    overrides: list[str] | None = None,
-    resume: bool = False,
-    dry_run: bool = False,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Fine-tune by a recipe file, in this process or as one of torchrun's.
-
-    Args:
-        task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``; the recipe must be for it.
-        data: folder of the recipe's data set.
-        output: folder of the run, as pre-training leaves one; ``model/`` is what ``from_pretrained`` and
-            `ashnets.tasks.evaluating` take.
-        pictures: holds the pictures, where they lie elsewhere.
-        resume: go on from the last checkpoint of ``output``.
-        dry_run: check recipe, items and starting weights, measure the largest pass of each phase, write nothing.
-
-    Returns:
-        The record of the run; of a dry run, what it will do and need.
-
-    Raises:
-        ConfigurationError, DataError, WeightsError, TrainingError: with file, key, value and remedy.
-    """
-    settings = load_recipe(Path(recipe), overrides)
-    if not isinstance(settings, TaskRecipe):
-        raise ConfigurationError(f"{recipe} has no key task: it pre-trains; run it by `ashnets train`")
-    if settings.task != task:
-        raise ConfigurationError(f"{recipe} is for task {settings.task}, not for {task}")
-    if not torch.cuda.is_available():
-        keep_freed_memory()
-    kind: type[Run] = RetrievalRun if task == "retrieval" else TaskRun
-    if settings.peer:
-        from ashnets.peers.starting import HEADS
-        from ashnets.peers.training import PeerTaskRun  # which is built on this module
-
-        if (settings.peer, task) not in HEADS:
-            raise ConfigurationError(f"{recipe}: peer={settings.peer} has no head for task {task}: fine-tune it on vqa")
-        kind = PeerTaskRun
-    opened = open_task_data(settings.data, data, pictures)
-    run = kind(settings, opened, Path(output), progress, None if dry_run else resume)
-    with deterministic(run.device):
-        return run.plan() if dry_run else run.train()
+from ashnets.training.recipe import Phase, TaskRecipe
+from ashnets.training.run import Run
 
 
 class _FineTuning(Run):

@@ -1,7 +1,7 @@
 """Models on splits of a data set: `evaluate_task` for each, or retrieval on captioned pictures of any form.
 
-    measure(["ashnets-tiny", "runs/ann/model"], "retrieval", "data/pictograms", splits=["test-twitter-seen"])
-    measure(["runs/easy-vqa/model"], "vqa", "site-packages/easy_vqa", output="out/easy-vqa")
+    evaluate(["ashnets-tiny", "runs/ann/model"], "retrieval", "data/pictograms", splits=["test-twitter-seen"])
+    evaluate("runs/easy-vqa/model", "vqa", "site-packages/easy_vqa", output="out/easy-vqa")
 
 A data set has a name, which a fine-tuned model knows. Retrieval needs none: ``pictures`` is any source of captions
 (:mod:`ashnets.data.sources`), where the bare name of a picture, or its first caption, is its text.
@@ -17,10 +17,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import ashnets
 from ashnets.data.sources import open_source
+from ashnets.environment import environment
 from ashnets.errors import ConfigurationError
 from ashnets.files import write_csv, write_json
+from ashnets.hub.resolving import resolve
 from ashnets.retrieval.two_stage import WAYS
 from ashnets.tasks.data import open_task_data
 from ashnets.tasks.evaluating import (
@@ -33,17 +34,17 @@ from ashnets.tasks.evaluating import (
     trained_splits,
 )  # fmt: skip
 from ashnets.training.evaluate import as_rows as rows_of_pictures
-from ashnets.training.evaluate import environment, evaluate_retrieval, training_record
+from ashnets.training.evaluate import evaluate_retrieval, training_record
 from ashnets.training.recipe import TASKS
 
 PICTURES = "pictures"
 LAST = ("pairs_seen", "device", "torch")  # columns of every table
 
 
-def measure(
-    names: Sequence[str],
+def evaluate(
+    names: str | os.PathLike | Sequence[str | os.PathLike],
     task: str,
-    folder: str | os.PathLike,
+    data: str | os.PathLike,
     *,
     dataset: str | None = None,
     splits: Sequence[str] = (),
@@ -57,16 +58,18 @@ def measure(
     workers: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate each model on each split.
+    """Evaluate models on a task, each on each split.
+
+        ashnets.evaluate("ashnets-tiny", "retrieval", "data/pictograms", splits=["test-twitter-seen"])
 
     Args:
-        names: of models, or folders of trained ones.
+        names: of a model or of several, or folders of trained ones.
         task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``.
-        folder: of the data set.
+        data: folder of the data set.
         dataset: its name; by default the one that the models were fine-tuned on, and for retrieval else ``pictures``.
         splits: by default the one that is customary, which no model must then have been trained on; of ``pictures``
             ``test``, or ``valid`` where there is none.
-        pictures: where the pictures lie, if not in ``folder``.
+        pictures: where the pictures lie, if not in ``data``.
         output: a file, ``.csv`` or ``.json``, for the table of results; or a folder, which receives it as
             ``results.json`` and ``results.csv``, and of a data set also predictions, items and a page of examples: in
             folders of their own, MODEL/SPLIT, where there are several. Of ``pictures`` it receives the results alone.
@@ -86,44 +89,44 @@ def measure(
     """
     if task not in TASKS:
         raise ConfigurationError(f"task={task!r} is not one of {', '.join(TASKS)}")
-    names, splits = list(dict.fromkeys(map(str, names))), list(dict.fromkeys(splits))
+    given = [names] if isinstance(names, str | os.PathLike) else names
+    models, splits = list(dict.fromkeys(map(str, given))), list(dict.fromkeys(splits))
     table, place = _places(output)
-    dataset = dataset or _dataset_of(names, task)
+    dataset = dataset or _dataset_of(models, task)
     result: dict[str, Any] = {"task": task, "data": dataset}
     if dataset == PICTURES:
         if task != "retrieval" or pictures is not None:
             wrong = f"--pictures {pictures}" if task == "retrieval" else f"task {task}"
             raise ConfigurationError(f"{wrong} needs the name of a data set: give it with --dataset")
         if workers:
-            raise ConfigurationError(f"--workers {workers} is for data sets with a name; leave it out for {folder}")
-        chosen = list(splits) or [_customary(folder)]
+            raise ConfigurationError(f"--workers {workers} is for data sets with a name; leave it out for {data}")
+        chosen = list(splits) or [_customary(data)]
         result |= evaluate_retrieval(
-            names, Path(folder), chosen, candidates or 0, ablate, progress, exhaustive=exhaustive, sample=sample
+            models, Path(data), chosen, candidates or 0, ablate, progress, exhaustive=exhaustive, sample=sample
         )
     else:
-        models: dict[str, Any] = {}
-        data = open_task_data(dataset, folder, pictures)
+        opened = open_task_data(dataset, data, pictures)
         wanted: list[str | None] = [*splits] or [None]
-        records = {name: training_record(name) for name in names}
-        several = len(names) * len(wanted) > 1
-        chosen = [split_to_measure(data, split, trained_splits(records[name], dataset), name)
-                  for name in names for split in wanted]  # fmt: skip
+        records = {name: training_record(name) for name in models}
+        several = len(models) * len(wanted) > 1
+        chosen = [split_to_measure(opened, split, trained_splits(records[name], dataset), name)
+                  for name in models for split in wanted]  # fmt: skip
         for one in dict.fromkeys(chosen) if several else ():  # before the first of them takes its time
-            require_measurable(data, one, place, sample)
-        folders = as_folders(names)
-        for name in names:
+            require_measurable(opened, one, place, sample)
+        folders, entries = as_folders(models), {}
+        for name in models:
             entry: dict[str, Any] = {"training": records[name], "splits": {}}
             for split in wanted:
                 own = place / folders[name] / (split or "") if place and several else place
                 found = evaluate_named(
-                    name, task, data, dataset=dataset, split=split, output=own, limit=sample,
+                    name, task, opened, dataset=dataset, split=split, output=own, limit=sample,
                     candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=variants, workers=workers,
                     progress=progress,
                 )  # fmt: skip
                 kept = (key for key in found if key not in ("model", "training", "environment"))
                 entry["splits"][found["split"]] = {key: found[key] for key in kept}
-            models[name] = entry
-        result |= {"models": models, "environment": environment()}
+            entries[name] = entry
+        result |= {"models": entries, "environment": environment()}
     if place is not None:
         write_json(place / "results.json", result)
         table = place / "results.csv"
@@ -133,7 +136,7 @@ def measure(
 
 
 def as_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """What `measure` gives as flat rows with the same keys, for a table or a CSV file.
+    """What `evaluate` gives as flat rows with the same keys, for a table or a CSV file.
 
     A row is a variant, a ranking or a baseline, and for retrieval one direction of it. ``model`` is what its training
     started from, where that is known; of several models ``measured`` is the name that was given. ``trained on`` stands
@@ -161,7 +164,7 @@ def as_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def remarks(result: dict[str, Any]) -> list[str]:
-    """What must be known to read the rows of what `measure` gives, a sentence each."""
+    """What must be known to read the rows of what `evaluate` gives, a sentence each."""
     if result["data"] == PICTURES:
         return []
     said = []
@@ -251,5 +254,5 @@ def as_folders(names: Sequence[str]) -> dict[str, str]:
 
 
 def _hash_of_place(name: str) -> str:
-    place = Path(ashnets.resolve(name)).resolve()
+    place = Path(resolve(name)).resolve()
     return hashlib.sha256(os.fsencode(place)).hexdigest()[:6]

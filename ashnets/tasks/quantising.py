@@ -7,14 +7,15 @@ after fine-tuning, so that what the spikes alone say of a text is not measured.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import ashnets
 from ashnets.errors import ConfigurationError
+from ashnets.hub.resolving import resolve
 from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import TaskData, as_source, drawn, open_task_data, require_pictures, train_and_valid
@@ -27,19 +28,20 @@ from ashnets.training.quantise import carry_out, fine_tuning_recipe, float_model
 from ashnets.training.quantise import quantise as quantise_pretrained
 from ashnets.training.quantise_work import COMPARED_AT_ONCE, Quantising
 from ashnets.training.recipe import TaskRecipe
+from ashnets.zoo.registry import recipe_path
 
 PICTOGRAMS = Path("data/pictograms")
 
 
-def quantise(
-    name: str | Path,
-    output: str | Path,
+def quantize(
+    name: str | os.PathLike,
     *,
-    corpus: Path | None = None,
-    data: Path | None = None,
-    pictures: Path | None = None,
-    recipe: Path | None = None,
-    overrides: list[str] | None = None,
+    output: str | os.PathLike,
+    corpus: str | os.PathLike | None = None,
+    data: str | os.PathLike | None = None,
+    pictures: str | os.PathLike | None = None,
+    recipe: str | os.PathLike | None = None,
+    overrides: Sequence[str] = (),
     steps: int = 200,
     calibration: int = 1024,
     compared: int = 256,
@@ -47,12 +49,15 @@ def quantise(
     dry_run: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Quantise a checkpoint of pre-training or of a task, which its recipe tells.
+    """Make the spiking branch of a model integer: of one that was pre-trained, or of one that was fine-tuned on a task.
+
+        ashnets.quantize("ashnets-tiny", output="runs/tiny-int8", corpus="data/pictograms")
 
     Args:
         corpus: for a checkpoint of pre-training, pictures with captions; ``data/pictograms`` by default.
         data: for one of a task, folder of the data set that its recipe names.
         pictures: where the pictures of ``data`` lie, if not there.
+        recipe: the name of a bundled recipe, or a file; by default the checkpoint's own.
         calibration: training pictures, or items of a task.
 
     The other arguments, the result and what is raised are those of :func:`ashnets.training.quantise.quantise`; the
@@ -61,15 +66,16 @@ def quantise(
     Raises:
         ConfigurationError: also where ``corpus``, ``data`` or ``pictures`` do not fit the recipe.
     """
-    output, folder = Path(output).absolute(), Path(ashnets.resolve(name))
+    output, folder = Path(output).absolute(), Path(resolve(name))
+    recipe = None if recipe is None else recipe_path(recipe)
     require_new(output, dry_run)
-    settings = fine_tuning_recipe(folder, recipe, overrides, steps)
+    settings = fine_tuning_recipe(folder, recipe, list(overrides), steps)
     if not isinstance(settings, TaskRecipe):
         wrong = "--data" if data is not None else "--pictures" if pictures is not None else None
         if wrong:
             raise ConfigurationError(f"{wrong} is for a model that was fine-tuned on a task; {name} takes --corpus")
         return quantise_pretrained(
-            name, output, corpus=corpus or PICTOGRAMS, recipe=recipe, overrides=overrides, steps=steps,
+            str(name), output, corpus=Path(corpus or PICTOGRAMS), recipe=recipe, overrides=list(overrides), steps=steps,
             calibration=calibration, compared=compared, split=split, dry_run=dry_run, progress=progress,
         )  # fmt: skip
     if data is None or corpus is not None:
@@ -78,7 +84,7 @@ def quantise(
         )
     opened = open_task_data(settings.data, data, pictures)
     kind = QuantisingRetrieval if settings.task == "retrieval" else QuantisingTask
-    model = float_model(name, folder, settings.task)
+    model = float_model(str(name), folder, settings.task)
     processor = AshNetsProcessor.from_pretrained(folder)
     work = kind(settings, model, processor, opened, split or settings.valid, steps, progress)
     return carry_out(work, str(name), folder, output, calibration, compared, dry_run)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import ashnets
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources import open_source
 from ashnets.device import own_device
+from ashnets.environment import environment
+from ashnets.hub.loading import from_pretrained
+from ashnets.hub.resolving import resolve
 from ashnets.metrics.retrieval import chance_at, recall_at
 from ashnets.model.heads import AshNetsForRetrieval
+from ashnets.processor import AshNetsProcessor
 from ashnets.retrieval.embedding import embed_pictures, embed_texts
 from ashnets.retrieval.two_stage import WAYS, matching_score, note_losses, rank_every_way
 
@@ -130,8 +131,8 @@ def evaluate_retrieval(
         first.split(split)
     models: dict[str, Any] = {}
     for name in names:
-        model = ashnets.from_pretrained(name, task="retrieval").to(own_device())
-        tokenizer = ashnets.AshNetsProcessor.from_pretrained(name).tokenizer
+        model = from_pretrained(name, task="retrieval").to(own_device())
+        tokenizer = AshNetsProcessor.from_pretrained(name).tokenizer
         record = training_record(name)
         opened = first
         if record is not None and "hold_out" in record:
@@ -200,26 +201,5 @@ def as_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 def training_record(name: str | os.PathLike) -> dict[str, Any] | None:
     """What a model by name or folder says of its training; None if nothing."""
-    path = Path(ashnets.resolve(name)) / TRAINING_RECORD
+    path = Path(resolve(name)) / TRAINING_RECORD
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def environment() -> dict[str, Any]:
-    """Versions and hardware, for every number that is written down."""
-    return {
-        "ashnets": ashnets.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": version("transformers"),
-        "spikingjelly": version("spikingjelly"),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -22,10 +22,11 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-import ashnets
 from ashnets.data.sources import open_source
 from ashnets.errors import ConfigurationError, MissingExtraError, TrainingError
 from ashnets.files import write_atomically, write_json
+from ashnets.hub.loading import from_pretrained
+from ashnets.hub.resolving import resolve
 from ashnets.processor import AshNetsProcessor
 
 try:
@@ -35,7 +36,8 @@ except ImportError as error:
         raise
     raise MissingExtraError("Quantising needs accelerate: pip install 'ashnets[train]'.") from None
 
-from ashnets.training.evaluate import TRAINING_RECORD, environment, training_record
+from ashnets.environment import environment
+from ashnets.training.evaluate import TRAINING_RECORD, training_record
 from ashnets.training.memory import keep_freed_memory
 from ashnets.training.recipe import Recipe, Schedule, load_recipe
 from ashnets.training.spikes_changed import spikes_changed
@@ -87,7 +89,7 @@ def quantise(
     """
     output = Path(output).absolute()
     require_new(output, dry_run)
-    folder = Path(ashnets.resolve(name))
+    folder = Path(resolve(name))
     settings = fine_tuning_recipe(folder, recipe, overrides, steps)
     model = float_model(name, folder, "pretraining")
     source = open_source(corpus, (training_record(folder) or {}).get("hold_out", settings.hold_out))
@@ -147,7 +149,7 @@ def carry_out(
         _write(aside, quantised, work.processor, work.recipe, {**(training_record(folder) or {}), "quantised": summary})
         if steps:
             # what is published is measured: these weights, read from these files
-            compare("fine-tuned", ashnets.from_pretrained(aside, task=work.head))
+            compare("fine-tuned", from_pretrained(aside, task=work.head))
         told = {work.metric: measured, **({"spiking_to_text": spikes} if spikes["float"] else {})}
         report = {**result, **told, "spikes_changed": layers,
                   "seconds": round(time.monotonic() - began, 1), "environment": environment()}  # fmt: skip
@@ -200,7 +202,7 @@ def float_model(name: str | Path, folder: Path, head: str) -> Any:
         ConfigurationError: no spiking branch, or integers already.
         WeightsError: tensors of the head are missing.
     """
-    model = ashnets.from_pretrained(folder, task=head)
+    model = from_pretrained(folder, task=head)
     if not model.config.has_spiking_branch:
         raise ConfigurationError(f"{name} has no spiking branch (summary_ratio='ann'): there is nothing to quantise")
     if model.config.precision != "float":

@@ -13,76 +13,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object
 from safetensors import SafetensorError
 
 from ashnets.configuration import AshNetsConfig
-from ashnets.data.sources import open_source
-from ashnets.errors import ConfigurationError, MissingExtraError, TrainingError
-
-try:
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object
-except ImportError:
-    raise MissingExtraError("Training needs accelerate: pip install 'ashnets[train]'.") from None
-
+from ashnets.environment import environment
+from ashnets.errors import TrainingError
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.checkpoint import load_checkpoint, read_state
 from ashnets.training.estimate import bytes_of, estimate
-from ashnets.training.evaluate import environment, retrieval
+from ashnets.training.evaluate import retrieval
 from ashnets.training.folder import RunFolder
 from ashnets.training.journal import Progress, rates_warnings
 from ashnets.training.learner import Learner, NotFinite
 from ashnets.training.loader import load_epoch
 from ashnets.training.means import Means
-from ashnets.training.memory import keep_freed_memory
 from ashnets.training.optim import factor, set_learning_rates
 from ashnets.training.pictures import Pictures
 from ashnets.training.pretrain import Batch
 from ashnets.training.publish import write_model
-from ashnets.training.recipe import Phase, Recipe, TaskRecipe, load_recipe
+from ashnets.training.recipe import Phase, Recipe
 from ashnets.training.setup import build_model, start_from
 from ashnets.training.stdp import stdp_stage
-
-
-def train(
-    recipe: Path | str,
-    *,
-    corpus: Path,
-    output: Path,
-    overrides: list[str] | None = None,
-    resume: bool = False,
-    dry_run: bool = False,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Pre-train by a recipe file, in this process or as one of torchrun's.
-
-    The folder ``output`` receives ``recipe.yaml``, ``environment.json``, ``log.jsonl`` (epochs), ``steps.jsonl``,
-    ``events/`` (TensorBoard), ``plots/``, ``checkpoints/``, ``phase-NAME/`` after every phase, and at the end
-    ``model/``: safetensors in float16, configuration, processor, recipe, log and ``training.json``, the record of the
-    run.
-
-    Args:
-        corpus: pictures with captions, in any form that ``open_source`` knows.
-        resume: go on from the last checkpoint of ``output``.
-        dry_run: check recipe, pictures and initial weights, measure a step of each phase, write nothing.
-
-    Raises:
-        ConfigurationError, DataError, TrainingError: with file, key, value and remedy.
-    """
-    settings = load_recipe(Path(recipe), overrides)
-    if isinstance(settings, TaskRecipe):
-        raise ConfigurationError(f"{recipe} fine-tunes on a task: run it by `ashnets finetune {settings.task}`")
-    if not torch.cuda.is_available():
-        keep_freed_memory()
-    source = open_source(corpus, settings.hold_out)
-    kind: type[Run] = Run
-    if settings.peer:
-        from ashnets.peers.training import PeerRun  # which is built on this module
-
-        kind = PeerRun
-    run = kind(settings, source, Path(output), progress, None if dry_run else resume)
-    with deterministic(run.device):
-        return run.plan() if dry_run else run.train()
 
 
 class Run:

@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-import ashnets
 from ashnets.configuration import AshNetsConfig
 from ashnets.data.vocabulary import prune_vocabulary, read_vocabulary, row_indices
 from ashnets.errors import ConfigurationError, TrainingError, WeightsError
@@ -25,6 +24,7 @@ from ashnets.processor import AshNetsProcessor
 from ashnets.training.checkpoint import STATE, WEIGHTS, load_weights, read_state
 from ashnets.training.optim import part_of
 from ashnets.training.recipe import Phase, Recipe
+from ashnets.zoo.registry import config_of
 
 
 def build_model(
@@ -44,7 +44,7 @@ def build_model(
         ConfigurationError, WeightsError: with the key or the file.
     """
     torch.manual_seed(recipe.seed)
-    base: AshNetsConfig = ashnets.config_of(recipe.model)
+    base: AshNetsConfig = config_of(recipe.model)
     bert, pieces = vocabulary_of(recipe, captions)
     config = AshNetsConfig(**{**base.to_dict(), **recipe.changes, **keys, "vocab_size": len(pieces)})
     model = head(config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import os
 import re
@@ -10,11 +12,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import typer
 
+import ashnets
 from ashnets import errors
 from ashnets.cli import app, completing, main
 from ashnets.cli.printing import as_text
@@ -53,6 +57,33 @@ def test_the_commands_are_these() -> None:
         ("describe",), ("energy",), ("evaluate",), ("export",), ("finetune",), ("index",),
         ("list",), ("publish",), ("quantize",), ("search",), ("train",), ("verify",),
     ]  # fmt: skip
+
+
+FUNCTIONS = {"export": "export_encoder", "list": "list_models"}  # others have the name of their command
+VERBS = sorted(FUNCTIONS.get(words[0], words[0]) for words in COMMANDS if len(words) == 1 and words != ("demo",))
+
+
+@pytest.mark.parametrize("name", [*VERBS, "config_of", "create", "from_pretrained", "resolve"])
+def test_a_command_is_a_function_with_an_example_that_fits_it(name: str) -> None:
+    function = getattr(ashnets, name)
+    assert inspect.isfunction(function) and function.__name__ == name
+    assert find_spec(f"ashnets.{name}") is None, "once imported, the module would stand in the function's place"
+    (line,) = re.findall(rf"^ +(ashnets\.{name}\(.*)$", function.__doc__, re.MULTILINE)
+    calls = (node for node in ast.walk(ast.parse(line)) if isinstance(node, ast.Call))
+    call = next(node for node in calls if ast.unparse(node.func) == f"ashnets.{name}")
+    inspect.signature(function).bind(*call.args, **{one.arg: one.value for one in call.keywords})
+
+
+def test_the_face_shows_classes_functions_and_packages() -> None:
+    assert {*VERBS, "AshNetsModel", "AshNetsProcessor", "AshNetsError", "export", "zoo"} <= set(dir(ashnets))
+    for name in dir(ashnets):
+        found = getattr(ashnets, name)
+        assert inspect.isclass(found) or inspect.isfunction(found) or hasattr(found, "__path__"), name
+
+
+def test_training_without_its_extra_says_what_to_install(tmp_path: Path) -> None:
+    done = run("train", "tiny-pictograms", "--output", str(tmp_path), code="sys.modules['accelerate'] = None")
+    assert (done.returncode, "pip install 'ashnets[train]'" in done.stderr) == (7, True), done.stderr
 
 
 def parse(words: list[str]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ import ashnets
 from ashnets.cli import publish as commands
 from ashnets.errors import AshNetsError, ConfigurationError, DataError, UnknownModelError, WeightsError
 from ashnets.export.exporting import export_model
-from ashnets.hub import publish, verify_model
+from ashnets.hub import publish, verify
 from ashnets.hub.checks import check_model, is_pickle
 
 COMMANDS = typer.Typer()
@@ -307,7 +307,7 @@ def test_the_bundled_weights_pass_every_check():
 
 def test_verify_says_what_was_compared_with_what(hub, finished_run, run, tmp_path, capsys):
     send(finished_run)
-    found = verify_model(NAME)
+    found = verify(NAME)
     assert found["passed"] and found["origin"] == "hub"
     assert found["commit"] == hub.repositories[NAME].branches["main"]
     weights = (finished_run / "model" / "model.safetensors").read_bytes()

@@ -13,7 +13,8 @@ import yaml
 
 import ashnets
 from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError
-from ashnets.hub import resolve, verify
+from ashnets.hub import resolve
+from ashnets.hub.resolving import compare_with_pins
 from ashnets.zoo import Weights, create, list_models, registry
 
 
@@ -34,7 +35,7 @@ def weights(tmp_path) -> Weights:
 
 
 def test_untouched_weights_pass(weights):
-    assert verify(weights) == weights.folder
+    assert compare_with_pins(weights) == weights.folder
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
@@ -45,19 +46,19 @@ def test_one_flipped_bit_is_found(weights, file, place):
     data[int(place * len(data))] ^= 1
     path.write_bytes(data)
     with pytest.raises(WeightsError, match=rf"{file} is damaged.*nothing was loaded"):
-        verify(weights)
+        compare_with_pins(weights)
 
 
 def test_missing_and_foreign_files(weights):
     (weights.folder / "extra.safetensors").write_bytes(b"x")
     with pytest.raises(WeightsError, match=r"extra\.safetensors does not belong"):
-        verify(weights)
+        compare_with_pins(weights)
     (weights.folder / "extra.safetensors").unlink()
     (weights.folder / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"model\.safetensors cannot be read"):
-        verify(weights)
+        compare_with_pins(weights)
     with pytest.raises(WeightsError, match="cannot be read"):
-        verify(dataclasses.replace(weights, folder=weights.folder / "none"))
+        compare_with_pins(dataclasses.replace(weights, folder=weights.folder / "none"))
 
 
 def test_a_folder_is_itself(tmp_path):

@@ -36,7 +36,7 @@ def test_the_best_answers_are_those_of_the_model(pictures, vqa_model):
     assert {one["answer"]: one["score"] for one in found} == pytest.approx(exact, abs=1e-5)
     with Image.open(path) as image:
         assert questions(image, QUESTION, top=2) == found[:2]
-    assert ashnets.ask(path, QUESTION, vqa_model, top=1) == found[:1]
+    assert ashnets.ask(path, QUESTION, model=vqa_model, top=1) == found[:1]
 
 
 def test_over_a_folder_in_batches(pictures, vqa_model, monkeypatch):

@@ -15,9 +15,10 @@ from ashnets.peers.comparing import CONTESTANTS, compare
 from ashnets.peers.frozen import FrozenForPreTraining
 from ashnets.peers.starting import HEADS, build_peer
 from ashnets.peers.vilt import ViltForPreTraining, ViltForVQA
+from ashnets.runs import train
 from ashnets.training.checkpoint import checkpoints
 from ashnets.training.recipe import load_recipe
-from ashnets.training.run import Run, train
+from ashnets.training.run import Run
 from ashnets.zoo.tables import peer_table
 
 

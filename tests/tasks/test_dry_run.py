@@ -11,8 +11,8 @@ from ashnets.cli import app
 from ashnets.data.pictogram_tasks import open_pictogram_task
 from ashnets.errors import DataError
 from ashnets.model.heads import head_class
+from ashnets.runs import finetune
 from ashnets.tasks.data import open_task_data
-from ashnets.tasks.finetuning import finetune
 from ashnets.tasks.items import ItemBatches, Items
 
 DATA = {"vqa": "pictogram-questions", "nlvr2": "pictogram-pairs", "ve": "pictogram-entailment",

@@ -18,7 +18,8 @@ from ashnets.errors import ConfigurationError, DataError, WeightsError
 from ashnets.metrics.scoring import score
 from ashnets.tasks.data import open_task_data
 from ashnets.tasks.evaluating import chosen_examples, confusion, evaluate_task
-from ashnets.tasks.measuring import as_rows, measure
+from ashnets.tasks.measuring import as_rows
+from ashnets.tasks.measuring import evaluate as evaluate_models
 from ashnets.tasks.predicting import predict, shares_of
 from ashnets.tasks.registry import CLASSIFICATIONS
 
@@ -164,8 +165,8 @@ def test_benchmarks_are_ranked_in_two_stages_unless_told_otherwise(evaluated, be
 def test_several_models_and_splits_make_one_table(benchmarks, saved_models, tmp_path):
     both = [saved_models("vqa", "vqa-v2", "a"), saved_models("vqa", "vqa-v2", "b", summary_ratio="ann")]
     output = tmp_path / "out"
-    found = measure(both, "vqa", benchmarks["vqa-v2"], splits=["train", "val"], output=output, ablate=True, sample=8,
-                    progress=False)  # fmt: skip
+    found = evaluate_models(both, "vqa", benchmarks["vqa-v2"], splits=["train", "val"], output=output, ablate=True,
+                            sample=8, progress=False)  # fmt: skip
     assert found["data"] == "vqa-v2" and json.loads((output / "results.json").read_text())["models"] == found["models"]
     table = rows(output / "results.csv")
     assert [row["variant"] for row in table if row["model"] == "small-a" and row["split"] == "val"] == [
@@ -187,7 +188,7 @@ def test_several_models_and_splits_make_one_table(benchmarks, saved_models, tmp_
 def test_retrieval_of_a_benchmark_and_of_pictures(benchmarks, drawings, saved_models, tmp_path):
     """The data set that the model was fine-tuned on, or, when told so, the same model on pictures by their names."""
     model = saved_models("retrieval", "flickr30k", "m")
-    found = measure([model], "retrieval", benchmarks["flickr30k"], output=tmp_path / "t.csv", ablate=True,
+    found = evaluate_models([model], "retrieval", benchmarks["flickr30k"], output=tmp_path / "t.csv", ablate=True,
                     candidates=2, exhaustive=True, progress=False)  # fmt: skip
     table = rows(tmp_path / "t.csv")
     assert [(row["branch"], row["ranking"]) for row in table if row["direction"] == "image_to_text"] == [
@@ -200,7 +201,7 @@ def test_retrieval_of_a_benchmark_and_of_pictures(benchmarks, drawings, saved_mo
         str(one["cost"]["pairs"]) for one in rankings.values()
     ]
     assert [row["pairs"] for row in table[-2:]] == ["162", "162"] and table[-1]["R@1 lost"] == ""
-    found = measure([model], "retrieval", drawings, dataset="pictures", progress=False)
+    found = evaluate_models([model], "retrieval", drawings, dataset="pictures", progress=False)
     assert list(found["models"][model]["splits"]) == ["valid"] and len(as_rows(found)) == 2
     assert {row["pictures"] for row in as_rows(found)} == {8}
 
@@ -208,16 +209,16 @@ def test_retrieval_of_a_benchmark_and_of_pictures(benchmarks, drawings, saved_mo
 def test_what_does_not_fit_is_refused_before_anything_is_computed(benchmarks, drawings, saved_models, tmp_path):
     one, two = saved_models("retrieval", "flickr30k", "one"), saved_models("retrieval", "pictogram-retrieval", "two")
     with pytest.raises(ConfigurationError, match=r"one on flickr30k.*two on pictogram-retrieval.*--dataset"):
-        measure([one, two], "retrieval", drawings)
+        evaluate_models([one, two], "retrieval", drawings)
     with pytest.raises(ConfigurationError, match="name the data set with --dataset"):
-        measure(["ashnets-tiny"], "vqa", drawings)
+        evaluate_models(["ashnets-tiny"], "vqa", drawings)
     with pytest.raises(ConfigurationError, match="--pictures elsewhere needs the name of a data set"):
-        measure(["ashnets-tiny"], "retrieval", drawings, pictures="elsewhere")
+        evaluate_models(["ashnets-tiny"], "retrieval", drawings, pictures="elsewhere")
     with pytest.raises(ConfigurationError, match="task='caption'"):
-        measure([one], "caption", drawings)
+        evaluate_models([one], "caption", drawings)
     (tmp_path / "table.txt").touch()
     with pytest.raises(ConfigurationError, match=r"table\.txt is a file.*\.csv"):
-        measure([one], "retrieval", drawings, output=tmp_path / "table.txt")
+        evaluate_models([one], "retrieval", drawings, output=tmp_path / "table.txt")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -18,13 +18,13 @@ from ashnets.data.benchmarks import BENCHMARKS
 from ashnets.data.pictogram_tasks import PICTOGRAM_TASKS, open_pictogram_task
 from ashnets.errors import ConfigurationError, DataError, TrainingError, WeightsError
 from ashnets.processor import AshNetsProcessor
+from ashnets.runs import finetune, train
 from ashnets.tasks.data import drawn, open_task_data, train_and_valid
 from ashnets.tasks.evaluating import evaluate_named
-from ashnets.tasks.finetuning import finetune
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.training.checkpoint import checkpoints
 from ashnets.training.recipe import TaskRecipe, load_recipe
-from ashnets.training.run import Run, train
+from ashnets.training.run import Run
 
 ALIKE = ("seconds",)
 
@@ -144,7 +144,7 @@ def test_two_processes_give_the_losses_of_one(drawings, write_recipe, tmp_path):
     finetune("ve", recipe, data=drawings, output=tmp_path / "one", progress=False)
     program = tmp_path / "two.py"
     program.write_text(
-        "import sys\nfrom ashnets.tasks.finetuning import finetune\n"
+        "import sys\nfrom ashnets.runs import finetune\n"
         "finetune('ve', sys.argv[1], data=sys.argv[2], output=sys.argv[3], progress=False)\n"
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]

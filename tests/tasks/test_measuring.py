@@ -19,7 +19,8 @@ from ashnets.errors import ConfigurationError, DataError
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks import evaluating, measuring
 from ashnets.tasks.data import open_task_data
-from ashnets.tasks.measuring import as_folders, as_rows, measure
+from ashnets.tasks.measuring import as_folders, as_rows
+from ashnets.tasks.measuring import evaluate as evaluate_models
 from ashnets.training import evaluate
 
 PLAIN = {"variants": False, "progress": False}
@@ -45,7 +46,7 @@ def test_a_split_of_the_training_is_measured_only_when_asked_for(benchmarks, sav
     """The recipe of VQA v2 trains on val, which is customary; another model of the same call has not seen it."""
     seen = saved_models("vqa", "vqa-v2", "seen", ("train", "val"))
     unseen = saved_models("vqa", "vqa-v2", "unseen")
-    found = measure([unseen], "vqa", benchmarks["vqa-v2"], **PLAIN)
+    found = evaluate_models([unseen], "vqa", benchmarks["vqa-v2"], **PLAIN)
     assert "trained on" not in found["models"][unseen]["splits"]["val"] and "trained on" not in as_rows(found)[0]
 
     command = ["evaluate", unseen, seen, "vqa", str(benchmarks["vqa-v2"]), "--plain", "--split", "val"]
@@ -59,10 +60,10 @@ def test_a_split_of_the_training_is_measured_only_when_asked_for(benchmarks, sav
     refusing()
     message = r"seen was trained on train, val of VQA v2, and val is .* default.*test-dev, test by --split.*--split val"
     with pytest.raises(ConfigurationError, match=message):
-        measure([unseen, seen], "vqa", benchmarks["vqa-v2"], **PLAIN)
+        evaluate_models([unseen, seen], "vqa", benchmarks["vqa-v2"], **PLAIN)
     captions = saved_models("retrieval", "flickr30k", "captions", ("train", "test"))
     with pytest.raises(ConfigurationError, match=r"train, test of Flickr30K.* val"):
-        measure([captions], "retrieval", benchmarks["flickr30k"], **PLAIN)
+        evaluate_models([captions], "retrieval", benchmarks["flickr30k"], **PLAIN)
 
 
 @pytest.fixture
@@ -98,11 +99,11 @@ def test_where_answers_are_secret_a_submission_is_written(secret, saved_models, 
 
     refusing()
     with pytest.raises(DataError, match=r"8 answers of VQA v2's test-dev are kept.*--output FOLDER"):
-        measure([name], "vqa", secret, splits=["val", "test-dev"], output=tmp_path / "table.csv", **PLAIN)
+        evaluate_models([name], "vqa", secret, splits=["val", "test-dev"], output=tmp_path / "table.csv", **PLAIN)
     with pytest.raises(DataError, match=r"v2_OpenEnded_mscoco_test2015_questions\.json is missing"):
-        measure([name], "vqa", secret, splits=["val", "test"], output=output, **PLAIN)
+        evaluate_models([name], "vqa", secret, splits=["val", "test"], output=output, **PLAIN)
     with pytest.raises(ConfigurationError, match=r"no part of a split: leave --sample out"):
-        measure([name], "vqa", secret, splits=["test-dev"], output=output, sample=4, **PLAIN)
+        evaluate_models([name], "vqa", secret, splits=["test-dev"], output=output, sample=4, **PLAIN)
 
 
 @pytest.mark.parametrize("empty", [False, True])
@@ -126,7 +127,7 @@ def test_a_damaged_training_split_is_met_before_anything_is_predicted(benchmarks
     name = saved_models("nlvr2", "nlvr2", "m")
     refusing()
     with pytest.raises(DataError, match=r"train\.json, line 1"):
-        measure([name], "nlvr2", folder, **PLAIN)
+        evaluate_models([name], "nlvr2", folder, **PLAIN)
 
 
 def test_models_of_one_architecture_are_told_apart(benchmarks, drawings, saved_models, tmp_path, monkeypatch, capsys):
@@ -151,9 +152,9 @@ def test_models_of_one_architecture_are_told_apart(benchmarks, drawings, saved_m
         assert own["branch"] == ("concrete" if name == names[1] else "both")
         assert own["variants"] == found[name]["splits"]["test"]["variants"]
     assert as_folders(names[2:]) == {"runs/a-model": "runs-a-model", "runs/b/model": "runs-b-model"}
-    assert "measured" not in as_rows(measure(names[:1], "ve", benchmarks["snli-ve"], **PLAIN))[0]
+    assert "measured" not in as_rows(evaluate_models(names[:1], "ve", benchmarks["snli-ve"], **PLAIN))[0]
     both = [saved_models("retrieval", "flickr30k", name) for name in ("one", "two")]
-    found = measure(both, "retrieval", drawings, dataset="pictures", progress=False)
+    found = evaluate_models(both, "retrieval", drawings, dataset="pictures", progress=False)
     assert [row["measured"] for row in as_rows(found)] == [both[0], both[0], both[1], both[1]]
 
 
@@ -172,14 +173,14 @@ def test_pictures_are_read_by_the_workers_and_the_answers_are_the_same(
         name, found = saved_models(task, dataset, task), {}
         for workers in (0, 2):
             log.write_text("")
-            result = measure([name], task, benchmarks[dataset], candidates=0 if task == "retrieval" else None,
+            result = evaluate_models([name], task, benchmarks[dataset], candidates=0 if task == "retrieval" else None,
                              workers=workers, progress=False)  # fmt: skip
             (found[workers],) = result["models"][name]["splits"].values()
             readers = set(log.read_text().split())
             assert readers and (str(os.getpid()) in readers) == (workers == 0)
         assert found[0] == found[2]
     with pytest.raises(ConfigurationError, match="--workers 2 is for data sets with a name"):
-        measure([name], "retrieval", drawings, dataset="pictures", workers=2)
+        evaluate_models([name], "retrieval", drawings, dataset="pictures", workers=2)
 
 
 def test_a_picture_that_a_worker_cannot_read_is_named(benchmarks, saved_models, tmp_path):
@@ -188,7 +189,7 @@ def test_a_picture_that_a_worker_cannot_read_is_named(benchmarks, saved_models, 
     name = saved_models("retrieval", "flickr30k", "m")
     for workers in (0, 1):
         with pytest.raises(DataError, match=r"15\.jpg"):
-            measure([name], "retrieval", folder, candidates=0, workers=workers, **PLAIN)
+            evaluate_models([name], "retrieval", folder, candidates=0, workers=workers, **PLAIN)
 
 
 def test_a_full_disk_is_an_error_of_the_system_and_leaves_no_part(benchmarks, saved_models, tmp_path):
@@ -198,7 +199,7 @@ def test_a_full_disk_is_an_error_of_the_system_and_leaves_no_part(benchmarks, sa
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
     try:
         with pytest.raises(OSError):
-            measure([name], "retrieval", benchmarks["flickr30k"], candidates=0, output=output, **PLAIN)
+            evaluate_models([name], "retrieval", benchmarks["flickr30k"], candidates=0, output=output, **PLAIN)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not any(output.glob("*")) and not any(output.glob(".*"))
@@ -206,7 +207,7 @@ def test_a_full_disk_is_an_error_of_the_system_and_leaves_no_part(benchmarks, sa
 
 def test_own_pictures_leave_the_results_alone(drawings, saved_models, tmp_path):
     name = saved_models("retrieval", "flickr30k", "m")
-    measure([name], "retrieval", drawings, dataset="pictures", output=tmp_path / "out", progress=False)
+    evaluate_models([name], "retrieval", drawings, dataset="pictures", output=tmp_path / "out", progress=False)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.csv", "results.json"]
 
 
@@ -223,6 +224,6 @@ def test_the_model_is_moved_to_the_device_of_the_process(benchmarks, drawings, s
     monkeypatch.setattr(evaluating, "evaluate_task", note)
     monkeypatch.setattr(evaluate, "rankings", note)
     name = saved_models("retrieval", "flickr30k", "m")
-    measuring.measure([name], "retrieval", benchmarks["flickr30k"], progress=False)
-    measuring.measure([name], "retrieval", drawings, dataset="pictures", progress=False)
+    measuring.evaluate([name], "retrieval", benchmarks["flickr30k"], progress=False)
+    measuring.evaluate([name], "retrieval", drawings, dataset="pictures", progress=False)
     assert seen == [{"meta"}, {"meta"}]

@@ -18,7 +18,7 @@ from ashnets.errors import ConfigurationError, TrainingError, WeightsError
 from ashnets.export.emulator import emulate, integer_layers
 from ashnets.model.sampling import image_key
 from ashnets.tasks.evaluating import evaluate_named
-from ashnets.tasks.quantising import quantise
+from ashnets.tasks.quantising import quantize
 from ashnets.tasks.registry import CLASSIFICATIONS
 
 DATA = {"vqa": "pictogram-questions", "nlvr2": "pictogram-pairs", "retrieval": "pictogram-retrieval"}
@@ -57,7 +57,9 @@ def finetuned(drawings, small_model, recipe_data, tmp_path_factory):
 def quantised(finetuned, drawings, tmp_path_factory):
     """Questions, three steps: the folder and its report."""
     output = tmp_path_factory.mktemp("int8") / "model"
-    report = quantise(finetuned("vqa"), output, data=drawings, steps=3, calibration=10, compared=40, progress=False)
+    report = quantize(
+        finetuned("vqa"), output=output, data=drawings, steps=3, calibration=10, compared=40, progress=False
+    )
     return output, report
 
 
@@ -102,7 +104,7 @@ def test_statistics_are_gathered_from_both_pictures_of_each_pair(finetuned, draw
     folder, output = finetuned("nlvr2"), tmp_path / "int8"
     data = open_pictogram_task("pictogram-pairs", drawings)
     records = data.records("train")
-    report = quantise(folder, output, data=drawings, steps=0, calibration=len(records), compared=4,
+    report = quantize(folder, output=output, data=drawings, steps=0, calibration=len(records), compared=4,
                       overrides=[f"pairs={len(records)}"], progress=False)  # fmt: skip
     assert report["calibrated_on"] == 2 * len(records) and "fine-tuned" not in report["metrics"]
     original, stored = load_file(folder / "model.safetensors"), load_file(output / "model.safetensors")
@@ -119,11 +121,11 @@ def test_statistics_are_gathered_from_both_pictures_of_each_pair(finetuned, draw
 
 def test_retrieval_is_quantised_too_and_a_dry_run_writes_nothing(finetuned, drawings, tmp_path):
     options = {"data": drawings, "calibration": 4, "compared": 4, "progress": False}
-    report = quantise(finetuned("retrieval"), tmp_path / "int8", steps=1, **options)
+    report = quantize(finetuned("retrieval"), output=tmp_path / "int8", steps=1, **options)
     assert list(report["retrieval"]) == ["concrete alone", "float", "calibrated", "rounded", "fine-tuned"]
     assert report["retrieval"]["float"]["pictures"] == 8 and "spiking_to_text" not in report
     assert type(ashnets.from_pretrained(tmp_path / "int8")).__name__ == "AshNetsForRetrieval"
-    plan = quantise(finetuned("vqa"), tmp_path / "none", steps=7, dry_run=True, **options)
+    plan = quantize(finetuned("vqa"), output=tmp_path / "none", steps=7, dry_run=True, **options)
     items = open_pictogram_task("pictogram-questions", drawings).records("train")
     assert (plan["items"], plan["steps"]) == (len(items), 7) and plan["flops_run"] == 7 * plan["flops_a_step"]
     assert not (tmp_path / "none").exists()
@@ -142,13 +144,13 @@ def test_the_command_prints_the_task_s_metric_and_names_the_option(finetuned, dr
 
 def test_what_does_not_fit_is_refused(quantised, finetuned, drawings, tmp_path):
     with pytest.raises(ConfigurationError, match=r"pictogram-questions \(vqa\).*--data.*no --corpus"):
-        quantise(finetuned("vqa"), tmp_path / "a", corpus=drawings, data=drawings)
+        quantize(finetuned("vqa"), output=tmp_path / "a", corpus=drawings, data=drawings)
     with pytest.raises(ConfigurationError, match=r"--data is for a model that was fine-tuned.*--corpus"):
-        quantise("ashnets-tiny", tmp_path / "a", data=drawings)
+        quantize("ashnets-tiny", output=tmp_path / "a", data=drawings)
     with pytest.raises(ConfigurationError, match="precision='int8' already"):
-        quantise(quantised[0], tmp_path / "a", data=drawings)
+        quantize(quantised[0], output=tmp_path / "a", data=drawings)
     with pytest.raises(TrainingError, match="is there already"):
-        quantise(finetuned("vqa"), quantised[0], data=drawings)
+        quantize(finetuned("vqa"), output=quantised[0], data=drawings)
     with pytest.raises(WeightsError, match="classifier"):
-        quantise("ashnets-tiny", tmp_path / "a", data=drawings, recipe=finetuned("vqa") / "recipe.yaml")
+        quantize("ashnets-tiny", output=tmp_path / "a", data=drawings, recipe=finetuned("vqa") / "recipe.yaml")
     assert not (tmp_path / "a").exists()

@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from ashnets.training.run import train
+from ashnets.runs import train
 
 HERE = Path(__file__).parent
 SPEC = importlib.util.spec_from_file_location("on_two_ranks", HERE / "on_two_ranks.py")

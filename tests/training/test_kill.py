@@ -15,8 +15,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from ashnets.runs import train
 from ashnets.training.checkpoint import checkpoints
-from ashnets.training.run import train
 
 CHANGES = {
     "queue": 20, "momentum": 0.9, "ema": 0.9, "checkpoint_every": 1, "workers": 1,
@@ -24,7 +24,7 @@ CHANGES = {
 }  # fmt: skip
 PROGRAM = (
     "import sys\n"
-    "from ashnets.training.run import train\n"
+    "from ashnets.runs import train\n"
     "print('ready', flush=True)\n"
     "train(sys.argv[1], corpus=sys.argv[2], output=sys.argv[3], resume=sys.argv[4] == 'True', progress=False)\n"
 )

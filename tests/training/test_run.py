@@ -17,9 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import ashnets
 from ashnets.errors import ConfigurationError, DataError, TrainingError
+from ashnets.runs import train
 from ashnets.training.checkpoint import checkpoints, tensors_of
 from ashnets.training.evaluate import as_rows, evaluate_retrieval
-from ashnets.training.run import Run, train
+from ashnets.training.run import Run
 
 EVERYTHING = {"queue": 20, "momentum": 0.9, "distillation": 0.2, "ema": 0.9, "accumulate": 2, "checkpoint_every": 1,
               "changes.hidden_dropout_prob": 0.1}  # fmt: skip

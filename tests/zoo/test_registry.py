@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,8 @@ from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, 
 from ashnets import zoo
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, UnknownModelError
+from ashnets.zoo import registry
+from ashnets.zoo.names import SUFFIXES
 from ashnets.zoo.registry import ROOT
 
 CHANGES = {
@@ -40,9 +43,18 @@ def test_the_listed_names():
     assert len(names) == len(expected) == 72
 
 
-def test_every_architecture_file_is_registered():
-    files = {path.stem for path in (ROOT / "architectures").glob("*.yaml")}
-    assert files == {zoo.entry(name).architecture for name in zoo.list_models()}
+def test_an_architecture_is_found_by_its_file_and_listed_by_its_place(tmp_path, monkeypatch):
+    known = zoo.list_models()
+    assert [name for name in known if name == zoo.entry(name).architecture] == [
+        "ashnets-tiny", "ashnets-r18", "ashnets-r101", "ashnets-r152", "ashnets-vit-b16"
+    ]  # fmt: skip
+    shutil.copytree(ROOT / "architectures", tmp_path / "architectures")
+    text = "summary: a new one\nforms: []\nconfiguration: {backbone: resnet18, time_steps: 7}\n"
+    (tmp_path / "architectures" / "ashnets-a.yaml").write_text(text)
+    monkeypatch.setattr(registry, "ROOT", tmp_path)
+    found = registry._entries.__wrapped__()
+    assert list(found) == [*known, "ashnets-a", *(f"ashnets-a-{suffix}" for suffix in SUFFIXES)]
+    assert found["ashnets-a"].configuration == {"backbone": "resnet18", "time_steps": 7}
 
 
 @pytest.mark.parametrize("name", zoo.list_models())
@@ -211,7 +223,7 @@ def test_description_says_plainly_that_nothing_was_trained():
 def test_create_is_reproducible_and_leaves_the_generator_alone(caplog):
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    with caplog.at_level(logging.INFO, "ashnets.zoo.registry"):
+    with caplog.at_level(logging.INFO, "ashnets.zoo.creating"):
         one = zoo.create("ashnets-tiny", seed=3, time_steps=4)
     assert torch.equal(torch.get_rng_state(), before)
     assert "random weights (seed 3)" in caplog.text

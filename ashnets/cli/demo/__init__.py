@@ -12,6 +12,7 @@ import ashnets
 from ashnets.cli.demo import figures
 from ashnets.cli.demo.gallery import DIRECTIONS, KS, Ranking, bundled_gallery, rank_gallery
 from ashnets.cli.demo.terminal import Terminal
+from ashnets.environment import environment
 from ashnets.errors import MissingExtraError
 from ashnets.export import (
     Counts,
@@ -27,7 +28,6 @@ from ashnets.export import (
     write_onnx_step,
 )
 from ashnets.files import write_atomically, write_json
-from ashnets.training.evaluate import environment
 
 MODEL = "ashnets-tiny"
 SEED = 0  # of the choice of what to show

@@ -1,0 +1,143 @@
+"""Training by a recipe: which kind of run it asks for, the data it runs on, and the run itself.
+
+The loop (:mod:`ashnets.training.run`) knows none of the runs that are built on it: tasks and baselines bring their own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ashnets.data.sources import open_source
+from ashnets.errors import ConfigurationError, MissingExtraError
+from ashnets.peers.starting import HEADS
+from ashnets.tasks.data import open_task_data
+from ashnets.training.memory import keep_freed_memory
+from ashnets.training.recipe import Recipe, TaskRecipe, load_recipe
+from ashnets.zoo.registry import recipe_path
+
+try:
+    from ashnets.peers.training import PeerRun, PeerTaskRun
+    from ashnets.tasks.finetuning import RetrievalRun, TaskRun
+    from ashnets.training.run import Run, deterministic
+except ImportError as error:
+    if error.name != "accelerate":
+        raise
+    raise MissingExtraError("Training needs accelerate: pip install 'ashnets[train]'.") from None
+
+
+def train(
+    recipe: str | os.PathLike,
+    *,
+    output: str | os.PathLike,
+    corpus: str | os.PathLike = "data/pictograms",
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Pre-train by a recipe, in this process or as one of torchrun's.
+
+        ashnets.train("tiny-pictograms", output="runs/tiny")
+
+    The folder ``output`` receives ``recipe.yaml``, ``environment.json``, ``log.jsonl`` (epochs), ``steps.jsonl``,
+    ``events/`` (TensorBoard), ``plots/``, ``checkpoints/``, ``phase-NAME/`` after every phase, and at the end
+    ``model/``: safetensors in float16, configuration, processor, recipe, log and ``training.json``, the record of the
+    run.
+
+    Args:
+        recipe: the name of a bundled recipe, or a file.
+        output: folder of the run.
+        corpus: images with captions, in any form that ``open_source`` knows.
+        overrides: ``key=value`` for the recipe.
+        resume: go on from the last checkpoint of ``output``.
+        dry_run: check recipe, images and initial weights, measure a step of each phase, write nothing.
+        progress: show a bar.
+
+    Returns:
+        The record of the run; of a dry run, what it will do and need.
+
+    Raises:
+        ConfigurationError, DataError, TrainingError: with file, key, value and remedy.
+    """
+    path = recipe_path(recipe)
+    settings = load_recipe(path, list(overrides))
+    if isinstance(settings, TaskRecipe):
+        raise ConfigurationError(f"{path} fine-tunes on a task: run it by `ashnets finetune {settings.task}`")
+    kind = run_class(settings)
+    return _run(kind, settings, open_source(corpus, settings.hold_out), output, resume, dry_run, progress)
+
+
+def finetune(
+    task: str,
+    recipe: str | os.PathLike,
+    *,
+    data: str | os.PathLike,
+    output: str | os.PathLike,
+    pictures: str | os.PathLike | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Fine-tune on a task by a recipe, in this process or as one of torchrun's.
+
+        ashnets.finetune("vqa", "finetune-easy-vqa", data="site-packages/easy_vqa", output="runs/easy-vqa")
+
+    Args:
+        task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``; the recipe must be for it.
+        recipe: the name of a bundled recipe, or a file.
+        data: folder of the recipe's data set.
+        output: folder of the run, as pre-training leaves one; ``model/`` is what ``from_pretrained`` and ``evaluate``
+            take.
+        pictures: holds the images, where they lie elsewhere.
+        overrides: ``key=value`` for the recipe.
+        resume: go on from the last checkpoint of ``output``.
+        dry_run: check recipe, items and starting weights, measure the largest pass of each phase, write nothing.
+        progress: show a bar.
+
+    Returns:
+        The record of the run; of a dry run, what it will do and need.
+
+    Raises:
+        ConfigurationError, DataError, WeightsError, TrainingError: with file, key, value and remedy.
+    """
+    path = recipe_path(recipe)
+    settings = load_recipe(path, list(overrides))
+    if not isinstance(settings, TaskRecipe):
+        raise ConfigurationError(f"{path} has no key task: it pre-trains; run it by `ashnets train`")
+    if settings.task != task:
+        raise ConfigurationError(f"{path} is for task {settings.task}, not for {task}")
+    if settings.peer and (settings.peer, task) not in HEADS:
+        raise ConfigurationError(f"{path}: peer={settings.peer} has no head for task {task}: fine-tune it on vqa")
+    kind = run_class(settings)
+    return _run(kind, settings, open_task_data(settings.data, data, pictures), output, resume, dry_run, progress)
+
+
+def run_class(recipe: Recipe) -> type[Run]:
+    """The kind of run that a recipe asks for."""
+    if not isinstance(recipe, TaskRecipe):
+        return PeerRun if recipe.peer else Run
+    if recipe.peer:
+        return PeerTaskRun
+    return RetrievalRun if recipe.task == "retrieval" else TaskRun
+
+
+def _run(
+    kind: type[Run],
+    recipe: Recipe,
+    data: Any,
+    output: str | os.PathLike,
+    resume: bool,
+    dry_run: bool,
+    progress: bool,
+) -> dict[str, Any]:
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    run = kind(recipe, data, Path(output), progress, None if dry_run else resume)
+    with deterministic(run.device):
+        return run.plan() if dry_run else run.train()

@@ -1,0 +1,155 @@
+"""Models by name, counted and exported: what one costs, how several compare, the spiking encoder for another tool."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ashnets.export.exporting import export_model
+from ashnets.export.profiles import load_profile, profile_names
+from ashnets.export.report import energy_report, measure, write_report
+from ashnets.export.report_pictures import Pictures, read_pictures
+from ashnets.hub.loading import from_pretrained
+from ashnets.zoo import comparing
+from ashnets.zoo.registry import config_of
+
+TWO = ("45nm-int8", "loihi1-vs-a100")  # profiles of a comparison
+
+
+def energy(
+    name: str | os.PathLike,
+    *,
+    images: str | os.PathLike | None = None,
+    corpus: str | os.PathLike | None = None,
+    splits: Sequence[str] = (),
+    sample: int = 64,
+    seed: int = 0,
+    profiles: Sequence[str | os.PathLike] = (),
+    random_weights: bool = False,
+    output: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Count what a model computes for an image, and estimate its energy.
+
+        ashnets.energy("ashnets-tiny", images="my-pictures", profiles=["45nm-int8"])
+
+    Args:
+        name: of a model, or its folder; it must have a spiking branch.
+        images: a folder of images; by default the bundled gallery.
+        corpus: instead, images with captions, in any form that ``open_source`` knows.
+        splits: of the corpus; all by default.
+        sample: how many images at most, drawn by ``seed``.
+        profiles: names of hardware profiles, or files; by default all that are bundled.
+        random_weights: count a model without weights too, with random ones; the report says so.
+        output: folder for ``energy.json``, ``energy.csv``, ``layers.csv`` and ``energy.html``.
+        progress: show a bar.
+
+    Returns:
+        The report, as ``energy.json`` holds it; see :func:`ashnets.export.report.energy_report`.
+
+    Raises:
+        UnknownModelError, WeightsError: no such model, or one without weights.
+        ConfigurationError: an unusable profile, no spiking branch, or options that do not fit.
+        DataError, InputError: no images, or one that cannot be decoded.
+    """
+    name = os.fspath(name)
+    loaded = [load_profile(os.fspath(one)) for one in profiles or profile_names(every=True)]
+    chosen = _pictures(config_of(name).image_size, images, corpus, splits, sample, seed)
+    if random_weights and not comparing.weights_of(name):
+        model, weights = comparing.random_model(name, chosen), comparing.RANDOM
+    else:
+        model, weights = from_pretrained(name), f"trained: {comparing.weights_of(name)}"
+    report = energy_report(model, chosen, loaded, name=name, weights=weights, progress=progress)
+    if output is not None:
+        write_report(report, Path(output))
+    return report
+
+
+def compare(
+    names: Sequence[str | os.PathLike],
+    *,
+    images: str | os.PathLike | None = None,
+    corpus: str | os.PathLike | None = None,
+    splits: Sequence[str] = (),
+    sample: int = 16,
+    seed: int = 0,
+    profiles: Sequence[str | os.PathLike] = TWO,
+    random_weights: bool = False,
+) -> list[comparing.Compared]:
+    """Compare models: configuration, parameters, MACs, spikes, estimated energy, and the results of the zoo.
+
+        ashnets.compare(["ashnets-tiny", "ashnets-tiny-ann"])
+
+    Args:
+        names: of models, or their folders.
+        images, corpus, splits, sample, seed, profiles: as in `energy`.
+        random_weights: count models without weights too, with random ones; the result says so.
+
+    Raises:
+        UnknownModelError: nothing answers to a name.
+        ConfigurationError: a name is given twice, an unusable profile, or options that do not fit.
+        DataError, InputError: as in `energy`.
+    """
+    loaded = [load_profile(os.fspath(one)) for one in profiles]
+
+    @cache
+    def read(side: int) -> Pictures:
+        return _pictures(side, images, corpus, splits, sample, seed)
+
+    return comparing.compare(
+        [os.fspath(name) for name in names],
+        load=from_pretrained,
+        measure=lambda model, chosen, name: measure(model, chosen, loaded, name=name),
+        read=read,
+        random_weights=random_weights,
+    )
+
+
+def export_encoder(
+    name: str | os.PathLike,
+    to: str,
+    *,
+    output: str | os.PathLike,
+    quantize: bool = False,
+    counts: bool = False,
+    simulate: float | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Export the spiking encoder of a model to another tool, and compare every spike.
+
+        ashnets.export_encoder("ashnets-tiny", "onnx", output="out/onnx")
+
+    Args:
+        name: of a model with weights, its folder, or a Hub repository.
+        to: ``lava``, ``onnx``, ``onnx-sequence``, ``onnx-unrolled``, ``nir``; or ``onnx-model``, the whole model.
+        output: a folder; one that an export made before is replaced.
+        quantize: round a model trained in floats to integers; its spikes change.
+        counts: for ONNX: the spikes of each layer as further outputs.
+        simulate: for lava: run its CPU simulation for at most so many seconds.
+        progress: show a bar.
+
+    Returns:
+        The report, as the folder's ``report.json`` holds it.
+
+    Raises:
+        UnknownModelError, WeightsError: no such model, or one without weights.
+        ConfigurationError, MissingExtraError, InputError, AshNetsError: see
+            :func:`ashnets.export.exporting.export_model`.
+    """
+    name = os.fspath(name)
+    return export_model(from_pretrained(name), to, output, name, quantize, counts, simulate, progress=progress)
+
+
+def _pictures(
+    side: int,
+    images: str | os.PathLike | None,
+    corpus: str | os.PathLike | None,
+    splits: Sequence[str],
+    sample: int,
+    seed: int,
+) -> Pictures:
+    folder, captioned = (None if one is None else Path(one) for one in (images, corpus))
+    return read_pictures(side, comparing.gallery_unless(folder, captioned), captioned, splits, sample, seed)
