@@ -6,10 +6,34 @@ import csv
 import io
 import json
 import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # what such files hold is never loaded
+
+# The names that transformers gives to weights: one file, shards, and the index of shards.
+_WEIGHTS = re.compile(
+    r"model(\.(?P<one>.+?))?(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index(\.(?P<index>.+))?\.json"
+)
+
+
+def variants(names: Iterable[str]) -> set[str]:
+    """The variants whose weights are among file names: ``fp16`` of ``model.fp16.safetensors``, ``""`` without one."""
+    found = map(_WEIGHTS.fullmatch, names)
+    return {match["one"] or match["index"] or "" for match in found if match}
+
+
+def replaced_weights(present: Iterable[str], written: Iterable[str]) -> list[str]:
+    """Of the names that are present, older weights of the variants that were just written.
+
+    They must go: one file would be loaded in place of newer shards.
+    """
+    written = set(written)
+    return sorted(name for name in set(present) - written if variants([name]) & variants(written))
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> Path:
@@ -23,6 +47,23 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> Path:
     finally:
         aside.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def saved_aside(folder: str | os.PathLike) -> Iterator[Path]:
+    """A folder to write files to: after the block they replace those of the same names in ``folder``, which is made.
+
+    Older weights that the new ones replace are removed, see :func:`replaced_weights`; nothing else is.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as aside:
+        yield Path(aside)
+        written = sorted(os.listdir(aside))
+        for name in written:
+            os.replace(Path(aside) / name, folder / name)
+    for name in replaced_weights((path.name for path in folder.iterdir() if path.is_file()), written):
+        (folder / name).unlink(missing_ok=True)
 
 
 def cache_folder(part: str) -> Path:

@@ -9,6 +9,7 @@ Importing this module registers the two classes with transformers' AutoProcessor
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Sequence
 from numbers import Integral
@@ -25,6 +26,7 @@ from ashnets.configuration import AshNetsConfig
 from ashnets.data.images import ImageSource, load_image
 from ashnets.data.vocabulary import read_vocabulary, tokenizer_from_vocabulary
 from ashnets.errors import AshNetsError, ConfigurationError, InputError
+from ashnets.files import saved_aside
 from ashnets.hub.resolving import resolve
 from ashnets.model.pretrained import HUB_OPTIONS
 from ashnets.model.sampling import content_key, image_key
@@ -135,6 +137,14 @@ class AshNetsProcessor(ProcessorMixin):
                 f"{name}: the processor cannot be loaded from {', '.join(FILES)} of {folder} "
                 f"({' '.join(str(error).split())[:300]}); fetch them again"
             ) from error
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """As in transformers, but written aside and then moved; see ``AshNetsModel.save_pretrained``."""
+        with saved_aside(save_directory) as aside:
+            super().save_pretrained(str(aside))
+        if push_to_hub:
+            with tempfile.TemporaryDirectory() as copy:
+                super().save_pretrained(copy, True, **{"repo_id": Path(save_directory).absolute().name, **kwargs})
 
     @property
     def max_text_length(self) -> int:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from ashnets.errors import WeightsError
 
-INDEX, ADAPTER = "model.safetensors.index.json", "adapter_config.json"
+INDEX, ADAPTER = "model.safetensors.index*.json", "adapter_config.json"  # an index may have a variant's name
 LARGEST_JSON = 64_000_000  # bytes; a tokenizer of 250,000 pieces has 17 million
 LARGEST_SIZE = 1_000_000  # of any size in config.json
 ATTENTION = ("eager", "sdpa", None)  # any other may come as code from elsewhere
@@ -39,17 +39,17 @@ def inspect(folder: Path) -> None:
 
 def problems(folder: Path) -> Iterator[tuple[str, str]]:
     """File name and what is wrong with it, for each file that must not be loaded."""
-    config, index = folder / "config.json", folder / INDEX
+    config = folder / "config.json"
     found = None
-    for file in (config, index):
+    for file in (config, *sorted(folder.glob(INDEX))):
         if file.is_file():
             try:
                 data = _read(file)
             except (ValueError, RecursionError) as error:
                 yield file.name, f"is not valid JSON ({_line(error)}); fetch it again"
                 continue
-            if file == index:
-                yield from ((INDEX, one) for one in _misled(folder, data))
+            if file != config:
+                yield from ((file.name, one) for one in _misled(folder, data))
             elif isinstance(data, dict):
                 found = data
     if found is not None:

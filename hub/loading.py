@@ -37,7 +37,7 @@ def from_pretrained(name: str | os.PathLike, task: str | None = None, **kwargs: 
     folder = resolve(name, **{key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs})
     if task is not None:
         return head_class(task).from_pretrained(folder, **kwargs)
-    check_folder(Path(folder))
+    check_folder(Path(folder), kwargs.get("variant"))
     saved = (config_of(Path(folder)).architectures or ["AshNetsModel"])[0]
     for cls in HEADS.values():
         if cls.__name__ == saved:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ashnets.errors import AshNetsError, ConfigurationError, UnknownModelError, WeightsError
+from ashnets.files import replaced_weights
 from ashnets.hub.benchmarks import FILE as BENCHMARK_FILE
 from ashnets.hub.benchmarks import benchmark_results, read_benchmark
 from ashnets.hub.cards import Subject, card, eval_results, read_record
@@ -241,10 +242,8 @@ def _send(planned: Plan, private: bool, token: str | bool | None, report: Report
     tagged = _tagged(api, planned)
     head = next(ref.target_commit for ref in api.list_repo_refs(repository).branches if ref.name == "main")
     present = _remote(api, repository, head)
-    stale = [
-        path for path in present
-        if path not in planned.files and (path.startswith(OWN) or Path(path).match("model*.safetensors*"))
-    ]  # fmt: skip
+    stale = [path for path in present if path not in planned.files and path.startswith(OWN)]
+    stale += replaced_weights(present, planned.files)
     report(f"sending {len(planned.files)} files to {repository}")
     adds = [CommitOperationAdd(path, content) for path, content in sorted(planned.files.items())]
     commit = api.create_commit(

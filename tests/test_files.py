@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ashnets.files import write_atomically, write_csv, write_json
+from ashnets.files import replaced_weights, write_atomically, write_csv, write_json
 
 
 def test_results_are_never_half_written(tmp_path: Path) -> None:
@@ -45,3 +45,16 @@ def test_csv(tmp_path: Path) -> None:
     rows = [{"name": "a, b", "R@1": 0.5}, {"name": "c", "R@1": 1}]
     with open(write_csv(tmp_path / "t.csv", rows), newline="", encoding="utf-8") as stream:
         assert list(csv.DictReader(stream)) == [{"name": "a, b", "R@1": "0.5"}, {"name": "c", "R@1": "1"}]
+
+
+def test_weights_that_others_replace_are_known_by_the_names_that_transformers_gives() -> None:
+    plain = ["model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json"]
+    half = ["model.fp16.safetensors", "model.fp16-00001-of-00002.safetensors", "model.safetensors.index.fp16.json"]
+    others = ["model.safetensors.sha256", "model-1-of-2.safetensors", "model-old.safetensors", "model.safetensors.json",
+              "my-model.safetensors", "config.json"]  # fmt: skip
+    present = [*plain, *half, *others]
+    for written in plain:
+        assert replaced_weights(present, [written, "config.json"]) == sorted(set(plain) - {written})
+    for written in half:
+        assert replaced_weights(present, [written]) == sorted(set(half) - {written})
+    assert replaced_weights(present, ["config.json"]) == replaced_weights(present, []) == []

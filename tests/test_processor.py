@@ -203,6 +203,19 @@ def test_save_and_load(processor, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path)("a cat")["input_ids"] == [2, 5, 6, 3]
 
 
+def test_a_failed_save_leaves_what_was_there(processor, tmp_path, monkeypatch):
+    processor.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(AshNetsProcessor, "to_json_file", full_disk)  # the last of the files
+    with pytest.raises(OSError, match="No space left"):
+        AshNetsProcessor.from_config(config(max_text_length=5), PIECES).save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 @pytest.mark.parametrize("file", ["processor_config.json", "tokenizer.json"])
 def test_damaged_or_missing_files(processor, tmp_path, file):
     processor.save_pretrained(tmp_path)

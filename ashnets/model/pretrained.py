@@ -19,7 +19,7 @@ from transformers.utils import logging as library_logging
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import AshNetsError, ConfigurationError, WeightsError
-from ashnets.files import PICKLES
+from ashnets.files import PICKLES, saved_aside, variants
 from ashnets.hub.resolving import resolve
 from ashnets.model.collector import SemanticCollector
 from ashnets.model.tdbn import TdBN
@@ -32,7 +32,8 @@ HUB_OPTIONS = ("revision", "namespace", "token", "cache_dir", "local_files_only"
 LIBRARY_OPTIONS = {
     "adapter_kwargs", "attn_implementation", "config", "device_map", "disable_mmap", "dtype",
     "ignore_mismatched_sizes", "key_mapping", "low_cpu_mem_usage", "max_memory", "offload_buffers",
-    "offload_folder", "output_loading_info", "torch_dtype", "trust_remote_code", "use_safetensors", "_from_auto",
+    "offload_folder", "output_loading_info", "torch_dtype", "trust_remote_code", "use_safetensors", "variant",
+    "_from_auto",
 }  # fmt: skip
 
 
@@ -73,8 +74,8 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             weights: ``"pretrained"`` loads trained weights and fails where there are none; ``None`` builds the same
                 architecture with random ones.
             kwargs: configuration keys, which override the saved ones; ``revision``, ``namespace``, ``token`` and the
-                further options of ``ashnets.resolve``; and transformers' own, such as ``dtype``, which is float32
-                unless given, in whatever type the checkpoint is stored.
+                further options of ``ashnets.resolve``; and transformers' own, such as ``variant``, or ``dtype``, which
+                is float32 unless given, in whatever type the checkpoint is stored.
 
         Returns:
             The model in evaluation mode, every tensor loaded, none left over.
@@ -93,7 +94,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
         if weights is None:
             return cls(_changed(config_of(name), changes)).eval()
         source = Path(resolve(name, **hub))
-        check_folder(source)
+        check_folder(source, kwargs.get("variant"))
         config = _changed(kwargs.pop("config", None) or config_of(source), changes)
         for key in ("use_safetensors", "output_loading_info", "ignore_mismatched_sizes", "trust_remote_code"):
             kwargs.pop(key, None)
@@ -120,23 +121,31 @@ class AshNetsPreTrainedModel(PreTrainedModel):
         return model.eval()
 
     def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | os.PathLike, **kwargs: Any
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
     ) -> None:
         """As in transformers, but written aside and then moved, so that no file is ever half-written.
 
-        Weights that were there before are replaced, in however many files either save has them.
+        Weights of the same variant that were there before are replaced, in however many files either save has them.
+        Everything else stays. A process that is not the main one writes nothing and removes nothing. With
+        ``push_to_hub`` the files are saved here first, then sent; ``repo_id`` is the folder's name unless given.
         """
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as aside:
+
+        def save(folder: str | os.PathLike, **options: Any) -> None:
+            own = None if state_dict is None else dict(state_dict)  # transformers empties it
             with quiet():
-                super().save_pretrained(aside, **kwargs)
-            written = sorted(Path(aside).iterdir())
-            for file in written:
-                os.replace(file, folder / file.name)
-        for old in folder.glob("model*.safetensors*"):  # one file would go before newer shards when loaded
-            if old.name not in {file.name for file in written}:
-                old.unlink()
+                super(AshNetsPreTrainedModel, self).save_pretrained(folder, is_main_process, own, **options)
+
+        hub = {key: kwargs.pop(key) for key in ("repo_id", "commit_message", "create_pr") if key in kwargs}
+        with saved_aside(save_directory) as aside:
+            save(aside, **kwargs)
+        if push_to_hub:
+            with tempfile.TemporaryDirectory() as copy:  # an upload that fails must not take the saved files with it
+                save(copy, push_to_hub=True, **{"repo_id": Path(save_directory).absolute().name, **hub}, **kwargs)
 
 
 @contextmanager
@@ -153,8 +162,8 @@ def quiet() -> Iterator[None]:
             library_logging.enable_progress_bar()
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder without configuration, without safetensors, or with a pickle in their place.
+def check_folder(folder: Path, variant: str | None = None) -> None:
+    """Refuse a folder without configuration, without safetensors of the variant, or with a pickle in their place.
 
     Raises:
         WeightsError: with the file and the remedy.
@@ -166,15 +175,23 @@ def check_folder(folder: Path) -> None:
         json.loads(config.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise WeightsError(f"{config} is not valid JSON ({error}); fetch it again") from error
-    if any(folder.glob("*.safetensors")):
+    names = sorted(path.name for path in folder.iterdir())
+    found = variants(names)
+    if (variant or "") in found:
         return
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
-    if pickles:
+    if found:
+        asked = f"of the variant {variant!r}" if variant else "without a variant"
+        remedy = " or ".join(f"give variant={one!r}" if one else "leave variant out" for one in sorted(found))
+        raise WeightsError(f"{folder} has no weights {asked}; {remedy}")
+    if pickles := [name for name in names if Path(name).suffix in PICKLES]:
         raise WeightsError(
             f"{folder} holds {', '.join(pickles)} but no .safetensors: pickled weights can run code and are never "
             "loaded; ask for a safetensors copy"
         )
-    raise WeightsError(f"{folder} has no .safetensors file: this model has no weights; weights=None builds random ones")
+    raise WeightsError(
+        f"{folder} has no model.safetensors and no index of shards: this model has no weights; weights=None builds "
+        "random ones"
+    )
 
 
 def _refuse_differences(name: str, cls: type, report: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ def header(length: int, content: bytes = b"") -> Spoil:
     return lambda folder: (folder / "model.safetensors").write_bytes(struct.pack("<Q", length) + content)
 
 
-def shards(where: str, write: Callable[[dict, Path], object]) -> Spoil:
+def shards(where: str, write: Callable[[dict, Path], object], index: str = "model.safetensors.index.json") -> Spoil:
     """The weights elsewhere, by an index; one safetensors file that holds nothing stands beside."""
 
     def spoil(folder: Path) -> None:
@@ -55,8 +55,8 @@ def shards(where: str, write: Callable[[dict, Path], object]) -> Spoil:
         (folder / "model.safetensors").unlink()
         write(weights, folder / where)
         save_file({"nothing": torch.zeros(1)}, folder / "other.safetensors")
-        index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(weights, where)}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        content = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(weights, where)}
+        (folder / index).write_text(json.dumps(content))
 
     return spoil
 
@@ -89,6 +89,9 @@ HOSTILE: dict[str, tuple[Spoil, str]] = {
     "tensors beyond the file": (header(len(BEYOND), BEYOND), r"model\.safetensors is damaged"),
     "no bytes": (lambda folder: (folder / "model.safetensors").write_bytes(b""), r"model\.safetensors is damaged"),
     "a shard that is a pickle": (shards("weights.bin", torch.save), r"names 'weights\.bin' as weights: only"),
+    "a variant's shard that is a pickle": (
+        shards("weights.bin", torch.save, "model.safetensors.index.fp16.json"), r"fp16\.json names 'weights\.bin'"
+    ),
     "a pickle by another name": (shards("weights.json", torch.save), r"names 'weights\.json' as weights"),
     "a shard elsewhere": (shards("../other.safetensors", save_file), r"names '\.\./other\.safetensors' as weights"),
     "a missing shard": (shards("a.safetensors", lambda weights, path: None), r"names a\.safetensors, which is missing"),
@@ -136,7 +139,7 @@ def test_what_we_write_passes(finished_run, tmp_path):
     assert list(inspecting.problems(bundled)) == list(inspecting.problems(finished_run / "model")) == []
     sharded = ashnets.from_pretrained(finished_run / "model")
     sharded.save_pretrained(tmp_path, max_shard_size=8000)
-    assert (tmp_path / inspecting.INDEX).is_file() and list(inspecting.problems(tmp_path)) == []
+    assert list(tmp_path.glob(inspecting.INDEX)) and list(inspecting.problems(tmp_path)) == []
     half = sharded.to(torch.float16)
     half.save_pretrained(tmp_path / "half")
     assert list(inspecting.problems(tmp_path / "half")) == []

@@ -18,7 +18,7 @@ import torch
 import typer
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 import ashnets
 from ashnets.cli import publish as commands
@@ -116,25 +116,49 @@ def test_a_dry_run_checks_and_sends_nothing(hub, finished_run, capsys):
 
 
 def test_again_makes_no_commit_and_a_change_replaces_shards(hub, run):
+    others = {"model.safetensors.sha256": b"a digest", "model.fp16.safetensors": save({"x": torch.ones(1)})}
+    hub.put(NAME, others)
     first = send(run, tag="v1")
+    commits = len(hub.repositories[NAME].commits)
     puts = len(asked(hub, "PUT"))
     again = send(run, tag="v1")
     assert again["commit"] == first["commit"] and len(asked(hub, "PUT")) == puts
-    assert len(hub.repositories[NAME].commits) == 2
+    assert len(hub.repositories[NAME].commits) == commits
     # shards in place of the one file: the old file must go, or it would be loaded before them
     model = ashnets.from_pretrained(run / "model")
     model.save_pretrained(run / "model", max_shard_size=8000)
     with pytest.raises(ConfigurationError, match="has a tag 'v1' with another"):
         send(run, tag="v1")
-    assert len(hub.repositories[NAME].commits) == 2, "refused before anything was sent"
+    assert len(hub.repositories[NAME].commits) == commits, "refused before anything was sent"
     second = send(run, tag="v2")
     there = hub.repositories[NAME].commits[second["commit"]]
+    assert others.items() <= there.items(), "of other names and variants"
     assert "model.safetensors" not in there and "model.safetensors.index.json" in there
     loaded = ashnets.from_pretrained(NAME, revision="v2", dtype=torch.bfloat16, device_map="cpu")
     assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
     expected = model.state_dict()
     assert all(torch.equal(value, expected[name].to(value.dtype)) for name, value in loaded.state_dict().items())
     assert set(expected) == set(loaded.state_dict())
+
+
+def test_push_to_hub_sends_what_was_saved(hub, run, tmp_path):
+    """transformers' own way to the Hub; where it fails, the folder here is whole all the same."""
+    model = ashnets.from_pretrained(run / "model")
+    processor = ashnets.AshNetsProcessor.from_pretrained(run / "model")
+    saved = tmp_path / "letters"
+    hub.put(NAME, {"README.md": b"---\nlicense: mit\n---\n"})
+    broken = hub.fail("POST", "/commit", how="500", times=100)
+    for one in (model, processor):
+        with pytest.raises(OSError):
+            one.save_pretrained(saved, push_to_hub=True, repo_id=NAME)
+    assert ashnets.from_pretrained(saved) and ashnets.AshNetsProcessor.from_pretrained(saved)
+    broken.times = 0
+    for one in (model, processor):
+        one.save_pretrained(saved, push_to_hub=True, repo_id=NAME)
+    assert "README.md" not in {path.name for path in saved.iterdir()}
+    folder = ashnets.resolve(NAME)
+    for path in saved.iterdir():
+        assert (Path(folder) / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("how", ["500", "drop", "sever"])

@@ -190,7 +190,7 @@ def test_configuration_that_is_no_mapping(copy, content):
 
 def test_missing_weights(copy):
     (copy / "model.safetensors").unlink()
-    refuses(copy, WeightsError, r"no \.safetensors file")
+    refuses(copy, WeightsError, r"no model\.safetensors and no index of shards")
 
 
 def test_a_pickle_where_safetensors_belong(copy, saved):
@@ -271,10 +271,46 @@ def test_a_save_replaces_the_weights_of_another_save_in_any_number_of_files(tmp_
     assert {p.name for p in alone.iterdir()} == {p.name for p in tmp_path.iterdir()} - {"alone"}
 
 
+def contents(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_save_removes_weights_of_its_own_variant_alone(copy):
+    """As transformers names them; a stranger's files beside them stay."""
+    model = AshNetsForPreTraining.from_pretrained(copy)
+    for name in ("model.safetensors.sha256", "model-notes.safetensors", "models.safetensors", "README.md"):
+        (copy / name).write_text("somebody else's")
+    before = contents(copy)
+    model.save_pretrained(copy, is_main_process=False)
+    assert contents(copy) == before
+    model.save_pretrained(copy, variant="fp16", max_shard_size="40KB")
+    shards = set(contents(copy)) - set(before)
+    assert "model.safetensors.index.fp16.json" in shards and "model.fp16-00001-of-00002.safetensors" in shards
+    assert before.items() <= contents(copy).items()
+    model.save_pretrained(copy, variant="fp16")
+    assert contents(copy).keys() == before.keys() | {"model.fp16.safetensors"}
+
+
+def test_a_variant_alone_is_loaded_by_its_name(copy, saved):
+    for size in ("50GB", "40KB"):
+        for path in copy.glob("model*"):
+            path.unlink()
+        saved[0].save_pretrained(copy, variant="fp16", max_shard_size=size)
+        refuses(copy, WeightsError, "no weights without a variant; give variant='fp16'")
+        for load in (AshNetsForPreTraining.from_pretrained, ashnets.from_pretrained):
+            assert same(load(copy, variant="fp16"), saved[0])
+            with pytest.raises(WeightsError, match="no weights of the variant 'fp8'; give variant='fp16'"):
+                load(copy, variant="fp8")
+    saved[0].save_pretrained(copy)
+    with pytest.raises(WeightsError, match="no weights of the variant 'fp8'; leave variant out or give variant='fp16'"):
+        AshNetsForPreTraining.from_pretrained(copy, variant="fp8")
+    assert same(AutoModel.from_pretrained(copy, variant="fp16"), saved[0].ashnets)
+
+
 def test_a_failed_save_leaves_what_was_there(saved, tmp_path, monkeypatch):
     model, _ = saved
     model.save_pretrained(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = contents(tmp_path)
 
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -282,4 +318,4 @@ def test_a_failed_save_leaves_what_was_there(saved, tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         model.save_pretrained(tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert contents(tmp_path) == before
