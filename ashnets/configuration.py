@@ -83,6 +83,7 @@ class AshNetsConfig(PreTrainedConfig):
     """
 
     model_type = "ashnets"
+    keys_to_ignore_at_inference = ["visual", "attentions"]  # noqa: RUF012 - predictions of transformers' Trainer are the rest
 
     backbone: str = "resnet152"
     backbone_widths: list[int] | tuple[int, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from ashnets.model.ashnets import AshNetsModel
 from ashnets.model.collector import SemanticCollector
 from ashnets.model.outputs import AshNetsOutput, ClassifierOutput, PreTrainingOutput, RetrievalOutput, VisualOutput
 from ashnets.model.pretrained import AshNetsPreTrainedModel
+
+ImageIds = Sequence[int] | torch.Tensor
 
 TEMPERATURE = 0.07  # where ITC, STUA and MVM start (Li et al., paper's reference [30])
 TEMPERATURE_RANGE = (0.001, 0.5)
@@ -99,11 +101,12 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         output_attentions: bool = False,
+        image_ids: ImageIds | None = None,
         **options: Any,
     ) -> RetrievalOutput:
         """Embed pictures, texts, or pairs; pairs also get their matching score and, on request, attentions."""
         out = RetrievalOutput()
-        self._fill(out, pixel_values, input_ids, attention_mask, output_attentions, **options)
+        self._fill(out, pixel_values, input_ids, attention_mask, output_attentions, image_ids=image_ids, **options)
         return out
 
     def _fill(
@@ -221,11 +224,14 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         output_attentions: bool = False,
+        image_ids: ImageIds | None = None,
         **options: Any,
     ) -> PreTrainingOutput:
         """All heads on B pairs, nothing masked; pictures or texts alone give their embeddings."""
         out = PreTrainingOutput()
-        text, joint = self._fill(out, pixel_values, input_ids, attention_mask, output_attentions, **options)
+        text, joint = self._fill(
+            out, pixel_values, input_ids, attention_mask, output_attentions, image_ids=image_ids, **options
+        )
         if joint is None:
             return out
         length = text.shape[1]
@@ -286,10 +292,11 @@ class AshNetsForVQA(_Classifier):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        image_ids: ImageIds | None = None,
         **options: Any,
     ) -> ClassifierOutput:
         """Answer B questions; ``labels`` are soft targets (B, answers) in [0, 1], scored by binary cross-entropy."""
-        out = self.ashnets(pixel_values, input_ids, attention_mask, **options)
+        out = self.ashnets(pixel_values, input_ids, attention_mask, image_ids, **options)
         return self._output(out.pooled, labels, answer_loss, out)
 
 
@@ -305,7 +312,7 @@ class AshNetsForVisualReasoning(_Classifier):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        image_ids: torch.Tensor | None = None,
+        image_ids: ImageIds | None = None,
         **options: Any,
     ) -> ClassifierOutput:
         """Judge B pairs: ``pixel_values`` (B, 2, 3, H, W), ``image_ids`` (B, 2); logits (B, 2): false, true."""
@@ -331,10 +338,11 @@ class AshNetsForVisualEntailment(_Classifier):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        image_ids: ImageIds | None = None,
         **options: Any,
     ) -> ClassifierOutput:
         """Judge B pairs; logits (B, 3) in the order of ``LABELS``; ``labels`` (B,)."""
-        out = self.ashnets(pixel_values, input_ids, attention_mask, **options)
+        out = self.ashnets(pixel_values, input_ids, attention_mask, image_ids, **options)
         return self._output(out.pooled, labels, F.cross_entropy, out)
 
 

@@ -43,6 +43,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
     config_class = AshNetsConfig
     base_model_prefix = "ashnets"
     main_input_name = "pixel_values"
+    accepts_loss_kwargs = False  # for transformers' Trainer: losses are means over a batch, and take no number of items
     _supports_sdpa = True
     _supports_attention_backend = True
 
