@@ -17,6 +17,7 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import InputError
+from ashnets.model.offloading import at_hand
 
 
 def bert_config(config: AshNetsConfig) -> BertConfig:
@@ -68,7 +69,9 @@ class AlignmentTransformer(nn.Module):
     def embed_visual(self, visual: torch.Tensor) -> torch.Tensor:
         """(B, N, M1) visual tokens, with position and type."""
         images = visual.new_ones((), dtype=torch.long)
-        embedded = visual + self.visual_positions.weight + self.bert.embeddings.token_type_embeddings(images)
+        with at_hand(self.visual_positions):
+            positions = self.visual_positions.weight
+        embedded = visual + positions + self.bert.embeddings.token_type_embeddings(images)
         return self.dropout(self.visual_norm(embedded))
 
     def forward(

@@ -14,7 +14,7 @@ from transformers import initialization as init
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, InputError
 from ashnets.model.ashnets import AshNetsModel
-from ashnets.model.collector import SemanticCollector
+from ashnets.model.offloading import at_hand
 from ashnets.model.outputs import AshNetsOutput, ClassifierOutput, PreTrainingOutput, RetrievalOutput, VisualOutput
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 
@@ -156,9 +156,9 @@ class MaskedVisualHead(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.temperature = Temperature()
 
-    def forward(self, hidden: torch.Tensor, collector: SemanticCollector) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, concepts: torch.Tensor) -> torch.Tensor:
         token = F.normalize(self.dense(hidden).float(), dim=-1)
-        columns = collector.concepts.float()  # (M1, M2)
+        columns = concepts.float()  # (M1, M2)
         # the products are divided by ‖C_j‖, not C itself, which is much larger
         lengths = columns.square().sum(0).clamp_min(1e-24).sqrt()
         # Over τ a cosine's last bit in bf16 would be .06 of a logit.
@@ -240,7 +240,9 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
             out.spiking_embeds = self.stua.project_spiking(out.visual)
             out.stua_text_embeds = self.stua.project_text(text)
             if self.config.collector:
-                out.mvm_logits = self.mvm(joint[:, length:], self.ashnets.vision.collector)
+                collector = self.ashnets.vision.collector
+                with at_hand(collector):
+                    out.mvm_logits = self.mvm(joint[:, length:], collector.concepts)
         return out
 
 

@@ -31,6 +31,7 @@ from ashnets.model.integer import (
     straight_through,
 )
 from ashnets.model.neuron import LIF
+from ashnets.model.offloading import at_hand
 from ashnets.model.spiking_layer import SpikingLayer
 
 
@@ -95,7 +96,8 @@ class IntegerSpikingLayer(SpikingLayer):
             return self.lif(current, bias, found).to(spikes.dtype)
 
     def _currents(self, spikes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Integers]:
-        weight, bias = self.folded()
+        with at_hand(self.conv, self.norm):
+            weight, bias = self.folded()
         found = integers(weight, bias, self.lif.v_threshold)
         if not torch.compiler.is_compiling():  # a graph cannot raise
             check(found, bias, self.lif.v_threshold)

@@ -44,8 +44,16 @@ class AshNetsPreTrainedModel(PreTrainedModel):
     base_model_prefix = "ashnets"
     main_input_name = "pixel_values"
     accepts_loss_kwargs = False  # for transformers' Trainer: losses are means over a batch, and take no number of items
+    _no_split_modules = ["SpikingLayer", "IntegerSpikingLayer"]  # noqa: RUF012 - each computes as one kernel
     _supports_sdpa = True
     _supports_attention_backend = True
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong: on the device of the weights, or where those that ``device_map`` keeps elsewhere are used."""
+        hooks = (getattr(module, "_hf_hook", None) for module in self.modules())
+        used = next((found for hook in hooks if (found := getattr(hook, "execution_device", None)) is not None), None)
+        return super().device if used is None else torch.device(used)
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, TdBN):

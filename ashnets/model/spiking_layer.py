@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from ashnets.configuration import AshNetsConfig
 from ashnets.kernels import operators
 from ashnets.model.neuron import LIF
+from ashnets.model.offloading import at_hand
 from ashnets.model.rows import Rows
 from ashnets.model.tdbn import TdBN, moments
 
@@ -48,9 +49,9 @@ class SpikingLayer(nn.Sequential):
                 norm.sum_over_ranks, constants,
             )  # fmt: skip
         else:
-            s, v = _AffineLIF.apply(
-                currents, *norm.scale_and_shift(norm.running_mean, norm.running_var), v, rows, constants
-            )
+            with at_hand(norm):
+                scale, shift = norm.scale_and_shift(norm.running_mean, norm.running_var)
+            s, v = _AffineLIF.apply(currents, scale, shift, v, rows, constants)
         lif.v = rows.like_neurons(v)
         return rows.like_steps(s).to(x.dtype)
 

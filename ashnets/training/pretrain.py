@@ -211,7 +211,7 @@ class PreTrainingStep(nn.Module):
             losses["mlm"] = obj.mlm_loss(model.mlm(hidden[:, :length]), labels)
             counts["mlm"] = (labels != IGNORED).sum()
         if "mvm" in names:
-            logits = model.mvm(hidden[:, length:][masked], model.ashnets.vision.collector)
+            logits = model.mvm(hidden[:, length:][masked], model.ashnets.vision.collector.concepts)
             losses["mvm"] = obj.mvm_loss(logits, concepts[masked])
             counts["mvm"] = masked.sum()
 

@@ -239,7 +239,8 @@ def test_mlm_and_mvm_from_the_public_parts_one_pair_at_a_time(model_of, batch):
         tokens = model.mask_visual(visual.output[[i]], masked[[i]])
         length = int(batch.attention_mask[i].sum())  # without padding
         hidden, _ = model.ashnets.transformer(ids[[i], :length], None, tokens)
-        said, seen = model.mlm(hidden[0, :length]), model.mvm(hidden[0, length:], model.ashnets.vision.collector)
+        said = model.mlm(hidden[0, :length])
+        seen = model.mvm(hidden[0, length:], model.ashnets.vision.collector.concepts)
         for kind, logits, wanted in (
             ("mlm", said, {j: int(labels[i, j]) for j in range(length) if labels[i, j] >= 0}),
             ("mvm", seen, {j: int(concepts[i, j]) for j in range(16) if masked[i, j]}),
