@@ -92,6 +92,8 @@ class AshNetsProcessor(ProcessorMixin):
 
     def __init__(self, image_processor: AshNetsImageProcessor, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__(image_processor, tokenizer)
+        tokenizer.split_special_tokens = True  # "[SEP]" in a text is what somebody wrote, not a token of ours
+        self._told_unknown = False
 
     @classmethod
     def from_config(cls, config: AshNetsConfig, vocabulary: Sequence[str] | str | os.PathLike) -> AshNetsProcessor:
@@ -168,8 +170,9 @@ class AshNetsProcessor(ProcessorMixin):
         Args:
             images: a picture or a list of pictures: PIL image, path, encoded bytes, binary file or array. A list of
                 pairs (lists or tuples of two pictures) is a batch for NLVR2.
-            text: a text or a list of texts. What is longer than ``max_text_length`` tokens is cut, and a
-                ``UserWarning`` says how many texts were.
+            text: a text or a list of texts, in which names of special tokens such as ``[SEP]`` are plain characters.
+                What is longer than ``max_text_length`` tokens is cut, and a ``UserWarning`` says how many texts were;
+                one more, the first time, names words that the vocabulary lacks, such as emoji.
             image_ids: an id for each picture, number or name, that fixes its spikes; by default its content does.
                 Pairs take theirs in the same nesting or flat.
             return_tensors: ``"pt"``, ``"np"``, or ``None`` for lists.
@@ -220,8 +223,27 @@ class AshNetsProcessor(ProcessorMixin):
                 UserWarning,
                 stacklevel=3,
             )
+        if not self._told_unknown and (unknown := self._unknown_words(texts, batch.encodings)):
+            self._told_unknown = True
+            warnings.warn(
+                f"this model's vocabulary has no piece for {', '.join(map(repr, unknown[:10]))}"
+                f"{f' and {len(unknown) - 10} more' if len(unknown) > 10 else ''}: each is read as [UNK], an unknown "
+                "word (this warning comes once)",
+                UserWarning,
+                stacklevel=3,
+            )
         names = ("input_ids", "attention_mask")
         return _in_type({key: torch.tensor(batch[key], dtype=torch.int64) for key in names}, return_tensors)
+
+    def _unknown_words(self, texts: Sequence[str], encodings: Sequence[Any]) -> list[str]:
+        unknown = self.tokenizer.unk_token_id
+        spans = (
+            text[slice(*span)]
+            for text, encoding in zip(texts, encodings, strict=True)
+            for piece, span in zip(encoding.ids, encoding.offsets, strict=True)
+            if piece == unknown
+        )
+        return list(dict.fromkeys(spans))
 
 
 def _pictures(images: Any) -> tuple[list, bool]:

@@ -16,6 +16,7 @@ from ashnets import AshNetsConfig, AshNetsProcessor
 from ashnets.errors import ConfigurationError, InputError
 from ashnets.model.sampling import content_key, image_key
 from ashnets.processor import AshNetsImageProcessor
+from ashnets.retrieval.embedding import tokenize
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "runs", "##s"]
 
@@ -133,6 +134,41 @@ def test_a_text_that_just_fits_is_not_cut(processor):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert processor(text="dog " * 6)["input_ids"].shape == (1, 8)
+
+
+def test_unknown_words_are_named_once():
+    processor = AshNetsProcessor.from_config(config(), PIECES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        processor(text=["a cat", "dogs"])
+    with pytest.warns(UserWarning, match="no piece for '猫', '🐱🐱': each is read as") as told:
+        batch = processor(text=["a cat", "猫 dog", "a 🐱🐱 猫"])
+    assert len(told) == 1 and told[0].filename == __file__
+    assert batch["input_ids"].tolist() == [[2, 5, 6, 3, 0], [2, 1, 7, 3, 0], [2, 5, 1, 1, 3]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert processor(text="犬")["input_ids"].tolist() == [[2, 1, 3]]
+
+
+@pytest.mark.parametrize("token", PIECES[:5])
+def test_special_tokens_in_a_text_are_characters(token, tmp_path):
+    """Also after saving, for AutoTokenizer, and where the saved files do not say so, as those of older versions."""
+    pieces = [*PIECES, "[", "]", "pad", "unk", "cls", "sep", "mask"]
+    made = AshNetsProcessor.from_config(config(vocab_size=len(pieces)), pieces)
+    made.save_pretrained(tmp_path)
+    loaded, tokenizer = AshNetsProcessor.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    assert settings.pop("split_special_tokens")
+    file.write_text(json.dumps(settings))
+    old = AshNetsProcessor.from_pretrained(tmp_path)
+    expected = [2, 5, 10, pieces.index(token[1:-1].lower()), 11, 6, 3]
+    for processor in (made, loaded, old):
+        assert processor(text=f"a {token} cat")["input_ids"].tolist() == [expected]
+        found = tokenize(processor.tokenizer, [f"a {token} cat"], 8)
+        assert found["input_ids"].tolist() == [expected]
+        assert found["special_tokens_mask"].tolist() == [[1, 0, 0, 0, 0, 0, 1]]
+    assert tokenizer(f"a {token} cat")["input_ids"] == expected
 
 
 @pytest.mark.parametrize(("kind", "cls"), [("pt", torch.Tensor), ("np", np.ndarray), (None, list)])

@@ -53,7 +53,7 @@ def prune_vocabulary(vocab_file: str | os.PathLike, texts: Iterable[str], *, ext
     if absent := sorted(set(extra) - known):
         raise DataError(f"{vocab_file} does not hold the extra pieces {', '.join(map(repr, absent))}")
     keep = {*SPECIAL_TOKENS, *extra, *_CHARACTERS, *("##" + c for c in _CHARACTERS)}
-    backend = BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}).backend_tokenizer
+    backend = tokenizer_from_vocabulary(pieces, max_length=512).backend_tokenizer
     distinct = list(dict.fromkeys(texts))
     for start in range(0, len(distinct), 4096):
         for encoding in backend.encode_batch(distinct[start : start + 4096]):
@@ -74,9 +74,14 @@ def row_indices(vocab_file: str | os.PathLike, pieces: Sequence[str]) -> list[in
 
 
 def tokenizer_from_vocabulary(pieces: Sequence[str], max_length: int) -> BertTokenizer:
-    """A lower-casing WordPiece tokenizer of BERT; ``max_length`` tokens a text, [CLS] and [SEP] included."""
+    """A lower-casing WordPiece tokenizer of BERT; ``max_length`` tokens a text, [CLS] and [SEP] included.
+
+    Names of special tokens within a text are split like any other characters.
+    """
     _check(pieces, "the vocabulary")
-    return BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=max_length)
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    # "[SEP]" in a text is not the special token
+    return BertTokenizer(vocab=vocabulary, model_max_length=max_length, split_special_tokens=True)
 
 
 def _check(pieces: Sequence[str], name: str) -> None:

@@ -50,7 +50,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
 
     @property
     def device(self) -> torch.device:
-        """Where inputs belong: on the device of the weights, or where those that ``device_map`` keeps elsewhere are used."""
+        """Where inputs belong: where the weights are, or are brought that ``device_map`` keeps elsewhere."""
         hooks = (getattr(module, "_hf_hook", None) for module in self.modules())
         used = next((found for hook in hooks if (found := getattr(hook, "execution_device", None)) is not None), None)
         return super().device if used is None else torch.device(used)

@@ -14,7 +14,7 @@ from ashnets.errors import DataError
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CHARACTERS = list(string.ascii_lowercase + string.digits + string.punctuation)
-WORDS = ["cat", "dog", "dogs", "sleep", "##ing", "rain", "##bow", "rainbow", "ß", "猫", "umbrella", "##rella"]
+WORDS = ["cat", "dog", "dogs", "sleep", "##ing", "rain", "##bow", "rainbow", "ß", "猫", "umbrella", "##rella", "mask"]
 TEXTS = ["A cat sleeping", "two dogs, one rainbow!", "cats"]
 
 
@@ -38,6 +38,7 @@ def test_keeps_what_the_texts_use_in_order(vocab_file):
 
 def test_extra_pieces_are_kept(vocab_file):
     assert "umbrella" in prune_vocabulary(vocab_file, TEXTS, extra=["umbrella"])
+    assert "mask" in prune_vocabulary(vocab_file, ["a [MASK] of a cat"]), "as it will be split"
     with pytest.raises(DataError, match="'parasol'"):
         prune_vocabulary(vocab_file, TEXTS, extra=["parasol"])
 
