@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 from functools import cache
 from typing import Any
 
+import torch
 from huggingface_hub.dataclasses import type_validator
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 from ashnets.errors import ConfigurationError
 
@@ -133,8 +136,9 @@ class AshNetsConfig(PreTrainedConfig):
                 f"unknown configuration key {', '.join(map(repr, unknown))}; "
                 f"the keys of AshNetsConfig are: {', '.join(sorted(self.own_keys()))}"
             )
-        super().__post_init__(**kwargs)
         self._check_types()
+        _check_dtype(self.dtype if self.dtype is not None else kwargs.get("torch_dtype"))
+        super().__post_init__(**kwargs)
         for field in ("backbone_widths", "spiking_channels", "image_mean", "image_std"):
             setattr(self, field, list(getattr(self, field)))
         self._check()
@@ -185,6 +189,9 @@ class AshNetsConfig(PreTrainedConfig):
                 type_validator(field, getattr(self, field), float | int if kind is float else kind)
             except TypeError as error:
                 raise ConfigurationError(str(error)) from None
+        for key in self.id2label or ():
+            if not str(key).isdecimal():
+                raise ConfigurationError(f"id2label has the key {key!r}: its keys are the numbers of the answers")
 
     def _check(self) -> None:
         _one_of("backbone", self.backbone, BACKBONES)
@@ -192,19 +199,29 @@ class AshNetsConfig(PreTrainedConfig):
         _one_of("readout", self.readout, READOUTS)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("summary_ratio", self.summary_ratio, SUMMARY_RATIOS)
+        _one_of("hidden_act", self.hidden_act, tuple(ACT2FN))
         for field in (
             "image_size", "hidden_size", "num_concepts", "time_steps", "group_size", "num_hidden_layers", "vocab_size",
-            "max_text_length", "projection_size", "num_answers",
+            "max_text_length", "projection_size", "num_answers", "num_attention_heads", "intermediate_size",
+            "backbone_widths", "spiking_channels",
         ):  # fmt: skip
-            if getattr(self, field) < 1:
-                raise ConfigurationError(f"{field}={getattr(self, field)!r} must be at least 1")
+            value = getattr(self, field)
+            if min(value, default=1) < 1 if isinstance(value, list) else value < 1:
+                raise ConfigurationError(f"{field}={value!r} must be at least 1")
         if not 0 < self.decay_k <= 4096:
             raise ConfigurationError(
                 f"decay_k={self.decay_k} must lie in 1..4096, for β = 1 − decay_k/4096 in [0, 1): a 12-bit decay"
             )
-        for field in ("threshold", "surrogate_k", "tdbn_alpha"):
-            if not getattr(self, field) > 0:
-                raise ConfigurationError(f"{field}={getattr(self, field)!r} must be positive")
+        for field in ("threshold", "surrogate_k", "tdbn_alpha", "layer_norm_eps"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ConfigurationError(f"{field}={getattr(self, field)!r} must be positive and finite")
+        for field in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ConfigurationError(f"{field}={getattr(self, field)!r} must lie in [0, 1]")
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ConfigurationError(
+                f"pad_token_id={self.pad_token_id} must be None or below vocab_size={self.vocab_size}"
+            )
         if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
             raise ConfigurationError(
                 f"image_mean={self.image_mean} and image_std={self.image_std} must hold three numbers each, "
@@ -238,7 +255,16 @@ class AshNetsConfig(PreTrainedConfig):
 
 @cache
 def _types() -> dict[str, Any]:
-    return inspect.get_annotations(AshNetsConfig, eval_str=True)
+    labels = {"id2label": dict[int, str] | dict[str, str] | None, "label2id": dict[str, Any] | None}
+    return {**inspect.get_annotations(AshNetsConfig, eval_str=True), "architectures": list[str] | None, **labels}
+
+
+def _check_dtype(value: Any) -> None:
+    if value is None:
+        return
+    kind = getattr(torch, value, None) if isinstance(value, str) else value
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise ConfigurationError(f"dtype={value!r} is not a floating-point type of torch, such as 'float32'")
 
 
 def _one_of(field: str, value: str, choices: tuple[str, ...]) -> None:
