@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -30,16 +31,21 @@ def _watch(module: ModuleType, register: Callable[[], object]) -> None:
     if any(f"transformers.models.auto.{part}_auto" in sys.modules for part in ("configuration", "processing")):
         register()
         return
-    kind = type(module)
+    kind: Any = type(module)
+    registering = threading.local()
 
-    class Watched(kind):  # type: ignore[valid-type,misc]
+    class Watched(kind):
         def __getattr__(self, name: str) -> Any:
-            if name in NAMES and type(self) is Watched:
-                # Before registering, which asks for these names itself.
-                self.__class__ = kind  # type: ignore[assignment]
-                register()
+            # Registering asks for these names itself; other threads that ask meanwhile wait at the same imports.
+            if name in NAMES and type(self) is Watched and not hasattr(registering, "here"):
+                registering.here = True
+                try:
+                    register()
+                finally:
+                    del registering.here
+                self.__class__ = kind
                 return getattr(self, name)
-            return super().__getattr__(name)
+            return kind.__getattr__(self, name)
 
     module.__class__ = Watched
 

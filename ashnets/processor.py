@@ -24,7 +24,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.data.images import ImageSource, load_image
-from ashnets.data.vocabulary import read_vocabulary, tokenizer_from_vocabulary
+from ashnets.data.vocabulary import encode, read_vocabulary, tokenizer_from_vocabulary
 from ashnets.errors import AshNetsError, ConfigurationError, InputError
 from ashnets.files import saved_aside
 from ashnets.hub.resolving import resolve
@@ -207,10 +207,7 @@ class AshNetsProcessor(ProcessorMixin):
             if not one.strip():
                 raise InputError(f"text[{i}] is empty: {one[:60]!r}")
         try:
-            batch = self.tokenizer(
-                list(texts), padding="longest", truncation=True, max_length=self.max_text_length,
-                return_token_type_ids=False,
-            )  # fmt: skip
+            batch = encode(self.tokenizer, list(texts), self.max_text_length)
         except (TypeError, UnicodeError):  # lone surrogates
             raise InputError("text holds characters that are not Unicode text (lone surrogates)") from None
         for i, mask in enumerate(batch["attention_mask"]):

@@ -8,6 +8,7 @@ the values that each layer reads and writes.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,8 +88,12 @@ def dense_layers(
     batch = len(pixel_values)
     hooks = []
 
+    own = threading.get_ident()
+
     def watch(part: str, name: str, module: nn.Conv2d | nn.Linear | SemanticCollector) -> None:
         def note(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            if threading.get_ident() != own:  # another thread may be using the model
+                return
             weight = module.concepts if isinstance(module, SemanticCollector) else module.weight
             products = math.prod(weight.shape[1:])
             read, written = inputs[0].numel() // batch, output.numel() // batch

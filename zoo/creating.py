@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.model.heads import head_class
-from ashnets.model.pretrained import AshNetsPreTrainedModel
+from ashnets.model.pretrained import AshNetsPreTrainedModel, quiet
 from ashnets.zoo.registry import entry
 
 logger = logging.getLogger(__name__)
@@ -35,12 +36,10 @@ def create(name: str, *, task: str = "base", seed: int | None = None, **changes:
     found = entry(name)
     cls = head_class(task)
     config = AshNetsConfig(**{**found.configuration, **changes})
-    if seed is None:
-        model = cls(config)
-    else:
-        with torch.random.fork_rng(devices=[]):
+    with quiet(), nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
+        if seed is not None:
             torch.manual_seed(seed)
-            model = cls(config)
+        model = cls(config)
     logger.info(
         "%s: %s with random weights (seed %s); nothing in it was trained", found.name, cls.__name__, seed
     )

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import string
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import BertTokenizer
 
@@ -82,6 +84,20 @@ def tokenizer_from_vocabulary(pieces: Sequence[str], max_length: int) -> BertTok
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
     # "[SEP]" in a text is not the special token
     return BertTokenizer(vocab=vocabulary, model_max_length=max_length, split_special_tokens=True)
+
+
+_one_at_a_time = threading.Lock()
+
+
+def encode(tokenizer: Any, texts: list[str], max_length: int, **options: Any) -> Any:
+    """Token ids and masks of texts, cut to ``max_length`` tokens and padded to the longest; options as for a call.
+
+    Threads take turns: a fast tokenizer keeps in itself how a call cuts and pads.
+    """
+    with _one_at_a_time:
+        return tokenizer(
+            texts, padding=True, truncation=True, max_length=max_length, return_token_type_ids=False, **options
+        )
 
 
 def _check(pieces: Sequence[str], name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from functools import cache
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from typing import Any
 from ashnets.kernels import integer_reference, reference
 
 log = logging.getLogger("ashnets.kernels")
+_one_at_a_time = threading.Lock()  # threads that ask first at the same moment compile once
 
 
 @cache
@@ -24,7 +26,8 @@ def kernels_for(device: str) -> Any:
     if os.environ.get("ASHNETS_KERNELS") == "reference":
         return reference
     if device == "cpu" and find_spec("numba") is not None:
-        return _compiled()
+        with _one_at_a_time:
+            return _compiled()
     if device == "cuda" and find_spec("triton") is not None:
         return _compiled_by_triton()
     return reference
@@ -40,6 +43,7 @@ def integer_kernels_for(device: str) -> ModuleType:
     return integer_cpu
 
 
+@cache
 def _compiled() -> ModuleType:
     from numba.core import event
 

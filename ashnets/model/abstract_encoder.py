@@ -73,24 +73,12 @@ class AbstractEncoder(nn.Module):
         spikes = spikes.to(self.layers["conv1"].conv.weight.dtype)
         # One conversion at the door: all layers then keep the format that convolutions of few channels are fastest in.
         spikes = spikes.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, spikes.shape[:2])
-        state = self._membranes(spikes.shape[1], spikes, state)
-        self._rest()
         outputs, membranes = {}, []
-        for v, (name, block) in zip(state, self.layers.items(), strict=True):
-            block.lif.v = v
-            spikes = block(spikes)
-            membranes.append(block.lif.v)
-            # The module keeps a copy for monitors; the graph belongs to the returned state alone.
-            block.lif.v = block.lif.v.detach().clone()
-            outputs[name] = spikes
-        if torch.compiler.is_exporting():
-            self._rest()  # a program has no attributes: its membranes come in and go out
+        for v, (name, block) in zip(self._membranes(spikes.shape[1], spikes, state), self.layers.items(), strict=True):
+            outputs[name], v = block.run(spikes, v)
+            spikes = outputs[name]
+            membranes.append(v)
         return outputs, tuple(membranes)
-
-    def _rest(self) -> None:
-        """Forget the membranes; ``reset_net`` would make a compiled graph depend on a cache of all networks."""
-        for block in self.layers.values():
-            block.lif.reset()
 
     def _membranes(self, batch: int, spikes: torch.Tensor, state: State | None) -> State:
         """``state``, or membranes at rest for ``batch`` sequences of spikes (..., H, W).
@@ -111,7 +99,7 @@ class AbstractEncoder(nn.Module):
             )
             shape = (batch, conv.out_channels, height, width)
             if state is None:
-                found.append(torch.zeros(shape, device=spikes.device))
+                found.append(torch.zeros(shape, dtype=torch.float32, device=spikes.device))
             elif tuple(state[i].shape) == shape:
                 found.append(state[i])
             else:
@@ -148,8 +136,6 @@ class AbstractEncoder(nn.Module):
             carried = group_size if carry else 1
             membranes = self._membranes(images // carried, spikes, state)
             counted, fired, state = run_saving(blocks, spikes, membranes, carried)
-            for block, v in zip(blocks, state, strict=True):
-                block.lif.v = v.detach()
         else:
             outputs, state = self.run(as_sequence(spikes, group_size) if carry else spikes, state)
             # (φ·T, G, ...) or (T, B, ...) to sums over an image's T steps, in the order of memory: 20 times as fast

@@ -8,12 +8,14 @@ Layers are those of BERT (transformers' own). Text alone runs through the same l
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.models.bert.modeling_bert import BertSelfAttention
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import InputError
@@ -32,6 +34,33 @@ def bert_config(config: AshNetsConfig) -> BertConfig:
     return BertConfig(**settings, type_vocab_size=2)
 
 
+class SelfAttention(BertSelfAttention):
+    """BERT's, which adds its probabilities to a collection that a call may bring.
+
+    The fused kernels return none. A call that wants them has them computed openly, and no setting of the model changes
+    meanwhile: other threads may be using it.
+    """
+
+    def forward(  # type: ignore[override]
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        attentions: deque[torch.Tensor] | None = None,
+        **options: Any,
+    ) -> tuple[torch.Tensor, ...]:
+        if attentions is None:
+            return super().forward(hidden_states, attention_mask, **options)
+        heads = (self.num_attention_heads, self.attention_head_size)
+        query, key, value = (
+            part(hidden_states).unflatten(-1, heads).transpose(1, 2) for part in (self.query, self.key, self.value)
+        )  # (B, heads, L, size) each
+        scores = query @ key.transpose(2, 3) * self.scaling
+        if attention_mask is not None:
+            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+        attentions.append(self.dropout(scores.softmax(-1)))
+        return (attentions[-1] @ value).transpose(1, 2).flatten(2), attentions[-1]
+
+
 class AlignmentTransformer(nn.Module):
     """Text and visual tokens to one sequence of hidden states, (B, L + N, M1)."""
 
@@ -39,6 +68,8 @@ class AlignmentTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.bert = BertModel(bert_config(config), add_pooling_layer=False)
+        for block in self.bert.encoder.layer:  # of another class, not made anew: that would draw random numbers
+            block.attention.self.__class__ = SelfAttention
         self.visual_positions = nn.Embedding(config.num_visual_tokens, config.hidden_size)
         self.visual_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
@@ -56,7 +87,11 @@ class AlignmentTransformer(nn.Module):
                 "let AshNetsProcessor cut it"
             )
         size = self.config.vocab_size
-        if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < size:
+        if (
+            input_ids.numel()
+            and not torch.compiler.is_compiling()  # a graph cannot raise
+            and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < size
+        ):
             raise InputError(
                 f"input_ids span {int(input_ids.min())} to {int(input_ids.max())}, this model's vocabulary is 0 to "
                 f"{size - 1}: tokenise with the processor that was saved with it"
@@ -112,23 +147,9 @@ class AlignmentTransformer(nn.Module):
         if hidden.shape[0] == 0:
             raise InputError("an empty batch has nothing to encode: give at least one text or picture")
         padding = torch.cat(masks, dim=1)
-        if not output_attentions:
-            return self._encode(hidden, padding), None
-        attentions: list[torch.Tensor] = []
-        hooks = [
-            block.attention.self.register_forward_hook(lambda _m, _i, out: attentions.append(out[1]))
-            for block in self.bert.encoder.layer
-        ]
-        before = self.bert.config._attn_implementation
-        self.bert.set_attn_implementation("eager")  # the fused kernels do not return probabilities
-        try:
-            hidden = self._encode(hidden, padding)
-        finally:
-            self.bert.set_attn_implementation(before)
-            for hook in hooks:
-                hook.remove()
-        return hidden, tuple(attentions)
-
-    def _encode(self, hidden: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        if output_attentions:
+            attentions: deque[torch.Tensor] = deque()  # not a list, which accelerate's hooks would copy
+            seen = padding.bool()[:, None, None]
+            return self.bert.encoder(hidden, seen, attentions=attentions).last_hidden_state, tuple(attentions)
         mask = create_bidirectional_mask(config=self.bert.config, inputs_embeds=hidden, attention_mask=padding)
-        return self.bert.encoder(hidden, attention_mask=mask).last_hidden_state
+        return self.bert.encoder(hidden, attention_mask=mask).last_hidden_state, None

@@ -20,7 +20,7 @@ from ashnets.model.collector import SemanticCollector, SpikeRate, SummaryRatio
 from ashnets.model.concrete_encoder import ConcreteEncoder
 from ashnets.model.outputs import AshNetsOutput, VisualOutput
 from ashnets.model.pretrained import AshNetsPreTrainedModel
-from ashnets.model.sampling import content_key, probabilistic_sampling
+from ashnets.model.sampling import content_keys, probabilistic_sampling
 
 
 class VisualSemanticModule(nn.Module):
@@ -38,7 +38,7 @@ class VisualSemanticModule(nn.Module):
     def sample(self, pixel_values: torch.Tensor, image_ids: Sequence[int] | torch.Tensor | None = None) -> torch.Tensor:
         """P_binary (T, B, 3, H, W); images without ids are named by their content."""
         if image_ids is None:
-            image_ids = [content_key(image) for image in pixel_values]
+            image_ids = content_keys(pixel_values)
         return probabilistic_sampling(pixel_values, image_ids, self.config.time_steps, self.config.sampling_seed)
 
     def forward(

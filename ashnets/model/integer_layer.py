@@ -8,7 +8,7 @@ of training sees are those that are exported, whatever the batch; statistics of 
 each step. They come from the float model, or from ``calibrate()``, inside which the layer is the float one.
 
 A convolution of integers with zeros and ones is exact in float32 below 2²⁴, and float32 holds every 24-bit membrane:
-``lif.v`` is the integer membrane in float32, v·s/64 the float one. Only the forward pass is in integers; a step of
+its membranes are these integers in float32, v·s/64 the float one. Only the forward pass is in integers; a step of
 training costs what a float one costs, in float32 whatever autocast says.
 """
 
@@ -83,17 +83,20 @@ class IntegerSpikingLayer(SpikingLayer):
         """
         return integer_constants(*self.folded(), self.lif.v_threshold, self.lif.decay)
 
-    def forward(self, spikes: torch.Tensor) -> torch.Tensor:
-        """Spikes (T, B, C, H, W) to spikes (T, B, C', H', W') of the same type; the membrane stays in ``lif.v``.
+    def forward(self, spikes: torch.Tensor, v: torch.Tensor | None = None) -> Any:
+        """As in :class:`SpikingLayer`; spikes of the type that came.
 
         Raises:
             ConfigurationError: the weights cannot be held in the chip's integers.
         """
         if self.norm.training and self.norm.momentum is None:  # inside calibrating()
-            return super().forward(spikes)
+            return super().forward(spikes, v)
         with torch.autocast(spikes.device.type, enabled=False):
-            current, bias, found = self._currents(spikes)
-            return self.lif(current, bias, found).to(spikes.dtype)
+            inputs = self._currents(spikes)
+            if v is None:
+                return self.lif(*inputs).to(spikes.dtype)
+            (fired,), (v,) = self.lif.multi_step_functional_forward(inputs, (v.to(spikes.device),))
+            return fired.to(spikes.dtype), v
 
     def _currents(self, spikes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Integers]:
         with at_hand(self.conv, self.norm):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,7 +102,8 @@ class AshNetsPreTrainedModel(PreTrainedModel):
         hub = {key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs}
         changes = {key: kwargs.pop(key) for key in list(kwargs) if key not in LIBRARY_OPTIONS}
         if weights is None:
-            return cls(_changed(config_of(name), changes)).eval()
+            with quiet():
+                return cls(_changed(config_of(name), changes)).eval()
         source = Path(resolve(name, **hub))
         check_folder(source, kwargs.get("variant"))
         config = _changed(kwargs.pop("config", None) or config_of(source), changes)
@@ -157,18 +159,26 @@ class AshNetsPreTrainedModel(PreTrainedModel):
                 save(copy, push_to_hub=True, **{"repo_id": Path(save_directory).absolute().name, **hub}, **kwargs)
 
 
+_one_at_a_time = threading.RLock()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers without progress bars and without reports that our own errors replace."""
-    level, bars = library_logging.get_verbosity(), library_logging.is_progress_bar_enabled()
-    library_logging.set_verbosity_error()
-    library_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        library_logging.set_verbosity(level)
-        if bars:
-            library_logging.enable_progress_bar()
+    """transformers without progress bars and without reports that our own errors replace, in one thread at a time.
+
+    These are settings of the process, as are those that transformers changes while it makes or loads a model: the
+    default type of torch, the functions that initialise, the one that ties weights.
+    """
+    with _one_at_a_time:
+        level, bars = library_logging.get_verbosity(), library_logging.is_progress_bar_enabled()
+        library_logging.set_verbosity_error()
+        library_logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            library_logging.set_verbosity(level)
+            if bars:
+                library_logging.enable_progress_bar()
 
 
 def check_folder(folder: Path, variant: str | None = None) -> None:

@@ -17,7 +17,6 @@ import torch
 from ashnets.errors import InputError
 from ashnets.kernels.choosing import kernels_for
 
-_U32 = 0xFFFFFFFF
 _U64 = 0xFFFFFFFFFFFFFFFF
 
 
@@ -34,10 +33,21 @@ def content_key(pixels: torch.Tensor) -> int:
     return int.from_bytes(hashlib.blake2b(data.tobytes(), digest_size=8).digest(), "little") >> 1
 
 
+@torch.library.custom_op("ashnets::content_keys", mutates_args=())
+def content_keys(pixels: torch.Tensor) -> torch.Tensor:
+    """:func:`content_key` of each image, (B,), int64: a node of its own for torch.compile."""
+    return torch.tensor([content_key(image) for image in pixels], dtype=torch.int64)
+
+
+@content_keys.register_fake
+def _(pixels: torch.Tensor) -> torch.Tensor:
+    return torch.empty(pixels.shape[0], dtype=torch.int64)
+
+
 def probabilistic_sampling(
     pixels: torch.Tensor, image_ids: torch.Tensor | Sequence[int], time_steps: int, seed: int = 0, first_step: int = 0
 ) -> torch.Tensor:
-    """Draw Bernoulli spikes with the pixels' intensities as probabilities.
+    """Draw Bernoulli spikes with the pixels' intensities as probabilities; no gradient passes.
 
     Args:
         pixels: (B, C, H, W), intensities in [0, 1], before any normalisation.
@@ -52,9 +62,18 @@ def probabilistic_sampling(
     Raises:
         InputError: intensities outside [0, 1] or a wrong number of ids.
     """
-    ids = [int(i) for i in image_ids]
-    if len(ids) != pixels.shape[0]:
-        raise InputError(f"{len(ids)} image ids for {pixels.shape[0]} images: give one id for each image")
+    if not isinstance(image_ids, torch.Tensor):
+        # a graph knows no integers beyond 64 bits, and none that are larger come from image_key
+        ids = list(image_ids) if torch.compiler.is_compiling() else [_signed(int(i), 64) for i in image_ids]
+        image_ids = torch.tensor(ids, dtype=torch.int64)
+    if image_ids.shape != pixels.shape[:1]:
+        raise InputError(f"{image_ids.numel()} image ids for {pixels.shape[0]} images: give one id for each image")
+    return _sample(pixels.detach(), image_ids.long(), time_steps, _signed(seed, 64), first_step)
+
+
+@torch.library.custom_op("ashnets::sample", mutates_args=())
+def _sample(pixels: torch.Tensor, image_ids: torch.Tensor, time_steps: int, seed: int, first_step: int) -> torch.Tensor:
+    """As an operator: torch.compile sees one node, whatever the device's kernel."""
     low, high = (float(m) for m in torch.aminmax(pixels)) if pixels.numel() else (0.0, 0.0)
     if not (low >= 0 and high <= 1):
         raise InputError(
@@ -62,20 +81,31 @@ def probabilistic_sampling(
         )
     # 24 bits of the hash against 24 bits of intensity: exact in float32, 0 never fires and 1 always does.
     bar = (pixels.float() * (1 << 24)).round().to(torch.int32)
-    keys = _keys(seed, ids, first_step + np.arange(time_steps))
+    keys = _keys(seed, image_ids.tolist(), first_step + np.arange(time_steps))
     positions = torch.arange(pixels.shape[1:].numel(), dtype=torch.int32, device=pixels.device)
     spread = (positions * _signed(0x9E3779B9)).view(pixels.shape[1:])
     # channels last, the format that the first convolution wants
     bar, spread = bar.permute(0, 2, 3, 1).flatten(1), spread.permute(1, 2, 0).flatten()
-    spikes = torch.empty((time_steps, *bar.shape), dtype=pixels.dtype, device=pixels.device)
+    spikes = _empty(pixels, time_steps)
+    rows = spikes.permute(0, 1, 3, 4, 2).flatten(2)
     kernels = kernels_for(pixels.device.type)
     if hasattr(kernels, "sample") and pixels.dtype == torch.float32:
-        kernels.sample(spread.numpy().view(np.uint32), bar, keys, spikes)
+        kernels.sample(spread.numpy().view(np.uint32), bar, keys, rows)
     else:
         for b, of_image in enumerate(keys.tolist()):
-            spikes[:, b] = _hash24(spread, of_image) < bar[b]
-    channels, height, width = pixels.shape[1:]
-    return spikes.view(time_steps, len(ids), height, width, channels).permute(0, 1, 4, 2, 3)
+            rows[:, b] = _hash24(spread, of_image) < bar[b]
+    return spikes
+
+
+@_sample.register_fake
+def _(pixels: torch.Tensor, image_ids: torch.Tensor, time_steps: int, seed: int, first_step: int) -> torch.Tensor:
+    return _empty(pixels, time_steps)
+
+
+def _empty(pixels: torch.Tensor, time_steps: int) -> torch.Tensor:
+    """(T, B, C, H, W), channels last."""
+    images, channels, height, width = pixels.shape
+    return pixels.new_empty(time_steps, images, height, width, channels).permute(0, 1, 4, 2, 3)
 
 
 def _hash24(spread: torch.Tensor, keys: list[int]) -> torch.Tensor:
@@ -94,10 +124,10 @@ def _hash24(spread: torch.Tensor, keys: list[int]) -> torch.Tensor:
     return (x >> 8) & 0xFFFFFF
 
 
-def _signed(value: int) -> int:
-    """The int32 with the bits of an unsigned 32-bit value."""
-    value &= _U32
-    return value - (1 << 32) if value >> 31 else value
+def _signed(value: int, bits: int = 32) -> int:
+    """The signed integer with the bits of an unsigned one."""
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if value >> (bits - 1) else value
 
 
 def _keys(seed: int, ids: list[int], steps: np.ndarray) -> np.ndarray:

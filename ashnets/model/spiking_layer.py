@@ -1,8 +1,9 @@
 r"""One layer of the abstract encoder: convolution, tdBN and LIF neurons over (T, B, C, H, W).
 
-The three are modules of spikingjelly's kind, each of which can be watched. Unless one is, tdBN and LIF run as one
-kernel: with normalised currents y = a·x + c, a = γ/√(σ² + ε), c = β_bn − a·μ, neither y nor h is ever written to
-memory, and the gradient passes through the statistics as
+The three are modules of spikingjelly's kind, each of which can be watched. Unless one is, nothing stays on them after a
+call (:meth:`SpikingLayer.run`), so that threads may share a model, and tdBN and LIF run as one kernel: with normalised
+currents y = a·x + c, a = γ/√(σ² + ε), c = β_bn − a·μ, neither y nor h is ever written to memory, and the gradient
+passes through the statistics as
 
     x̄ = a·(ȳ − Σȳ/n) − a/(σ² + ε)·(x − μ)·Σȳ(x − μ)/n,      γ̄ = Σȳ(x − μ)/√(σ² + ε),      β̄_bn = Σȳ
 """
@@ -33,15 +34,48 @@ class SpikingLayer(nn.Sequential):
         self.norm = TdBN(outputs, config.tdbn_alpha, config.threshold)
         self.lif = LIF(config.beta, config.threshold, config.surrogate_k, config.detach_reset)
 
-    def forward(self, spikes: torch.Tensor) -> torch.Tensor:
-        """Spikes (T, B, C, H, W) to spikes (T, B, C', H', W'); the membrane stays in ``lif.v``."""
+    @property
+    def driven(self) -> bool:
+        """Whether spikingjelly's tools look at one of the modules, or drive it: it then runs on its own, with state."""
+        return any(map(_hooked, (self, self.norm, self.lif))) or self.lif.step_mode != "m" or self.lif.store_v_seq
+
+    def run(self, spikes: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run from an explicit membrane; no module keeps anything, unless :attr:`driven`.
+
+        Args:
+            spikes: (T, B, C, H, W), 0 and 1.
+            v: membrane before the first step, (B, C', H', W').
+
+        Returns:
+            Spikes (T, B, C', H', W') and the membrane after the last step.
+        """
+        if not self.driven:
+            return self(spikes, v)
+        self.lif.reset()
+        self.lif.v = v
+        spikes, v = self(spikes), self.lif.v
+        self.lif.v = v.detach().clone()  # for monitors; the graph belongs to the returned membrane alone
+        return spikes, v
+
+    def forward(self, spikes: torch.Tensor, v: torch.Tensor | None = None) -> Any:
+        """Spikes (T, B, C, H, W) to spikes (T, B, C', H', W'); the membrane comes from ``lif.v`` and stays there.
+
+        With ``v``, arguments and results are those of :meth:`run`.
+        """
         x = self.conv(spikes)
-        if _watched(self.norm) or _watched(self.lif) or self.lif.step_mode != "m" or self.lif.store_v_seq:
+        if v is not None:
+            return self._fused(x, v)
+        if self.driven:
             return self.lif(self.norm(x)).to(x.dtype)
+        (v,) = self.lif.materialize_states((x,), (self.lif.v,), "m")
+        spikes, self.lif.v = self._fused(x, v)
+        return spikes
+
+    def _fused(self, x: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """tdBN and LIF as one kernel: currents (T, B, C, H, W) and membranes to spikes and membranes."""
         rows, norm, lif = Rows(x), self.norm, self.lif
-        (v,) = lif.materialize_states((x,), (lif.v,), "m")
         constants = (lif.beta, lif.v_threshold, lif.k, lif.detach_reset)
-        currents, v = rows.steps(x), rows.neurons(v)
+        currents, v = rows.steps(x), rows.neurons(v.to(x.device, torch.float32))
         if norm.training:
             mean, variance, count = norm.statistics([moments(currents, rows)])
             s, v = _NormalisedLIF.apply(
@@ -52,11 +86,10 @@ class SpikingLayer(nn.Sequential):
             with at_hand(norm):
                 scale, shift = norm.scale_and_shift(norm.running_mean, norm.running_var)
             s, v = _AffineLIF.apply(currents, scale, shift, v, rows, constants)
-        lif.v = rows.like_neurons(v)
-        return rows.like_steps(s).to(x.dtype)
+        return rows.like_steps(s).to(x.dtype), rows.like_neurons(v)
 
 
-def _watched(module: nn.Module) -> bool:
+def _hooked(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from ashnets.data.pairs import Pairs
+from ashnets.data.vocabulary import encode
 from ashnets.errors import DataError
 from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.model.sampling import image_key
@@ -74,12 +75,4 @@ def embed_texts(model: AshNetsForRetrieval, tokenizer: Any, texts: list[str], ba
 
 def tokenize(tokenizer: Any, texts: list[str], max_length: int) -> Any:
     """Token ids and masks of texts, (B, L), and which tokens are special."""
-    return tokenizer(
-        texts,
-        padding=True,
-        truncation=True,
-        max_length=max_length,
-        return_tensors="pt",
-        return_special_tokens_mask=True,
-        return_token_type_ids=False,
-    )
+    return encode(tokenizer, texts, max_length, return_tensors="pt", return_special_tokens_mask=True)

@@ -306,13 +306,23 @@ def test_autocast_runs_and_stays_close():
 
 
 def test_modules_are_spikingjellys_and_its_reset_clears_them():
+    """Membranes stay on the neurons where somebody drives a layer, or watches it; a call of the encoder leaves none."""
     model = encoder()
-    respond(model, random_spikes(2, 1, 3, 16, 16))
     nodes = [m for m in model.modules() if isinstance(m, LIF)]
     assert len(nodes) == 4
-    assert all(isinstance(node.v, torch.Tensor) for node in nodes)
+    spikes = random_spikes(2, 1, 3, 16, 16)
+    out = respond(model, spikes)
+    assert all(node.v == 0.0 for node in nodes)
+    with monitor.OutputMonitor(model, LIF):
+        assert all(map(torch.equal, respond(model, spikes).state, out.state))
+    assert all(map(torch.equal, (node.v for node in nodes), out.state))
     functional.reset_net(model)
     assert all(node.v == 0.0 for node in nodes)
+    with torch.no_grad():
+        model.layers["conv1"](spikes)
+    assert torch.equal(nodes[0].v, out.state[0])
+    functional.reset_net(model)
+    assert nodes[0].v == 0.0
 
 
 def test_monitor_and_counted_spikes_agree():

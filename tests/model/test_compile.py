@@ -8,10 +8,13 @@ import warnings
 
 import pytest
 import torch
-from small_model import random_spikes, small_config, wake
+from small_model import pictures, random_spikes, small_config, wake
 from spikingjelly.activation_based.functional import net_config
 
+from ashnets.errors import InputError
+from ashnets.kernels.choosing import kernels_for
 from ashnets.model.abstract_encoder import AbstractEncoder, State
+from ashnets.model.ashnets import AshNetsModel
 
 
 @pytest.fixture
@@ -107,3 +110,26 @@ def test_stream_of_single_steps_equals_the_sequence(encoder):
             found.append(out["concepts"])
     assert torch.equal(torch.cat(found), whole["concepts"])
     assert all(torch.equal(a, b) for a, b in zip(state, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("backend", "without_gradients", "names"),
+    [("eager", torch.inference_mode, {}), ("aot_eager", torch.no_grad, {"image_ids": torch.tensor([7, 2**62])})],
+)
+def test_the_whole_model_compiled_before_anything_ran(backend, without_gradients, names):
+    """Sampler and kernels are nodes of one graph: choosing and compiling them is no part of it."""
+    torch.manual_seed(0)
+    model = AshNetsModel(small_config(backbone_widths=[8], spiking_channels=[4, 5], num_hidden_layers=1)).eval()
+    wake(model.vision.abstract_encoder)
+    ids = torch.randint(5, 40, (2, 6), generator=torch.Generator().manual_seed(1))
+    given = {"pixel_values": pictures(2), "input_ids": ids, "output_attentions": True, **names}
+    kernels_for.cache_clear()
+    with without_gradients():
+        compiled = torch.compile(model, backend=backend, fullgraph=True)
+        found, expected = compiled(**given), model(**given)
+        assert expected.visual.response.sum() > 0
+        assert torch.equal(found.visual.response, expected.visual.response)
+        torch.testing.assert_close(found.pooled, expected.pooled)
+        torch.testing.assert_close(found.attentions, expected.attentions)
+        with pytest.raises(InputError, match="pixel intensities"):
+            compiled(**{**given, "pixel_values": pictures(2) + 1})
