@@ -78,7 +78,7 @@ def cache_folder(part: str) -> Path:
 def write_json(path: str | os.PathLike, data: Any) -> Path:
     """Write ``data`` as readable JSON; what JSON does not know, such as a path, is written as its text."""
     text = json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n"
-    return write_atomically(path, text.encode())
+    return write_atomically(path, text.encode(errors="backslashreplace"))  # \udcff, as JSON itself escapes it
 
 
 def write_csv(path: str | os.PathLike, rows: list[dict[str, Any]]) -> Path:
@@ -87,4 +87,4 @@ def write_csv(path: str | os.PathLike, rows: list[dict[str, Any]]) -> Path:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return write_atomically(path, text.getvalue().encode())
+    return write_atomically(path, text.getvalue().encode(errors="backslashreplace"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ashnets.data.folders import by_suffix, listed, printable, walk
+from ashnets.data.images import is_picture
 from ashnets.data.pairs import Pairs
-from ashnets.data.source_folder import is_picture
 from ashnets.data.sources import open_source
 from ashnets.errors import ConfigurationError, DataError
 from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsImageProcessor
+
+log = logging.getLogger("ashnets.data")
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,19 @@ def read_pictures(
 def _from_folder(folder: Path, side: int, limit: int, seed: int) -> Pictures:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: give --images a folder of pictures")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and is_picture(path.name))
+    found = walk(folder)
+    for fault in found.faults(is_picture).values():
+        log.warning("left out: %s", fault)
+    files = sorted(folder / path for path in found.files if is_picture(path))
     if not files:
-        raise DataError(f"{folder} holds no pictures (.png, .jpg, .webp and others)")
+        others = f" (it holds {listed(by_suffix(found.files))})" if found.files else ""
+        raise DataError(f"{printable(folder)} holds no pictures (.png, .jpg, .webp and others){others}")
     indices = _draw(len(files), limit, seed)
     batch = AshNetsImageProcessor(side).preprocess([files[i] for i in indices])
     return Pictures(
         pixels=batch["pixel_values"],
         image_ids=batch["image_ids"].tolist(),
-        source=f"folder {folder.name}: {_how_many(indices, len(files), seed)}",
+        source=f"folder {printable(folder.name)}: {_how_many(indices, len(files), seed)}",
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,24 @@ providers._get_local_constants = providers.Constants
 def cache_of_this_run(tmp_path_factory) -> None:
     """What is unpacked from the tests' parquet files goes when their folders go."""
     os.environ.setdefault("ASHNETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def ordinary_rights() -> Iterator[None]:
+    """Permission bits hold for this thread and those it starts, though root runs it: two capabilities rest (Linux)."""
+    if not hasattr(os, "geteuid") or os.geteuid():
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    head = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
+    data = (ctypes.c_uint32 * 6)()  # twice effective, permitted, inheritable
+    assert libc.capget(head, data) == 0
+    effective = data[0]
+    data[0] &= ~(1 << 1 | 1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(head, data) == 0
+    yield
+    data[0] = effective
+    assert libc.capset(head, data) == 0
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -75,8 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     An ``AshNetsError`` prints its message on stderr and returns its ``exit_code``; an error of the operating
     system (no permission, disk full) prints one line and returns 1; anything else is a bug and is raised.
-    ``ASHNETS_DEBUG=1`` raises everything.
+    ``ASHNETS_DEBUG=1`` raises everything. What the terminal's encoding lacks is printed as ``\\u2192``.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="ashnets")
     except SystemExit as end:

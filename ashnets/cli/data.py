@@ -98,7 +98,8 @@ def check(
     """Look through data before training on it.
 
     Pictures of your own: it says how they are understood (splits, captions, concepts), decodes every picture and
-    names the first 20 that cannot be decoded. Without a validation split, 5 % of the pictures are held out as one.
+    names the first 20 that cannot be decoded. Files that are no pictures are counted by their suffix. Without a
+    validation split, 5 % of the pictures are held out as one.
 
     A benchmark (coco-captions, flickr30k, visual-genome, vqa-v2, vqa-cp-v2, coco-qa, nlvr2, snli-ve, easy-vqa), in
     the files of its makers: it says which splits are there and how many records they should have, which files are
@@ -134,8 +135,9 @@ def _check_own(path: Path, pictures: Path | None, as_json_: bool, progress: bool
     if pictures is not None:
         raise ConfigurationError("--pictures goes with a benchmark: `ashnets data check DATASET PATH --pictures DIR`.")
     found = check_source(path, progress)
-    _show(found, found["corrupt"], as_json_)
-    return not found["corrupt"]
+    faults = found["corrupt"] + found["unreadable"]
+    _show(found, faults, as_json_)
+    return not faults
 
 
 def _check_benchmark(name: str, path: Path, pictures: Path | None, as_json_: bool, progress: bool) -> bool:

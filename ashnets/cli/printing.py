@@ -14,8 +14,11 @@ _TIMES = ((3600, "h"), (60, "min"), (1, "s"))
 
 
 def as_json(value: Any) -> str:
-    """``value`` as readable JSON; paths become strings."""
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    """``value`` as readable JSON in ASCII, which every terminal and pipe takes; paths become strings.
+
+    A file name that is no Unicode text survives in it: Python's ``json`` gives the very name back.
+    """
+    return json.dumps(value, indent=2, default=str)
 
 
 def as_text(value: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from ashnets.cli import completing
 from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import as_json, as_table, show
 
-SHOWN = 20  # unreadable pictures that are named; --json names them all
+SHOWN = 20  # of what cannot be read that are named; --json names all
 
 
 def index(
@@ -41,16 +41,17 @@ def index(
       torchrun --nproc_per_node 8 -m ashnets index my-pictures --name holidays
     """
     import ashnets
-    from ashnets.inference.collection import printable
+    from ashnets.data.folders import printable
 
     result = ashnets.index(pictures, name, model, rebuild=rebuild)
     if os.environ.get("RANK", "0") != "0":  # torchrun's number of this process: one of them speaks
         return
-    unreadable = {printable(path): why for path, why in result["unreadable"].items()}
-    if not as_json_:
-        _name_unreadable(unreadable)
+    if as_json_:
+        show(result, json_wanted=True)
+        return
+    _name_unreadable(result["unreadable"])
     said = {key: printable(one) if isinstance(one, str) else one for key, one in result.items()}
-    show({**said, "unreadable": unreadable if as_json_ else len(unreadable)}, json_wanted=as_json_)
+    show({**said, "unreadable": len(result["unreadable"])}, json_wanted=False)
 
 
 def search(
@@ -84,14 +85,13 @@ def search(
       ashnets search holidays "a dog" --json
     """
     import ashnets
-    from ashnets.inference.collection import printable
+    from ashnets.data.folders import printable
 
     found = ashnets.PictureSearch(pictures, model)
     hits = found(query, top, rerank)
     if as_json_:
-        shown = [{**hit, **{key: printable(hit[key]) for key in ("picture", "path")}} for hit in hits]
         about = {"query": query, "pictures": len(found), "unreadable": len(found.unreadable)}
-        typer.echo(as_json({**about, "hits": shown}))
+        typer.echo(as_json({**about, "hits": hits}))
         return
     _name_unreadable(found.unreadable)
     rows = [{**hit, "rank": place, "picture": printable(hit["path"])} for place, hit in enumerate(hits, start=1)]
@@ -124,30 +124,29 @@ def ask(
       ashnets ask my-pictures "what color is it?" --model runs/vqa/model --top 1 --json
     """
     import ashnets
-    from ashnets.inference.collection import printable
+    from ashnets.data.folders import printable
 
     questions = ashnets.PictureQuestions(model)
     if picture.is_dir():
         found = list(questions.over(picture, question, top))
     else:
         found = [{"picture": picture.name, "path": str(picture), "answers": questions(picture, question, top)}]
-    unreadable = {printable(one["path"]): one["unreadable"] for one in found if "unreadable" in one}
-    answered = [{**one, "picture": printable(one["picture"]), "path": printable(one["path"])}
-                for one in found if "answers" in one]  # fmt: skip
+    unreadable = {one["path"]: one["unreadable"] for one in found if "unreadable" in one}
+    answered = [one for one in found if "answers" in one]
     if as_json_:
         typer.echo(as_json({"question": question, "answered": answered, "unreadable": unreadable}))
         return
     _name_unreadable(unreadable)
-    rows = [{"picture": one["path"], **answer} for one in answered for answer in one["answers"]]
+    rows = [{"picture": printable(one["path"]), **answer} for one in answered for answer in one["answers"]]
     typer.echo(as_table(rows, ["picture", "answer", "score"]))
 
 
 def _name_unreadable(unreadable: Mapping[str, Any]) -> None:
-    """Name pictures that were left out, on stderr, with their number."""
+    """Name pictures and folders that were left out, on stderr, with their number."""
     if not unreadable:
         return
     reasons = list(unreadable.values())
     for reason in reasons[:SHOWN]:
         typer.echo(f"left out: {reason}", err=True)
     more = f"; the first {SHOWN} are named, --json names all" if len(reasons) > SHOWN else ""
-    typer.echo(f"{len(reasons)} picture{'s' if len(reasons) > 1 else ''} left out{more}", err=True)
+    typer.echo(f"pictures or folders left out: {len(reasons)}{more}", err=True)

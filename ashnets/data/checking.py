@@ -29,8 +29,10 @@ def check_source(path: str | os.PathLike, progress: bool = True) -> dict[str, An
 
     Returns:
         ``{"path", "kind", "splits": {name: {"pictures", "captions per picture", "concepts"}}, "left out", "corrupt",
-        "reasons"}``; ``concepts`` counts pictures without a concept as one each, ``left out`` the pictures that the
-        folder's metadata does not name; ``reasons`` are those of the first 20 pictures that cannot be decoded.
+        "unreadable", "passed over", "reasons"}``; ``concepts`` counts pictures without a concept as one each, ``left
+        out`` the pictures that the folder's metadata does not name, ``unreadable`` folders that cannot be listed and
+        entries that are no files, ``passed over`` other files by their suffix; ``reasons`` name the first 20 of what is
+        unreadable or cannot be decoded.
 
     Raises:
         DataError: as `open_source`.
@@ -43,7 +45,9 @@ def check_source(path: str | os.PathLike, progress: bool = True) -> dict[str, An
         "splits": {name: _counts(source.split(name)) for name in source.splits},
         "left out": source.left_out,
         "corrupt": len(reasons),
-        "reasons": reasons[:SHOWN],
+        "unreadable": len(source.unreadable),
+        "passed over": dict(source.passed_over),
+        "reasons": [*source.unreadable, *reasons][:SHOWN],
     }
 
 

@@ -148,13 +148,15 @@ def open_gallery(path: str | Path) -> Gallery:
     path = Path(path)
     metadata = path / METADATA
     try:
-        lines = metadata.read_text(encoding="utf-8").splitlines()
+        lines = metadata.read_text(encoding="utf-8").split("\n")
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path} holds no {METADATA}, so it is no gallery. Check the path.") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{metadata} cannot be read ({error}).") from None
     rows = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             row = {key: row[key] for key in GALLERY_KEYS}

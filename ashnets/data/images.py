@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import io
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ashnets.data.folders import read_file, reason
 from ashnets.errors import InputError
 
 ImageSource = Image.Image | str | os.PathLike | bytes | bytearray | memoryview | IO[bytes] | np.ndarray
 
 MIN_SIDE = 8
 MAX_PIXELS = 89_478_485  # a quarter of a GiB as RGB; also the size from which Pillow warns
-# Named, because some of Pillow's other readers start programs (EPS) or fetch further files.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+MAX_BYTES = 2**30  # of a file; that many pixels of four samples of 16 bits take 0.7 GB without compression
+# Named, because some of Pillow's other readers start programs (EPS), fetch further files, or take anything for theirs.
+_NAMES = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx"),
+    "AVIF": (".avif", ".avifs"),
+}
+_OPTIONAL = {"WEBP": "PIL._webp", "AVIF": "PIL._avif"}  # parts that not every build of Pillow has
+FORMATS = tuple(name for name in _NAMES if name not in _OPTIONAL or importlib.util.find_spec(_OPTIONAL[name]))
+SUFFIXES = frozenset(suffix for name in FORMATS for suffix in _NAMES[name])
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that no pixel needs and whose size Pillow limits
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def is_picture(file: str) -> bool:
+    """Whether the name ends like that of a picture that we read."""
+    return PurePosixPath(file).suffix.lower() in SUFFIXES
 
 
 def load_image(
@@ -42,9 +66,20 @@ def load_rgba(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         return _from_array(source, max_pixels)
     if isinstance(source, Image.Image):
         return _convert(source, label, max_pixels)
+    data = _read(source, label)
     try:
-        with Image.open(_stream(source, label), formats=FORMATS) as image:
-            return _convert(image, label, max_pixels)
+        return _decode(data, label, max_pixels)
+    except InputError:
+        if len(bare := _without_texts(data)) < len(data):
+            with contextlib.suppress(InputError):
+                return _decode(bare, label, max_pixels)
+        raise
+
+
+def _decode(data: bytes, label: str, max_pixels: int) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return _convert(image, label, max_pixels, data)
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # raised at opening, before any decoding
@@ -52,7 +87,7 @@ def load_rgba(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
     except UnidentifiedImageError:
         raise InputError(f"{label} is not a picture that can be read; give one of {', '.join(FORMATS)}.") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
-        raise InputError(f"{label} is damaged or cut short and cannot be decoded ({_first_line(error)}).") from None
+        raise InputError(f"{label} is damaged or cut short and cannot be decoded ({reason(error)}).") from None
 
 
 def _label(source: Any) -> str:
@@ -64,21 +99,17 @@ def _label(source: Any) -> str:
     return f"Picture {name!r}" if isinstance(name, str) and name else f"Picture ({type(source).__name__})"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-
-
-def _stream(source: Any, label: str) -> IO[bytes]:
+def _read(source: Any, label: str) -> bytes:
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if path.is_dir():
             raise InputError(f"{label} is a folder. Give the path of one picture.")
         try:
-            data = path.read_bytes()
+            data = read_file(path, MAX_BYTES)
         except FileNotFoundError:
             raise InputError(f"{label} does not exist. Check the path.") from None
         except (OSError, ValueError) as error:
-            raise InputError(f"{label} cannot be read ({_first_line(error)}).") from None
+            raise InputError(f"{label} cannot be read ({reason(error)}).") from None
     elif isinstance(source, bytes | bytearray | memoryview):
         data = bytes(source)
     elif hasattr(source, "read"):
@@ -89,7 +120,7 @@ def _stream(source: Any, label: str) -> IO[bytes]:
         raise InputError(f"{label} is no picture. Give a PIL image, a path, bytes, a binary file or a numpy array.")
     if not data:
         raise InputError(f"{label} is empty (0 bytes).")
-    return io.BytesIO(data)
+    return data
 
 
 def _check_size(label: str, size: tuple[int, int], max_pixels: int) -> None:
@@ -100,20 +131,64 @@ def _check_size(label: str, size: tuple[int, int], max_pixels: int) -> None:
         raise InputError(f"{label} is {width} x {height} px; each side needs at least {MIN_SIDE} px.")
 
 
-def _convert(image: Image.Image, label: str, max_pixels: int) -> Image.Image:
+def _without_texts(data: bytes) -> bytes:
+    """A PNG without its texts and its color profile; anything else as it is."""
+    if not data.startswith(_PNG):
+        return data
+    kept, at = [data[:8]], 8
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] not in _TEXTS:
+            kept.append(data[at:end])
+        at = end
+    return b"".join([*kept, data[at:]])
+
+
+def _convert(image: Image.Image, label: str, max_pixels: int, data: bytes | None = None) -> Image.Image:
+    """``data``: the file that ``image`` was opened from and is alone in."""
     _check_size(label, image.size, max_pixels)
     try:
+        tile = getattr(image, "tile", None)
+        packed = tile[0].args if tile and image.format == "PNG" else ""  # how samples lie in the file: "RGB;16B"
         image.load()
         image = ImageOps.exif_transpose(image)
+        transparent = _transparent(image, packed, data)
         if image.mode.startswith("I"):
-            return _from_array(_to_8_bits(np.asarray(image)), max_pixels)
-        if image.mode == "F":
-            return _from_array(np.asarray(image), max_pixels)
-        return image.convert("RGBA")
+            rgba = _from_array(_to_8_bits(np.asarray(image)), max_pixels)
+        elif image.mode == "F":
+            rgba = _from_array(np.asarray(image), max_pixels)
+        elif image.mode in ("HSV", "LAB"):  # Pillow turns them into RGB alone, if at all
+            rgba = image.convert("RGB").convert("RGBA")
+        else:
+            rgba = image.convert("RGBA")
+        if transparent is not None:
+            rgba.putalpha(Image.fromarray(np.where(transparent, 0, 255).astype(np.uint8)))
+        return rgba
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{label} is damaged or cut short and cannot be decoded ({_first_line(error)}).") from None
+        raise InputError(f"{label} is damaged or cut short and cannot be decoded ({reason(error)}).") from None
+
+
+def _transparent(image: Image.Image, packed: Any, data: bytes | None) -> np.ndarray | None:
+    """Where a PNG has its transparent color (chunk tRNS), (H, W), if that is not 8 bits deep; else None.
+
+    Pillow compares the color as the file states it with samples that it has brought to 8 bits.
+    """
+    color = image.info.get("transparency")
+    if packed in ("L;2", "L;4"):
+        return None if color is None else np.asarray(image) == color * (85 if packed == "L;2" else 17)
+    if image.mode.startswith("I") and isinstance(color, int):
+        return np.asarray(image) == color
+    if image.mode != "RGB" or not isinstance(color, tuple) or (packed != "RGB;16B" and max(color) < 256):
+        return None
+    del image.info["transparency"]
+    low: Any = np.array(color) & 255  # of an image that somebody else has decoded only the high bytes are left
+    if packed == "RGB;16B" and data is not None:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as again:
+            again.tile = [one._replace(args="RGB;16L") for one in again.tile]  # the other byte is then the high one
+            low = np.asarray(ImageOps.exif_transpose(again), dtype=np.uint16)
+    return ((np.asarray(image, dtype=np.uint16) << 8 | low) == np.array(color)).all(-1)
 
 
 def _to_8_bits(grey: np.ndarray) -> np.ndarray:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ashnets.data.folders import read_file, reason
+from ashnets.data.images import is_picture
 from ashnets.data.source_rows import PATHS, SPLIT_WORDS, Missing, clean_row, path_inside, split_name
 from ashnets.errors import DataError
 
 METADATA = ("metadata.jsonl", "metadata.csv")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 
 
 def read_folder(root: Path, files: list[str]) -> Iterator[dict[str, Any]]:
@@ -33,11 +34,6 @@ def read_folder(root: Path, files: list[str]) -> Iterator[dict[str, Any]]:
     if described != ["."]:
         rest = [file for file in files if file.partition("/")[0] not in described]
         yield from _read_sidecars(root, [file for file in rest if is_picture(file)])
-
-
-def is_picture(file: str) -> bool:
-    """Whether the name ends like that of a picture that we read."""
-    return PurePosixPath(file).suffix.lower() in SUFFIXES
 
 
 def _split_of(file: str) -> str:
@@ -105,12 +101,13 @@ def _read_sidecars(root: Path, pictures: list[str]) -> Iterator[dict[str, Any]]:
         )
     for file in pictures:
         path = (root / file).with_suffix(".txt")
-        raw = {"captions": _read(path).splitlines()}
+        raw = {"captions": _read(path).split("\n")}
         yield clean_row(raw, str(path), file=file, row=-1, image_id=file, split=_split_of(file))
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}). Save it as UTF-8 text.") from None
+        raise DataError(f"{path} cannot be read ({reason(error)}). Save it as UTF-8 text.") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ashnets.data.folders import reason
 from ashnets.data.source_rows import CAPTIONS, PATHS, SPLIT_WORDS, TEXTS, Missing, clean_row, path_inside, split_name
 from ashnets.errors import DataError
 
@@ -42,8 +43,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 def damaged(path: Path, error: Exception) -> DataError:
     """What is said of a parquet file that cannot be read."""
-    reason = (str(error) or type(error).__name__).splitlines()[0][:160]
-    return DataError(f"{path} is damaged or cut short ({reason}). Fetch or build it again.")
+    return DataError(f"{path} is damaged or cut short ({reason(error)}). Fetch or build it again.")
 
 
 def picture_column(path: Path, schema: pa.Schema) -> str | None:
@@ -90,5 +90,5 @@ def _raw_rows(path: Path, parquet: pq.ParquetFile, columns: list[str]) -> Iterat
     try:
         for batch in parquet.iter_batches(4096, columns=columns):
             yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise damaged(path, error) from None

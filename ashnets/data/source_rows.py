@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pyarrow as pa
 
+from ashnets.data.folders import kind, printable, reason
 from ashnets.errors import DataError
 
 ROWS = pa.schema(
@@ -48,9 +51,12 @@ def clean_row(
 ) -> dict[str, Any]:
     """A row of `ROWS`; ``image_id`` and ``split`` stand where the data gives none. Raises DataError, naming ``where``.
 
+    Texts and paths must be Unicode: lone surrogates, halves of a character that is cut, are refused.
+
     A ``name`` becomes the first caption, unless the captions begin with it already, be it as ``name_comes_first``
     promises: a corpus speaks it (name "woman red hair", first caption "woman with red hair").
     """
+    _require_unicode(file, "the picture's path", where, "Rename the file")
     texts = {key: _text(raw, key, where) for key in TEXTS}
     captions = _captions(raw, where)
     name = texts["name"]
@@ -78,6 +84,7 @@ def _text(raw: Mapping[str, Any], key: str, where: str) -> str | None:
         return None
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise DataError(f"{where}: key {key!r} is {_shown(value)}; give a text or a whole number.")
+    _require_unicode(str(value), f"key {key!r}", where)
     return str(value).strip() or None
 
 
@@ -89,10 +96,22 @@ def _captions(raw: Mapping[str, Any], where: str) -> list[str]:
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise DataError(f"{where}: key {key!r} is {_shown(value)}; give a text or a list of texts.")
+        for text in texts:
+            _require_unicode(text, f"key {key!r}", where)
         kept = [text.strip() for text in texts if text.strip()]
         if kept:
             return kept
     return []
+
+
+def _require_unicode(text: str, what: str, where: str, remedy: str = "Correct it") -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        place = f"character {error.start + 1} is {ascii(text[error.start])[1:-1]}"
+        raise DataError(
+            f"{printable(where)}: {what} is {_shown(text)}, which is no Unicode text ({place}). {remedy}."
+        ) from None
 
 
 def _shown(value: Any) -> str:
@@ -122,10 +141,17 @@ class Missing:
         self.count = 0
 
     def look(self, file: str, where: str) -> None:
-        if not (self.folder / file).is_file():
+        try:
+            mode = os.stat(self.folder / file).st_mode
+            why = "" if stat.S_ISREG(mode) else f" ({kind(mode)})"
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name
+            mode, why = 0, ""
+        except OSError as error:
+            mode, why = 0, f" ({reason(error)})"
+        if not stat.S_ISREG(mode):
             self.count += 1
             if self.count <= 3:
-                self.places.append(f"{where}: {file}")
+                self.places.append(f"{where}: {file}{why}")
 
     def complain(self) -> None:
         if self.count:

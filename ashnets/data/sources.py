@@ -9,8 +9,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,10 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ashnets.data.corpus import MANIFEST, open_corpus
-from ashnets.data.source_folder import is_picture, read_folder
+from ashnets.data.folders import by_suffix, listed, walk
+from ashnets.data.images import is_picture
+from ashnets.data.source_folder import METADATA, read_folder
 from ashnets.data.source_parquet import read_parquet, split_of_file
 from ashnets.data.source_rows import as_table, split_name
 from ashnets.errors import ConfigurationError, DataError
+
+log = logging.getLogger("ashnets.data")
 
 FORMS = (
     f"Give a corpus ({MANIFEST}), a .parquet file or a folder of them, or a folder of pictures with metadata.jsonl, "
@@ -39,6 +45,9 @@ class Source:
         folder: what the files in ``rows`` are relative to.
         rows: a table of the columns ``source_rows.ROWS``.
         left_out: pictures in the folder that its metadata does not name.
+        unreadable: a sentence for each folder that cannot be listed, and for what is no file though its name is that
+            of a picture or of metadata.
+        passed_over: suffix → number, of files that no reader takes.
     """
 
     path: Path
@@ -46,6 +55,8 @@ class Source:
     folder: Path
     rows: pa.Table = field(repr=False)
     left_out: int = 0
+    unreadable: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def splits(self) -> list[str]:
@@ -64,6 +75,8 @@ class Source:
 def open_source(path: str | os.PathLike, hold_out: float = 0.05) -> Source:
     """Open pictures with captions, whatever their form; no picture is decoded.
 
+    Sub-folders that cannot be read are left out with a warning, see ``Source.unreadable``.
+
     Args:
         path: a corpus folder (``manifest.json``); a ``.parquet`` file or a folder of them, with columns ``image``
             (bytes) or ``image_path`` / ``file_name``, and ``captions`` (list) or ``caption`` / ``text``; or a folder of
@@ -81,45 +94,41 @@ def open_source(path: str | os.PathLike, hold_out: float = 0.05) -> Source:
     if not 0 <= hold_out < 1:
         raise ConfigurationError(f"hold_out={hold_out} must lie in [0, 1): it is a share of the training pictures")
     if path.is_file() and path.suffix.lower() == ".parquet":
-        kind, folder, left_out = "parquet", path.parent, 0
-        rows = as_table(read_parquet(folder, {path.name: split_of_file(path.name)}))
+        rows = as_table(read_parquet(path.parent, {path.name: split_of_file(path.name)}))
+        source = Source(path, "parquet", path.parent, rows)
     elif path.is_dir():
-        folder = path
-        kind, rows, left_out = _open_folder(path)
+        source = _open_folder(path)
     else:
         state = "is a file of another kind" if path.exists() else "does not exist"
         raise DataError(f"{path} {state}. {FORMS}")
-    if not rows.num_rows:
+    if not source.rows.num_rows:
         raise DataError(f"{path} holds no rows. {FORMS}")
-    _refuse_repeated_ids(path, rows)
-    return Source(path, kind, folder, _hold_out(path, rows, hold_out), left_out)
+    _refuse_repeated_ids(path, source.rows)
+    return replace(source, rows=_hold_out(path, source.rows, hold_out))
 
 
-def _open_folder(path: Path) -> tuple[str, pa.Table, int]:
-    """Kind, rows and the number of pictures that the metadata does not name."""
+def _open_folder(path: Path) -> Source:
     if (path / MANIFEST).is_file():
         corpus = open_corpus(path)
         entries = {corpus.file(name): name for name in corpus.splits}
-        return "corpus", as_table(read_parquet(path, entries, name_comes_first=True)), 0
-    files = _files(path)
+        return Source(path, "corpus", path, as_table(read_parquet(path, entries, name_comes_first=True)))
+    found = walk(path)
+    files = list(found.files)
+    unreadable = tuple(found.faults(lambda file: is_picture(file) or PurePosixPath(file).name in METADATA).values())
+    if unreadable:
+        more = f"; and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
+        log.warning("left out, %d in all: %s%s", len(unreadable), "; ".join(unreadable[:3]), more)
     parquet = {file: split_of_file(file) for file in files if file.lower().endswith(".parquet")}
     if parquet:
-        return "parquet", as_table(read_parquet(path, parquet)), 0
+        return Source(path, "parquet", path, as_table(read_parquet(path, parquet)), unreadable=unreadable)
     if not any(is_picture(file) for file in files):
-        raise DataError(f"{path} holds neither pictures nor parquet files. {FORMS}")
+        instead = f", but {listed(by_suffix(files))}" if files else ""
+        raise DataError(f"{path} holds neither pictures nor parquet files{instead}. {FORMS}")
     rows = as_table(read_folder(path, files))
     named = set(rows["file"].to_pylist())
-    return "folder", rows, sum(is_picture(file) and file not in named for file in files)
-
-
-def _files(folder: Path) -> list[str]:
-    """Paths of all files, relative, sorted; hidden files and folders are left out."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        part = PurePosixPath(Path(place).relative_to(folder).as_posix())
-        found += [(part / name).as_posix() for name in names if not name.startswith(".")]
-    return sorted(found)
+    left_out = sum(is_picture(file) and file not in named for file in files)
+    others = [file for file in files if not is_picture(file) and not file.endswith((".txt", *METADATA))]
+    return Source(path, "folder", path, rows, left_out, unreadable, by_suffix(others))
 
 
 def _refuse_repeated_ids(path: Path, rows: pa.Table) -> None:

@@ -91,12 +91,16 @@ class PictureQuestions:
         """The same question about every picture below a folder.
 
         Yields:
-            In alphabetic order ``picture`` (path within the folder), ``path``, and ``answers``, or ``unreadable``: why.
+            ``picture`` (path within the folder), ``path``, and ``answers``, or ``unreadable``: why; first the folders
+            and entries that cannot be read, then the pictures in alphabetic order.
 
         Raises:
             DataError: no such folder, or no picture in it.
         """
-        root, paths = Path(pictures), list(scan(pictures))
+        root, found = Path(pictures), scan(pictures)
+        paths = list(found.pictures)
+        for path, why in found.faults.items():
+            yield {"picture": path, "path": str(root / path), "unreadable": why}
         with tqdm(total=len(paths), desc="asking", unit="picture", leave=False, disable=not progress or None) as bar:
             for start in range(0, len(paths), _BATCH):
                 part = paths[start : start + _BATCH]
@@ -105,8 +109,8 @@ class PictureQuestions:
                 keys = [one.key for one in read if one.pixels is not None]
                 answers = iter(self._answer(torch.cat(pixels), keys, question, top) if pixels else ())
                 for path, one in zip(part, read, strict=True):
-                    found = {"unreadable": one.fault} if one.fault else {"answers": next(answers)}
-                    yield {"picture": path, "path": str(root / path), **found}
+                    said = {"unreadable": one.fault} if one.fault else {"answers": next(answers)}
+                    yield {"picture": path, "path": str(root / path), **said}
                 bar.update(len(part))
 
     @torch.inference_mode()

@@ -7,13 +7,12 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from ashnets.data.images import load_image
-from ashnets.data.source_folder import is_picture
+from ashnets.data.folders import by_suffix, listed, printable, read_file, reason, walk
+from ashnets.data.images import MAX_BYTES, is_picture, load_image
 from ashnets.errors import DataError, InputError
 
 
@@ -24,8 +23,29 @@ class Stamp(NamedTuple):
     changed: int
 
 
-def scan(root: str | os.PathLike) -> dict[str, Stamp]:
-    """Every picture below a folder by its name's ending, path within the folder → stamp, in alphabetic order.
+@dataclass(frozen=True)
+class Found:
+    """What lies below a folder of pictures; all paths are relative to it.
+
+    Attributes:
+        pictures: path → stamp, in alphabetic order.
+        faults: path → why, of folders that cannot be listed and of what is no file though its name is a picture's.
+        closed: which of the faults hide pictures that may still be there.
+        passed_over: suffix → number, of the other files.
+    """
+
+    pictures: dict[str, Stamp]
+    faults: dict[str, str]
+    closed: frozenset[str]
+    passed_over: dict[str, int]
+
+    def hides(self, path: str) -> bool:
+        """Whether nobody can say if a picture is still there: it, or a folder above it, cannot be read."""
+        return any(path == one or path.startswith(f"{one}/") for one in self.closed)
+
+
+def scan(root: str | os.PathLike) -> Found:
+    """Every picture below a folder by its name's ending.
 
     Hidden files and folders (``.name``) are left out, links to folders are not followed.
 
@@ -34,22 +54,29 @@ def scan(root: str | os.PathLike) -> dict[str, Stamp]:
     """
     base = os.fspath(root)
     if not os.path.isdir(base):
-        raise DataError(f"{base} is no folder: give one with pictures in it")
-    found = {}
-    for folder, below, names in os.walk(base):
-        below[:] = [name for name in below if not name.startswith(".")]
-        for name in names:
-            if name.startswith(".") or not is_picture(name):
-                continue
-            path = os.path.join(folder, name)
-            try:
-                stat = os.stat(path)
-            except OSError:  # gone since it was listed, or a link to nowhere
-                continue
-            found[os.path.relpath(path, base).replace(os.sep, "/")] = Stamp(stat.st_size, stat.st_mtime_ns)
-    if not found:
-        raise DataError(f"{base} holds no picture, neither do its sub-folders: their names end in .png, .jpg, ...")
-    return dict(sorted(found.items()))
+        raise DataError(f"{printable(base)} is no folder: give one with pictures in it")
+    folder = walk(base)
+    faults, closed, pictures = folder.faults(is_picture), set(folder.closed), {}
+    for path in filter(is_picture, folder.files):
+        try:
+            stat = folder.files[path].stat()
+        except FileNotFoundError:  # gone since it was listed
+            continue
+        except OSError as error:  # a folder may be listed and yet not be entered
+            faults[path] = f"{printable(os.path.join(base, path))} cannot be read ({reason(error)})"
+            closed.add(path)
+            continue
+        pictures[path] = Stamp(stat.st_size, stat.st_mtime_ns)
+    passed_over = by_suffix(path for path in folder.files if not is_picture(path))
+    if not pictures and not faults:
+        others = f" (there are {listed(passed_over)})" if passed_over else ""
+        raise DataError(
+            f"{printable(base)} holds no picture, neither do its sub-folders: "
+            f"their names end in .png, .jpg, ...{others}"
+        )
+    if not pictures:
+        raise DataError(f"none of the pictures of {printable(base)} can be read: {next(iter(faults.values()))}")
+    return Found(pictures, faults, frozenset(closed), passed_over)
 
 
 @dataclass(frozen=True)
@@ -66,9 +93,9 @@ class Read:
 def read_picture(path: str | os.PathLike, processor: Any, known: Mapping[str, Any]) -> Read:
     """Read and decode a picture; what stands in ``known`` under its SHA-256 is taken instead of its pixels."""
     try:
-        data = Path(path).read_bytes()
+        data = read_file(path, MAX_BYTES)
     except OSError as error:
-        return Read(fault=f"{printable(path)} cannot be read ({error.strerror})")
+        return Read(fault=f"{printable(path)} cannot be read ({reason(error)})")
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 in known:
         return Read(sha256, known=known[sha256])
@@ -81,8 +108,3 @@ def read_picture(path: str | os.PathLike, processor: Any, known: Mapping[str, An
     except InputError as error:
         return Read(sha256, fault=str(error))
     return Read(sha256, batch["pixel_values"], int(batch["image_ids"][0]))
-
-
-def printable(path: str | os.PathLike) -> str:
-    """A path as text that every terminal takes: file names need not be Unicode."""
-    return os.fsencode(path).decode(errors="replace")

@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ashnets.data.folders import printable
 from ashnets.device import own_device
 from ashnets.errors import ConfigurationError, DataError, WeightsError
 from ashnets.hub.loading import from_pretrained
-from ashnets.inference.collection import Stamp, printable, read_picture, scan
+from ashnets.inference.collection import Found, Stamp, read_picture, scan
 from ashnets.inference.identity import ModelIdentity, identify
 from ashnets.inference.journal import Journal
 from ashnets.inference.ranks import Ranks
@@ -54,12 +55,14 @@ class _Plan:
     """What the first rank found out.
 
     Attributes:
-        files: path → stamp, of all pictures.
+        files: path → stamp, of all pictures, those included that the index knows and that cannot be looked at now.
+        found: what lies in the folder.
         base: the index as it is.
         shards: paths to embed.
     """
 
     files: dict[str, Stamp]
+    found: Found
     base: Contents
     shards: list[list[str]]
 
@@ -81,6 +84,7 @@ def index(
 
     A picture whose size and time of change are those of the index is not read; one whose content the index knows, as
     after a move, is not embedded. Pictures that cannot be read are left out and named, and tried again at each update.
+    What the index knows of a sub-folder that cannot be read stays in it.
     Under torchrun each process embeds its share; the folder of the index must be one that all of them see.
 
     Args:
@@ -93,8 +97,10 @@ def index(
         device: of the model; a GPU where there is one.
 
     Returns:
-        ``{"name", "folder", "model", "pictures", "embedded", "removed", "unreadable": {path: why}, "seconds"}``;
-        ``embedded`` counts what the model embedded, the shards of a killed update included.
+        ``{"name", "folder", "model", "pictures", "embedded", "removed", "unreadable": {path: why}, "kept unseen",
+        "passed over": {suffix: number}, "seconds"}``; ``embedded`` counts what the model embedded, the shards of a
+        killed update included, ``kept unseen`` what stays though its folder cannot be read, and ``passed over`` files
+        that are no pictures by their name.
 
     Raises:
         DataError: no such folder, no pictures, a damaged index, or another process at the same index.
@@ -175,7 +181,7 @@ class Embedder:
 
 
 def _plan(folder: Path, root: Path, identity: ModelIdentity, size: int, rebuild: bool) -> _Plan:
-    files = scan(root)
+    found = scan(root)
     base = Contents(str(root), identity)
     if rebuild and (folder / HEAD).exists():  # else a rebuilding that was killed goes on
         (folder / HEAD).unlink()
@@ -185,11 +191,13 @@ def _plan(folder: Path, root: Path, identity: ModelIdentity, size: int, rebuild:
         check_model(base.model, identity, folder, base.root)
         _check_root(base.root, root, folder)
     done = {row.path: row.stamp for row in base.rows}
+    unseen = {path: stamp for path, stamp in done.items() if found.hides(path)}
+    files = dict(sorted({**unseen, **found.pictures}.items()))
     for shard in _journal(folder, base):
         done.update(_still(files, {row.path: row.stamp for row in shard.rows}))
         done.update(_still(files, {path: stamp for path, (stamp, _) in shard.faults.items()}))
     pending = [path for path, stamp in files.items() if done.get(path) != stamp]
-    return _Plan(files, base, [pending[i : i + size] for i in range(0, len(pending), size)])
+    return _Plan(files, found, base, [pending[i : i + size] for i in range(0, len(pending), size)])
 
 
 def _still(files: dict[str, Stamp], stamps: dict[str, Stamp]) -> dict[str, Stamp]:
@@ -215,7 +223,7 @@ def _merge(folder: Path, root: Path, plan: _Plan, journal: Journal) -> dict[str,
     if plan.base.rows:
         parts.append(StoredIndex(folder).vectors())
         places = {row.path: (row, 0, i) for i, row in enumerate(plan.base.rows)}
-    unreadable, made = {}, 0
+    unreadable, made = dict(plan.found.faults), 0
     for shard in journal:
         made += shard.embedded
         same = ((i, row) for i, row in enumerate(shard.rows) if plan.files.get(row.path) == row.stamp)
@@ -237,7 +245,10 @@ def _merge(folder: Path, root: Path, plan: _Plan, journal: Journal) -> dict[str,
     else:
         tidy(folder, {HEAD, *(read_head(folder)[part]["file"] for part in ("pictures", "vectors"))})
     gone = {row.path for row in plan.base.rows} - {row.path for row in rows}
-    return {"pictures": len(rows), "embedded": made, "removed": len(gone), "unreadable": unreadable}
+    return {
+        "pictures": len(rows), "embedded": made, "removed": len(gone), "unreadable": unreadable,
+        "kept unseen": len(plan.files) - len(plan.found.pictures), "passed over": plan.found.passed_over,
+    }  # fmt: skip
 
 
 def check_model(stored: ModelIdentity, wanted: ModelIdentity, folder: Path, root: str) -> None:

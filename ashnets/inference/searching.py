@@ -15,10 +15,11 @@ from typing import Any, overload
 
 import torch
 
+from ashnets.data.folders import printable
 from ashnets.device import own_device
 from ashnets.errors import DataError, InputError
 from ashnets.hub.loading import from_pretrained
-from ashnets.inference.collection import printable, read_picture
+from ashnets.inference.collection import read_picture
 from ashnets.inference.identity import identify
 from ashnets.inference.indexing import check_model, default_name, index
 from ashnets.inference.store import StoredIndex, index_folder, is_index, read_head

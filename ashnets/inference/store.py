@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from ashnets.data.folders import printable
 from ashnets.data.similar import has_faiss, nearest
 from ashnets.errors import ConfigurationError, DataError, MissingExtraError
 from ashnets.files import cache_folder, write_atomically
-from ashnets.inference.collection import Stamp, printable
+from ashnets.inference.collection import Stamp
 from ashnets.inference.identity import ModelIdentity
 
 SCHEMA = 1
@@ -111,7 +112,7 @@ class StoredIndex:
         for path, size in ((listing, head["pictures"]["bytes"]), (file, head["vectors"]["bytes"])):
             if path.stat().st_size != size:
                 raise DataError(f"{path} is damaged: {path.stat().st_size} bytes instead of {size}; {_rebuild(head)}")
-        lines = listing.read_text(encoding="utf-8").splitlines()
+        lines = listing.read_text(encoding="utf-8").split("\n")[:-1]
         rows = [Row(path, Stamp(size, changed), sha) for path, size, changed, sha in map(json.loads, lines)]
         vectors = _read_vectors(file)
         count = len(vectors) if isinstance(vectors, np.ndarray) else vectors.ntotal

@@ -57,7 +57,7 @@ def read_judgements(path: str | os.PathLike, identifiers: Collection[str]) -> di
         InputError: no such form, or not every pair exactly once.
     """
     found: list[tuple[str, bool]] = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         identifier, _, judgement = (part.strip() for part in line.partition(","))

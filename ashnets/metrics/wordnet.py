@@ -132,7 +132,7 @@ class WordNet:
 def _read_index(path: Path) -> dict[str, tuple[int, ...]]:
     """``lemma pos synsets pointers [pointer…] senses tagged offset…``; the licence's lines begin with a space."""
     index: dict[str, tuple[int, ...]] = {}
-    for number, line in enumerate(path.read_text(encoding="ascii", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="ascii", errors="replace").split("\n"), start=1):
         if line.startswith(" ") or not line:
             continue
         fields = line.split()
@@ -147,5 +147,5 @@ def _read_index(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _read_exceptions(path: Path) -> dict[str, list[str]]:
-    lines = (line.split() for line in path.read_text(encoding="ascii", errors="replace").splitlines())
+    lines = (line.split() for line in path.read_text(encoding="ascii", errors="replace").split("\n"))
     return {fields[0]: fields[1:] for fields in lines if len(fields) > 1}

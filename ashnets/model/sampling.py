@@ -24,7 +24,7 @@ def image_key(name: str | int) -> int:
     """A 63-bit id for an image: integers are kept, names are hashed (BLAKE2b)."""
     if isinstance(name, int):
         return name & 0x7FFFFFFFFFFFFFFF
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
+    return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "little") >> 1
 
 
 def content_key(pixels: torch.Tensor) -> int:

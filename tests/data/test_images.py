@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from ashnets.data.images import load_image, load_rgba
+from ashnets.data.images import FORMATS, SUFFIXES, is_picture, load_image, load_rgba
 from ashnets.errors import InputError
 
 
@@ -91,6 +91,90 @@ def test_files_of_other_modes():
     palette.putpalette([10, 20, 30, 40, 50, 60])
     assert load_image(encode(palette, "PNG", transparency=1)).getpixel((4, 4)) == (255, 255, 255)
     assert load_image(encode(palette, "PNG")).getpixel((4, 4)) == (40, 50, 60)
+
+
+def png(width: int, height: int, depth: int, color: int, rows: list[bytes], *chunks: bytes) -> bytes:
+    """A PNG written by hand; ``chunks`` stand before its pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels + chunk(b"IEND", b"")
+
+
+GREY, RGB = 0, 2
+KEYED = {  # depth and kind, two pixels of which the first has the transparent color, that color, the second as RGBA
+    "grey 16": (16, GREY, struct.pack(">2H", 0x1234, 0x1235), struct.pack(">H", 0x1234), (18, 18, 18, 255)),
+    "RGB 16": (
+        16, RGB, struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 0x1234, 0x5679, 0x9ABC),
+        struct.pack(">3H", 0x1234, 0x5678, 0x9ABC), (0x12, 0x56, 0x9A, 255),
+    ),
+    "RGB 16, a dark color": (
+        16, RGB, struct.pack(">6H", 3, 2, 1, 3, 2, 0), struct.pack(">3H", 3, 2, 1), (0, 0, 0, 255),
+    ),
+    "RGB 8": (8, RGB, bytes([1, 2, 3, 1, 2, 4]), struct.pack(">3H", 1, 2, 3), (1, 2, 4, 255)),
+    "grey 8": (8, GREY, bytes([7, 8]), struct.pack(">H", 7), (8, 8, 8, 255)),
+    "grey 4": (4, GREY, bytes([0x56]), struct.pack(">H", 5), (6 * 17, 6 * 17, 6 * 17, 255)),
+    "grey 2": (2, GREY, bytes([0b01100110]), struct.pack(">H", 1), (170, 170, 170, 255)),
+    "grey 1": (1, GREY, bytes([0b01010101]), struct.pack(">H", 0), (255, 255, 255, 255)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KEYED)
+def test_the_transparent_color_of_a_png(kind):
+    """The chunk tRNS names one color in the depth of the file; only what equals it in all bits is transparent."""
+    depth, color, pair, key, second = KEYED[kind]
+    row = pair * (4 if depth > 4 else depth)  # eight pixels
+    data = png(8, 8, depth, color, [row] * 8, chunk(b"tRNS", key))
+    loaded = load_rgba(data)
+    assert loaded.getpixel((0, 0))[3] == 0 and loaded.getpixel((1, 0)) == second
+    assert load_image(data, background=(9, 8, 7)).getpixel((2, 5)) == (9, 8, 7)
+    assert load_image(data, background=(9, 8, 7)).getpixel((3, 5)) == second[:3]
+    turned = png(8, 8, depth, color, [row] * 8, chunk(b"tRNS", key), chunk(b"eXIf", turned_exif()))
+    assert [load_rgba(turned).getpixel((5, y))[3] for y in (0, 1)] == [0, 255], "columns become rows"
+
+
+def turned_exif() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif.tobytes().removeprefix(b"Exif\0\0")
+
+
+def test_a_transparent_color_where_only_the_high_bytes_are_left():
+    """Somebody else has decoded the file."""
+    depth, color, pair, key, _ = KEYED["RGB 16"]
+    image = Image.open(io.BytesIO(png(8, 8, depth, color, [pair * 4] * 8, chunk(b"tRNS", key))))
+    image.load()
+    assert load_rgba(image).getpixel((0, 0))[3] == 0
+    assert image.info["transparency"] == (0x1234, 0x5678, 0x9ABC), "the given picture stays as it is"
+
+
+@pytest.mark.parametrize("text", ["long", "profile", "damaged"])
+def test_texts_of_a_png_are_not_needed(text):
+    """Pillow refuses texts and color profiles of more than 1 MiB."""
+    megabyte = zlib.compress(bytes(2**20 + 1))
+    chunks = {
+        "long": [chunk(b"zTXt", b"Comment\0\0" + megabyte)],
+        "profile": [chunk(b"iCCP", b"wide\0\0" + megabyte)],
+        "damaged": [chunk(b"tEXt", b"Comment\0text")[:-4] + b"\0\0\0\0"],
+    }[text]
+    rows = [bytes([10, 20, 30] * 8)] * 8
+    data = png(8, 8, 8, RGB, rows, *chunks, chunk(b"eXIf", turned_exif()))
+    assert load_image(data).getpixel((3, 3)) == (10, 20, 30)
+    with pytest.raises(InputError, match="damaged or cut short"):
+        load_image(data[:-27])
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_every_suffix_is_that_of_a_format_that_is_read(suffix, tmp_path):
+    kind = Image.registered_extensions().get(suffix)
+    kind = "JPEG" if kind == "MPO" else kind
+    path = tmp_path / f"A{suffix.upper()}"
+    path.write_bytes(encode(Image.new("RGB", (16, 12), (200, 100, 50)), kind))
+    assert is_picture(path.name) and kind in FORMATS
+    assert np.abs(np.subtract(load_image(path).getpixel((8, 6)), (200, 100, 50))).max() <= 8, "lossy formats"
+
+
+def test_modes_without_a_way_to_rgba():
+    assert load_image(Image.new("HSV", (9, 9), (0, 255, 255))).getpixel((4, 4)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])

@@ -94,7 +94,7 @@ def test_the_command(pictures, vqa_model, capsys):
     ask_command(pictures, QUESTION, str(vqa_model), top=1)
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 22
-    assert "2 pictures left out" in err
+    assert "left out: 2" in err
     ask_command(pictures, QUESTION, str(vqa_model), top=1, as_json_=True)
     told = json.loads(capsys.readouterr().out)
     assert len(told["answered"]) == 21

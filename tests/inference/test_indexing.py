@@ -458,7 +458,7 @@ def test_hidden_files_and_links_are_left_out(tmp_path, draw):
     draw(tmp_path / "p" / ".c" / "d.png", seed=0)
     (tmp_path / "p" / "loop").symlink_to(tmp_path / "p")
     (tmp_path / "p" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    assert list(collection.scan(tmp_path / "p")) == ["a.png"]
+    assert list(collection.scan(tmp_path / "p").pictures) == ["a.png"]
 
 
 def test_the_head_says_which_model(pictures, model):

@@ -106,7 +106,7 @@ def test_the_commands(pictures, model, capsys):
     assert "pictures: 21\n" in out
     assert "unreadable: 2" in out
     assert "broken.jpg" in err
-    assert "2 pictures left out" in err
+    assert "left out: 2" in err
     index_command(pictures, "mine", str(model), as_json_=True)
     told = json.loads(capsys.readouterr().out)
     assert (told["pictures"], told["embedded"], sorted(told["unreadable"])) == (21, 0, ["a/broken.jpg", "empty.png"])
