@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ashnets.errors import ConfigurationError
+
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # what such files hold is never loaded
 
 # The names that transformers gives to weights: one file, shards, and the index of shards.
@@ -68,11 +70,26 @@ def saved_aside(folder: str | os.PathLike) -> Iterator[Path]:
 
 def cache_folder(part: str) -> Path:
     """Where what can be made again is kept: a folder in ``$ASHNETS_CACHE``, else ``$XDG_CACHE_HOME/ashnets`` or
-    ``~/.cache/ashnets``."""
+    ``~/.cache/ashnets``. Raises ConfigurationError for a user without a home folder who sets neither."""
     if own := os.environ.get("ASHNETS_CACHE"):
         return Path(own) / part
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "ashnets" / part
+    return (Path(base) if base else home("ASHNETS_CACHE") / ".cache") / "ashnets" / part
+
+
+def has_home() -> bool:
+    """Whether this user has a home folder: without HOME and an entry in passwd, as in a container, there is none."""
+    return os.path.expanduser("~") != "~"
+
+
+def home(instead: str) -> Path:
+    """The user's home folder. Raises ConfigurationError, which names the variable to set ``instead``, without one."""
+    if not has_home():
+        raise ConfigurationError(
+            f"this user has no home folder, neither in HOME nor in passwd: let {instead} name a folder "
+            "that may be written to"
+        )
+    return Path.home()
 
 
 def write_json(path: str | os.PathLike, data: Any) -> Path:

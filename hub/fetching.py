@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ashnets.errors import UnknownModelError, WeightsError
-from ashnets.files import PICKLES
+from ashnets.files import PICKLES, home
 from ashnets.hub.inspecting import LARGEST_JSON, problems
 
 # What a model needs, and nothing that runs code when it is opened; recipe and log are read by people.
@@ -109,6 +109,8 @@ def _download(at: str, repository: str, revision: str | None, pins: Mapping[str,
 
     if options["cache_dir"] is not None:
         options["cache_dir"] = os.fspath(options["cache_dir"])
+    elif constants.HF_HUB_CACHE.startswith("~"):  # where there is no home folder, the library leaves it at that
+        home("HF_HOME")
     cache = Path(options["cache_dir"] or constants.HF_HUB_CACHE)
     patterns = list(pins) if pins else FILES
     if not options["local_files_only"] and not constants.HF_HUB_OFFLINE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,34 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     assert result.returncode != 0 and "File too large" in result.stderr
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    """A folder whose name is Latin-1 stands in many a report."""
+    name = os.fsdecode(b"caf\xe9")
+    assert json.loads(write_json(tmp_path / "a.json", {"é": name}).read_text(encoding="utf-8")) == {"é": name}
+    assert write_csv(tmp_path / "a.csv", [{"é": name}]).read_text(encoding="utf-8") == "é\ncaf\\udce9\n"
+
+
+def test_a_user_without_a_home_folder(tmp_path: Path) -> None:
+    """No HOME, and no entry in passwd: a number that nobody has, as in a container."""
+    code = (
+        "import os, pwd\n"
+        "def nobody(number): raise KeyError(number)\n"
+        "try: os.setreuid(54321, os.geteuid())\n"
+        "except PermissionError: pwd.getpwuid = nobody\n"  # the tests of an ordinary user
+        "from ashnets.files import cache_folder\n"
+        "from ashnets.errors import ConfigurationError\n"
+        "try: cache_folder('indexes')\n"
+        "except ConfigurationError as error: print(error)\n"
+        "os.environ['ASHNETS_CACHE'] = '/somewhere'\n"
+        "print(cache_folder('indexes'))\n"
+    )
+    bare = {key: value for key, value in os.environ.items() if key not in ("HOME", "ASHNETS_CACHE", "XDG_CACHE_HOME")}
+    said = subprocess.run([sys.executable, "-c", code], env=bare, cwd=tmp_path, capture_output=True, text=True)
+    first, second = said.stdout.splitlines()
+    assert "no home folder" in first and "let ASHNETS_CACHE name a folder" in first
+    assert second == "/somewhere/indexes" and not list(tmp_path.iterdir())
 
 
 def test_csv(tmp_path: Path) -> None:

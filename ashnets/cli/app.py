@@ -13,6 +13,7 @@ import typer
 
 from ashnets import __version__
 from ashnets.cli import compare, data, energy, export, models, publish, quantise, search, tasks, training
+from ashnets.cli.printing import PLAIN
 from ashnets.errors import AshNetsError
 
 app = typer.Typer(
@@ -76,11 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     An ``AshNetsError`` prints its message on stderr and returns its ``exit_code``; an error of the operating
     system (no permission, disk full) prints one line and returns 1; anything else is a bug and is raised.
-    ``ASHNETS_DEBUG=1`` raises everything. What the terminal's encoding lacks is printed as ``\\u2192``.
+    ``ASHNETS_DEBUG=1`` raises everything. Signs that the terminal's encoding lacks are printed in other words.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=PLAIN)
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="ashnets")
     except SystemExit as end:

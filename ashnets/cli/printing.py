@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,22 @@ import typer
 
 _UNITS = {"bytes": "B", "flops": "FLOP", "parameters": ""}
 _TIMES = ((3600, "h"), (60, "min"), (1, "s"))
+
+
+PLAIN = "ashnets.plain"  # a handler of errors, beside Python's own "strict" and "backslashreplace"
+_SIGNS = {
+    "–": "-", "−": "-", "·": "-", "→": "->", "…": "...", "×": "x", "≤": "<=", "≥": ">=", "’": "'", "“": '"', "”": '"',
+}  # fmt: skip
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_SIGNS.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking), error.end
+
+
+codecs.register_error(PLAIN, _in_ascii)
 
 
 def as_json(value: Any) -> str:

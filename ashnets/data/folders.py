@@ -109,8 +109,11 @@ def reason(error: Exception) -> str:
 
 def printable(path: str | os.PathLike) -> str:
     """A path as one line of text: file names need not be Unicode, and may hold line breaks and control characters."""
-    text = os.fsencode(path).decode(errors="replace")
-    return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: ascii(found[0])[1:-1], text)
+    return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", _shown_sign, os.fsdecode(path))
+
+
+def _shown_sign(found: re.Match[str]) -> str:
+    return "\N{REPLACEMENT CHARACTER}" if "\ud800" <= found[0] <= "\udfff" else ascii(found[0])[1:-1]
 
 
 def by_suffix(files: Iterable[str]) -> dict[str, int]:

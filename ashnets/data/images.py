@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import io
 import os
@@ -71,8 +70,7 @@ def load_rgba(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         return _decode(data, label, max_pixels)
     except InputError:
         if len(bare := _without_texts(data)) < len(data):
-            with contextlib.suppress(InputError):
-                return _decode(bare, label, max_pixels)
+            return _decode(bare, label, max_pixels)
         raise
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ashnets.data.folders import read_file, reason
+from ashnets.data.folders import printable, read_file, reason
 from ashnets.data.images import is_picture
 from ashnets.data.source_rows import PATHS, SPLIT_WORDS, Missing, clean_row, path_inside, split_name
 from ashnets.errors import DataError
@@ -93,8 +93,8 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _read_sidecars(root: Path, pictures: list[str]) -> Iterator[dict[str, Any]]:
     alone = [file for file in pictures if not (root / file).with_suffix(".txt").is_file()]
     if alone:
-        shown = ", ".join(alone[:3]) + (f" and {len(alone) - 3} more" if len(alone) > 3 else "")
-        example = PurePosixPath(alone[0]).with_suffix(".txt")
+        shown = ", ".join(map(printable, alone[:3])) + (f" and {len(alone) - 3} more" if len(alone) > 3 else "")
+        example = printable(PurePosixPath(alone[0]).with_suffix(".txt"))
         raise DataError(
             f"{root}: {len(alone)} of {len(pictures)} pictures have no captions: {shown}. Write them, one a line, to "
             f"a text file beside each ({example}), or write {METADATA[0]} with file_name and captions."

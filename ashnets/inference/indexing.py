@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ashnets.data.folders import printable
+from ashnets.data.folders import printable, reason
 from ashnets.device import own_device
 from ashnets.errors import ConfigurationError, DataError, WeightsError
 from ashnets.hub.loading import from_pretrained
@@ -284,7 +284,13 @@ def _alone(folder: Path, root: Path) -> Iterator[None]:
     if not root.is_dir():
         raise DataError(f"{root} is no folder: give one with pictures in it")
     check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{printable(folder)} cannot be made ({reason(error)}): give --name the path of a folder, or let "
+            "ASHNETS_CACHE name one that may be written to"
+        ) from None
     with open(folder / LOCK, "ab") as held:
         if sys.platform != "win32":
             import fcntl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from numba import njit
+
+from ashnets.files import has_home
 
 log = logging.getLogger("ashnets.kernels")
 
@@ -32,10 +35,19 @@ def fused(function: Any) -> Any:
 def _compiled(function: Any, **options: Any) -> Any:
     options |= {"nogil": True, "error_model": "numpy"}
     try:
-        return njit(cache=True, **options)(function)
+        if _can_be_kept():
+            return njit(cache=True, **options)(function)
     except RuntimeError:  # numba found no folder that it may write to
-        _say_not_kept()
-        return njit(**options)(function)
+        pass
+    _say_not_kept()
+    return njit(**options)(function)
+
+
+def _can_be_kept() -> bool:
+    """False where numba would make a folder of the name ``~`` in the current one."""
+    chosen = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
+    beside = Path(__file__).parent / "__pycache__"
+    return bool(chosen) or has_home() or os.access(beside if beside.exists() else beside.parent, os.W_OK)
 
 
 @cache

@@ -255,6 +255,6 @@ def norm_backward(grad, x, mean, factor, grad_mean, product):
 
 def is_compiled() -> bool:
     """Whether Triton's cache on disk holds a forward kernel of an earlier process."""
-    home = Path(os.environ.get("TRITON_HOME") or Path.home())
+    home = Path(os.environ.get("TRITON_HOME") or os.path.expanduser("~"))  # as Triton does, in every case
     folder = Path(os.environ.get("TRITON_CACHE_DIR") or home / ".triton" / "cache")
     return any(folder.glob(f"*/{ashnets_lif_forward.__name__}.json"))

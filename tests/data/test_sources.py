@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -336,6 +337,84 @@ def test_both_metadata_files_and_other_texts(tmp_path):
     (folder / "metadata.csv").unlink()
     (folder / "metadata.jsonl").write_bytes(b"\xff\xfe{")
     with pytest.raises(DataError, match=r"metadata\.jsonl cannot be read .* UTF-8"):
+        open_source(folder)
+
+
+SURROGATE = "a half \ud83d of an emoji"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("text", SURROGATE, r"line 2: key 'text' is 'a half \\ud83d of an emoji', which is"),
+        ("captions", ["whole", SURROGATE], r"line 2: key 'captions' is 'a half"),
+        ("name", SURROGATE, r"line 2: key 'name' is"),
+        ("image_id", SURROGATE, r"line 2: key 'image_id' is"),
+        ("concept", SURROGATE, r"line 2: key 'concept' is"),
+        ("split", SURROGATE, r"line 2: key 'split' is"),
+    ],
+    ids=["text", "captions", "name", "image_id", "concept", "split"],
+)
+def test_texts_that_are_no_unicode_are_named(key, value, says, tmp_path):
+    folder = captioned(tmp_path / "a", 3)
+    line = {"file_name": "001.png", "text": "a", key: value}
+    (folder / "metadata.jsonl").write_text(json.dumps(LINE) + "\n" + json.dumps(line) + "\n")
+    with pytest.raises(DataError, match=rf"metadata\.jsonl, {says}.*no Unicode text \(character \d+ is \\ud83d"):
+        open_source(folder)
+
+
+def test_file_names_that_are_no_unicode_are_named(tmp_path, capsys):
+    """A file name is bytes: Latin-1 ones are no UTF-8."""
+    folder = sidecars(tmp_path / "a")
+    for suffix in ("png", "txt"):
+        os.rename(folder / f"train/p1.{suffix}", os.fsencode(folder / "train") + b"/caf\xe9." + suffix.encode())
+    assert main(["data", "check", str(folder), "--quiet"]) == 4
+    said = capsys.readouterr().err
+    assert "caf\N{REPLACEMENT CHARACTER}.txt: the picture's path is 'train/caf\\udce9.png'" in said
+    assert said.endswith("Rename the file.\n") and len(said.splitlines()) == 1
+
+
+def test_a_parquet_whose_text_is_no_unicode(tmp_path):
+    text = pa.array([b"a caf\xe9"]).view(pa.string())
+    pq.write_table(pa.table({"image": [png(0)], "caption": text}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet is damaged .*can't decode byte 0xe9"):
+        open_source(tmp_path / "a.parquet")
+
+
+def test_captions_beside_pictures_end_where_lines_of_tables_end(tmp_path):
+    """At line feeds and carriage returns, and not at the other signs that Python's splitlines knows."""
+    folder = sidecars(tmp_path / "a")
+    odd = "one\u2028line\x85of\x0ca\x0btext\x1c!"
+    (folder / "train/p0.txt").write_bytes(f"{odd}\r\nsecond\rthird\n\n".encode())
+    rows = {row["file"]: row["captions"] for row in open_source(folder, 0).rows.to_pylist()}
+    assert rows["train/p0.png"] == [odd, "second", "third"]
+    (folder / "metadata.jsonl").write_text(
+        json.dumps({"file_name": "train/p0.png", "captions": [odd, "second", "third"]}, ensure_ascii=False),
+        encoding="utf-8",
+    )
+    assert open_source(folder, 0).rows["captions"].to_pylist() == [rows["train/p0.png"]]
+
+
+def test_what_cannot_be_read_is_named_and_other_files_are_counted(tmp_path, capsys, caplog, ordinary_rights):
+    folder = sidecars(tmp_path / "a")
+    for name in ("b.heic", "c.HEIC", "d.psd"):
+        (folder / name).touch()
+    (folder / "e.jfif").write_bytes((folder / "train/p0.png").read_bytes())
+    (folder / "e.txt").write_text("a JPEG by its name")
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "locked").mkdir(mode=0)
+    assert main(["data", "check", str(folder), "--quiet", "--json"]) == 4
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed over"] == {".heic": 2, ".psd": 1}
+    assert (found["corrupt"], found["unreadable"]) == (0, 2)
+    assert found["reasons"] == [
+        f"{folder}/locked cannot be read (Permission denied)", f"{folder}/pipe.jpg is a named pipe, no file"
+    ]  # fmt: skip
+    assert caplog.messages == [f"left out, 2 in all: {'; '.join(found['reasons'])}"]
+    assert sum(split["pictures"] for split in found["splits"].values()) == 8
+    line = {"file_name": "pipe.jpg", "text": "a"}
+    (folder / "metadata.jsonl").write_text(json.dumps(line))
+    with pytest.raises(DataError, match=r"1 picture is missing: .*line 1: pipe.jpg \(a named pipe\)"):
         open_source(folder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 
 import ashnets
 from ashnets import errors
@@ -332,3 +334,22 @@ def test_results_read_as_a_table() -> None:
         "    text_to_image: R@1 0.3333, R@10 1",
         "seeds: 1 2",
     ]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii", "utf-8"])
+def test_every_terminal_takes_what_is_printed(encoding, monkeypatch, tmp_path):
+    """Signs that an encoding lacks are printed in others; JSON stays JSON."""
+    written = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for name in ("stdout", "stderr")}
+    for name, stream in written.items():
+        monkeypatch.setattr(sys, name, stream)
+    folder = tmp_path / os.fsdecode(b"\xe9\xc3\xa9\xe2\x86\x92")
+    assert main(["describe", "ashnets-tiny"]) == 0
+    assert main(["describe", "ashnets-tiny", "--json"]) == 0
+    assert main(["data", "check", str(folder)]) == 4
+    Console(highlight=False, width=80).print("1 → 2 … φ")
+    for stream in written.values():
+        stream.flush()
+    out, err = (written[name].buffer.getvalue() for name in ("stdout", "stderr"))
+    assert b"groups of" in out and str(folder.parent).encode() in err
+    expected = {"utf-8": "1 → 2 … φ\n".encode(), "cp1252": b"1 -> 2 \x85 \\u03c6\n"}
+    assert out.endswith(expected.get(encoding, b"1 -> 2 ... \\u03c6\n"))

@@ -425,7 +425,10 @@ def test_folders_without_pictures(tmp_path, model, kind):
         folder.mkdir()
     if kind == "all broken":
         (folder / "a.png").write_bytes(b"not a picture")
-    with pytest.raises(DataError, match={"empty": "holds no picture", "all broken": "a.png"}.get(kind, "is no folder")):
+    if kind == "empty":
+        (folder / "a.heic").touch()
+    says = {"empty": r"holds no picture.*1 \.heic", "all broken": "a.png"}.get(kind, "is no folder")
+    with pytest.raises(DataError, match=says):
         update(folder, model)
     assert not index_folder("mine").exists() or kind in ("empty", "all broken")
 
@@ -459,6 +462,45 @@ def test_hidden_files_and_links_are_left_out(tmp_path, draw):
     (tmp_path / "p" / "loop").symlink_to(tmp_path / "p")
     (tmp_path / "p" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     assert list(collection.scan(tmp_path / "p").pictures) == ["a.png"]
+
+
+def test_pictures_of_a_folder_that_cannot_be_read_stay_in_the_index(pictures, model, draw, ordinary_rights):
+    """A sub-folder without permission, one that may be listed and not entered, and a named pipe."""
+    update(pictures, model)
+    rows = StoredIndex(index_folder("mine")).contents.rows
+    draw(pictures / "new.heic.png", seed=50)
+    (pictures / "photo.heic").touch()
+    os.mkfifo(pictures / "pipe.png")
+    (pictures / "b").chmod(0)
+    (pictures / "a").chmod(0o600)
+    try:
+        result = update(pictures, model)
+        ours = set(os.listdir(pictures / "a"))
+    finally:
+        (pictures / "b").chmod(0o700)
+        (pictures / "a").chmod(0o700)
+    assert (result["pictures"], result["embedded"], result["removed"]) == (22, 1, 0)
+    assert result["kept unseen"] == 21 and result["passed over"] == {".txt": 1, ".heic": 1}
+    assert result["unreadable"]["b"] == f"{pictures}/b cannot be read (Permission denied)"
+    assert result["unreadable"]["a/01.png"].endswith("a/01.png cannot be read (Permission denied)")
+    assert result["unreadable"]["pipe.png"].endswith("pipe.png is a named pipe, no file")
+    assert len(result["unreadable"]) == 2 + len(ours) + 1, "pipe, b, each file of a, empty.png"
+    after = StoredIndex(index_folder("mine")).contents.rows
+    assert [row for row in after if row.path != "new.heic.png"] == rows
+    again = update(pictures, model)
+    assert (again["pictures"], again["embedded"], again["removed"], again["kept unseen"]) == (22, 0, 0, 0)
+
+
+def test_where_all_that_is_left_cannot_be_read_the_index_stays(tmp_path, model, draw, ordinary_rights):
+    draw(tmp_path / "p" / "locked" / "a.png", seed=0)
+    update(tmp_path / "p", model)
+    (tmp_path / "p" / "locked").chmod(0)
+    try:
+        with pytest.raises(DataError, match=r"none of the pictures .* locked cannot be read|locked cannot be read"):
+            update(tmp_path / "p", model)
+    finally:
+        (tmp_path / "p" / "locked").chmod(0o700)
+    assert len(StoredIndex(index_folder("mine"))) == 1
 
 
 def test_the_head_says_which_model(pictures, model):
