@@ -10,6 +10,7 @@ import shutil
 import pytest
 import torch
 import yaml
+from huggingface_hub import constants
 
 import ashnets
 from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError
@@ -273,3 +274,11 @@ def test_what_is_here_never_asks_the_network(hub, finished_run, tmp_path, monkey
     ashnets.from_pretrained(tmp_path / "mine")
     ashnets.AshNetsProcessor.from_pretrained(str(tmp_path / "mine"))
     assert hub.asked == []
+
+
+def test_without_a_home_folder_the_variable_to_set_is_named(monkeypatch):
+    """The library then leaves `~` as it is, and would make a folder of that name."""
+    monkeypatch.setenv("HOME", "~")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    with pytest.raises(ConfigurationError, match=r"no home folder.*let HF_HOME name a folder"):
+        resolve("somebody/model")

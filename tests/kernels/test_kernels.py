@@ -264,3 +264,17 @@ def test_kernels_that_cannot_be_kept_are_compiled_all_the_same(monkeypatch, capl
     twice, thrice = compiling.kernel(lambda x: x + x), compiling.fused(lambda x: x + x + x)
     assert (twice(2), thrice(2)) == (4, 6)
     assert caplog.text.count("NUMBA_CACHE_DIR") == 1
+
+
+def test_kernels_are_not_kept_in_a_folder_named_tilde(monkeypatch):
+    """Without a home folder `~` stands for itself: numba would write below the current folder."""
+    for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(compiling, "__file__", "/proc/none/compiling.py")  # nothing can be written beside it
+    monkeypatch.setenv("HOME", "~")
+    assert not compiling._can_be_kept()
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert compiling._can_be_kept()
+    monkeypatch.setenv("HOME", "~")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/tmp/kernels")
+    assert compiling._can_be_kept()
