@@ -149,25 +149,27 @@ def _refuse_sizes(
     at: str, repository: str, revision: str | None, patterns: list[str], cache: Path, token: str | bool | None
 ) -> None:
     """Refuse what cannot be read or has no room, before any of it is sent."""
-    from huggingface_hub import HfApi, RepoFile
+    from huggingface_hub import HfApi
     from huggingface_hub.file_download import repo_folder_name
 
-    try:
-        tree = list(HfApi(token=token, library_name="ashnets").list_repo_tree(repository, revision=revision))
+    try:  # asked once: a listing of the tree would be asked for again and again where there is no network
+        api = HfApi(token=token, library_name="ashnets")
+        files = api.model_info(repository, revision=revision, files_metadata=True).siblings or []
     except Exception:  # whatever it is, the download that follows meets it too, and says it in our words
         return
     blobs = cache / repo_folder_name(repo_id=repository, repo_type="model") / "blobs"
     missing = 0
-    for one in tree:
-        if not isinstance(one, RepoFile) or not any(fnmatch(one.path, pattern) for pattern in patterns):
+    for one in files:
+        path, size = one.rfilename, one.size or 0
+        if "/" in path or not any(fnmatch(path, pattern) for pattern in patterns):
             continue
-        if one.size > LARGEST_JSON and not one.path.endswith(".safetensors"):
+        if size > LARGEST_JSON and not path.endswith(".safetensors"):
             raise WeightsError(
-                f"{at}: {one.path} has {one.size:,} bytes, more than the {LARGEST_JSON:,} that are read. Nothing was "
+                f"{at}: {path} has {size:,} bytes, more than the {LARGEST_JSON:,} that are read. Nothing was "
                 "fetched; ask its authors"
             )
-        if not (blobs / (one.lfs.sha256 if one.lfs else one.blob_id)).exists():
-            missing += one.size
+        if not (blobs / str(one.lfs.sha256 if one.lfs else one.blob_id)).exists():
+            missing += size
     there = next(place for place in (blobs, *blobs.parents) if place.is_dir())
     if missing > (free := shutil.disk_usage(there).free):
         raise WeightsError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError
+from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError, did_you_mean
 from ashnets.files import PICKLES
 from ashnets.hub.fetching import digest, fetch
 from ashnets.hub.inspecting import inspect
@@ -59,7 +59,8 @@ def locate(
 
     Args:
         name: a registry name, ``model[.tag][@revision]``; a folder; or a Hub repository, ``org/repo[@revision]`` or
-            ``hf-hub:org/repo[@revision]``. A folder that is called like a registry name is reached as ``./name``.
+            ``hf-hub:org/repo[@revision]``. A folder that is called like a registry name is reached as ``./name``. Where
+            there is a folder ``org``, ``org/repo`` is a path in it and the Hub is reached as ``hf-hub:org/repo``.
         revision: of a Hub repository: branch, tag or commit; the same as behind ``@``.
         namespace: a user or an organisation of the Hub; ``model.tag`` is then looked for in ``namespace/model.tag``.
             The environment variable ``ASHNETS_NAMESPACE`` says the same for weights that are not in this package.
@@ -93,7 +94,12 @@ def locate(
             )
         raise UnknownModelError(f"{text} is a file; give the folder that holds it beside config.json")
     repository = text.removeprefix("hf-hub:")
-    if match := _REPOSITORY.fullmatch(repository):
+    match = _REPOSITORY.fullmatch(repository)
+    parent = Path(text).parent
+    if match and repository == text and (isinstance(name, os.PathLike) or parent.is_dir()):  # a path: nobody is asked
+        near = did_you_mean(text, map(str, parent.glob("*")))
+        raise UnknownModelError(f"there is no folder {text}.{near} If a Hub repository is meant, write hf-hub:{text}")
+    if match:
         found = fetch(match["repository"], _one_revision(text, match["revision"], revision), **options)
         return Located(str(found), "hub", match["repository"])
     if repository != text:

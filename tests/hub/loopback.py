@@ -347,7 +347,12 @@ class _Api(_Handler):
 
     def info(self, body: bytes, repository: Repository, groups: dict[str, str]) -> None:
         oid = repository.find(groups.get("revision", "main")) or ""
-        files = [{"rfilename": path} for path in repository.commits.get(oid, ())]
+        files = []
+        for path, data in repository.commits.get(oid, {}).items():
+            size = self.hub.sizes.get(path, len(data))
+            lfs = {"sha256": hashlib.sha256(data).hexdigest(), "size": size, "pointerSize": 130}
+            entry = {"rfilename": path, "size": size, "blobId": git_blob(data)}
+            files.append({**entry, "lfs": lfs} if large(path, data) else entry)
         gated = "manual" if repository.gated else False
         found = {"_id": "0", "id": groups["name"], "modelId": groups["name"], "sha": oid, "siblings": files}
         return self.answer(200, {**found, "private": repository.private, "gated": gated, "tags": [], "downloads": 0})

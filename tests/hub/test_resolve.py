@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import pathlib
 import shutil
+import socket
 
 import pytest
 import torch
@@ -90,6 +91,35 @@ def test_a_registry_name_goes_before_a_folder_of_that_name(tmp_path, monkeypatch
 def test_names_that_nothing_answers_to(name, message):
     with pytest.raises(UnknownModelError, match=message):
         resolve(name)
+
+
+def test_a_mistyped_path_is_not_looked_for_on_the_hub(hub, files, tmp_path, monkeypatch):
+    hub.put(NAME, files)
+    (tmp_path / "runs" / "letters").mkdir(parents=True)
+    (tmp_path / "someone").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for load in (resolve, ashnets.from_pretrained, ashnets.AshNetsProcessor.from_pretrained):
+        with pytest.raises(UnknownModelError, match=r"there is no folder runs/leters\. Did you mean runs/letters\?"):
+            load("runs/leters")
+        with pytest.raises(UnknownModelError, match="there is no folder nowhere/model"):
+            load(pathlib.Path("nowhere/model"))
+        with pytest.raises(UnknownModelError, match=f"If a Hub repository is meant, write hf-hub:{NAME}"):
+            load(NAME)
+    assert hub.asked == []
+    assert resolve(f"hf-hub:{NAME}")
+
+
+def test_a_hub_that_cannot_be_reached_is_not_waited_for(hub, files, monkeypatch):
+    """A closed port stands for the missing network; the client sleeps between attempts, and there may be but one."""
+    hub.put(NAME, files)
+    found = resolve(NAME)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: pytest.fail("another attempt"))
+        assert resolve(NAME) == found
+        with pytest.raises(UnknownModelError, match="neither in the cache nor reachable"):
+            resolve("someone/numbers")
 
 
 @pytest.mark.parametrize("name", ["someone/model", "hf-hub:someone/model"])
