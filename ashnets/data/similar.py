@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from ashnets.errors import InputError
 EXACT_UP_TO = 10_000  # images searched at once: above, k-means cells of this size (the cost then grows like n log n)
 FINDS = 4  # images looked up for each place in a group: some are taken by the time it is filled
 ROUND = 8  # openers searched at once claim at most 1/ROUND of the pool, so that few want the same images
-BLOCK = 1 << 24  # similarities that torch holds at once (64 MB)
+BLOCK = 1 << 24  # similarities, or numbers of embeddings, that torch holds at once (64 or 128 MB)
+SPARE = 8  # more than the wanted neighbours that FAISS finds, to know that none is missing
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,8 @@ def similar_groups(embeddings: np.ndarray, group_size: int, seed: int, *, exact_
         index += " in torch: faiss is not installed"
     made, last = _take(embeddings, pool, group_size, group_size, rng)
     groups += made
-    if len(last):
-        nearness = embeddings[last[1:]] @ embeddings[last[0]]
-        last[1:] = last[1:][np.argsort(-nearness, kind="stable")]
+    if len(last) > 1:
+        last[1:] = last[1:][nearest(embeddings[last[:1]], embeddings[last[1:]], len(last) - 1)[1][0]]
     if len(last) == group_size:
         groups.append(last)
     groups = [groups[i] for i in rng.permutation(len(groups))]
@@ -95,7 +96,7 @@ def _take(
     most = len(queue)
     while (left := len(queue)) >= keep + group_size:
         openers = queue[: max(1, min(most, left // (ROUND * group_size)))]
-        finds = queue[nearest(embeddings[openers], embeddings[queue], min(left, FINDS * group_size))]
+        finds = queue[nearest(embeddings[openers], embeddings[queue], min(left, FINDS * group_size))[1]]
         waiting, before = [], len(groups)
         for opener, row in zip(openers, finds, strict=True):
             if not free[opener]:
@@ -118,19 +119,58 @@ def has_faiss() -> bool:
     return importlib.util.find_spec("faiss") is not None
 
 
-def nearest(queries: np.ndarray, embeddings: np.ndarray, k: int) -> np.ndarray:
-    """Indices of the k largest inner products of each query, (Q, k), exact; FAISS where installed, else torch."""
-    if has_faiss():
-        import faiss
+def nearest(queries: np.ndarray, embeddings: np.ndarray, k: int, index: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """The k largest inner products of each query and whose they are, (Q, k) both; equal ones in the order of the rows.
 
-        index = faiss.IndexFlatIP(embeddings.shape[1])
-        index.add(embeddings)
-        return index.search(queries, k)[1]
+    Products and order are those of `ashnets.metrics.ties`: on every machine the same, and the best k the first of more.
+    FAISS, where installed, finds candidates; in queries where rounding may have hidden some from it, all are compared.
+
+    Args:
+        queries: (Q, D), float32.
+        embeddings: (n, D), float32, of unit length.
+        index: a flat FAISS index of the embeddings, where there is one.
+    """
     import torch
 
-    table = torch.from_numpy(embeddings).T
-    blocks = torch.from_numpy(queries).split(max(1, BLOCK // len(embeddings)))
-    return torch.cat([(block @ table).topk(k, dim=1).indices for block in blocks]).numpy()
+    from ashnets.metrics.ties import best, products, products_of_own
+
+    count, width = embeddings.shape
+    scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+
+    def put(places: np.ndarray, found: torch.Tensor, candidates: np.ndarray | None = None) -> None:
+        order = best(found, k)
+        scores[places] = found.gather(1, order).numpy()
+        rows[places] = order if candidates is None else np.take_along_axis(candidates, order.numpy(), 1)
+
+    rest = np.arange(len(queries))
+    if has_faiss() and (reach := k + SPARE) < count // 4:
+        rough, candidates = _faiss(embeddings, index).search(queries, reach)
+        # Rounding of float32's sums, in any order, and of the grid: twice, for both of two products that are compared.
+        slack = (width + 2) * 2.0**-22 * np.linalg.norm(queries, axis=1)
+        sure = rough[:, k - 1] - rough[:, -1] > slack
+        for part in _parts(np.flatnonzero(sure), reach * width):
+            chosen = np.sort(candidates[part], 1)
+            own = products_of_own(torch.from_numpy(queries[part]), torch.from_numpy(embeddings[chosen]))
+            put(part, own, chosen)
+        rest = np.flatnonzero(~sure)
+    for part in _parts(rest, count):
+        put(part, products(torch.from_numpy(queries[part]), torch.from_numpy(embeddings)))
+    return scores, rows
+
+
+def _parts(places: np.ndarray, each: int) -> list[np.ndarray]:
+    """In parts of at most `BLOCK` numbers, of which a place takes ``each``."""
+    size = max(1, BLOCK // each)
+    return [places[start : start + size] for start in range(0, len(places), size)]
+
+
+def _faiss(embeddings: np.ndarray, index: Any) -> Any:
+    import faiss
+
+    if index is None:
+        index = faiss.IndexFlatIP(embeddings.shape[1])
+        index.add(embeddings)
+    return index
 
 
 def _cells(embeddings: np.ndarray, limit: int, seed: int) -> list[np.ndarray]:

@@ -23,6 +23,7 @@ from ashnets.errors import InputError, WeightsError
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import resolve
 from ashnets.inference.collection import read_picture, scan
+from ashnets.metrics.ties import best
 from ashnets.processor import AshNetsProcessor
 from ashnets.zoo.registry import config_of
 
@@ -120,10 +121,10 @@ class PictureQuestions:
         text = self.processor(text=question).to(self.model.device)
         ids, mask = (text[key].expand(len(pixels), -1) for key in ("input_ids", "attention_mask"))
         logits = self.model(pixels.to(self.model.device), ids, mask, image_ids=keys).logits.float()
-        best = logits.sigmoid().topk(min(top, len(self.answers)), dim=1)
+        order = best(logits, min(top, len(self.answers)))
         return [
             [{"answer": self.answers[i], "score": score} for i, score in zip(places, scores, strict=True)]
-            for places, scores in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            for places, scores in zip(order.tolist(), logits.sigmoid().gather(1, order).tolist(), strict=True)
         ]
 
 

@@ -238,8 +238,10 @@ def _merge(folder: Path, root: Path, plan: _Plan, journal: Journal) -> dict[str,
     rows = [row for row, _, _ in kept]
     if (rows, unreadable, str(root)) != (plan.base.rows, plan.base.unreadable, plan.base.root):
         vectors = np.empty((len(kept), parts[0].shape[1]), np.float32)
-        for i, (_, part, place) in enumerate(kept):
-            vectors[i] = parts[part][place]
+        first: dict[str, int] = {}  # equal files have one vector, though rounding may differ from batch to batch
+        for i, (row, part, place) in enumerate(kept):
+            earlier = first.setdefault(row.sha256, i)
+            vectors[i] = parts[part][place] if earlier == i else vectors[earlier]
         contents = Contents(str(root), plan.base.model, rows, unreadable, plan.base.generation + 1)
         write_generation(folder, contents, vectors)
     else:

@@ -140,18 +140,21 @@ class PictureSearch:
 
     def _matched(self, hits: list[dict[str, Any]], ids: torch.Tensor, mask: torch.Tensor) -> list[dict[str, Any]]:
         read = [read_picture(hit["path"], self.processor, {}) for hit in hits]
-        both, tau = [float("-inf")] * len(hits), float(self.model.temperature())
-        for part in torch.tensor([i for i, one in enumerate(read) if one.pixels is not None]).split(64):
-            some = [read[i] for i in part.tolist()]
+        # Equal files are matched once: in two places of a batch their log-odds would differ by rounding.
+        readable = list({one.sha256: one for one in read if one.pixels is not None}.values())
+        odds: dict[str, torch.Tensor] = {}
+        for start in range(0, len(readable), 64):
+            some = readable[start : start + 64]
             pixels = torch.cat([one.pixels for one in some if one.pixels is not None]).to(self.model.device)
             _, visual = self.model.encode_image(pixels, image_ids=[one.key for one in some])
-            logits = self.model.match(visual.output, ids.expand(len(part), -1), mask.expand(len(part), -1))
-            odds = log_odds(logits)
-            for i, own, matching in zip(part.tolist(), odds.tolist(), odds.sigmoid().tolist(), strict=True):
-                hits[i]["matching"] = matching
-                both[i] = hits[i]["score"] / tau + own
-        for hit in hits:
-            hit.setdefault("matching", None)
+            logits = self.model.match(visual.output, ids.expand(len(some), -1), mask.expand(len(some), -1))
+            odds |= zip((one.sha256 for one in some), log_odds(logits).cpu(), strict=True)
+        both, tau = [float("-inf")] * len(hits), float(self.model.temperature())
+        for i, (hit, one) in enumerate(zip(hits, read, strict=True)):
+            own = odds.get(one.sha256)
+            hit["matching"] = None if own is None else float(own.sigmoid())
+            if own is not None:
+                both[i] = hit["score"] / tau + float(own)
         return [hits[i] for i in sorted(range(len(hits)), key=lambda i: both[i], reverse=True)]
 
 

@@ -93,13 +93,18 @@ class StoredIndex:
         return len(self.contents.rows)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inner products and rows of the k best of each query, (Q, k) both, best first; k is cut to the rows."""
+        """Inner products and rows of the k best of each query, (Q, k) both, best first; k is cut to the rows.
+
+        Equal products are in the order of the rows (:func:`ashnets.data.similar.nearest`).
+        """
         k = min(k, len(self))
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        if not isinstance(self._vectors, np.ndarray):
-            return self._vectors.search(queries, k)
-        rows = nearest(queries, self._vectors, k)
-        return np.einsum("qd,qkd->qk", queries, self._vectors[rows]), rows
+        if isinstance(self._vectors, np.ndarray):
+            return nearest(queries, self._vectors, k)
+        faiss = importlib.import_module("faiss")
+        count, width = self._vectors.ntotal, self._vectors.d
+        own = faiss.rev_swig_ptr(self._vectors.get_xb(), count * width)  # no copy: it lives as long as the index
+        return nearest(queries, own.reshape(count, width), k, self._vectors)
 
     def vectors(self) -> np.ndarray:
         """All of them, (n, D)."""

@@ -7,7 +7,7 @@ counts the best of a picture's captions. COCO's "1K" is the mean over five folds
 Karpathy's test split, its "5K" ranks them all (Karpathy and Fei-Fei, 2015; Faghri et al., VSE++, 2018).
 
 An item counts as ranked behind every wrong item of the same score: a model that gives all pairs one score has R@K = 0,
-not 1 and not luck.
+not 1 and not luck. :mod:`ashnets.metrics.ties` says which scores are the same.
 """
 
 from __future__ import annotations
@@ -18,18 +18,22 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ashnets.errors import InputError
+from ashnets.metrics.ties import TIE
 
 Gold = Sequence[set[int]] | torch.Tensor
 _BLOCK = 1024
 
 
-def recall_at(similarity: torch.Tensor, gold: Gold, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+def recall_at(
+    similarity: torch.Tensor, gold: Gold, ks: Sequence[int] = (1, 5, 10), scale: float = 0.0
+) -> dict[str, float]:
     """R@K of Q queries over G items.
 
     Args:
         similarity: (Q, G), higher is better.
         gold: the right items of each query: a set of indices each, or (Q,) with one index each.
         ks: the K; one above G gives 1.
+        scale: see :func:`ranks`.
 
     Returns:
         ``{"R@1": …, "R@5": …, "R@10": …}``, each in [0, 1].
@@ -37,16 +41,20 @@ def recall_at(similarity: torch.Tensor, gold: Gold, ks: Sequence[int] = (1, 5, 1
     Raises:
         InputError: see :func:`ranks`.
     """
-    best = ranks(similarity, gold)
+    best = ranks(similarity, gold, scale)
     return {f"R@{k}": float((best <= k).double().mean()) for k in ks}
 
 
-def ranks(similarity: torch.Tensor, gold: Gold) -> torch.Tensor:
-    """Rank of each query's best right item, from 1: one more than the wrong items that score at least as high.
+def ranks(similarity: torch.Tensor, gold: Gold, scale: float = 0.0) -> torch.Tensor:
+    """Rank of each query's best right item, from 1: one more than the wrong items that score as high within rounding,
+
+        s_wrong ≥ s_right − TIE · max(|s_right|, scale)
 
     Args:
-        similarity: (Q, G).
+        similarity: (Q, G). Queries are ranked in blocks, so that this needs little more memory than it holds.
         gold: see :func:`recall_at`.
+        scale: where rounding does not shrink with the score, how large scores are: 1 for cosines. 0 leaves the
+            tolerance relative, which suits scores of every kind that have no such scale, as probabilities.
 
     Returns:
         (Q,), integers.
@@ -54,13 +62,26 @@ def ranks(similarity: torch.Tensor, gold: Gold) -> torch.Tensor:
     Raises:
         InputError: no queries, NaN scores, or gold that does not fit.
     """
-    right = _as_mask(similarity, gold)
-    best = similarity.masked_fill(~right, -math.inf).amax(1, keepdim=True)
-    return 1 + ((similarity >= best) & ~right).sum(1)
+    if similarity.dim() != 2 or 0 in similarity.shape:
+        raise InputError(f"similarity of shape {tuple(similarity.shape)}: give (Q, G), at least one of each")
+    if len(gold) != len(similarity):
+        raise InputError(
+            f"gold for {len(gold)} queries, similarities for {len(similarity)}: give one entry for each query"
+        )
+    found = []
+    for start in range(0, len(similarity), _BLOCK):
+        block = similarity[start : start + _BLOCK].contiguous()
+        if bool(block.isnan().any()):
+            raise InputError("the similarities hold NaN: the model or its input is damaged")
+        right = _as_mask(block, gold[start : start + _BLOCK], start)
+        best = block.masked_fill(~right, -math.inf).amax(1, keepdim=True)
+        least = torch.where(best.isfinite(), best - TIE * best.abs().clamp(min=scale), best)
+        found.append(1 + ((block >= least) & ~right).sum(1))
+    return torch.cat(found)
 
 
 def recall_both_ways(
-    similarity: torch.Tensor, owners: torch.Tensor, ks: Sequence[int] = (1, 5, 10)
+    similarity: torch.Tensor, owners: torch.Tensor, ks: Sequence[int] = (1, 5, 10), scale: float = 0.0
 ) -> dict[str, dict[str, float]]:
     """R@K of text → image and of image → text.
 
@@ -68,10 +89,10 @@ def recall_both_ways(
         similarity: (I, C), pictures by captions, higher is better.
         owners: (C,), the picture that each caption is about.
         ks: the K.
+        scale: see :func:`ranks`.
 
     Returns:
-        ``{"text_to_image": {"R@1": …}, "image_to_text": {…}}``, in [0, 1]. Queries are ranked in blocks: I = 5,000 and
-        C = 25,000 need little more than the similarities themselves.
+        ``{"text_to_image": {"R@1": …}, "image_to_text": {…}}``, in [0, 1].
 
     Raises:
         InputError: shapes that do not fit, an owner that is no picture, a picture without caption, NaN scores.
@@ -87,20 +108,17 @@ def recall_both_ways(
             raise InputError(f"caption {caption} belongs to picture {picture}: give an index in 0..{pictures - 1}")
         owned[picture].add(caption)
     return {
-        "text_to_image": _recall_in_blocks(similarity.T, owners, ks),
-        "image_to_text": _recall_in_blocks(similarity, owned, ks),
+        "text_to_image": recall_at(similarity.T, owners, ks, scale),
+        "image_to_text": recall_at(similarity, owned, ks, scale),
     }
 
 
-def _recall_in_blocks(similarity: torch.Tensor, gold: Gold, ks: Sequence[int]) -> dict[str, float]:
-    starts = range(0, len(similarity), _BLOCK)
-    blocks = (slice(start, start + _BLOCK) for start in starts)
-    best = torch.cat([ranks(similarity[block].contiguous(), gold[block]) for block in blocks])
-    return {f"R@{k}": float((best <= k).double().mean()) for k in ks}
-
-
 def recall_in_folds(
-    similarity: torch.Tensor, owners: torch.Tensor, size: int = 1000, ks: Sequence[int] = (1, 5, 10)
+    similarity: torch.Tensor,
+    owners: torch.Tensor,
+    size: int = 1000,
+    ks: Sequence[int] = (1, 5, 10),
+    scale: float = 0.0,
 ) -> dict[str, dict[str, float]]:
     """`recall_both_ways` within each fold of ``size`` consecutive pictures and their captions; the mean over folds.
 
@@ -118,7 +136,7 @@ def recall_in_folds(
     for start in range(0, pictures, size):
         inside = (owners >= start) & (owners < start + size)
         fold = similarity[start : start + size, inside.to(similarity.device)]
-        found.append(recall_both_ways(fold, owners[inside] - start, ks))
+        found.append(recall_both_ways(fold, owners[inside] - start, ks, scale))
     return {way: {key: sum(fold[way][key] for fold in found) / len(found) for key in found[0][way]} for way in found[0]}
 
 
@@ -157,19 +175,13 @@ def rerank(
     return rest.scatter(1, candidates, scores)
 
 
-def _as_mask(similarity: torch.Tensor, gold: Gold) -> torch.Tensor:
-    """(Q, G), True at the right items."""
-    if similarity.dim() != 2 or 0 in similarity.shape:
-        raise InputError(f"similarity of shape {tuple(similarity.shape)}: give (Q, G), at least one of each")
+def _as_mask(similarity: torch.Tensor, gold: Gold, first: int) -> torch.Tensor:
+    """(Q, G), True at the right items; the queries are those from number ``first`` on."""
     queries, items = similarity.shape
-    if bool(similarity.isnan().any()):
-        raise InputError("the similarities hold NaN: the model or its input is damaged")
-    if len(gold) != queries:
-        raise InputError(f"gold for {len(gold)} queries, similarities for {queries}: give one entry for each query")
     sets = [{int(g)} for g in gold] if isinstance(gold, torch.Tensor) else list(gold)
     mask = torch.zeros(queries, items, dtype=torch.bool)
     for query, indices in enumerate(sets):
         if not indices or min(indices) < 0 or max(indices) >= items:
-            raise InputError(f"gold of query {query} is {sorted(indices)}: give item indices in 0..{items - 1}")
+            raise InputError(f"gold of query {first + query} is {sorted(indices)}: give item indices in 0..{items - 1}")
         mask[query, list(indices)] = True
     return mask.to(similarity.device)

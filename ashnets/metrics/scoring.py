@@ -83,8 +83,9 @@ def score(
     return {"dataset": dataset, "split": split, **_SCORERS[dataset](records, predictions, known)}
 
 
-def retrieval_tensors(path: str | os.PathLike, pictures: int, captions: int) -> torch.Tensor:
-    """The similarities (pictures, captions) that a safetensors file holds, in the order of the annotations.
+def retrieval_tensors(path: str | os.PathLike, pictures: int, captions: int) -> tuple[torch.Tensor, float]:
+    """The similarities (pictures, captions) that a safetensors file holds, in the order of the annotations, and their
+    scale (:func:`ashnets.metrics.retrieval.ranks`).
 
     The file holds ``similarity`` (I, C), or ``images`` (I, D) and ``texts`` (C, D) whose inner products are taken, in
     any floating type; picture i's captions stand side by side, at most `CAPTIONS` of each.
@@ -95,6 +96,8 @@ def retrieval_tensors(path: str | os.PathLike, pictures: int, captions: int) -> 
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from ashnets.metrics.ties import products
+
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist. Give a safetensors file with similarity, or images and texts.")
     try:
@@ -102,12 +105,13 @@ def retrieval_tensors(path: str | os.PathLike, pictures: int, captions: int) -> 
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is no safetensors file ({error}).") from None
     if "similarity" in tensors:
-        similarity = tensors["similarity"].float()
+        similarity, scale = tensors["similarity"].float(), 0.0
     elif {"images", "texts"} <= tensors.keys():
         images, texts = tensors["images"].float(), tensors["texts"].float()
         if images.dim() != 2 or texts.dim() != 2 or images.shape[1] != texts.shape[1]:
             raise InputError(f"{path}: images {tuple(images.shape)} and texts {tuple(texts.shape)} have no product.")
-        similarity = images @ texts.T
+        similarity = products(images, texts)
+        scale = float(images.norm(dim=1).amax() * texts.norm(dim=1).amax())
     else:
         raise InputError(f"{path} holds {sorted(tensors)}; it must hold similarity, or images and texts.")
     if similarity.shape != (pictures, captions):
@@ -115,7 +119,7 @@ def retrieval_tensors(path: str | os.PathLike, pictures: int, captions: int) -> 
             f"{path} is about {tuple(similarity.shape)} pictures and captions, the split has {(pictures, captions)}: "
             f"give all of them in the order of the annotations, the first {CAPTIONS} captions of each picture."
         )
-    return similarity
+    return similarity, scale
 
 
 def _vqa(records: list[Record], path: str | os.PathLike, _: WordNet | None) -> dict[str, Any]:
@@ -145,10 +149,11 @@ def _retrieval(records: list[Record], path: str | os.PathLike, _: WordNet | None
 
     counts = [len(record.captions[:CAPTIONS]) for record in cast(list[Captioned], records)]
     owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))  # (C,)
-    similarity = retrieval_tensors(path, len(counts), len(owners))
-    found: dict[str, Any] = {"pictures": len(counts), "captions": len(owners), **recall_both_ways(similarity, owners)}
+    similarity, scale = retrieval_tensors(path, len(counts), len(owners))
+    recalls = recall_both_ways(similarity, owners, scale=scale)
+    found: dict[str, Any] = {"pictures": len(counts), "captions": len(owners), **recalls}
     if len(counts) > _FOLD and len(counts) % _FOLD == 0:
-        found["folds of 1000"] = recall_in_folds(similarity, owners, _FOLD)
+        found["folds of 1000"] = recall_in_folds(similarity, owners, _FOLD, scale=scale)
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ashnets.data.pairs import Pairs
-from ashnets.metrics.retrieval import chance_at, recall_at
+from ashnets.metrics.retrieval import chance_at
 from ashnets.model.sampling import image_key
 from ashnets.retrieval.embedding import embed_pictures, embed_texts
 from ashnets.retrieval.two_stage import matching_score, rank_by_embeddings, rank_exhaustively
@@ -48,8 +48,7 @@ def recalls(model: Any, tokenizer: Any, pairs: Pairs, indices: Sequence[int], pr
         "ranking": kind,
         "pictures": len(names),
         "texts": len(texts),
-        "text_to_image": recall_at(ranking.text_to_image, gold_image, KS),
-        "image_to_text": recall_at(ranking.image_to_text, gold_text, KS),
+        **ranking.recalls(gold_image, gold_text, KS),
         "chance": {
             "text_to_image": chance_at(gold_image, len(names), KS),
             "image_to_text": chance_at(gold_text, len(texts), KS),

@@ -13,15 +13,15 @@ once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from ashnets.data.similar import nearest
-from ashnets.metrics.retrieval import rerank
+from ashnets.metrics.retrieval import Gold, recall_at, rerank
+from ashnets.metrics.ties import COSINES, LOG_ODDS, best, products
 from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.retrieval.embedding import tokenize
 
@@ -51,11 +51,26 @@ class Cost:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Similarities whose order is the ranking, (T, G) and (G, T), and the cost of both together."""
+    """Similarities whose order is the ranking, (T, G) and (G, T), and the cost of both together.
+
+    Attributes:
+        scale: of the similarities, for their ties (:func:`ashnets.metrics.retrieval.ranks`).
+    """
 
     text_to_image: torch.Tensor
     image_to_text: torch.Tensor
     cost: Cost
+    scale: float
+
+    def recalls(self, pictures: Gold, texts: Gold, ks: Sequence[int]) -> dict[str, dict[str, float]]:
+        """R@K both ways, ``{"text_to_image": {"R@1": …}, "image_to_text": {…}}``.
+
+        Args:
+            pictures, texts: the right pictures of each text, and the right texts of each picture.
+        """
+        tables, golds = (self.text_to_image, self.image_to_text), (pictures, texts)
+        both = zip(WAYS, tables, golds, strict=True)
+        return {way: recall_at(table, gold, ks, self.scale) for way, table, gold in both}
 
 
 def rank_every_way(
@@ -80,16 +95,17 @@ def rank_every_way(
     first = found["ITC"].text_to_image
     if match and k:
         start = time.perf_counter()
-        candidates = _candidates(text_embeds, image_embeds, k)
+        candidates = best(first, min(k, len(image_embeds))), best(first.T, min(k, len(text_embeds)))
         asked = _asked(first, *candidates)
         table = _scores(asked, match, progress)
         cost = Cost(int(asked.sum()), asked.numel(), time.perf_counter() - start)
-        found[f"ITC, then ITM on the best {k}"] = _reordered(first, *candidates, table, cost)
-        found[f"ITC, then ITC + ITM on the best {k}"] = _reordered(first, *candidates, table + first / tau, cost)
+        found[f"ITC, then ITM on the best {k}"] = _reordered(first, *candidates, table, cost, LOG_ODDS)
+        both = table + first / tau
+        found[f"ITC, then ITC + ITM on the best {k}"] = _reordered(first, *candidates, both, cost, LOG_ODDS + 1 / tau)
     if match and exhaustive:
         itm = rank_exhaustively(len(text_embeds), len(image_embeds), match, progress)
         both = itm.text_to_image + first.to(itm.text_to_image) / tau
-        found |= {ITM_ON_ALL: itm, BOTH_ON_ALL: Ranking(both, both.T, itm.cost)}
+        found |= {ITM_ON_ALL: itm, BOTH_ON_ALL: Ranking(both, both.T, itm.cost, LOG_ODDS + 1 / tau)}
     return found
 
 
@@ -107,23 +123,15 @@ def note_losses(ranked: Mapping[str, dict[str, Any]]) -> None:
 def rank_by_embeddings(text_embeds: torch.Tensor, image_embeds: torch.Tensor) -> Ranking:
     """ITC alone: texts (T, D) and pictures (G, D) by their inner products."""
     start = time.perf_counter()
-    table = text_embeds @ image_embeds.T  # (T, G)
-    return Ranking(table, table.T, Cost(0, table.numel(), time.perf_counter() - start))
+    table = products(text_embeds, image_embeds)  # (T, G)
+    return Ranking(table, table.T, Cost(0, table.numel(), time.perf_counter() - start), COSINES)
 
 
 def rank_exhaustively(texts: int, pictures: int, match: Match, progress: bool = True) -> Ranking:
     """ITM on all T·G pairs."""
     start = time.perf_counter()
     table = _scores(torch.ones(texts, pictures, dtype=torch.bool), match, progress)
-    return Ranking(table, table.T, Cost(table.numel(), table.numel(), time.perf_counter() - start))
-
-
-def _candidates(text_embeds: torch.Tensor, image_embeds: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(T, k) pictures of the texts and (G, k) texts of the pictures; by FAISS, or an exact search in torch."""
-    device, texts, pictures = text_embeds.device, text_embeds.float().cpu().numpy(), image_embeds.float().cpu().numpy()
-    of_texts = torch.from_numpy(nearest(texts, pictures, min(k, len(pictures))))
-    of_pictures = torch.from_numpy(nearest(pictures, texts, min(k, len(texts))))
-    return of_texts.to(device), of_pictures.to(device)
+    return Ranking(table, table.T, Cost(table.numel(), table.numel(), time.perf_counter() - start), LOG_ODDS)
 
 
 def _asked(first: torch.Tensor, of_texts: torch.Tensor, of_pictures: torch.Tensor) -> torch.Tensor:
@@ -135,12 +143,18 @@ def _asked(first: torch.Tensor, of_texts: torch.Tensor, of_pictures: torch.Tenso
 
 
 def _reordered(
-    first: torch.Tensor, of_texts: torch.Tensor, of_pictures: torch.Tensor, table: torch.Tensor, cost: Cost
+    first: torch.Tensor,
+    of_texts: torch.Tensor,
+    of_pictures: torch.Tensor,
+    table: torch.Tensor,
+    cost: Cost,
+    scale: float,
 ) -> Ranking:
     return Ranking(
         rerank(first, of_texts, lambda text, picture: table[text, picture]),
         rerank(first.T, of_pictures, lambda picture, text: table[text, picture]),
         cost,
+        scale,
     )
 
 

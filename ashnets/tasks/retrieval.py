@@ -19,12 +19,13 @@ from safetensors.torch import save
 from ashnets.data.batches import Share
 from ashnets.data.benchmarks.records import Captioned
 from ashnets.files import write_atomically, write_csv
-from ashnets.metrics.retrieval import Gold, chance_at, ranks, recall_both_ways, recall_in_folds
+from ashnets.metrics.retrieval import chance_at, ranks, recall_both_ways, recall_in_folds
 from ashnets.metrics.scoring import CAPTIONS
+from ashnets.metrics.ties import COSINES, best, products
 from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsProcessor
 from ashnets.retrieval.embedding import embed_texts
-from ashnets.retrieval.two_stage import CANDIDATES, WAYS, Ranking, matching_score, note_losses, rank_every_way
+from ashnets.retrieval.two_stage import CANDIDATES, WAYS, matching_score, note_losses, rank_every_way
 from ashnets.tasks.data import TaskData, require_kind, require_pictures
 from ashnets.tasks.items import GREY
 from ashnets.tasks.page import Example, examples_page
@@ -34,7 +35,6 @@ from ashnets.training.loader import Batches
 KS = (1, 5, 10)
 _FOLD = 1000
 _EXAMPLES = 24
-_BLOCK = 1024
 
 
 def evaluate_captions(
@@ -95,14 +95,18 @@ def evaluate_captions(
     }
     embeds = {name: images for name, (images, _) in both.items()}
     found: dict[str, dict[str, Any]] = {}
-    first = _best(text_embeds, embeds["reset"])
+    firsts: dict[str, torch.Tensor] = {}  # variant → the best picture of each caption, (C,)
     for name, images in embeds.items():
-        similarity = images @ text_embeds.T  # (I, C)
-        found[name] = {"pictures": len(records), "captions": len(texts), **recall_both_ways(similarity, owners, KS)}
+        similarity = products(images, text_embeds)  # (I, C)
+        firsts[name] = best(similarity.T, 1).squeeze(1)
+        recalls = recall_both_ways(similarity, owners, KS, COSINES)
+        found[name] = {"pictures": len(records), "captions": len(texts), **recalls}
         if len(records) > _FOLD and len(records) % _FOLD == 0:
-            found[name]["folds of 1000"] = recall_in_folds(similarity, owners, _FOLD, KS)
-        if name != "reset":
-            found[name]["changed"] = float((_best(text_embeds, images) != first).double().mean())
+            found[name]["folds of 1000"] = recall_in_folds(similarity, owners, _FOLD, KS, COSINES)
+        if name == "reset":
+            places = ranks(similarity.T, owners, COSINES).tolist()
+        else:
+            found[name]["changed"] = float((firsts[name] != firsts["reset"]).double().mean())
     owned = [set((owners == picture).nonzero().flatten().tolist()) for picture in range(len(records))]
     chance = {
         "text_to_image": chance_at(owners, len(records), KS),
@@ -113,22 +117,15 @@ def evaluate_captions(
         match = matching_score(model, processor.tokenizer, texts, both["reset"][1])
         tau = float(model.temperature().detach())
         rankings = rank_every_way(text_embeds, embeds["reset"], match, tau, candidates, exhaustive, progress)
-        ranked = {name: _recalls(ranking, owners, owned) for name, ranking in rankings.items()}
+        ranked = {
+            name: {**ranking.recalls(owners, owned, KS), "cost": asdict(ranking.cost)}
+            for name, ranking in rankings.items()
+        }
         note_losses(ranked)
     if folder is not None:
-        _write(folder, data, records, texts, owners, embeds["reset"], text_embeds, first, found, title, subject, seed)
+        write_atomically(folder / "predictions.safetensors", save({"images": embeds["reset"], "texts": text_embeds}))
+        _write(folder, data, records, texts, owners, places, firsts["reset"], found, title, subject, seed)
     return {"variants": found, **({"rankings": ranked} if ranked else {}), "baselines": {"chance": chance}}
-
-
-def _recalls(ranking: Ranking, owners: torch.Tensor, owned: list[set[int]]) -> dict[str, Any]:
-    """R@K both ways and what they cost; queries are ranked in blocks, as their tables are large."""
-    found: dict[str, Any] = {}
-    golds: tuple[Gold, Gold] = (owners, owned)
-    for way, table, gold in zip(WAYS, (ranking.text_to_image, ranking.image_to_text), golds, strict=True):
-        starts = range(0, len(table), _BLOCK)
-        places = torch.cat([ranks(table[start : start + _BLOCK], gold[start : start + _BLOCK]) for start in starts])
-        found[way] = {f"R@{k}": float((places <= k).double().mean()) for k in KS}
-    return {**found, "cost": asdict(ranking.cost)}
 
 
 class _Pictures(Batches):
@@ -175,21 +172,13 @@ def _embed(
     return found, tokens
 
 
-def _best(texts: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    return torch.cat([(block @ images.T).argmax(1) for block in texts.split(_BLOCK)])
-
-
 def _write(
-    folder: Path, data: TaskData, records: Sequence[Any], texts: list[str], owners: torch.Tensor, images: torch.Tensor,
-    text_embeds: torch.Tensor, best: torch.Tensor, found: dict[str, dict[str, Any]], title: str, subject: str,
-    seed: int,
+    folder: Path, data: TaskData, records: Sequence[Any], texts: list[str], owners: torch.Tensor, places: list[int],
+    first: torch.Tensor, found: dict[str, dict[str, Any]], title: str, subject: str, seed: int,
 ) -> None:  # fmt: skip
-    write_atomically(folder / "predictions.safetensors", save({"images": images, "texts": text_embeds}))
-    blocks = zip(text_embeds.split(_BLOCK), owners.split(_BLOCK), strict=True)
-    places = torch.cat([ranks(block @ images.T, own) for block, own in blocks]).tolist()
     rows = [
         {"picture": records[int(own)].picture, "caption": text, "rank": rank, "best": records[int(top)].picture}
-        for text, own, rank, top in zip(texts, owners, places, best, strict=True)
+        for text, own, rank, top in zip(texts, owners, places, first, strict=True)
     ]
     write_csv(folder / "items.csv", rows)
     draw = np.random.default_rng(seed).permutation(len(texts)).tolist()

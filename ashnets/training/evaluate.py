@@ -19,7 +19,7 @@ from ashnets.device import own_device
 from ashnets.environment import environment
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import resolve
-from ashnets.metrics.retrieval import chance_at, recall_at
+from ashnets.metrics.retrieval import chance_at
 from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.processor import AshNetsProcessor
 from ashnets.retrieval.embedding import embed_pictures, embed_texts
@@ -89,8 +89,7 @@ def rankings(
             "pictures": len(names),
             "texts": len(texts),
             "ranking": name,
-            "text_to_image": recall_at(ranking.text_to_image, gold_image, KS),
-            "image_to_text": recall_at(ranking.image_to_text, gold_text, KS),
+            **ranking.recalls(gold_image, gold_text, KS),
             "chance": chance,
             "cost": {**asdict(ranking.cost), "seconds_embedding": embedding},
         }

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ashnets.data.pairs import Pairs
 from ashnets.metrics.retrieval import chance_at, recall_at
+from ashnets.metrics.ties import COSINES, products
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.sampling import image_key
 from ashnets.retrieval.embedding import tokenize
@@ -52,6 +53,6 @@ def spiking_to_text(
         keys = [image_key(pairs.image_ids[i]) for i in part]
         visual = model.ashnets.vision(pairs.on_white(part).to(model.device), image_ids=keys)
         spiking.append(model.stua.project_spiking(visual))  # (b, 256)
-    similarity = torch.cat(spiking) @ torch.cat(described).T  # (n, texts)
-    found = recall_at(similarity, gold, KS)
+    similarity = products(torch.cat(spiking), torch.cat(described))  # (n, texts)
+    found = recall_at(similarity, gold, KS, COSINES)
     return {"pictures": len(pairs), "texts": len(texts), **found, "chance": chance_at(gold, len(texts), KS)}

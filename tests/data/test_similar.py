@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -135,12 +136,36 @@ def test_mean_similarity_equals_a_loop():
     assert mean_similarity(points, groups) == pytest.approx(sum(values) / len(values), rel=1e-5)
 
 
+@pytest.mark.parametrize("faiss", [True, False])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_equal_products_stand_in_the_order_of_their_rows(monkeypatch, faiss, threads):
+    """So that the best k are the first of more, on every machine: most rows occur many times, and some once."""
+    before = torch.get_num_threads()
+    if not faiss:
+        monkeypatch.setattr("ashnets.data.similar.has_faiss", lambda: False)
+    kinds, queries = unit(60, 256, 0), unit(30, 256, 1)
+    kind = np.concatenate([np.random.default_rng(2).integers(10, size=500), np.arange(60)])
+    cosines = (queries.astype(np.float64) @ kinds.T.astype(np.float64))[:, kind]  # equal rows share one product
+    torch.set_num_threads(threads)
+    try:
+        for k in (1, 3, 40, 130, 560):
+            scores, rows = nearest(queries, kinds[kind], k)
+            for query in range(30):
+                order = sorted(range(560), key=lambda i: (-cosines[query, i], i))
+                assert rows[query].tolist() == order[:k]
+                np.testing.assert_allclose(scores[query], cosines[query, order[:k]], atol=1e-6)
+            for i in (0, 7, 29):
+                assert np.array_equal(nearest(queries[i : i + 1], kinds[kind], k)[0], scores[i : i + 1])
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_without_faiss_torch_finds_the_same_in_blocks(monkeypatch):
     points = unit(300, 5, 2)
-    with_faiss, groups = nearest(points, points, 6), similar_groups(points, 7, 0).groups
+    with_faiss, groups = nearest(points, points, 6)[1], similar_groups(points, 7, 0).groups
     monkeypatch.setitem(sys.modules, "faiss", None)
     monkeypatch.setattr("ashnets.data.similar.BLOCK", 2000)
-    np.testing.assert_array_equal(nearest(points, points, 6), with_faiss)
+    np.testing.assert_array_equal(nearest(points, points, 6)[1], with_faiss)
     found = similar_groups(points, 7, 0, exact_up_to=100)
     assert found.index == "exact search over 300 in torch: faiss is not installed"
     assert all((a == b).all() for a, b in zip(found.groups, groups, strict=True))

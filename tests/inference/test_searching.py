@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -66,6 +67,24 @@ def test_matching_orders_the_candidates_anew(pictures, model):
     # a candidate that has gone since cannot be matched: it goes behind those that were
     (pictures / expected[0]).unlink()
     assert [hit["picture"] for hit in search("fox", top=8, rerank=8)] == [*expected[1:], expected[0]]
+
+
+def test_equal_pictures_stand_in_the_order_of_their_paths(pictures, model):
+    """Wherever they were in the batches of the index and of the matching head, and whatever was asked for."""
+    copies = ["a/01.png", *(f"a/copy-{i}.png" for i in range(9)), "z.png"]
+    for name in copies[1:]:
+        shutil.copy(pictures / copies[0], pictures / name)
+    ashnets.index(pictures, "mine", model, batch=7, progress=False)
+    search = PictureSearch("mine", model)
+    for rerank in (0, 31):
+        hits = search("fox", top=31, rerank=rerank)
+        equal = [hit for hit in hits if hit["picture"] in copies]
+        assert [hit["picture"] for hit in equal] == copies
+        assert len({(hit["score"], hit.get("matching")) for hit in equal}) == 1
+        assert all(hits.index(b) == hits.index(a) + 1 for a, b in itertools.pairwise(equal))
+        for top in (1, 5, 15, 30):
+            found = search(["a red car", "fox"], top=top, rerank=rerank)[1]
+            assert [hit["picture"] for hit in found] == [hit["picture"] for hit in hits[:top]]
 
 
 def test_a_folder_is_brought_up_to_date_and_an_index_is_not(pictures, model, draw, tmp_path):

@@ -10,6 +10,7 @@ import torch
 
 from ashnets.errors import InputError
 from ashnets.metrics.retrieval import chance_at, ranks, recall_at, recall_both_ways, recall_in_folds, rerank
+from ashnets.metrics.ties import TIE
 
 
 def test_by_hand() -> None:
@@ -90,12 +91,16 @@ def test_what_cannot_be_ranked_is_refused(similarity: torch.Tensor, gold: list[s
 
 
 def brute_force(scores: np.ndarray, owners: np.ndarray) -> dict[str, dict[str, float]]:
-    """Both ways, query by query: how many items score higher than the right one (there are no ties)."""
+    """Both ways, query by query: how many items score at least as high as the right one, less the tolerance."""
+
+    def as_high(scores: np.ndarray, own: np.float32) -> int:
+        return np.count_nonzero(scores >= own - np.float32(TIE) * abs(own))
+
     text_ranks = []
     for start in range(0, len(owners), 1000):
         for column, owner in zip(scores[:, start : start + 1000].T.copy(), owners[start : start + 1000], strict=True):
-            text_ranks.append(1 + np.count_nonzero(column > column[owner]))
-    image_ranks = [1 + np.count_nonzero(row > row[owners == i].max()) for i, row in enumerate(scores)]
+            text_ranks.append(as_high(column, column[owner]))
+    image_ranks = [1 + as_high(row[owners != i], row[owners == i].max()) for i, row in enumerate(scores)]
     return {
         way: {f"R@{k}": float(np.mean([rank <= k for rank in found])) for k in (1, 5, 10)}
         for way, found in (("text_to_image", text_ranks), ("image_to_text", image_ranks))

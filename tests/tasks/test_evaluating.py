@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ashnets.data import similar
 from ashnets.errors import ConfigurationError, DataError, WeightsError
 from ashnets.metrics.scoring import score
 from ashnets.tasks.data import open_task_data
@@ -104,11 +103,8 @@ def by_loop(first, second, k: int) -> list[list[int]]:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("faiss", [True, False])
-def test_two_stages_of_a_benchmark_are_those_of_a_loop(benchmarks, small_model, monkeypatch, faiss):
+def test_two_stages_of_a_benchmark_are_those_of_a_loop(benchmarks, small_model):
     """Recalls, pairs scored and what is lost, against single pairs through the model's own forward."""
-    if not faiss:
-        monkeypatch.setattr(similar, "has_faiss", lambda: False)
     model, processor = small_model("retrieval", initializer_range=0.2)
     data = open_task_data("flickr30k", benchmarks["flickr30k"])
     found = evaluate_task(model, "retrieval", data, processor, candidates=3, exhaustive=True, variants=False,

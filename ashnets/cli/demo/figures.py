@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -11,10 +12,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 
 from ashnets.cli.demo.gallery import Ranking
+from ashnets.metrics.ties import best
 
 RIGHT, GREY = "#1a9850", "#bbbbbb"
-SHOWN_ITEMS = 5
+SHOWN_ITEMS, SHOWN_SENTENCES = 5, 3
 RASTER_NEURONS = 80
+SMALL: dict[str, Any] = {"fontsize": 7.5, "color": "#666666"}
 LAYER_COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377")
 
 
@@ -34,22 +37,21 @@ def contact_sheet(ranking: Ranking, queries: list[int]) -> bytes:
 
 def _sentences_to_pictures(figure: SubFigure, ranking: Ranking, queries: list[int]) -> None:
     figure.suptitle("Sentence → its five best pictures", y=0.985, fontsize=13, weight="bold")
-    order = ranking.scores[ranking.best]["text_to_image"].argsort(1, descending=True)
+    order, places = _order(ranking, "text_to_image", SHOWN_ITEMS)
     grid = figure.subplots(
         len(queries), 1 + SHOWN_ITEMS, squeeze=False, width_ratios=(2.4, *[1] * SHOWN_ITEMS),
         gridspec_kw={"left": 0.02, "right": 0.98, "top": 0.95, "bottom": 0.03, "wspace": 0.12, "hspace": 0.12},
     )  # fmt: skip
     for row, query in zip(grid, queries, strict=True):
         _words(row[0], f"“{ranking.sentences[query]}”", 24)
-        rank = int((order[query] == query).nonzero()) + 1
-        row[0].text(0, 0.02, f"{_kind(ranking, query)}; right picture at rank {rank}", fontsize=7.5, color="#666666")
-        for axes, item in zip(row[1:], order[query, :SHOWN_ITEMS].tolist(), strict=True):
+        row[0].text(0, 0.02, f"{_kind(ranking, query)}; right picture at rank {places[query]}", **SMALL)
+        for axes, item in zip(row[1:], order[query], strict=True):
             _picture(axes, ranking, item, item in ranking.gold[query])
 
 
 def _pictures_to_sentences(figure: SubFigure, ranking: Ranking, queries: list[int]) -> None:
     figure.suptitle("Picture → its three best sentences", y=0.985, fontsize=13, weight="bold")
-    order = ranking.scores[ranking.best]["image_to_text"].argsort(1, descending=True)
+    order, places = _order(ranking, "image_to_text", SHOWN_SENTENCES)
     grid = figure.subplots(
         len(queries), 2, squeeze=False, width_ratios=(1, 5),
         gridspec_kw={"left": 0.04, "right": 0.98, "top": 0.95, "bottom": 0.03, "wspace": 0.04, "hspace": 0.12},
@@ -57,15 +59,14 @@ def _pictures_to_sentences(figure: SubFigure, ranking: Ranking, queries: list[in
     for (left, right), query in zip(grid, queries, strict=True):
         _picture(left, ranking, query)
         right.axis("off")
-        for place, item in enumerate(order[query, :3].tolist()):
+        for place, item in enumerate(order[query]):
             hit = item in ranking.gold[query]
             text = textwrap.shorten(ranking.sentences[item], 62, placeholder=" …")
             right.text(
                 0, 0.78 - 0.26 * place, f"{place + 1}.  {text}", fontsize=10.5, va="center", parse_math=False,
                 color=RIGHT if hit else "black", weight="bold" if hit else "normal",
             )  # fmt: skip
-        rank = int((order[query] == query).nonzero()) + 1
-        right.text(0, 0.02, f"{_kind(ranking, query)}; right sentence at rank {rank}", fontsize=7.5, color="#666666")
+        right.text(0, 0.02, f"{_kind(ranking, query)}; right sentence at rank {places[query]}", **SMALL)
 
 
 def spike_raster(ranking: Ranking, spikes: dict[str, torch.Tensor], shown: list[int]) -> bytes:
@@ -140,6 +141,12 @@ def summary_ratio_map(ranking: Ranking, shown: list[int]) -> bytes:
     bar = figure.add_axes((0.92, 0.06, 0.015, 0.38))
     figure.colorbar(heat, cax=bar)
     return _png(figure)
+
+
+def _order(ranking: Ranking, direction: str, shown: int) -> tuple[list[list[int]], list[int]]:
+    """The best items of each query, and the rank of its right one."""
+    order = best(ranking.scores[ranking.best][direction], shown).tolist()
+    return order, ranking.ranks(ranking.best, direction).tolist()
 
 
 def _kind(ranking: Ranking, index: int) -> str:

@@ -14,7 +14,7 @@ from PIL import Image
 from ashnets.cli.demo.terminal import Terminal
 from ashnets.data.corpus import Gallery, open_gallery
 from ashnets.data.images import load_image
-from ashnets.metrics.retrieval import chance_at, recall_at
+from ashnets.metrics.retrieval import chance_at, ranks
 from ashnets.retrieval.two_stage import matching_score, rank_every_way
 
 BATCH = 64
@@ -42,6 +42,7 @@ class Ranking:
         sentences: one for each picture.
         gold: for each item the right items of the other kind; more than one where sentences are equal.
         scores: ranking → direction → (G queries, G items), of `ashnets.retrieval.two_stage.rank_every_way`.
+        scales: ranking → scale of its scores.
         pixels: (G, 3, H, W).
         spikes: P_binary, (T, G, 3, H, W).
         tokens: (G, N, M1).
@@ -53,6 +54,7 @@ class Ranking:
     sentences: list[str]
     gold: list[set[int]]
     scores: dict[str, dict[str, torch.Tensor]]
+    scales: dict[str, float]
     pixels: torch.Tensor
     spikes: torch.Tensor
     tokens: torch.Tensor
@@ -64,9 +66,13 @@ class Ranking:
         """The ranking with the higher R@1 over all queries, both directions together."""
 
         def score(name: str) -> float:
-            return sum(recall_at(self.scores[name][direction], self.gold, (1,))["R@1"] for direction in DIRECTIONS)
+            return sum(float((self.ranks(name, direction) <= 1).double().mean()) for direction in DIRECTIONS)
 
         return max(self.scores, key=score)
+
+    def ranks(self, name: str, direction: str) -> torch.Tensor:
+        """Of each query's best right item, (G,), from 1."""
+        return ranks(self.scores[name][direction], self.gold, self.scales[name])
 
     def part(self, name: str) -> list[int]:
         """Indices of the pictures of one part, ``seen`` or ``new``."""
@@ -84,14 +90,16 @@ class Ranking:
         """R@K of every ranking, direction and part, over all G items."""
         found = []
         for direction in DIRECTIONS:
-            for name, scores in self.scores.items():
+            for name in self.scores:
+                places = self.ranks(name, direction)
                 for part in PARTS:
                     queries = self.part(part)
                     gold = [self.gold[i] for i in queries]
+                    hits = {f"R@{k}": float((places[queries] <= k).double().mean()) for k in KS}
                     found.append(
                         {
                             "direction": direction, "ranking": name, "concepts": part, "n": len(queries),
-                            "candidates": len(self.gallery), **recall_at(scores[direction][queries], gold, KS),
+                            "candidates": len(self.gallery), **hits,
                             "chance": chance_at(gold, len(self.gallery), KS),
                         }
                     )  # fmt: skip
@@ -135,6 +143,7 @@ def rank_gallery(model: Any, processor: Any, gallery: Gallery, top: int, termina
             name: {direction: getattr(ranked, direction) for direction in DIRECTIONS}
             for name, ranked in rankings.items()
         },
+        scales={name: ranked.scale for name, ranked in rankings.items()},
         pixels=torch.cat(pixels),
         spikes=torch.cat(spikes, dim=1),
         tokens=tokens,
