@@ -1,30 +1,42 @@
 # `make demo` and `make test` each work alone on a fresh clone: they make .venv from the lock files when it is missing
-# or older than they are. The one thing needed is Python 3.11 (PYTHON=/path/to/python3.11 if it is not on PATH).
+# or older than they are. The one thing needed is Python, 3.11 or newer: of those on PATH the newest is taken that
+# starts (a shim of pyenv may have no Python behind it) and can make a virtual environment. PYTHON=... chooses another.
 
-PYTHON ?= python3.11
-BIN := .venv/bin
+USABLE := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	if $$python $(USABLE) 2>/dev/null; then echo $$python; break; fi; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-full lint bench clean
+# What differs from one Python to another: imports, files, processes, compiled kernels, lava and its patches.
+LIGHT := tests/house/test_lock.py tests/house/test_imports.py tests/test_files.py tests/test_result_folder.py \
+	tests/test_processor.py tests/kernels/test_kernels.py tests/model/test_neuron.py tests/metrics \
+	tests/export/test_lava_simulation.py tests/data/test_sources.py
+
+.PHONY: help demo test test-light test-full lint bench clean
 .DELETE_ON_ERROR:
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
 
-demo: .venv/.stamp  ## run the bundled model on real pictures; results in out/demo
+demo: $(VENV)/.stamp  ## run the bundled model on real pictures; results in out/demo
 	$(BIN)/ashnets demo --output out/demo
 
-test: .venv/.stamp  ## run the tests (some minutes on two cores)
+test: $(VENV)/.stamp  ## run the tests (some minutes on two cores)
 	$(BIN)/python -m pytest -q
 
-test-full: .venv/.stamp  ## run every test, the long ones too
+test-light: $(VENV)/.stamp  ## run a light part of them, for another Python: VENV=.venv-3.12 PYTHON=python3.12
+	$(BIN)/python -m pytest -q $(LIGHT)
+
+test-full: $(VENV)/.stamp  ## run every test, the long ones too
 	$(BIN)/python -m pytest -q -m ""
 
-lint: .venv/.stamp  ## ruff and mypy
+lint: $(VENV)/.stamp  ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-bench: .venv/.stamp  ## run every benchmark of tests/bench; tables, JSON, CSV and plots in out/bench
+bench: $(VENV)/.stamp  ## run every benchmark of tests/bench; tables, JSON, CSV and plots in out/bench
 	@status=0; for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || status=1; done; exit $$status
 
 clean:  ## remove what tools leave behind (.venv, data, runs and out stay)
@@ -33,9 +45,11 @@ clean:  ## remove what tools leave behind (.venv, data, runs and out stay)
 
 # torch comes first and with its dependencies: a CUDA build brings its own libraries, a CPU build brings none.
 # Everything else is exactly the lock. The stamp comes last, so an interrupted installation is taken up again.
-.venv/.stamp: requirements.lock requirements-lava.lock requirements-triton.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) on PATH; say: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+$(VENV)/.stamp: requirements.lock requirements-lava.lock requirements-triton.lock pyproject.toml
+	@$(or $(PYTHON),false) $(USABLE) || { echo "error: $(or $(PYTHON),none of python3.13 python3.12 python3.11 python3 on PATH)" \
+		"is no Python from 3.11 on that can make a virtual environment; say: make PYTHON=/path/to/python" >&2; exit 1; }
+	@test ! -f $(VENV)/pyvenv.cfg || test "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" || rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c requirements.lock torch
 	$(PIP) install -q --no-deps -r requirements.lock
 	$(PIP) install -q --no-deps --ignore-requires-python -r requirements-lava.lock
