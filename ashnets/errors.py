@@ -63,3 +63,9 @@ class TrainingError(AshNetsError, RuntimeError):
     """A run cannot start, go on or resume."""
 
     exit_code = 8
+
+
+class OutputError(AshNetsError, OSError):
+    """A result cannot be put where it was asked for: a full disk, no right to write, other files in the way."""
+
+    exit_code = 9

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ashnets.errors import ConfigurationError
+from ashnets.errors import ConfigurationError, OutputError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # what such files hold is never loaded
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # The names that transformers gives to weights: one file, shards, and the index of shards.
 _WEIGHTS = re.compile(
@@ -39,15 +42,31 @@ def replaced_weights(present: Iterable[str], written: Iterable[str]) -> list[str
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> Path:
-    """Write ``data`` to ``path``, making its folder; on any failure the old file, if there is one, stays."""
+    """Write ``data`` to ``path``, making its folder; on any failure the old file, if there is one, stays.
+
+    What a link points to is written, and the link stays; the file keeps its permissions. A device or a pipe, such as
+    ``/dev/stdout``, receives the bytes as they are.
+
+    Raises:
+        OutputError: the disk is full, or the folder takes no new file.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return path
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            aside.write_bytes(data)
+            if target.exists():
+                shutil.copymode(target, aside)
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise not_written(path, error) from error
     return path
 
 
@@ -66,6 +85,41 @@ def saved_aside(folder: str | os.PathLike) -> Iterator[Path]:
             os.replace(Path(aside) / name, folder / name)
     for name in replaced_weights((path.name for path in folder.iterdir() if path.is_file()), written):
         (folder / name).unlink(missing_ok=True)
+
+
+def require_writable(path: str | os.PathLike) -> None:
+    """Raise at once the OutputError that writing the file ``path`` would end in; nothing stays of the attempt.
+
+    A folder that is not there yet is not made: the nearest one above it must take a new file.
+    """
+    if Path(path).exists() and not Path(path).is_file():
+        return
+    target = Path(os.path.realpath(path))
+    folder = next(one for one in target.parents if os.path.lexists(one))
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{target.name}."):
+            pass
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk, a quota or a limit took no more; some libraries say so in their message alone."""
+    return getattr(error, "errno", None) in _FULL or any(os.strerror(code) in str(error) for code in _FULL)
+
+
+def not_written(path: str | os.PathLike, error: BaseException) -> OutputError:
+    """The error for a result that could not be written, with the remedy."""
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
+    if is_full(error):
+        remedy = "make room or choose another place; what was there before is unchanged"
+    elif getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "a result is written beside its place and renamed: choose a folder in which you may make files"
+    elif getattr(error, "errno", None) == errno.EBUSY:
+        remedy = "it is mounted by itself and cannot be replaced: mount its folder, or choose another place"
+    else:
+        remedy = "choose another place"
+    return OutputError(f"{path} cannot be written ({reason}): {remedy}")
 
 
 def cache_folder(part: str) -> Path:

@@ -1,15 +1,15 @@
 """A model's spiking branch as a folder for another tool: the network, a sample with its spikes, a README, a report.
 
 Every network is written from the neutral graph, read back and run in the tool at hand, and the spikes are compared.
-The folder is made aside and renamed when all of it is there.
+The folder is a :func:`~ashnets.result_folder.result_folder`: all of it is there, or nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
-import shutil
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -20,15 +20,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ashnets.errors import AshNetsError, ConfigurationError, InputError, MissingExtraError
+from ashnets.errors import AshNetsError, ConfigurationError, MissingExtraError, OutputError
 from ashnets.export.graph import SpikingGraph, from_model, quantised
 from ashnets.export.onnx_parts import OPSET
 from ashnets.export.readme import readme
 from ashnets.files import write_atomically, write_json
 from ashnets.model.sampling import probabilistic_sampling
+from ashnets.result_folder import check_place, entries, result_folder
 
 FORMATS = ("lava", "onnx", "onnx-sequence", "onnx-unrolled", "onnx-model", "nir")
 MARK = "ashnets-export/1"
+REPORT = "report.json"
 SAMPLES = 3
 _LIBRARIES = {
     "lava": ("h5py", "lava-nc", "lava-dl"),
@@ -65,7 +67,7 @@ def export_model(
     Raises:
         ConfigurationError: an unknown format, or a model that the format cannot hold, with the reason.
         MissingExtraError: a library that writes the format is not installed.
-        InputError: the folder holds something else.
+        OutputError: the folder holds something else, or cannot be written.
         AshNetsError: the written network gives other spikes than the graph; nothing is left of it.
     """
     if to not in FORMATS:
@@ -78,10 +80,7 @@ def export_model(
             raise ConfigurationError("--quantize rounds the spiking branch alone: export it to lava or onnx")
         graph = quantised(graph)
     spikes = sample_spikes(graph)
-    aside = output.with_name(f".{output.name}.{os.getpid()}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+    with result_folder(output, REPORT) as aside:
         result = _writer(to)(
             model, graph, spikes, aside, {"counts": counts, "simulate": simulate, "progress": progress}
         )
@@ -92,10 +91,7 @@ def export_model(
             path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
             for path in sorted(aside.iterdir())
         }
-        write_json(aside / "report.json", report)
-        _put_in_place(aside, output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        write_json(aside / REPORT, report)
     return report
 
 
@@ -251,21 +247,16 @@ def _report(graph: SpikingGraph, to: str, result: dict[str, Any]) -> dict[str, A
 
 
 def _check_folder(output: Path) -> None:
-    """Refuse to replace what no export made."""
-    if output.is_dir():
-        if any(output.iterdir()) and MARK not in _text(output / "report.json"):
-            raise InputError(f"{output} holds something else than an export: name another folder, or empty it")
-    elif output.exists():
-        raise InputError(f"{output} is a file: name a folder")
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _put_in_place(aside: Path, output: Path) -> None:
-    old = output.with_name(f".{output.name}.{os.getpid()}.old")
-    if output.exists():
-        output.rename(old)
-    aside.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
+    """Refuse to replace what no export made, the files of somebody else beside an export's among them."""
+    check_place(output, REPORT)
+    if not (output / REPORT).is_file():
+        return
+    try:
+        report = json.loads((output / REPORT).read_bytes())
+        ours = {REPORT, *report["files"]} if report["mark"] == MARK else set()
+    except (ValueError, KeyError, TypeError):
+        ours = set()
+    if others := sorted(set(entries(output)) - ours):
+        raise OutputError(
+            f"{output} holds something else than an export ({others[0]}): name another folder, or move it away"
+        )

@@ -10,8 +10,9 @@ from typing import Any
 
 from ashnets.export.exporting import export_model
 from ashnets.export.profiles import load_profile, profile_names
-from ashnets.export.report import energy_report, measure, write_report
+from ashnets.export.report import REPORT, energy_report, measure, write_report
 from ashnets.export.report_pictures import Pictures, read_pictures
+from ashnets.files import require_writable
 from ashnets.hub.loading import from_pretrained
 from ashnets.zoo import comparing
 from ashnets.zoo.registry import config_of
@@ -54,7 +55,10 @@ def energy(
         UnknownModelError, WeightsError: no such model, or one without weights.
         ConfigurationError: an unusable profile, no spiking branch, or options that do not fit.
         DataError, InputError: no images, or one that cannot be decoded.
+        OutputError: ``output`` cannot be written.
     """
+    if output is not None:
+        require_writable(Path(output) / REPORT)
     name = os.fspath(name)
     loaded = [load_profile(os.fspath(one)) for one in profiles or profile_names(every=True)]
     chosen = _pictures(config_of(name).image_size, images, corpus, splits, sample, seed)

@@ -28,6 +28,7 @@ from ashnets.errors import MissingExtraError, WeightsError
 from ashnets.export.graph import SpikingGraph, SpikingLayer
 from ashnets.files import write_atomically
 from ashnets.model.integer import BIT, DECAY_ONE, MEMBRANE_LIMIT, IntegerConstants
+from ashnets.result_folder import result_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -212,27 +213,20 @@ def _digest(model: onnx.ModelProto, notes: dict[str, str]) -> str:
 
 def save(library: Any, model: onnx.ModelProto, path: str | os.PathLike, external_above: int = EXTERNAL_ABOVE) -> Path:
     """Check a model and write it, aside first; weights of more than ``external_above`` bytes go to ``path.data``."""
-    path = Path(path)
+    given, path = Path(path), Path(os.path.realpath(path))  # weights are beside the file, not beside a link to it
     if sum(len(constant.raw_data) for constant in model.graph.initializer) <= external_above:
         library.checker.check_model(model, full_check=True)
         write_atomically(path, model.SerializeToString(deterministic=True))
         data_of(path).unlink(missing_ok=True)
-        return path
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+        return given
+    with result_folder(path.parent, path.name, "keep") as aside:  # the graph last: without the weights it is none
         library.save_model(
             model, aside / path.name, save_as_external_data=True, all_tensors_to_one_file=True,
             location=data_of(path).name, size_threshold=1024,
         )  # fmt: skip
         library.checker.check_model(str(aside / path.name), full_check=True)
         shutil.copymode(aside / path.name, aside / data_of(path).name)  # onnx makes it for its owner alone
-        (aside / data_of(path).name).replace(data_of(path))  # the weights first: a graph without them is none
-        (aside / path.name).replace(path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return path
+    return given
 
 
 def data_of(path: Path) -> Path:
@@ -249,7 +243,7 @@ def read(library: Any, path: str | os.PathLike, forms: tuple[str, ...]) -> tuple
     Raises:
         WeightsError: the file is missing, damaged, edited, or of none of the formats ``forms``.
     """
-    path, again = Path(path), "export it again"
+    path, again = Path(os.path.realpath(path)), "export it again"
     try:
         data = path.read_bytes()
     except OSError as error:

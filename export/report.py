@@ -23,9 +23,11 @@ from ashnets.export.profiles import Profile
 from ashnets.export.report_pictures import Pictures
 from ashnets.files import write_atomically, write_csv, write_json
 from ashnets.model.sampling import probabilistic_sampling
+from ashnets.result_folder import result_folder
 
+REPORT = "energy.json"
 SCHEMA_VERSION = 1
-FILES = ("energy.json", "energy.csv", "layers.csv", "energy.html")  # of a report's folder
+FILES = (REPORT, "energy.csv", "layers.csv", "energy.html")  # of a report's folder
 HELD = 1 << 26  # spikes of all layers that one batch may hold (256 MB)
 BATCH = 16
 SEED = 0  # of the order in which pictures open a group
@@ -204,13 +206,13 @@ def write_report(report: dict[str, Any], folder: Path) -> list[Path]:
     """Write :data:`FILES`; returns their paths."""
     from ashnets.export.report_html import page
 
-    as_json, table, layers, html = (folder / name for name in FILES)
-    return [
-        write_json(as_json, report),
-        write_csv(table, energy_rows(report)),
-        write_csv(layers, layer_rows(report)),
-        write_atomically(html, page(report).encode()),
-    ]
+    with result_folder(folder, REPORT, "keep") as aside:
+        as_json, table, layers, html = (aside / name for name in FILES)
+        write_json(as_json, report)
+        write_csv(table, energy_rows(report))
+        write_csv(layers, layer_rows(report))
+        write_atomically(html, page(report).encode())
+    return [folder / name for name in FILES]
 
 
 def energy_rows(report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from ashnets.errors import UnknownModelError, WeightsError
-from ashnets.files import PICKLES, home
+from ashnets.files import PICKLES, home, is_full
 from ashnets.hub.inspecting import LARGEST_JSON, problems
 
 # What a model needs, and nothing that runs code when it is opened; recipe and log are read by people.
 FILES = ["*.safetensors", "*.json", "vocab.txt"]
-_ROOM = "make room, or name another cache: HF_HUB_CACHE, or cache_dir=..."
+_CACHE = "name another cache: HF_HUB_CACHE, or cache_dir=..."
 
 
 def fetch(
@@ -74,12 +74,16 @@ def _check(at: str, folder: Path, pins: Mapping[str, str] | None) -> None:
     found = list(_problems(folder, pins)) or list(problems(folder))
     if not found:
         return
-    for name, _ in found:
-        file = folder / name
-        if file.exists():
-            file.resolve().unlink()
-    shutil.rmtree(folder, ignore_errors=True)  # links alone: blobs that are whole serve the next attempt
     name, problem = found[0]
+    try:
+        for one, _ in found:
+            (folder / one).resolve().unlink(missing_ok=True)
+    except OSError as error:
+        raise WeightsError(
+            f"{at}: {name} {problem}. Nothing was loaded; {(folder / name).resolve()} cannot be removed "
+            f"({error.strerror}): remove it yourself, or {_CACHE}"
+        ) from error
+    shutil.rmtree(folder, ignore_errors=True)  # links alone: blobs that are whole serve the next attempt
     again = "" if problem.endswith(("again", "model", "models", "yourself")) else "; fetch it again"
     raise WeightsError(f"{at}: {name} {problem}. Nothing was loaded and nothing of it kept{again}")
 
@@ -140,8 +144,12 @@ def _download(at: str, repository: str, revision: str | None, pins: Mapping[str,
         raise UnknownModelError(f"{at}: {error}") from None
     except Exception as error:  # httpx's, the Hub's and the system's errors have no base of their own
         reason = " ".join(str(error).split())[:200]
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise WeightsError(f"{at}: {cache} takes no more ({reason}). Nothing was loaded; {_ROOM}") from None
+        if is_full(error):
+            raise WeightsError(
+                f"{at}: {cache} takes no more ({reason}). Nothing was loaded; make room, or {_CACHE}"
+            ) from None
+        if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise WeightsError(f"{at}: {cache} cannot be written ({reason}). Nothing was loaded; {_CACHE}") from None
         raise UnknownModelError(f"{at} could not be fetched ({reason}); try again") from error
 
 
@@ -174,7 +182,7 @@ def _refuse_sizes(
     if missing > (free := shutil.disk_usage(there).free):
         raise WeightsError(
             f"{at}: {missing / 1e9:,.2f} GB are to be fetched, and {there} has {free / 1e9:,.2f} GB free. Nothing was "
-            f"fetched; {_ROOM}"
+            f"fetched; make room, or {_CACHE}"
         )
 
 

@@ -6,8 +6,10 @@ import ctypes
 import hashlib
 import json
 import os
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,22 +35,37 @@ def cache_of_this_run(tmp_path_factory) -> None:
     os.environ.setdefault("ASHNETS_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-@pytest.fixture
-def ordinary_rights() -> Iterator[None]:
-    """Permission bits hold for this thread and those it starts, though root runs it: two capabilities rest (Linux)."""
-    if not hasattr(os, "geteuid") or os.geteuid():
+CAPABILITY_VERSION, OVER_FILES = 0x20080522, 0b1110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
+
+
+@contextmanager
+def _no_power_over_files() -> Iterator[None]:
+    if os.geteuid() != 0:
         yield
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    head = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
-    data = (ctypes.c_uint32 * 6)()  # twice effective, permitted, inheritable
-    assert libc.capget(head, data) == 0
-    effective = data[0]
-    data[0] &= ~(1 << 1 | 1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    assert libc.capset(head, data) == 0
-    yield
-    data[0] = effective
-    assert libc.capset(head, data) == 0
+    libc = ctypes.CDLL(None)
+    header = ctypes.create_string_buffer(struct.pack("=Ii", CAPABILITY_VERSION, 0))
+    held = ctypes.create_string_buffer(24)  # effective, permitted and inheritable, twice 32 bits
+    assert libc.capget(header, held) == 0
+    effective, *others = struct.unpack("=6I", held.raw[:24])
+    assert libc.capset(header, struct.pack("=6I", effective & ~OVER_FILES, *others)) == 0
+    try:
+        yield
+    finally:
+        libc.capset(header, held)
+
+
+@pytest.fixture
+def no_power_over_files() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which permissions of files count for this thread, as they do not for root."""
+    return _no_power_over_files
+
+
+@pytest.fixture
+def ordinary_rights() -> Iterator[None]:
+    """Permissions of files count for this thread and those it starts, as they do not for root."""
+    with _no_power_over_files():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ashnets.files import replaced_weights, write_atomically, write_csv, write_json
+from ashnets.errors import OutputError
+from ashnets.files import replaced_weights, require_writable, write_atomically, write_csv, write_json
 
 
 def test_results_are_never_half_written(tmp_path: Path) -> None:
@@ -87,3 +88,44 @@ def test_weights_that_others_replace_are_known_by_the_names_that_transformers_gi
     for written in half:
         assert replaced_weights(present, [written]) == sorted(set(half) - {written})
     assert replaced_weights(present, ["config.json"]) == replaced_weights(present, []) == []
+
+
+def test_a_link_to_a_file_stays_and_the_file_keeps_its_permissions(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "table.csv"
+    link.symlink_to("real/table.csv")
+    for content in (b"made", b"written over"):  # through a link to nothing, then to a file
+        assert write_atomically(link, content) == link
+        assert os.readlink(link) == "real/table.csv"
+        assert (tmp_path / "real" / "table.csv").read_bytes() == content
+        (tmp_path / "real" / "table.csv").chmod(0o600)
+    assert (tmp_path / "real" / "table.csv").stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path / "real") == ["table.csv"] and sorted(os.listdir(tmp_path)) == ["real", "table.csv"]
+
+
+def test_a_pipe_receives_the_bytes_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    require_writable(pipe)
+    write_atomically(pipe, b"a,b\n")
+    assert os.read(reader, 100) == b"a,b\n"
+    os.close(reader)
+    assert pipe.is_fifo() and os.listdir(tmp_path) == ["pipe.csv"]
+
+
+def test_a_folder_that_takes_no_file_is_said_at_once(tmp_path: Path, no_power_over_files) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "old.csv").write_text("old")
+    closed.chmod(0o555)
+    with no_power_over_files():
+        for path in (closed / "old.csv", closed / "new" / "deep.csv"):
+            for write in (lambda path: write_atomically(path, b"new"), require_writable):
+                with pytest.raises(OutputError, match=r"\.csv cannot be written \(Permission denied\): .*choose"):
+                    write(path)
+    assert (closed / "old.csv").read_text() == "old" and os.listdir(closed) == ["old.csv"]
+    with pytest.raises(OutputError, match=r"closed cannot be written \(Is a directory\)"):
+        write_atomically(closed, b"new")
+    require_writable(tmp_path / "new" / "deep.csv")
+    assert os.listdir(tmp_path) == ["closed"]

@@ -17,6 +17,7 @@ import yaml
 
 from ashnets.errors import AshNetsError, TrainingError
 from ashnets.files import write_atomically
+from ashnets.result_folder import MODEL_MARK, result_folder
 from ashnets.zoo.registry import ROOT, entry
 
 RECORDS = ("recipe.yaml", "log.jsonl", "training.json")
@@ -49,13 +50,9 @@ def bundle(run: Path, name: str, tag: str, licence: str, training_data: str, roo
     if size > LIMIT:
         raise TrainingError(f"{run}: {size:,} bytes of weights are above the {LIMIT:,} that the repository takes")
     folder = root / "checkpoints" / f"{name}.{tag}"
-    aside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    for path in files:
-        shutil.copyfile(path, aside / path.name)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with result_folder(folder, MODEL_MARK) as aside:
+        for path in files:
+            shutil.copyfile(path, aside / path.name)
     pins = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
     _pin(root / "weights.yaml", name, tag, {
         "folder": f"checkpoints/{folder.name}",

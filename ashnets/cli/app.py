@@ -49,8 +49,9 @@ def root(
 
     \b
     Exit status: 0 done, 2 wrong usage or configuration, 3 unusable input, 4 unusable data,
-    5 unusable weights, 6 unknown model, 7 missing extra, 8 training cannot go on, 1 any other
-    error, 130 interrupted. ASHNETS_DEBUG=1 shows where an error arose.
+    5 unusable weights, 6 unknown model, 7 missing extra, 8 training cannot go on, 9 the result
+    cannot be written there, 1 any other error, 130 interrupted. ASHNETS_DEBUG=1 shows where an
+    error arose.
     """
 
 

@@ -54,6 +54,8 @@ def pack(path: Path) -> Path:
                 finally:
                     aside.unlink(missing_ok=True)
     except OSError as error:
+        if packed.is_file():  # a cache that can only be read serves too
+            return packed
         raise DataError(
             f"{path} cannot be unpacked to {folder} ({error}); it takes as much room as its pictures. Free space, or "
             "set ASHNETS_CACHE to a folder that has it."

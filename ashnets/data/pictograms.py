@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import random
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,9 @@ from ashnets.data.npm_packages import default_cache, fetch, sha256_of
 from ashnets.data.pictogram_sources import Concept, Drawing, Sources, Vendor, read_concepts, read_drawings
 from ashnets.data.pictogram_splits import RULE, choose_new, choose_valid
 from ashnets.data.pictogram_vendors import SOURCES
-from ashnets.errors import DataError, InputError, MissingExtraError
+from ashnets.errors import DataError, InputError, MissingExtraError, OutputError
+from ashnets.files import write_json
+from ashnets.result_folder import check_place, result_folder
 
 COLUMNS = pa.schema(
     [
@@ -59,18 +59,35 @@ def build(
     """Build the corpus in the folder ``output`` and return its manifest.
 
     Tarballs come from ``cache`` or, by npm, from the registry. Drawings are RGBA PNGs of ``size`` px (a bitmap that is
-    published smaller keeps its size). Everything is written to ``output`` + ``.partial`` and renamed at the end, so an
-    interrupted build leaves no corpus and is started afresh. A complete corpus is replaced with ``force`` only.
+    published smaller keeps its size). An interrupted build leaves no corpus (see :mod:`ashnets.result_folder`) and is
+    started afresh. A complete corpus is replaced with ``force`` only.
 
-    Raises DataError for an unreachable package, a wrong sha256, damaged content, and an ``output`` that is in the way.
+    Raises DataError for an unreachable package, a wrong sha256 and damaged content; OutputError for an ``output`` that
+    is in the way or cannot be written.
     """
     output = Path(output)
     if not 16 <= size <= 1024:
         raise InputError(f"size={size}: the side of a drawing must lie between 16 and 1024 px.")
     if new_concepts < 0 or not 0 <= valid_share <= 0.5:
         raise InputError(f"new_concepts={new_concepts} must be 0 or more, valid_share={valid_share} lie in [0, 0.5].")
-    _check_output(output, force, MANIFEST)
+    _require_new(output, MANIFEST, force)
     cache = default_cache() if cache is None else Path(cache)
+    with result_folder(output, MANIFEST) as folder:
+        return _build(folder, cache, size, seed, new_concepts, valid_share, progress, sources)
+
+
+def _require_new(output: Path, mark: str, force: bool) -> None:
+    """Refuse a folder that holds something else (no file ``mark``) or, without ``force``, a finished result."""
+    if not force and (output / mark).is_file():
+        raise OutputError(f"{output} is already complete. Choose another folder, or replace it with force=True.")
+    check_place(output, mark)
+
+
+def _build(
+    folder: Path, cache: Path, size: int, seed: int, new_concepts: int, valid_share: float, progress: bool,
+    sources: Sources,
+) -> dict[str, Any]:  # fmt: skip
+    """Fill an empty folder; returns the manifest."""
     packages = sources.packages()
     tarballs = {p.spec: fetch(p, cache) for p in track(packages, "Fetching packages", disable=not progress)}
 
@@ -81,58 +98,19 @@ def build(
         drawings[vendor.name], losses[vendor.name] = read_drawings(vendor, tarballs[vendor.package.spec], concepts)
     splits = _assign(sources.vendors, concepts, drawings, new_concepts=new_concepts, valid_share=valid_share, seed=seed)
 
-    partial = output.with_name(output.name + ".partial")
-    try:
-        _start(partial)
-        files = {}
-        repeated: dict[str, int] = {}
-        for name, rows in splits.items():
-            shown = track(rows, f"Drawing {name}", disable=not progress)
-            drawn = [_row(vendor, concepts[drawing.code], drawing, size, seed) for vendor, drawing in shown]
-            table = pa.Table.from_pylist(drawn, COLUMNS)
-            repeated[name] = len(drawn) - len({row["image"] for row in drawn})
-            path = partial / f"{name}.parquet"
-            pq.write_table(table, path, compression="zstd", row_group_size=256)
-            files[name] = {"file": path.name, "rows": len(rows), "sha256": sha256_of(path)}
-        manifest = _manifest(sources, concepts, drawings, splits, files, losses, left_out, repeated, size, seed)
-        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-        (partial / MANIFEST).write_text(text, encoding="utf-8")
-        _move(partial, output)
-    except OSError as error:
-        raise DataError(f"{output} could not be written ({error}). Free space or choose another folder.") from None
+    files = {}
+    repeated: dict[str, int] = {}
+    for name, rows in splits.items():
+        shown = track(rows, f"Drawing {name}", disable=not progress)
+        drawn = [_row(vendor, concepts[drawing.code], drawing, size, seed) for vendor, drawing in shown]
+        table = pa.Table.from_pylist(drawn, COLUMNS)
+        repeated[name] = len(drawn) - len({row["image"] for row in drawn})
+        path = folder / f"{name}.parquet"
+        pq.write_table(table, path, compression="zstd", row_group_size=256)
+        files[name] = {"file": path.name, "rows": len(rows), "sha256": sha256_of(path)}
+    manifest = _manifest(sources, concepts, drawings, splits, files, losses, left_out, repeated, size, seed)
+    write_json(folder / MANIFEST, manifest)
     return manifest
-
-
-def _check_output(output: Path, force: bool, mark: str) -> None:
-    """Refuse a folder that holds something else (no file ``mark``) or, without ``force``, a finished result."""
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise DataError(f"{output} is a file; choose another folder.")
-    if any(output.iterdir()):
-        if not (output / mark).is_file():
-            raise DataError(f"{output} holds other files and no {mark}; choose another folder.")
-        if not force:
-            raise DataError(f"{output} is already complete. Choose another folder, or replace it with force=True.")
-
-
-def _start(partial: Path) -> None:
-    """An empty folder to write to; what an interrupted build left there goes."""
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-
-
-def _move(partial: Path, output: Path) -> None:
-    """Put the finished folder in place; the old corpus goes only after the new one stands."""
-    old = output.with_name(output.name + ".replaced")
-    if old.exists():
-        shutil.rmtree(old)
-    if output.exists():
-        os.rename(output, old)
-    os.rename(partial, output)
-    if old.exists():
-        shutil.rmtree(old)
 
 
 def _assign(
@@ -304,7 +282,7 @@ def build_gallery(
     folder gets ``metadata.jsonl``, ``images/`` and ``ATTRIBUTION.md``.
     """
     output = Path(output)
-    _check_output(output, force, METADATA)
+    _require_new(output, METADATA, force)
     if vendor not in corpus.manifest["vendors"]:
         raise DataError(f"{corpus.path}: no vendor {vendor!r}; there are {', '.join(corpus.manifest['vendors'])}.")
     chosen = {
@@ -313,22 +291,18 @@ def build_gallery(
     }
     spec = corpus.manifest["vendors"][vendor]["package"]
     package = next(p for p in corpus.manifest["packages"] if f"{p['name']}@{p['version']}" == spec)
-    partial = output.with_name(output.name + ".partial")
-    try:
-        _start(partial / "images")
+    with result_folder(output, METADATA) as folder:
+        (folder / "images").mkdir()
         lines = []
         for split, rows in chosen.items():
             for row in rows:
                 file_name = f"images/{row['concept']}.png"
-                (partial / file_name).write_bytes(row["image"])
+                (folder / file_name).write_bytes(row["image"])
                 kept = {key: row[key] for key in ("image_id", "concept", "name", "group", "captions")}
                 lines.append(json.dumps({"file_name": file_name, **kept, "split": split}, ensure_ascii=False))
-        (partial / METADATA).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / METADATA).write_text("\n".join(lines) + "\n", encoding="utf-8")
         text = ATTRIBUTION.format(count=len(lines), **package)
-        (partial / "ATTRIBUTION.md").write_text(text, encoding="utf-8")
-        _move(partial, output)
-    except OSError as error:
-        raise DataError(f"{output} could not be written ({error}). Free space or choose another folder.") from None
+        (folder / "ATTRIBUTION.md").write_text(text, encoding="utf-8")
     return len(lines)
 
 

@@ -287,7 +287,7 @@ def _alone(folder: Path, root: Path) -> Iterator[None]:
         raise DataError(f"{root} is no folder: give one with pictures in it")
     check_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)  # a link may point to what is not there yet
     except OSError as error:
         raise DataError(
             f"{printable(folder)} cannot be made ({reason(error)}): give --name the path of a folder, or let "

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from ashnets.errors import AshNetsError
-from ashnets.files import write_csv
+from ashnets.files import require_writable, write_csv
 
 
 def main() -> int:
@@ -33,6 +33,7 @@ def main() -> int:
 
     target = options.csv or options.output / "peers.csv"
     try:
+        require_writable(target)
         found = compare(
             options.corpus, options.output, overrides=options.set, sample=options.sample, items=options.items,
             rounds=options.rounds,

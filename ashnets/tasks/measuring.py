@@ -14,14 +14,16 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from ashnets.data.sources import open_source
 from ashnets.environment import environment
 from ashnets.errors import ConfigurationError
-from ashnets.files import write_csv, write_json
+from ashnets.files import require_writable, write_csv, write_json
 from ashnets.hub.resolving import resolve
+from ashnets.result_folder import result_folder
 from ashnets.retrieval.two_stage import WAYS
 from ashnets.tasks.data import open_task_data
 from ashnets.tasks.evaluating import (
@@ -37,7 +39,7 @@ from ashnets.training.evaluate import as_rows as rows_of_pictures
 from ashnets.training.evaluate import evaluate_retrieval, training_record
 from ashnets.training.recipe import TASKS
 
-PICTURES = "pictures"
+PICTURES, RESULTS = "pictures", "results.json"
 LAST = ("pairs_seen", "device", "torch")  # columns of every table
 
 
@@ -85,6 +87,7 @@ def evaluate(
 
     Raises:
         ConfigurationError: no such task, a data set that is not named, options that do not fit.
+        OutputError: ``output`` cannot be written; said before anything is measured.
         DataError, UnknownModelError, WeightsError: as elsewhere.
     """
     if task not in TASKS:
@@ -92,6 +95,8 @@ def evaluate(
     given = [names] if isinstance(names, str | os.PathLike) else names
     models, splits = list(dict.fromkeys(map(str, given))), list(dict.fromkeys(splits))
     table, place = _places(output)
+    if output is not None:
+        require_writable(table or Path(output) / RESULTS)
     dataset = dataset or _dataset_of(models, task)
     result: dict[str, Any] = {"task": task, "data": dataset}
     if dataset == PICTURES:
@@ -118,17 +123,18 @@ def evaluate(
             entry: dict[str, Any] = {"training": records[name], "splits": {}}
             for split in wanted:
                 own = place / folders[name] / (split or "") if place and several else place
-                found = evaluate_named(
-                    name, task, opened, dataset=dataset, split=split, output=own, limit=sample,
-                    candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=variants, workers=workers,
-                    progress=progress,
-                )  # fmt: skip
+                with result_folder(own, RESULTS, "keep") if own else nullcontext() as made:
+                    found = evaluate_named(
+                        name, task, opened, dataset=dataset, split=split, output=made, limit=sample,
+                        candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=variants,
+                        workers=workers, progress=progress,
+                    )  # fmt: skip
                 kept = (key for key in found if key not in ("model", "training", "environment"))
                 entry["splits"][found["split"]] = {key: found[key] for key in kept}
             entries[name] = entry
         result |= {"models": entries, "environment": environment()}
     if place is not None:
-        write_json(place / "results.json", result)
+        write_json(place / RESULTS, result)
         table = place / "results.csv"
     if table is not None:
         write_json(table, result) if table.suffix == ".json" else write_csv(table, as_rows(result))

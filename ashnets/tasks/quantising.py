@@ -66,7 +66,7 @@ def quantize(
     Raises:
         ConfigurationError: also where ``corpus``, ``data`` or ``pictures`` do not fit the recipe.
     """
-    output, folder = Path(output).absolute(), Path(resolve(name))
+    output, folder = Path(output), Path(resolve(name))
     recipe = None if recipe is None else recipe_path(recipe)
     require_new(output, dry_run)
     settings = fine_tuning_recipe(folder, recipe, list(overrides), steps)

@@ -1,14 +1,13 @@
 """Checkpoints of a run: safetensors and JSON in a folder that appears whole or not at all.
 
 ``step-00000120/`` holds the state after that many steps of the optimisers: the tensors of each module, of the
-optimisers, the order of the epoch it was taken in, and ``state.json``. It is written aside and renamed, and the one
-before it goes only then: at every moment, in a kill too, the last whole checkpoint is there.
+optimisers, the order of the epoch it was taken in, and ``state.json``, without which it is none. It is written aside
+and renamed, and the one before it goes only then: at every moment, in a kill too, the last whole checkpoint is there.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ashnets.errors import TrainingError
+from ashnets.files import write_json
+from ashnets.result_folder import result_folder
 
 WEIGHTS, OPTIMISERS, ORDER, STATE = "model.safetensors", "optimisers.safetensors", "order.safetensors", "state.json"
-PARTIAL, LEAVING = ".partial", ".leaving"  # not yet, and no longer, a checkpoint
 KEPT = 2  # the newest, and one to go back to when the newest is damaged
 
 
@@ -54,23 +54,16 @@ def save_checkpoint(
     Raises:
         TrainingError: it could not be written (a full disk, for one); what was there before is untouched.
     """
-    aside = folder.with_name(folder.name + PARTIAL)
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        for name, module in modules.items():
-            save_file(tensors_of(module), aside / f"{name}.safetensors")
-        if optimisers is not None:
-            save_file(_flatten(optimisers), aside / OPTIMISERS)
-        if order:
-            save_file(order, aside / ORDER)
-        (aside / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-        for path in (*aside.iterdir(), aside):
-            _flush(path)
-        _discard(folder)
-        aside.rename(folder)
+        with result_folder(folder, STATE) as aside:
+            for name, module in modules.items():
+                save_file(tensors_of(module), aside / f"{name}.safetensors")
+            if optimisers is not None:
+                save_file(_flatten(optimisers), aside / OPTIMISERS)
+            if order:
+                save_file(order, aside / ORDER)
+            write_json(aside / STATE, state)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
         raise TrainingError(
             f"{folder}: the checkpoint could not be written ({error}); the one before it is whole: make room and go on "
             "with --resume"
@@ -84,15 +77,16 @@ def checkpoint_name(step: int) -> str:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints in ``folder``, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if not path.suffix and (path / STATE).is_file())
+    return sorted(path for path in folder.glob("step-*") if (path / STATE).is_file())
 
 
 def discard_old(folder: Path) -> None:
-    """Keep the newest checkpoints alone, and nothing half-written."""
+    """Remove all but the newest checkpoints, and what is left of others."""
     for path in checkpoints(folder)[:-KEPT]:
-        _discard(path)
-    for path in [*folder.glob(f"*{PARTIAL}"), *folder.glob(f"*{LEAVING}")]:  # of a run that was killed
-        shutil.rmtree(path, ignore_errors=True)
+        (path / STATE).unlink()  # first: no half of it is ever taken for a whole one
+    for path in folder.glob("step-*"):
+        if not (path / STATE).is_file():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -139,24 +133,6 @@ def load_weights(path: Path, model: nn.Module, *, partly: bool = False) -> None:
             f"{path} does not fit the model: missing {sorted(missing)[:4]}, unknown or of another shape {wrong[:4]}"
         )
     model.load_state_dict(tensors, strict=False)
-
-
-def _flush(path: Path) -> None:
-    """On the disk, not only on its way there: a power cut must not leave a whole name over half a file."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _discard(folder: Path) -> None:
-    """Remove a checkpoint so that no half of it is ever taken for a whole one."""
-    leaving = folder.with_name(folder.name + LEAVING)
-    shutil.rmtree(leaving, ignore_errors=True)
-    if folder.exists():
-        folder.rename(leaving)
-        shutil.rmtree(leaving, ignore_errors=True)
 
 
 def _flatten(optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, torch.Tensor]:

@@ -11,10 +11,13 @@ import yaml
 
 from ashnets.errors import TrainingError
 from ashnets.files import write_atomically, write_json
+from ashnets.result_folder import MODEL_MARK, check_place
 from ashnets.training.checkpoint import checkpoint_name, checkpoints, discard_old, read_state, save_checkpoint
 from ashnets.training.journal import Journal
 from ashnets.training.plots import plot_run
 from ashnets.training.recipe import Recipe, differences
+
+MODEL = "model"  # the published form of a finished run, in its folder
 
 
 class RunFolder:
@@ -33,7 +36,9 @@ class RunFolder:
         Raises:
             TrainingError: there is a run that is not to be resumed, none that could be, or one by another recipe or
                 with another number of processes.
+            OutputError: there is a folder ``model`` of somebody else.
         """
+        check_place(self.path / MODEL, MODEL_MARK, "replace" if resume else "refuse")
         saved_recipe = self.path / "recipe.yaml"
         found = checkpoints(self.path / "checkpoints")
         if not resume:
@@ -67,7 +72,6 @@ class RunFolder:
         saved = self.path / "environment.json"
         changed = differences(json.loads(saved.read_text(encoding="utf-8")), environment) if resume else []
         if not resume:
-            self.path.mkdir(parents=True, exist_ok=True)
             write_json(saved, environment)
             text = yaml.safe_dump(self.recipe.to_dict(), sort_keys=False, allow_unicode=True)
             write_atomically(self.path / "recipe.yaml", text.encode())

@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from ashnets.files import write_json
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
+from ashnets.result_folder import MODEL_MARK, result_folder
 from ashnets.training.evaluate import TRAINING_RECORD
+from ashnets.training.folder import MODEL
 
 
 def write_model(
@@ -19,20 +21,17 @@ def write_model(
 ) -> Path:
     """Write ``run/model``: weights in float16, configuration, processor, recipe, log, and the record of the run.
 
-    It is written aside and renamed: a folder ``model`` is a whole one.
+    It is written as a :func:`~ashnets.result_folder.result_folder`: a folder ``model`` is a whole one.
     """
-    folder, aside = run / "model", run / "model.partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside)
-    weights = load_file(aside / "model.safetensors")
-    halved = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-    del weights
-    save_file(halved, aside / "half", metadata={"format": "pt"})
-    (aside / "half").replace(aside / "model.safetensors")
-    processor.save_pretrained(aside)
-    write_json(aside / TRAINING_RECORD, record)
-    for name in ("recipe.yaml", "log.jsonl"):
-        shutil.copyfile(run / name, aside / name)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
-    return folder
+    with result_folder(run / MODEL, MODEL_MARK) as aside:
+        model.save_pretrained(aside)
+        weights = load_file(aside / "model.safetensors")
+        halved = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+        del weights
+        save_file(halved, aside / "half", metadata={"format": "pt"})
+        (aside / "half").replace(aside / "model.safetensors")
+        processor.save_pretrained(aside)
+        write_json(aside / TRAINING_RECORD, record)
+        for name in ("recipe.yaml", "log.jsonl"):
+            shutil.copyfile(run / name, aside / name)
+    return run / MODEL

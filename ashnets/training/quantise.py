@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ashnets.data.sources import open_source
-from ashnets.errors import ConfigurationError, MissingExtraError, TrainingError
+from ashnets.errors import ConfigurationError, MissingExtraError
 from ashnets.files import write_atomically, write_json
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import resolve
 from ashnets.processor import AshNetsProcessor
+from ashnets.result_folder import MODEL_MARK, check_place, result_folder
 
 try:
     from ashnets.training.quantise_work import Quantising
@@ -84,10 +83,10 @@ def quantise(
     Raises:
         ConfigurationError: the model has no spiking branch or is quantised already, no recipe, a recipe without a
             spiking phase, or weights that a chip cannot hold.
-        TrainingError: ``output`` is there already, or a step gave a number that is none.
+        OutputError: ``output`` is there already, or cannot be written.
+        TrainingError: a step gave a number that is none.
         DataError, WeightsError, UnknownModelError: as elsewhere.
     """
-    output = Path(output).absolute()
     require_new(output, dry_run)
     folder = Path(resolve(name))
     settings = fine_tuning_recipe(folder, recipe, overrides, steps)
@@ -100,9 +99,9 @@ def quantise(
 
 
 def require_new(output: Path, dry_run: bool) -> None:
-    """Raises TrainingError if ``output`` is there and not empty, and would be written."""
-    if not dry_run and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise TrainingError(f"{output} is there already: give --output another folder")
+    """Raises OutputError if ``output`` is there and not empty, and would be written."""
+    if not dry_run:
+        check_place(output, MODEL_MARK, "refuse")
 
 
 def carry_out(
@@ -116,10 +115,17 @@ def carry_out(
     """
     if not torch.cuda.is_available():
         keep_freed_memory()
-    model, steps = work.float_model, work.steps
     if dry_run:
-        return {"model": name, **work.plan(_rounded(model))}
+        return {"model": name, **work.plan(_rounded(work.float_model))}
+    with result_folder(output, MODEL_MARK, "refuse") as aside:
+        return _measured_stages(work, name, folder, aside, calibration, compared)
 
+
+def _measured_stages(
+    work: Quantising, name: str, folder: Path, output: Path, calibration: int, compared: int
+) -> dict[str, Any]:
+    """The report; the model and the report are in ``output``."""
+    model, steps = work.float_model, work.steps
     began = time.monotonic()
     result: dict[str, Any] = {
         "model": name, "recipe": work.recipe.name, **work.about(), "split": work.split, "steps": steps,
@@ -143,24 +149,15 @@ def carry_out(
     if steps:
         result["losses"] = work.train(quantised)
         quantised = work.published.cpu()
-    aside = output.with_name(output.name + ".partial")
-    try:
-        summary = {key: result[key] for key in ("recipe", "steps", "calibrated_on")}
-        _write(aside, quantised, work.processor, work.recipe, {**(training_record(folder) or {}), "quantised": summary})
-        if steps:
-            # what is published is measured: these weights, read from these files
-            compare("fine-tuned", from_pretrained(aside, task=work.head))
-        told = {work.metric: measured, **({"spiking_to_text": spikes} if spikes["float"] else {})}
-        report = {**result, **told, "spikes_changed": layers,
-                  "seconds": round(time.monotonic() - began, 1), "environment": environment()}  # fmt: skip
-        write_json(aside / REPORT, report)
-        if output.exists():
-            output.rmdir()  # an empty one
-        aside.rename(output)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{output}: the model could not be written ({error}); make room and repeat") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    summary = {key: result[key] for key in ("recipe", "steps", "calibrated_on")}
+    _write(output, quantised, work.processor, work.recipe, {**(training_record(folder) or {}), "quantised": summary})
+    if steps:
+        # what is published is measured: these weights, read from these files
+        compare("fine-tuned", from_pretrained(output, task=work.head))
+    told = {work.metric: measured, **({"spiking_to_text": spikes} if spikes["float"] else {})}
+    report = {**result, **told, "spikes_changed": layers,
+              "seconds": round(time.monotonic() - began, 1), "environment": environment()}  # fmt: skip
+    write_json(output / REPORT, report)
     return report
 
 
@@ -219,7 +216,6 @@ def _rounded(model: Any) -> Any:
 
 def _write(folder: Path, model: Any, processor: AshNetsProcessor, recipe: Recipe, record: dict[str, Any]) -> None:
     """The published form: float16, but the abstract encoder's tensors, which integers are made from, in float32."""
-    shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(folder)
     path = folder / "model.safetensors"
     halved = {

@@ -260,6 +260,16 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         parquet(tmp_path / "a.parquet", [OPAQUE["rgb.png"]])
 
 
+def test_a_cache_that_can_only_be_read_serves(tmp_path, cache, no_power_over_files):
+    first = parquet(tmp_path / "a.parquet", [OPAQUE["rgb.png"]]).decode(0)
+    folder = cache / "pictures"
+    for path in [*folder.iterdir(), folder]:
+        path.chmod(0o555 if path == folder else 0o444)
+    with no_power_over_files():
+        assert torch.equal(Pairs(open_source(tmp_path / "a.parquet", 0), ["train"], 16).decode(0), first)
+    folder.chmod(0o755)
+
+
 def test_damage_inside_a_parquet_file_is_named(tmp_path, cache):
     """Its end is whole, so that it opens; a page of the pictures is overwritten."""
     path = tmp_path / "a.parquet"

@@ -17,7 +17,7 @@ import ashnets
 from ashnets import zoo
 from ashnets.cli.export import export
 from ashnets.configuration import AshNetsConfig
-from ashnets.errors import AshNetsError, ConfigurationError, InputError
+from ashnets.errors import AshNetsError, ConfigurationError, OutputError
 from ashnets.export import exporting
 from ashnets.export.emulator import IntegerLayer, emulate
 from ashnets.export.exporting import FORMATS, export_model, sample_spikes
@@ -162,12 +162,28 @@ def test_an_earlier_export_is_replaced_and_nothing_else(model, tmp_path: Path) -
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "network.nir", "report.json", "sample.npz"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years")
-    with pytest.raises(InputError, match="mine holds something else"):
+    with pytest.raises(OutputError, match="mine holds something else"):
         export_model(model, "nir", tmp_path / "mine", "small")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file is a file"):
+    with pytest.raises(OutputError, match="file is a file"):
         export_model(model, "nir", tmp_path / "file", "small")
+    (folder / "notes.txt").write_text("of somebody else")
+    with pytest.raises(OutputError, match=r"exported holds something else than an export \(notes\.txt\)"):
+        export_model(model, "onnx", folder, "small")
+    assert (folder / "notes.txt").is_file() and (folder / "network.nir").is_file()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["exported", "file", "mine"]
+
+
+def test_an_export_to_the_current_folder_and_through_a_link(
+    model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path / "real")
+    export_model(model, "nir", ".", "small")
+    export_model(model, "onnx", tmp_path / "link", "small")
+    assert sorted(p.name for p in Path.cwd().iterdir()) == ["README.md", "network.onnx", "report.json", "sample.npz"]
+    assert (tmp_path / "link").is_symlink() and sorted(p.name for p in tmp_path.iterdir()) == ["link", "real"]
 
 
 def test_a_refused_export_leaves_nothing(model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

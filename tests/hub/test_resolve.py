@@ -196,6 +196,35 @@ def test_a_bit_that_flips_in_the_cache_is_found_offline(hub, files, offline):
     assert not blob.exists()
 
 
+def test_a_damaged_file_in_a_cache_that_is_only_read_is_named(hub, files, offline, tmp_path, no_power_over_files):
+    hub.put(NAME, files)
+    folder = pathlib.Path(resolve(NAME))
+    blob = (folder / "model.safetensors").resolve()
+    offline()
+    closed = [blob.parent, folder, folder.parent]
+    for path in closed:
+        path.chmod(0o555)
+    try:
+        with no_power_over_files():
+            assert pathlib.Path(resolve(NAME)) == folder, "what is whole is loaded from there"
+            blob.chmod(0o644)
+            blob.write_bytes(flipped(files["model.safetensors"]))
+            told = rf"model\.safetensors is damaged.*{blob} cannot be removed \(Permission denied\).*another cache"
+            with pytest.raises(WeightsError, match=told):
+                resolve(NAME)
+    finally:
+        for path in closed:
+            path.chmod(0o755)
+    assert blob.exists() and (folder / "config.json").exists()
+
+
+def test_a_cache_that_takes_no_file_is_named(hub, files, tmp_path, no_power_over_files):
+    hub.put(NAME, files)
+    (tmp_path / "closed").mkdir(mode=0o555)
+    with no_power_over_files(), pytest.raises(WeightsError, match=r"closed cannot be written .*name another cache"):
+        resolve(NAME, cache_dir=tmp_path / "closed")
+
+
 def test_half_a_download_is_no_download(hub, files, tmp_path):
     hub.put(NAME, files)
     hub.fail("GET", r"/tokenizer\.json$", how="cut", times=20)

@@ -377,8 +377,11 @@ def test_names_and_folders(pictures, model, tmp_path, own_cache):
     for wrong in ("", ".."):
         with pytest.raises(ConfigurationError, match="no name for an index"):
             index_folder(wrong)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "it-is").symlink_to("a-volume/index")  # which is not there yet
     result = indexing.index(pictures, str(tmp_path / "here" / "it-is"), model, **SIZES)
     assert result["folder"] == str(tmp_path / "here" / "it-is")
+    assert (tmp_path / "here" / "it-is").is_symlink() and (tmp_path / "here" / "a-volume" / "index").is_dir()
     default = indexing.index(pictures, None, model, **SIZES)["name"]
     assert default.startswith("pictures-")
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import ashnets
 from ashnets.cli import app
 from ashnets.data.pictogram_tasks import open_pictogram_task
-from ashnets.errors import ConfigurationError, TrainingError, WeightsError
+from ashnets.errors import ConfigurationError, OutputError, WeightsError
 from ashnets.export.emulator import emulate, integer_layers
 from ashnets.model.sampling import image_key
 from ashnets.tasks.evaluating import evaluate_named
@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_refused(quantised, finetuned, drawings, tmp_path):
         quantize("ashnets-tiny", output=tmp_path / "a", data=drawings)
     with pytest.raises(ConfigurationError, match="precision='int8' already"):
         quantize(quantised[0], output=tmp_path / "a", data=drawings)
-    with pytest.raises(TrainingError, match="is there already"):
+    with pytest.raises(OutputError, match="is there already"):
         quantize(finetuned("vqa"), output=quantised[0], data=drawings)
     with pytest.raises(WeightsError, match="classifier"):
         quantize("ashnets-tiny", output=tmp_path / "a", data=drawings, recipe=finetuned("vqa") / "recipe.yaml")

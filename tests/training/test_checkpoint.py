@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -147,8 +146,7 @@ def test_a_half_written_one_is_never_taken(saved):
     """Killed before the rename, with all files there; and killed while an old one was being removed."""
     folder, *_ = saved
     root = folder.parent
-    folder.rename(root / "step-00000003.partial")
-    shutil.copytree(root / "step-00000003.partial", root / "step-00000002.leaving")
+    folder.rename(root / ".step-00000003.0123abcd.part")
     assert checkpoints(root) == []
     (root / "step-00000002").mkdir()
     save_file({"x": torch.ones(1)}, root / "step-00000002" / "model.safetensors")
@@ -156,12 +154,13 @@ def test_a_half_written_one_is_never_taken(saved):
     save_checkpoint(root / "step-00000001", {"model": Tied(0)}, {})
     discard_old(root)
     assert [path.name for path in checkpoints(root)] == ["step-00000001"]
-    assert sorted(path.name for path in root.iterdir()) == ["step-00000001", "step-00000002"]
+    save_checkpoint(root / "step-00000003", {"model": Tied(0)}, {})  # the resumed run comes to that step again
+    assert sorted(path.name for path in root.iterdir()) == ["step-00000001", "step-00000003"]
 
 
-def test_what_a_killed_run_left_aside_is_written_over(saved):
+def test_what_a_killed_run_left_aside_is_removed(saved):
     folder, model, *_ = saved
-    aside = folder.with_name("step-00000004.partial")
+    aside = folder.with_name(".step-00000004.0123abcd.part")
     aside.mkdir()
     (aside / "stale.safetensors").write_bytes(b"half")
     whole = folder.with_name("step-00000004")

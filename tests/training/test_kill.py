@@ -43,7 +43,7 @@ def undisturbed(corpus, recipe_data, tmp_path_factory) -> tuple[Path, Path, Path
 def writes_a_checkpoint(run: Path) -> bool:
     """Half of a checkpoint is on the disk."""
     try:
-        return any((run / "checkpoints").glob("step-*.partial/*"))
+        return any((run / "checkpoints").glob(".step-*.part/*"))
     except FileNotFoundError:  # renamed between two looks
         return False
 
@@ -90,7 +90,7 @@ def kill_again_and_again(undisturbed, run: Path, plan: list[tuple[float, bool]])
     last = start(recipe, corpus, run)
     assert last.wait(timeout=600) == 0
     assert_same_end(run, other)
-    assert not list(run.rglob("*.partial"))
+    assert not list(run.rglob(".*.part"))
     return kills
 
 

@@ -20,7 +20,7 @@ import ashnets
 from ashnets.cli.quantise import quantize
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources import open_source
-from ashnets.errors import ConfigurationError, TrainingError
+from ashnets.errors import ConfigurationError, OutputError
 from ashnets.export.emulator import emulate, integer_layers
 from ashnets.files import write_json
 from ashnets.model.sampling import image_key, probabilistic_sampling
@@ -53,7 +53,9 @@ def checkpoint(corpus, recipe_data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quantised(checkpoint, corpus, tmp_path_factory):
-    output = tmp_path_factory.mktemp("int8") / "model"
+    output = tmp_path_factory.mktemp("int8") / "link"
+    output.with_name("model").mkdir()
+    output.symlink_to("model")
     report = quantise(checkpoint, output, corpus=corpus, steps=5, calibration=12, compared=5, progress=False)
     return output, report
 
@@ -69,7 +71,7 @@ def test_the_folder_is_a_model_like_any_other(quantised, checkpoint):
     assert sorted(path.name for path in output.iterdir()) == sorted(
         [path.name for path in checkpoint.iterdir()] + ["quantisation.json"]
     )
-    assert [path.name for path in output.parent.iterdir()] == ["model"], "nothing is left beside it"
+    assert {path.name for path in output.parent.iterdir()} == {"link", "model"}, "nothing is left beside it"
     assert json.loads((output / "quantisation.json").read_text()) == json.loads(json.dumps(report))
     assert ashnets.config_of(output).precision == "int8"
     record = json.loads((output / "training.json").read_text())
@@ -181,7 +183,7 @@ def test_a_full_disk_is_said_and_an_empty_folder_is_filled(checkpoint, even_corp
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # below the size of the weights
     try:
-        with pytest.raises(TrainingError, match=r"could not be written .*; make room and repeat"):
+        with pytest.raises(OutputError, match=r"there cannot be written .*: make room"):
             write(tmp_path / "there")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -210,7 +212,7 @@ def test_a_dry_run_measures_and_writes_nothing(checkpoint, corpus, tmp_path):
 def test_refusals(quantised, checkpoint, corpus, tmp_path):
     output, _ = quantised
     before = (output / "model.safetensors").read_bytes()
-    with pytest.raises(TrainingError, match="is there already"):
+    with pytest.raises(OutputError, match="is there already"):
         quantise(checkpoint, output, corpus=corpus)
     assert (output / "model.safetensors").read_bytes() == before
     with pytest.raises(ConfigurationError, match="precision='int8' already"):

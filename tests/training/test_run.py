@@ -60,6 +60,7 @@ def finished(corpus, recipe_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(recipe_data))
+    (folder / "run").symlink_to("volume/run")  # which is not there yet
     result = train(path, corpus=corpus, output=folder / "run", progress=False)
     return folder / "run", result
 
@@ -90,6 +91,7 @@ def test_what_a_run_leaves(finished):
     assert {path.stem for path in (folder / "plots").iterdir()} == {
         "losses", "learning_rates", "firing_rates", "summary_ratio", "validation"
     }  # fmt: skip
+    assert folder.is_symlink() and [path.name for path in folder.parent.glob("volume/*")] == ["run"]
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["devices"] == 1 and environment["torch"] == torch.__version__
 
@@ -466,7 +468,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(finished, corpus, recipe, t
     assert done.returncode == TrainingError.exit_code, done.stderr
     assert "could not be written" in done.stderr and "--resume" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob(".*.part"))
     left = checkpoints(tmp_path / "run" / "checkpoints")
     assert json.loads((left[-1] / "state.json").read_text())["epoch"] == 2
     train(recipe, corpus=corpus, output=tmp_path / "run", resume=True, progress=False)

@@ -27,9 +27,10 @@ from ashnets.export import (
     profile_names,
     write_onnx_step,
 )
-from ashnets.files import write_atomically, write_json
+from ashnets.files import require_writable, write_atomically, write_json
 
 MODEL = "ashnets-tiny"
+SUMMARY = "summary.json"
 SEED = 0  # of the choice of what to show
 RERANKED = 16
 COUNTED = 32  # pictures whose spikes are compared and counted
@@ -37,12 +38,14 @@ SHOWN = 6  # pictures in the figures of the spiking branch
 
 
 def run(output: Path) -> None:
-    """Run the whole demo and write its files to ``output``.
+    """Run the whole demo and write its files to ``output``, each when it is ready; other files there stay.
 
     Raises:
+        OutputError: ``output`` cannot be written.
         UnknownModelError, WeightsError: the bundled checkpoint is missing or damaged.
         DataError: the bundled gallery is.
     """
+    require_writable(output / SUMMARY)
     demonstrate(ashnets.from_pretrained(MODEL), ashnets.AshNetsProcessor.from_pretrained(MODEL), output)
 
 
@@ -95,7 +98,7 @@ def demonstrate(model: Any, processor: Any, output: Path) -> dict[str, Any]:
     estimates = [estimate(counts, load_profile(name), macs, f"{len(counted)} pictures") for name in profile_names()]
     _show_estimates(terminal, estimates)
 
-    files["summary"] = output / "summary.json"
+    files["summary"] = output / SUMMARY
     seconds = round(time.perf_counter() - start, 1)
     summary: dict[str, Any] = {
         "model": MODEL,
