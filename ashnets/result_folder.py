@@ -58,7 +58,7 @@ def result_folder(output: str | os.PathLike, mark: str, existing: Existing = "re
     try:
         if target.is_dir():
             with _locked(target):
-                _exchange(target, mark, existing)  # that a killed process began
+                _exchange(target, mark, "keep")  # that a killed process began, of whatever kind
         check_place(output, mark, existing)
         aside, lock = _begin(target)
     except OSError as error:
@@ -148,7 +148,7 @@ def _put_in_place(aside: Path, target: Path, output: str | os.PathLike, mark: st
             if not target.is_dir():
                 raise
     with _locked(target):  # of two that end together one waits, and replaces the other or is refused
-        _exchange(target, mark, existing)
+        _exchange(target, mark, "keep")
         check_place(output, mark, existing)  # again: much may have happened during the work
         aside.rename(target / _WHOLE)
         _exchange(target, mark, existing)
@@ -158,12 +158,13 @@ def _exchange(folder: Path, mark: str, existing: Existing) -> None:
     """Bring a finished result in ``folder`` from any state of the exchange to its end."""
     whole, last, old = folder / _WHOLE, folder / _LAST, folder / _OLD
     if whole.is_dir():
-        old.mkdir(exist_ok=True)
+        out = old / secrets.token_hex(4)  # what could not be removed the last time is not in the way
+        out.mkdir(parents=True)
         new = os.listdir(whole)
         there = entries(folder)
         going = [name for name in there if name in new] if existing == "keep" else there
         for name in sorted(going, key=lambda name: name != mark):
-            (folder / name).replace(old / name)
+            (folder / name).replace(out / name)
         whole.rename(last)
     if last.is_dir():
         for name in sorted(os.listdir(last), key=lambda name: name == mark):
