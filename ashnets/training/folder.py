@@ -38,7 +38,6 @@ class RunFolder:
                 with another number of processes.
             OutputError: there is a folder ``model`` of somebody else.
         """
-        check_place(self.path / MODEL, MODEL_MARK, "replace" if resume else "refuse")
         saved_recipe = self.path / "recipe.yaml"
         found = checkpoints(self.path / "checkpoints")
         if not resume:
@@ -46,6 +45,7 @@ class RunFolder:
                 raise TrainingError(
                     f"{self.path} already holds a run: resume it with --resume, or choose another folder"
                 )
+            check_place(self.path / MODEL, MODEL_MARK, "refuse")
             return None
         if not saved_recipe.is_file():
             raise TrainingError(f"{self.path} holds no run to resume; leave --resume out")
@@ -55,6 +55,7 @@ class RunFolder:
                 f"{self.path} was made by another recipe; resume it as it was, or choose another folder:\n  "
                 + "\n  ".join(lines)
             )
+        check_place(self.path / MODEL, MODEL_MARK)
         if not found:
             return None
         ranks = read_state(found[-1])["ranks"]

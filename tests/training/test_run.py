@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ashnets
-from ashnets.errors import ConfigurationError, DataError, TrainingError
+from ashnets.errors import ConfigurationError, DataError, OutputError, TrainingError
 from ashnets.runs import train
 from ashnets.training.checkpoint import checkpoints, tensors_of
 from ashnets.training.evaluate import as_rows, evaluate_retrieval
@@ -309,6 +309,9 @@ def test_faults_are_refused(finished, corpus, recipe, tmp_path):
     folder, _ = finished
     with pytest.raises(TrainingError, match="already holds a run"):
         train(recipe, corpus=corpus, output=folder, progress=False)
+    shutil.copytree(folder / "model", tmp_path / "other" / "model")
+    with pytest.raises(OutputError, match="model is there already"):  # of a run whose other files were removed, say
+        train(recipe, corpus=corpus, output=tmp_path / "other", progress=False)
     with pytest.raises(TrainingError, match="no run to resume"):
         train(recipe, corpus=corpus, output=tmp_path / "none", resume=True, progress=False)
     with pytest.raises(TrainingError, match="no phase checkpoint"):
