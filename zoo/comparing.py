@@ -24,6 +24,7 @@ from ashnets.model.sampling import probabilistic_sampling
 from ashnets.model.tdbn import calibrate
 from ashnets.zoo.counting import count
 from ashnets.zoo.creating import create
+from ashnets.zoo.gallery_images import FOLDER
 from ashnets.zoo.registry import ROOT, config_of, entry, is_name
 
 SEED = 0
@@ -197,7 +198,7 @@ def weights_of(name: str) -> str | None:
 
 def gallery_unless(images: Path | None, corpus: Path | None) -> Path | None:
     """``images``, or the bundled gallery where no pictures are named at all."""
-    return ROOT / "gallery" / "images" if images is None and corpus is None else images
+    return FOLDER if images is None and corpus is None else images
 
 
 def _measured(model: Compared, key: str) -> str:

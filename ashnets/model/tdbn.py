@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from spikingjelly.activation_based import layer
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from ashnets.errors import InputError
 from ashnets.kernels import operators
@@ -121,11 +122,12 @@ def sum_moments(parts: list[Moments]) -> Moments:
 
 @contextmanager
 def calibrating(module: torch.nn.Module) -> Iterator[None]:
-    """Inside, every tdBN of ``module`` gathers a plain average of the statistics it sees.
+    """Inside, every batch norm of ``module``, tdBN among them, gathers a plain average of the statistics it sees.
 
-    The rest of the module stays in its mode; dropout, for one, is not switched on.
+    The rest of the module stays in its mode; dropout, for one, is not switched on. A norm that sees nothing is left
+    with the statistics of a fresh one.
     """
-    norms = [m for m in module.modules() if isinstance(m, TdBN)]
+    norms = [m for m in module.modules() if isinstance(m, BatchNorm)]
     before = [(m.training, m.momentum) for m in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -143,10 +145,10 @@ def calibrating(module: torch.nn.Module) -> Iterator[None]:
 def calibrate(
     module: torch.nn.Module, batches: Iterable[torch.Tensor], run: Callable[[torch.Tensor], Any] | None = None
 ) -> int:
-    """Set the running statistics of every tdBN in ``module`` from ``batches``.
+    """Set the running statistics of every batch norm in ``module``, tdBN among them, from ``batches``.
 
     Args:
-        module: anything that holds tdBN layers, usually an abstract encoder.
+        module: anything that holds batch norms, usually an abstract encoder.
         batches: inputs of one call each.
         run: how one batch is run, ``module(batch)`` by default.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,15 @@ def embed_pictures(
         if keep_tokens:
             tokens.append(visual.output)
     return torch.cat(embeds), torch.cat(tokens) if tokens else torch.empty(0)
+
+
+def images_at_rest(
+    pairs: Pairs, indices: Sequence[int] | np.ndarray, batch: int = 32
+) -> Iterator[tuple[torch.Tensor, list[int]]]:
+    """Images (B, 3, S, S) as `embed_pictures` shows them, in batches with their keys. Raises DataError as it does."""
+    for start in range(0, len(indices), batch):
+        part = indices[start : start + batch]
+        yield pairs.on_white(part), [image_key(pairs.image_ids[int(i)]) for i in part]
 
 
 def _on_white(pairs: Pairs, index: int, unreadable: dict[str, str] | None) -> torch.Tensor:

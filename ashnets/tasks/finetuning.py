@@ -6,6 +6,7 @@ pre-training, on captioned pictures.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,12 +22,13 @@ from ashnets.tasks.data import (
     require_pictures,
     train_and_valid,
 )  # fmt: skip
-from ashnets.tasks.items import ItemBatch, Items
+from ashnets.tasks.items import ItemBatch, Items, images_at_rest
 from ashnets.tasks.predicting import predict, said_by
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.starting import starting_model
 from ashnets.training.distributed import shares
 from ashnets.training.learner import Learner
+from ashnets.training.pretrain import spiking_figures
 from ashnets.training.recipe import Phase, TaskRecipe
 from ashnets.training.run import Run
 
@@ -87,6 +89,10 @@ class TaskRun(_FineTuning):
     def _learner(self, model: Any) -> Learner:
         return TaskLearner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
 
+    def _valid_images(self, readable: list[int], count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
+        names = list(dict.fromkeys(name for record in self.valid for name in record.pictures))
+        return images_at_rest(self.data, names[:count], self.processor)
+
     def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
         logits = predict(
             self.learner.published.eval(), self.task, self.data, self.valid, self.processor, progress=self.progress,
@@ -111,10 +117,7 @@ class TaskStep(nn.Module):
         right = labels.gather(1, best.unsqueeze(1)) if labels.dim() == 2 else labels == best
         figures = {"accuracy": right.float().mean()}
         weight = shares(torch.tensor([float(len(best))], device=out.loss.device))[0]
-        if out.visual.layer_rates is not None:
-            figures.update({f"rate_{name}": rate.mean() for name, rate in out.visual.layer_rates.items()})
-            figures["summary_ratio"] = out.visual.summary_ratio.detach().float().mean()
-        return {self.name: out.loss * weight}, figures
+        return {self.name: out.loss * weight}, {**figures, **spiking_figures(out.visual)}
 
 
 class TaskLearner(Learner):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,10 @@ class ItemBatch:
     group_size: int
     image_ids: list[str]
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def shown(self) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Images (n, 3, S, S), both of each pair; their keys (n,); and how many lie on one time axis."""
+        return self.pixel_values.flatten(0, -4), self.image_keys.flatten(), self.inputs()["group_size"]
 
     def to(self, device: torch.device) -> ItemBatch:
         """The same batch with its tensors on ``device``; image_keys stay, the sampler reads them as numbers."""
@@ -123,6 +127,17 @@ class ItemBatches(Batches):
         # the ids are not used: content keys of each picture would cost a hash of its pixels
         ids = [0] * sum(map(len, names))
         return self.processor.image_processor.preprocess(images, ids)["pixel_values"]
+
+
+def images_at_rest(
+    data: TaskData, names: Sequence[str], processor: AshNetsProcessor, batch: int = 32
+) -> Iterator[tuple[torch.Tensor, list[int]]]:
+    """Images (B, 3, S, S) as they are answered about, in batches with their keys. Raises DataError, InputError."""
+    for start in range(0, len(names), batch):
+        part = names[start : start + batch]
+        keys = [image_key(name) for name in part]
+        images = [data.open_picture(name) for name in part]
+        yield processor.image_processor.preprocess(images, keys)["pixel_values"], keys
 
 
 class Items:

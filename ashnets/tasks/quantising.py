@@ -16,17 +16,16 @@ import torch
 
 from ashnets.errors import ConfigurationError
 from ashnets.hub.resolving import resolve
-from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import TaskData, as_source, drawn, open_task_data, require_pictures, train_and_valid
 from ashnets.tasks.finetuning import TaskLearner
-from ashnets.tasks.items import ItemBatch, Items
+from ashnets.tasks.items import Items, images_at_rest
 from ashnets.tasks.predicting import predict, said_by
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.training.learner import Learner
 from ashnets.training.quantise import carry_out, fine_tuning_recipe, float_model, require_new
 from ashnets.training.quantise import quantise as quantise_pretrained
-from ashnets.training.quantise_work import COMPARED_AT_ONCE, Quantising
+from ashnets.training.quantise_work import Quantising
 from ashnets.training.recipe import TaskRecipe
 from ashnets.zoo.registry import recipe_path
 
@@ -146,14 +145,4 @@ class QuantisingTask(Quantising):
 
     def input_spikes(self, count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
         """See `Quantising.input_spikes`."""
-        chosen, prepare = self.names[:count], self.processor.image_processor.preprocess
-        for start in range(0, len(chosen), COMPARED_AT_ONCE):
-            part = chosen[start : start + COMPARED_AT_ONCE]
-            keys = [image_key(name) for name in part]
-            yield prepare([self.data.open_picture(name) for name in part], keys)["pixel_values"], keys
-
-    def shown(self, batch: ItemBatch) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """See `Quantising.shown`; both pictures of a pair are shown."""
-        inputs = batch.inputs()
-        pixels = batch.pixel_values
-        return pixels.flatten(0, -4), batch.image_keys.flatten(), inputs["group_size"]
+        return images_at_rest(self.data, self.names[:count], self.processor)

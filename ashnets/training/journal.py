@@ -41,10 +41,10 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 class Journal:
     """The log of a run, written by its main process alone.
 
-    ``log.jsonl`` has a line for each finished epoch, ``steps.jsonl`` one for each logged step and each warning
-    (``"kind": "warning"``), ``events/`` the same for TensorBoard. A line is on its way to the disk when the call
-    returns. A number that is not finite is written as ``null``, which every JSON reader takes. Without TensorBoard a
-    run goes on with a warning: nothing is lost, since the events repeat the two logs.
+    ``log.jsonl`` has a line for each finished epoch, ``steps.jsonl`` one for each logged step, warning and note
+    (``"kind": "warning"`` or ``"note"``), ``events/`` the same for TensorBoard. A line is on its way to the disk when
+    the call returns. A number that is not finite is written as ``null``, which every JSON reader takes. Without
+    TensorBoard a run goes on with a warning: nothing is lost, since the events repeat the two logs.
 
     Args:
         folder: of the run; made if it is missing.
@@ -106,6 +106,11 @@ class Journal:
         self._write(STEPS, record)
         tqdm.write(f"warning: {text}", file=sys.stderr)
 
+    def note(self, text: str) -> None:
+        """Log what a reader of the log should know (``"kind": "note"``) and print it."""
+        self._write(STEPS, {"kind": "note", "step": self._step, "epoch": self._epoch, "text": text})
+        tqdm.write(f"note: {text}", file=sys.stderr)
+
     def _write(self, name: str, record: Mapping[str, Any]) -> None:
         self._step, self._epoch = record["step"], record["epoch"]
         self._files[name].write(_line(record))
@@ -114,8 +119,8 @@ class Journal:
             self._add_events(name, record)
 
     def _add_events(self, name: str, record: Mapping[str, Any]) -> None:
-        if record.get("kind") == "warning":
-            self._events.add_text("warning", record["text"], record["step"])
+        if "kind" in record:
+            self._events.add_text(record["kind"], record["text"], record["step"])
         else:
             for key, value in record.items():
                 if key != "step" and value is not None and not isinstance(value, str):
@@ -152,9 +157,9 @@ def _plain(value: Any) -> str | int | float | None:
 
 def _tag(name: str, key: str) -> str:
     """TensorBoard draws what stands before the slash as one group."""
-    group, _, rest = key.partition("_")
-    if group == "valid" or (name == STEPS and group in ("lr", "rate")):
-        return f"{group}/{rest}"
+    for group in ("valid", "rate") if name == EPOCHS else ("lr", "training_rate"):
+        if key.startswith(f"{group}_"):
+            return f"{group}/{key.removeprefix(f'{group}_')}"
     return f"{'train' if name == STEPS else 'epoch'}/{key}"
 
 
@@ -237,28 +242,3 @@ class Progress:
 def _memory(device: torch.device) -> int:
     """Bytes: the greatest allocation on a CUDA device, else what this process has resident."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
-
-
-def rates_warnings(rates: Mapping[str, float], dead: float = 0.001, saturated: float = 0.9) -> list[str]:
-    """A sentence for every spiking layer that says nothing because it hardly fires, or always.
-
-    Args:
-        rates: layer (``conv1`` or ``rate_conv1``) → share of its neurons that fire at a step.
-        dead, saturated: rates under the one or over the other are reported.
-    """
-    found = []
-    for name, rate in rates.items():
-        layer = name.removeprefix("rate_")
-        if rate < dead:
-            found.append(
-                f"spiking layer {layer} is dead: {100 * rate:.2g} % of its neurons fire at a step, under "
-                f"{100 * dead:g} %; lower optimisers.spiking.lr, or start again with a greater changes.tdbn_alpha "
-                "(wider input currents) or a smaller changes.decay_k (less leak)"
-            )
-        elif rate > saturated:
-            found.append(
-                f"spiking layer {layer} is saturated: {100 * rate:.3g} % of its neurons fire at a step, over "
-                f"{100 * saturated:g} %; lower optimisers.spiking.lr, or start again with a smaller changes.tdbn_alpha "
-                "(narrower input currents) or a greater changes.decay_k (more leak)"
-            )
-    return found

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from ashnets.errors import ConfigurationError
+from ashnets.model.tdbn import calibrating
 from ashnets.objectives import EmbeddingQueue
 from ashnets.training.distributed import mean_over_ranks, synchronise_norms
 from ashnets.training.means import Means
@@ -18,7 +21,7 @@ from ashnets.training.optim import build_optimisers
 from ashnets.training.pretrain import Keys, PreTrainingStep, momentum_keys
 from ashnets.training.recipe import Phase, Recipe
 from ashnets.training.recompute import recompute_activations
-from ashnets.training.setup import average_of, freeze, rest, save_memory
+from ashnets.training.setup import average_of, freeze, resting, save_memory
 
 
 class NotFinite(FloatingPointError):
@@ -54,11 +57,11 @@ class Learner:
         self.modules: dict[str, nn.Module] = {"model": model}
         self.encoders = self.queue = self.average = None
         if recipe.queue:
-            self.encoders = average_of(model, recipe.momentum, buffers=False)
+            self.encoders = average_of(model, recipe.momentum)
             self.queue = EmbeddingQueue(recipe.queue, model.config.projection_size).to(self.device)
             self.modules.update(momentum=self.encoders, queue=self.queue)
         if recipe.ema:
-            self.average = average_of(model, recipe.ema, buffers=True)
+            self.average = average_of(model, recipe.ema, warm_up=True)
             self.modules["ema"] = self.average
         if recipe.memory_saving:
             save_memory(model)
@@ -91,9 +94,39 @@ class Learner:
                     step = self.accelerator.prepare_model(step)
             self._prepared = (phase, step)
         self._prepared[1].train()
-        rest(self.model, phase)
+        for part in resting(self.model, phase):
+            part.eval()
         if self.encoders is not None:
             self.encoders.train()
+
+    def begin(self) -> None:
+        """A phase begins: so does the average of the weights, since those of a part that was frozen have none yet."""
+        if self.average is not None:
+            self.average.n_averaged.zero_()
+
+    def calibrate(self, phase: Phase, batches: Iterable[Any]) -> None:
+        """Set the running statistics of the published weights from training batches, over all ranks.
+
+        The parts that the phase does not train keep theirs. So does a spiking encoder that computes in integers: they
+        are made from its statistics, which stand still.
+
+        Args:
+            batches: this rank's share of the same passes on every rank.
+        """
+        model = self.published.eval()
+        still = resting(model, phase)
+        if model.config.has_spiking_branch and model.config.precision != "float":
+            still.append(model.ashnets.vision.abstract_encoder)
+        kept = {id(module) for part in still for module in part.modules()}
+        norms = [m for m in model.modules() if isinstance(m, BatchNorm) and id(m) not in kept]
+        if not norms:
+            return
+        with calibrating(nn.ModuleList(norms)), self.autocast():
+            for batch in batches:
+                pixels, keys, group_size = batch.to(self.device).shown()
+                model.ashnets.vision(
+                    pixels, image_ids=keys, group_size=group_size, concrete_only=phase.concrete_only
+                )  # fmt: skip
 
     def step_of(self, phase: Phase) -> nn.Module:
         """The losses of a phase as one module."""

@@ -19,6 +19,8 @@ from ashnets.retrieval.embedding import tokenize
 from ashnets.training.pretrain import Batch
 from ashnets.training.recipe import Recipe
 
+CALIBRATED = 1024  # training images that running statistics are gathered from
+
 
 class Batches(Dataset):
     """``batches[i]`` is a rank's share of pass i, by ``read``, or why it cannot be read."""
@@ -116,6 +118,24 @@ def chosen_caption(captions: list[str], bare: float, which: float, bare_name: fl
     if not others or (bare_name is not None and bare < bare_name):
         return captions[0]
     return others[int(which * len(others))]
+
+
+def calibration_batches(pictures: Any, count: int, workers: int, pin: bool) -> Iterator[Any]:
+    """Training batches in random groups, the same at each call, of ``count`` images at least, or all there are.
+
+    Statistics are gathered from them, to which each batch adds alike: a remainder is left out.
+
+    Args:
+        pictures: of a run; images that cannot be read are noted there.
+        workers, pin: as for `load_epoch`.
+    """
+    groups = pictures.random_groups(0)
+    planned = pictures.plan(groups[: -(-count // len(groups[0]))])
+    sizes = [sum(len(share.indices) for share in shares) for shares in planned]
+    whole = [shares for shares, size in zip(planned, sizes, strict=True) if 2 * size > max(sizes)]
+    for batch in load_epoch(pictures.batches(whole, 0), 0, workers, pin):
+        pictures.note(batch.skipped)
+        yield batch
 
 
 def load_epoch(batches: Batches, first: int, workers: int, pin: bool) -> Iterator[Any]:

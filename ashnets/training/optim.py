@@ -44,9 +44,14 @@ def _build(settings: Optimiser, decayed: list, plain: list) -> torch.optim.Optim
     return torch.optim.AdamW(groups, lr=settings.lr)
 
 
+def warmup_steps(schedule: Schedule, total_steps: int) -> int:
+    """Steps of the warm-up: the schedule's, but a tenth of the run's at most."""
+    return min(schedule.warmup_steps, total_steps // 10)
+
+
 def factor(schedule: Schedule, step: int, epoch: int, total_steps: int) -> float:
     """What every learning rate is multiplied by at a step (from 0) of an epoch (from 0)."""
-    warmup = min(1.0, (step + 1) / schedule.warmup_steps) if schedule.warmup_steps else 1.0
+    warmup = min(1.0, (step + 1) / max(1, warmup_steps(schedule, total_steps)))
     if schedule.kind == "cosine":
         done = min(1.0, step / max(1, total_steps))
         return warmup * 0.5 * (1 + math.cos(math.pi * done))

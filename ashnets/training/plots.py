@@ -21,6 +21,7 @@ LOSSES = {
     "mlm": "MLM: masked words", "mvm": "MVM: masked concepts", "stua": "STUA: spikes and text",
 }  # fmt: skip
 WAYS = {"text_to_image": "text → image", "image_to_text": "image → text"}
+RATES = {"rate_": "at inference, weights as published", "training_rate_": "in training mode"}
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee", "#777777")
 BANDS = ("#ffffff", "#eef2f7")
 STEP = "optimiser step"
@@ -113,11 +114,14 @@ def _learning_rates(run: Run) -> Figure | None:
 
 
 def _firing_rates(run: Run) -> Figure | None:
-    drawn = _together(run, "rate_", "Firing rates of the spiking layers", scale=100.0)
-    if drawn is None:
+    present = {prefix: title for prefix, title in RATES.items() if run.fields(prefix)}
+    if not present:
         return None
-    figure, axes = drawn
-    axes.set(xlabel=STEP, ylabel="neurons that fire at a time step (%)", ylim=(0, None))
+    figure, panels = _panels("Firing rates of the spiking layers", len(present))
+    for axes, (prefix, title) in zip(panels, present.items(), strict=True):
+        _draw_all(axes, run, prefix, scale=100.0)
+        axes.set_title(title, fontsize=10, pad=16)
+        axes.set(xlabel=STEP, ylabel="neurons that fire at a time step (%)", ylim=(0, None))
     return figure
 
 
@@ -155,18 +159,23 @@ def _validation(run: Run) -> Figure | None:
     return figure
 
 
-def _together(run: Run, prefix: str, title: str, scale: float = 1.0) -> tuple[Figure, Axes] | None:
+def _together(run: Run, prefix: str, title: str) -> tuple[Figure, Axes] | None:
     """All figures with one prefix in one panel, with a legend if there are several."""
-    keys = run.fields(prefix)
-    if not keys:
+    if not run.fields(prefix):
         return None
     figure, (axes,) = _panels(title, 1)
+    _draw_all(axes, run, prefix)
+    return figure, axes
+
+
+def _draw_all(axes: Axes, run: Run, prefix: str, scale: float = 1.0) -> None:
+    """A curve for each figure with one prefix."""
+    keys = run.fields(prefix)
     _shade(axes, run)
     for i, key in enumerate(keys):
         _draw(axes, run, key, COLOURS[i % len(COLOURS)], key.removeprefix(prefix), scale)
     if len(keys) > 1:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False)
-    return figure, axes
 
 
 def _panels(title: str, number: int) -> tuple[Figure, list[Axes]]:

@@ -44,6 +44,10 @@ class Batch:
     image_ids: list[str]
     skipped: dict[str, str]
 
+    def shown(self) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Images (B, 3, H, W), their keys (B,), and how many lie on one time axis."""
+        return self.pixel_values, self.image_keys, self.group_size
+
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on ``device``; image_keys stay, the sampler reads them as numbers."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
@@ -76,6 +80,14 @@ class Keys:
     own_image: torch.Tensor
     own_text: torch.Tensor
     new: int
+
+
+def spiking_figures(visual: Any) -> dict[str, torch.Tensor]:
+    """What is logged of the spiking branch at a step: firing rates in training mode, and the summary ratio."""
+    if visual.layer_rates is None:
+        return {}
+    rates = {f"training_rate_{name}": rate.mean() for name, rate in visual.layer_rates.items()}
+    return {**rates, "summary_ratio": visual.summary_ratio.detach().float().mean()}
 
 
 @torch.no_grad()
@@ -162,10 +174,7 @@ class PreTrainingStep(nn.Module):
             self._masked(batch, visual, fused, losses, counts)
         weights = shares(torch.tensor([float(counts[name]) for name in losses], device=tau.device))
         losses = {name: loss * weight for (name, loss), weight in zip(losses.items(), weights, strict=True)}
-        if visual.layer_rates is not None:
-            figures.update({f"rate_{name}": rate.mean() for name, rate in visual.layer_rates.items()})
-            figures["summary_ratio"] = visual.summary_ratio.detach().float().mean()
-        return losses, figures
+        return losses, {**figures, **spiking_figures(visual)}
 
     def _itc(self, batch, image, text, tau, positive, keys):
         with full_precision(tau.device):

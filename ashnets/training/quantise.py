@@ -25,6 +25,7 @@ from ashnets.errors import ConfigurationError, MissingExtraError
 from ashnets.files import write_atomically, write_json
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import resolve
+from ashnets.model.firing import rates_warnings
 from ashnets.processor import AshNetsProcessor
 from ashnets.result_folder import MODEL_MARK, check_place, result_folder
 
@@ -154,7 +155,10 @@ def _measured_stages(
     if steps:
         # what is published is measured: these weights, read from these files
         compare("fine-tuned", from_pretrained(output, task=work.head))
-    told = {work.metric: measured, **({"spiking_to_text": spikes} if spikes["float"] else {})}
+    told: dict[str, Any] = {work.metric: measured, **({"spiking_to_text": spikes} if spikes["float"] else {})}
+    last = {layer: one["rate"] for layer, one in list(layers.values())[-1].items()}
+    if warnings := rates_warnings(last):
+        told["warnings"] = warnings
     report = {**result, **told, "spikes_changed": layers,
               "seconds": round(time.monotonic() - began, 1), "environment": environment()}  # fmt: skip
     write_json(output / REPORT, report)
@@ -180,9 +184,8 @@ def fine_tuning_recipe(folder: Path, recipe: Path | None, overrides: list[str] |
         raise ConfigurationError(f"{path}: no phase trains the spiking branch, which is what rounding changes")
     changes: dict[str, Any] = {"phases": [phases[-1]], "stdp": None, "start": None, "changes": {}}
     if own:
-        warmup = min(found.schedule.warmup_steps, steps // 10)
         changes |= {
-            "schedule": Schedule(kind="cosine", warmup_steps=warmup),
+            "schedule": Schedule(kind="cosine", warmup_steps=found.schedule.warmup_steps),
             "ema": 0.0,
             "optimisers": {
                 part: dataclasses.replace(optimiser, lr=optimiser.lr * RATE)

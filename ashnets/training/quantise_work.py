@@ -10,23 +10,20 @@ from accelerate import Accelerator
 
 from ashnets.data.pairs import Pairs
 from ashnets.errors import TrainingError
-from ashnets.model.abstract_encoder import as_sequence
-from ashnets.model.sampling import image_key
-from ashnets.model.tdbn import calibrate
+from ashnets.model.tdbn import calibrating
 from ashnets.processor import AshNetsProcessor
+from ashnets.retrieval.embedding import images_at_rest
 from ashnets.training.estimate import estimate
 from ashnets.training.evaluate import retrieval
 from ashnets.training.journal import Progress
 from ashnets.training.learner import Learner, NotFinite
-from ashnets.training.loader import load_epoch
+from ashnets.training.loader import CALIBRATED, calibration_batches, load_epoch
 from ashnets.training.means import Means
 from ashnets.training.optim import factor, set_learning_rates
 from ashnets.training.pictures import Pictures
 from ashnets.training.pretrain import Batch
 from ashnets.training.recipe import Phase, Recipe
 from ashnets.training.spiking_text import spiking_to_text
-
-COMPARED_AT_ONCE = 32
 
 
 class Quantising:
@@ -99,14 +96,7 @@ class Quantising:
 
     def input_spikes(self, count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
         """Batches of the first ``count`` pictures of the split, as `spikes_changed` takes them."""
-        held_out = self.held_out
-        for start in range(0, min(count, len(held_out)), COMPARED_AT_ONCE):
-            part = range(start, min(start + COMPARED_AT_ONCE, count, len(held_out)))
-            yield held_out.on_white(part), [image_key(held_out.image_ids[i]) for i in part]
-
-    def shown(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Pictures (B, 3, S, S) of a batch, their keys, and how many lie on one time axis."""
-        return batch.pixel_values, batch.image_keys, batch.group_size
+        return images_at_rest(self.held_out, range(min(count, len(self.held_out))))
 
     def plan(self, model: Any) -> dict[str, Any]:
         """What the fine-tuning trains and needs, from one real step."""
@@ -131,21 +121,19 @@ class Quantising:
         Pictures on white, each from rest, would have other statistics than those that the weights were trained with.
         """
         vision, seen = model.ashnets.vision, 0
-        groups = self.pictures.random_groups(0)
-        groups = groups[: -(-count // len(groups[0]))]
-        planned = self.pictures.batches(self.pictures.plan(groups), 0)
-
-        def sequences() -> Iterator[torch.Tensor]:
-            nonlocal seen
-            for batch in load_epoch(planned, 0, self.recipe.workers, pin=False):
-                self.pictures.note(batch.skipped)
+        with calibrating(vision.abstract_encoder):
+            for batch in calibration_batches(self.pictures, count, self.recipe.workers, pin=False):
+                pixels, keys, group = batch.shown()
+                vision.abstract_encoder(vision.sample(pixels, keys), group)
                 seen += len(batch.image_ids)
-                pixels, keys, group = self.shown(batch)
-                spikes = vision.sample(pixels, keys)
-                yield as_sequence(spikes, group) if model.config.carry == "group" else spikes
-
-        calibrate(vision.abstract_encoder, sequences(), run=vision.abstract_encoder.run)
         return seen
+
+    def _calibrate_published(self, learner: Learner) -> None:
+        """The norms beside the spiking encoder, whose statistics stand still, for the weights as they are now."""
+        learner.calibrate(
+            self.phase,
+            calibration_batches(self.pictures, CALIBRATED, self.recipe.workers, pin=learner.device.type == "cuda"),
+        )
 
     def train(self, model: Any) -> list[float]:
         """The steps; returns the loss of each."""
@@ -173,6 +161,7 @@ class Quantising:
                 losses.append(means.flush()["loss"])
                 bar.advance(sum(len(batch.image_ids) for batch in several), losses[-1])
         learner.check_weights()
+        self._calibrate_published(learner)
         return [round(loss, 4) for loss in losses]
 
     def _batches(self, learner: Learner) -> Iterator[Batch]:
@@ -180,6 +169,8 @@ class Quantising:
         self.epoch = 0
         while True:
             if self.phase.grouping == "similar":
+                if self.epoch:
+                    self._calibrate_published(learner)
                 groups, _ = self.pictures.similar_groups(
                     learner.published.eval(), self.epoch, self.phase, learner.autocast(), self.progress
                 )

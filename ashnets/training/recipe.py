@@ -58,7 +58,11 @@ class Optimiser:
 
 @dataclass
 class Schedule:
-    """Linear warm-up over steps, then ×``gamma`` from each milestone epoch on, or a cosine to zero."""
+    """Linear warm-up over steps, then ×``gamma`` from each milestone epoch on, or a cosine to zero.
+
+    Attributes:
+        warmup_steps: a tenth of the run's steps at most, whatever is asked.
+    """
 
     kind: str = "milestones"
     warmup_steps: int = 1000
@@ -86,6 +90,8 @@ class Recipe:
         momentum: of the momentum encoders that fill the queues.
         distillation: α, the share of the momentum encoders' soft targets in ITC's.
         ema: decay of an average of the weights that is validated and published; 0 publishes the weights themselves.
+            After n steps of a phase it is (1 + n)/(10 + n) at most. Either way the running statistics of what is
+            published are gathered anew, from training images.
         transformer_weights: where a BERT-type checkpoint in safetensors is: a folder, ``package:NAME``, or
             ``hub:org/repository``. Its ``vocab.txt`` makes the tokenizer.
         vocabulary: ``pruned`` to the pieces that the captions use, or ``full``.

@@ -20,16 +20,18 @@ from safetensors import SafetensorError
 from ashnets.configuration import AshNetsConfig
 from ashnets.environment import environment
 from ashnets.errors import TrainingError
+from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
 from ashnets.processor import AshNetsProcessor
+from ashnets.retrieval.embedding import images_at_rest
 from ashnets.training.checkpoint import load_checkpoint, read_state
 from ashnets.training.estimate import bytes_of, estimate
 from ashnets.training.evaluate import retrieval
 from ashnets.training.folder import RunFolder
-from ashnets.training.journal import Progress, rates_warnings
+from ashnets.training.journal import Progress
 from ashnets.training.learner import Learner, NotFinite
-from ashnets.training.loader import load_epoch
+from ashnets.training.loader import CALIBRATED, calibration_batches, load_epoch
 from ashnets.training.means import Means
-from ashnets.training.optim import factor, set_learning_rates
+from ashnets.training.optim import factor, set_learning_rates, warmup_steps
 from ashnets.training.pictures import Pictures
 from ashnets.training.pretrain import Batch
 from ashnets.training.publish import write_model
@@ -117,9 +119,23 @@ class Run:
             "steps_per_epoch": self.steps_an_epoch,
             "epochs": recipe.epochs,
             "first_epoch": self.first_epoch,
+            "warmup_steps": warmup_steps(recipe.schedule, self._total_steps),
             "initialised": self.origins,
+            **({"notes": notes} if (notes := self._notes()) else {}),
             "phases": phases,
         }
+
+    @property
+    def _total_steps(self) -> int:
+        return self.recipe.epochs * self.steps_an_epoch
+
+    def _notes(self) -> list[str]:
+        """What the run does otherwise than its recipe says."""
+        asked, total = self.recipe.schedule.warmup_steps, self._total_steps
+        capped = warmup_steps(self.recipe.schedule, total)
+        if capped == asked:
+            return []
+        return [f"warm-up over {capped} steps, not schedule.warmup_steps={asked}: a tenth of the run's {total} at most"]
 
     def train(self) -> dict[str, Any]:
         """All remaining epochs, then the published form of the model and its results."""
@@ -127,6 +143,9 @@ class Run:
         self.accelerator.wait_for_everyone()  # all have looked into the folder before the first one writes
         try:
             self.folder.open(self.resume, (self.first_epoch, self.step), self._environment())
+            if self.folder.journal is not None and not self.resume:
+                for note in self._notes():
+                    self.folder.journal.note(note)
             if recipe.stdp is not None and self.step == 0:
                 self._stdp()
             readable = self.pictures.readable_valid() if self.main else []
@@ -134,10 +153,13 @@ class Run:
             for epoch in range(self.first_epoch, recipe.epochs):
                 phase = recipe.phase_of(epoch)
                 record = self._epoch(epoch, phase)
+                self._calibrate(phase)
                 if self.main:
+                    rates = {} if phase.concrete_only else self._rates(readable)
+                    record.update({f"rate_{layer}": round(rate, 5) for layer, rate in rates.items()})
                     record.update(self._validate(readable, phase), seconds=self._seconds())
                     self.folder.journal.epoch(record)
-                    for warning in rates_warnings({k: v for k, v in record.items() if k.startswith("rate_")}):
+                    for warning in rates_warnings(rates):
                         self.folder.journal.warn(warning)
                 state = self._state(phase, epoch + 1)
                 if epoch + 1 == recipe.epochs or recipe.phase_of(epoch + 1) is not phase:
@@ -146,7 +168,7 @@ class Run:
                     self.step, modules=self.learner.modules, state=state, optimisers=self.learner.optimisers
                 )
             self.accelerator.wait_for_everyone()
-            return self._finish()
+            return self._finish(readable)
         except (OSError, SafetensorError) as error:
             raise TrainingError(
                 f"{self.folder.path}: a file could not be written or read ({error}); the last checkpoint is whole: "
@@ -158,11 +180,16 @@ class Run:
     def _epoch(self, epoch: int, phase: Phase) -> dict[str, Any]:
         recipe, inside = self.recipe, self.inside
         self.inside = {}
+        first = not inside and (epoch == 0 or recipe.phase_of(epoch - 1) is not phase)
+        if first:
+            self.learner.begin()
         if inside:
             groups, figures = inside["groups"], inside["figures"]
         elif phase.grouping != "similar":
             groups, figures = self.pictures.random_groups(epoch), {}
         else:
+            if first:
+                self._calibrate(phase)  # what it trains on may have rested till now
             groups, figures = self.pictures.similar_groups(
                 self.learner.published.eval(), epoch, phase, self.learner.autocast(), self.progress
             )
@@ -172,7 +199,7 @@ class Run:
         batches = load_epoch(
             self.pictures.batches(planned, epoch), passes, recipe.workers, pin=self.device.type == "cuda"
         )
-        total = recipe.epochs * self.steps_an_epoch
+        total = self._total_steps
         steps, done = -(-len(planned) // recipe.accumulate), passes // recipe.accumulate
         bar = Progress(
             steps, done, f"epoch {epoch + 1}/{recipe.epochs} {phase.name}", run_left=total - self.step,
@@ -281,6 +308,23 @@ class Run:
                 "groups": np.split(groups, np.cumsum(order["sizes"].numpy())[:-1]),
             }
 
+    def _calibrate(self, phase: Phase) -> None:
+        """Statistics for the published weights as they are now: before they are looked at, and before they are saved.
+
+        Every rank takes part.
+        """
+        self.learner.calibrate(
+            phase,
+            calibration_batches(self.pictures, CALIBRATED, self.recipe.workers, pin=self.device.type == "cuda"),
+        )
+
+    def _rates(self, readable: list[int]) -> dict[str, float]:
+        """Firing rates at inference of the published weights, on validation images."""
+        return layer_rates(self.learner.published.eval(), self._valid_images(readable, MEASURED))
+
+    def _valid_images(self, readable: list[int], count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
+        return images_at_rest(self.pictures.valid, readable[:count])
+
     def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
         result = retrieval(
             self.learner.published.eval(), self.processor.tokenizer, self.pictures.valid, indices=readable,
@@ -313,9 +357,13 @@ class Run:
             "environment": {**environment(), "devices": self.ranks},
         }
 
-    def _finish(self) -> dict[str, Any]:
+    def _finish(self, readable: list[int]) -> dict[str, Any]:
         record = self._record()
         if self.main:
+            if rates := {layer: round(rate, 5) for layer, rate in self._rates(readable).items()}:
+                record["firing_rates"] = rates
+            if found := rates_warnings(rates):
+                record["warnings"] = found
             write_model(self.learner.published.eval(), self.processor, self.folder.path, record)
         return record
 

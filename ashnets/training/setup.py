@@ -99,23 +99,24 @@ def weights_folder(source: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
-def average_of(model: nn.Module, decay: float, buffers: bool) -> AveragedModel:
-    """A copy of ``model`` that follows it: averaged ← decay·averaged + (1 − decay)·model at each update.
+def average_of(model: nn.Module, decay: float, warm_up: bool = False) -> AveragedModel:
+    """A copy of ``model`` that follows it: averaged ← d·averaged + (1 − d)·model at each update but the first, a copy.
+
+    Running statistics are the model's own: the average of variances of many states is the variance of none of them.
 
     Args:
-        buffers: average the running statistics too; otherwise they are the model's.
+        decay: d.
+        warm_up: after n updates d = min(``decay``, (1 + n)/(10 + n)), so that a short run's average forgets its start.
     """
 
     @torch.no_grad()
-    def follow(averaged: Any, current: Any, _count: Any) -> None:
+    def follow(averaged: Any, current: Any, count: torch.Tensor) -> None:
+        n = int(count)
+        d = min(decay, (1 + n) / (10 + n)) if warm_up else decay
         for ours, theirs in zip(averaged, current, strict=True):
-            if ours.is_floating_point():
-                ours.lerp_(theirs, 1 - decay)
-            else:
-                ours.copy_(theirs)
+            ours.lerp_(theirs, 1 - d)
 
-    average = AveragedModel(model, multi_avg_fn=follow, use_buffers=buffers)
-    return average.requires_grad_(False)
+    return AveragedModel(model, multi_avg_fn=follow).requires_grad_(False)
 
 
 def freeze(model: nn.Module, phase: Phase) -> None:
@@ -132,16 +133,15 @@ def save_memory(model: nn.Module) -> None:
             module.memory_saving = True
 
 
-def rest(model: nn.Module, phase: Phase) -> None:
-    """Put frozen parts to rest: no dropout, and running statistics stay."""
-    parts = {
+def resting(model: Any, phase: Phase) -> list[nn.Module]:
+    """The parts that a phase does not train: no dropout in them, and their running statistics stay."""
+    parts: dict[str, nn.Module | None] = {
         "concrete": getattr(model.ashnets.vision, "concrete_encoder", None),
         "spiking": getattr(model.ashnets.vision, "abstract_encoder", None),
         "transformer": model.ashnets.transformer,
     }
-    for name in phase.frozen:
-        if parts[name] is not None:
-            parts[name].eval()
+    names = {*phase.frozen, *(["spiking"] if phase.concrete_only else [])}
+    return [part for name, part in parts.items() if name in names and part is not None]
 
 
 def _is_spiking(name: str) -> bool:

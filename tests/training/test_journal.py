@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from ashnets.errors import TrainingError
-from ashnets.training.journal import Journal, Progress, rates_warnings, read_records
+from ashnets.training.journal import Journal, Progress, read_records
 
 
 def events_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -187,10 +187,3 @@ def test_progress_can_be_silent() -> None:
     with Progress(2, enabled=False, stream=stream) as bar:
         bar.advance(1, 1.0)
     assert stream.getvalue() == ""
-
-
-def test_rates_that_need_a_word() -> None:
-    found = rates_warnings({"rate_conv1": 0.0004, "conv2": 0.15, "rate_conv3": 0.95, "rate_concepts": 0.001})
-    assert len(found) == 2
-    assert found[0].startswith("spiking layer conv1 is dead: 0.04 % of its neurons fire at a step, under 0.1 %; lower")
-    assert found[1].startswith("spiking layer conv3 is saturated: 95 % of its neurons fire at a step, over 90 %; lower")

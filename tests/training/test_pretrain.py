@@ -174,7 +174,7 @@ def test_itc_and_stua_from_the_public_parts(model_of, batch):
     assert figures["tau"].item() == pytest.approx(0.3)
     assert figures["summary_ratio"].item() == pytest.approx(visual.summary_ratio.mean().item())
     for name, rate in visual.layer_rates.items():
-        assert figures[f"rate_{name}"].item() == pytest.approx(rate.mean().item()), name
+        assert figures[f"training_rate_{name}"].item() == pytest.approx(rate.mean().item()), name
 
 
 def negative(scores: list[float], same: list[bool], tau: float, uniform: float) -> int:
@@ -375,7 +375,7 @@ def test_itc_with_keys_equals_a_loop(model_of, batch, alpha):
 @pytest.mark.parametrize("concrete_only", [False, True])
 def test_keys_are_the_momentum_encoders_then_the_queue(model_of, batch, concrete_only):
     model = model_of()
-    encoders = average_of(model_of(seed=1), 0.9, buffers=False).module
+    encoders = average_of(model_of(seed=1), 0.9).module
     spikes = None if concrete_only else spikes_of(model, batch)
     queue = obj.EmbeddingQueue(6, 16)
     assert len(momentum_keys(encoders, queue, batch, spikes, concrete_only).samples) == 8, "an empty queue adds none"
@@ -419,7 +419,7 @@ def test_a_silent_stack_gives_no_masked_tokens_and_finite_losses(model_of, batch
         torch.nn.init.constant_(block.norm.weight, 0.0)
         torch.nn.init.constant_(block.norm.bias, -1.0)
     losses, figures = step_of(model, ALL)(batch, spikes_of(model, batch))
-    assert figures["rate_concepts"] == 0 and losses["mvm"] == 0
+    assert figures["training_rate_concepts"] == 0 and losses["mvm"] == 0
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

@@ -11,7 +11,7 @@ from torch import nn
 
 from ashnets.errors import ConfigurationError
 from ashnets.model import AshNetsForPreTraining
-from ashnets.training.optim import build_optimisers, factor, part_of, set_learning_rates
+from ashnets.training.optim import build_optimisers, factor, part_of, set_learning_rates, warmup_steps
 from ashnets.training.recipe import Schedule, differences, load_recipe
 
 
@@ -114,12 +114,20 @@ def test_what_is_no_recipe_is_refused(tmp_path, content):
 def test_the_papers_schedule_by_hand():
     """1,000 warm-up steps, ×0.1 at epochs 25 and 35 (counted from 1 in words, from 0 in code)."""
     paper = Schedule()
-    assert factor(paper, 0, 0, 0) == pytest.approx(1 / 1000)
-    assert factor(paper, 499, 3, 0) == pytest.approx(0.5)
-    rates = [factor(paper, 5000, epoch, 0) for epoch in (0, 24, 25, 34, 35, 39)]
+    assert factor(paper, 0, 0, 10_000) == pytest.approx(1 / 1000)
+    assert factor(paper, 499, 3, 10_000) == pytest.approx(0.5)
+    rates = [factor(paper, 5000, epoch, 10_000) for epoch in (0, 24, 25, 34, 35, 39)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     cosine = Schedule(kind="cosine", warmup_steps=0)
     assert [factor(cosine, s, 0, 100) for s in (0, 50, 100)] == pytest.approx([1, 0.5, 0], abs=1e-12)
+
+
+def test_a_warm_up_takes_a_tenth_of_a_run_at_most():
+    """90 steps and a warm-up of 100: nine steps, by hand; a run too short for a tenth has none."""
+    schedule = Schedule(kind="milestones", warmup_steps=100, milestones=[])
+    assert [warmup_steps(schedule, total) for total in (9, 90, 999, 1000, 5000)] == [0, 9, 99, 100, 100]
+    assert [factor(schedule, step, 0, 90) for step in (0, 4, 8, 9, 89)] == pytest.approx([1 / 9, 5 / 9, 1, 1, 1])
+    assert factor(schedule, 0, 0, 9) == 1
 
 
 def test_three_optimisers_hold_every_parameter_once(write, small_pretraining_config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import resource
@@ -16,14 +17,20 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ashnets
+from ashnets.data.pairs import Pairs
+from ashnets.data.sources import open_source
 from ashnets.errors import ConfigurationError, DataError, OutputError, TrainingError
+from ashnets.model.sampling import image_key
 from ashnets.runs import train
 from ashnets.training.checkpoint import checkpoints, tensors_of
 from ashnets.training.evaluate import as_rows, evaluate_retrieval
+from ashnets.training.loader import calibration_batches
+from ashnets.training.recipe import load_recipe
 from ashnets.training.run import Run
 
 EVERYTHING = {"queue": 20, "momentum": 0.9, "distillation": 0.2, "ema": 0.9, "accumulate": 2, "checkpoint_every": 1,
               "changes.hidden_dropout_prob": 0.1}  # fmt: skip
+CUT = "warm-up over 1 steps, not schedule.warmup_steps=3: a tenth of the run's 16 at most"
 
 
 def overrides(changes: dict) -> list[str]:
@@ -35,7 +42,7 @@ def records(run, name="log.jsonl") -> list[dict]:
 
 
 def steps_of(run) -> list[dict]:
-    return [record for record in records(run, "steps.jsonl") if record.get("kind") != "warning"]
+    return [record for record in records(run, "steps.jsonl") if "kind" not in record]
 
 
 def timeless(lines: list[dict]) -> list[dict]:
@@ -75,6 +82,87 @@ def rich(corpus, recipe_data, tmp_path_factory):
     return folder / "run", path
 
 
+def statistics_by_hand(model, pixels, keys, group_size):
+    """Name → mean and unbiased variance of what enters each batch norm of the vision encoders in training mode."""
+    found = {}
+
+    def note(name, x):
+        axes = [d for d in range(x.dim()) if d != x.dim() - 3]
+        found[name] = x.double().mean(axes), x.double().var(axes)
+
+    vision = copy.deepcopy(model.ashnets.vision).train()
+    for name, module in vision.named_modules():
+        if name.startswith("abstract_encoder") and name.endswith(".conv"):  # a norm that is watched runs by other code
+            norm = name.removesuffix("conv") + "norm"
+            module.register_forward_hook(lambda _, inputs, x, norm=norm: note(norm, x))
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            module.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
+    with torch.no_grad():
+        vision(pixels, image_ids=keys, group_size=group_size)
+    return found
+
+
+@pytest.fixture(scope="module")
+def short(even_corpus, recipe_data, tmp_path_factory):
+    """One step an epoch, two of the concrete phase and one of the spiking one, and the run as it ended."""
+    folder = tmp_path_factory.mktemp("short")
+    phases = [{**phase, "epochs": epochs} for phase, epochs in zip(recipe_data["phases"], (2, 1), strict=True)]
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump({**recipe_data, "ema": 0.99, "pairs": 24, "fused_pairs": 12, "phases": phases}))
+    run = Run(load_recipe(path), open_source(even_corpus), folder / "run", progress=False)
+    run.train()
+    return run
+
+
+def test_what_is_published_has_statistics_of_its_own_weights(short):
+    """24 images are one pass of training: the published statistics are theirs under the averaged weights, by hooks."""
+    (batch,) = calibration_batches(short.pictures, 1024, 0, pin=False)
+    published = short.learner.published
+    expected = statistics_by_hand(published, *batch.shown())
+    vision = published.ashnets.vision
+    assert set(expected) == {name for name, module in vision.named_modules() if hasattr(module, "running_var")}
+    assert {name.partition(".")[0] for name in expected} == {"concrete_encoder", "abstract_encoder"}
+    for name, (mean, variance) in expected.items():
+        norm = vision.get_submodule(name)
+        torch.testing.assert_close(norm.running_mean.double(), mean, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(norm.running_var.double(), variance, rtol=1e-3, atol=1e-5)
+
+
+def test_the_average_begins_with_its_phase(short):
+    """A phase of one step: its average is the weights after that step, and nothing of the phase before."""
+    last = checkpoints(short.folder.path / "checkpoints")[-1]
+    average, trained = load_file(last / "ema.safetensors"), load_file(last / "model.safetensors")
+    assert [record["phase"] for record in steps_of(short.folder.path)] == ["concrete", "concrete", "spiking"]
+    assert int(average["n_averaged"]) == 1
+    weights = [name for name in trained if "running" not in name and "tracked" not in name]
+    assert weights and all(torch.equal(average[f"module.{name}"], trained[name]) for name in weights)
+
+
+def test_logged_rates_are_those_of_the_published_model(rich, corpus):
+    """The model is read back from its float16 file, and its spikes are counted layer by layer."""
+    folder, _ = rich
+    logged = {k.removeprefix("rate_"): v for k, v in records(folder)[-1].items() if k.startswith("rate_")}
+    assert json.loads((folder / "model" / "training.json").read_text())["firing_rates"] == logged
+    model = ashnets.from_pretrained(folder / "model").ashnets
+    pairs = Pairs(open_source(corpus), ["valid"], model.config.image_size)
+    keys = [image_key(name) for name in pairs.image_ids]
+    with torch.no_grad():
+        spikes = model.vision.sample(pairs.on_white(range(6)), keys)
+        outputs, _ = model.vision.abstract_encoder.run(spikes)
+    assert list(outputs) == list(logged)
+    for name, fired in outputs.items():
+        assert logged[name] == pytest.approx(float(fired.mean()), abs=0.01), name
+        assert logged[name] > 0.01, f"{name} fires"
+    assert not any(key.startswith("rate_") for record in steps_of(folder) for key in record)
+    assert "training_rate_conv1" in steps_of(folder)[-1]
+
+
+def test_a_warm_up_that_is_cut_is_said(finished):
+    """Four epochs of four steps: three steps of warm-up are more than a tenth."""
+    folder, _ = finished
+    assert [r["text"] for r in records(folder, "steps.jsonl") if r.get("kind") == "note"] == [CUT]
+
+
 def test_what_a_run_leaves(finished):
     folder, result = finished
     log = records(folder)
@@ -105,9 +193,8 @@ def test_steps_are_logged_one_by_one(finished):
         mine = [record for record in steps if record["epoch"] == epoch]
         for name in ("loss", "itc", "itm", "mlm"):
             assert log[epoch - 1][name] == pytest.approx(sum(r[name] for r in mine) / len(mine), abs=2e-5)
-    # three warm-up steps, then ×0.1 from the fourth epoch on
-    rates = [record["lr_concrete"] for record in steps]
-    assert rates[:4] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3, 1e-3])
+    # the warm-up is one step (see CUT), then ×0.1 from the fourth epoch on
+    assert {round(r["lr_concrete"], 9) for r in steps if r["epoch"] < 4} == {1e-3}
     assert {round(r["lr_concrete"], 9) for r in steps if r["epoch"] == 4} == {1e-4}
     events = EventAccumulator(str(folder / "events"))
     events.Reload()
@@ -446,7 +533,7 @@ def test_a_silent_layer_is_warned_about_by_name(corpus, recipe, tmp_path):
         overrides=["changes.tdbn_alpha=0.01", "phases.0.epochs=1", "phases.1.epochs=1"],
     )  # fmt: skip
     texts = [r["text"] for r in records(tmp_path / "run", "steps.jsonl") if r.get("kind") == "warning"]
-    assert any(text.startswith("spiking layer conv1 is dead") for text in texts)
+    assert any(text.startswith("spiking layer conv1 is silent") for text in texts)
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(finished, corpus, recipe, tmp_path):
@@ -483,6 +570,7 @@ def test_dry_run_measures_and_writes_nothing(corpus, recipe, tmp_path):
         recipe, corpus=corpus, output=tmp_path / "run", dry_run=True, progress=False, overrides=["queue=16", "ema=0.9"]
     )
     assert (plan["pictures"], plan["epochs"], plan["devices"]) == (27, 4, 1)
+    assert plan["warmup_steps"] == 1 and plan["notes"] == [CUT]
     concrete, spiking = plan["phases"]["concrete"], plan["phases"]["spiking"]
     assert concrete["parameters"] == spiking["parameters"] > concrete["parameters_trainable"]
     assert spiking["flops_a_step"] > concrete["flops_a_step"] > 0

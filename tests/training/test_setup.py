@@ -37,16 +37,20 @@ def small(small_pretraining_config):
     return make
 
 
-@pytest.mark.parametrize("buffers", [False, True])
-def test_an_average_equals_a_loop(buffers):
-    """averaged ← d·averaged + (1 − d)·model, in float64; the first update copies; counts are the model's."""
+@pytest.mark.parametrize(
+    ("warm_up", "decays"),
+    # (1 + n)/(10 + n) after n updates, until that exceeds the decay asked for
+    [(False, [0, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4]), (True, [0, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 0.4])],
+)
+def test_an_average_equals_a_loop(warm_up, decays):
+    """averaged ← d·averaged + (1 − d)·model, in float64; the first update copies; statistics are the model's."""
     torch.manual_seed(0)
-    net, decay = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), 0.9
-    average = average_of(net, decay, buffers)
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    average = average_of(net, 0.4, warm_up)
     start = {name: tensor.clone() for name, tensor in average.module.state_dict().items()}
     assert all(torch.equal(tensor, start[name]) for name, tensor in net.state_dict().items())
     expected: dict[str, np.ndarray] = {}
-    for step in range(5):
+    for step, decay in enumerate(decays):
         net[1].num_batches_tracked += 3
         with torch.no_grad():
             for tensor in (*net.parameters(), net[1].running_mean, net[1].running_var):
@@ -56,17 +60,17 @@ def test_an_average_equals_a_loop(buffers):
         average.update_parameters(net)
         for name, tensor in net.state_dict().items():
             new = tensor.double().numpy()
-            follows = step == 0 or "tracked" in name or ("running" in name and not buffers)
+            follows = step == 0 or "tracked" in name or "running" in name
             expected[name] = new if follows else decay * expected[name] + (1 - decay) * new
             found = average.module.state_dict()[name]
             assert found.double().numpy() == pytest.approx(expected[name], abs=0 if follows else 1e-6), (step, name)
-    assert int(average.module[1].num_batches_tracked) == 15
+    assert int(average.module[1].num_batches_tracked) == 21
     assert not any(p.requires_grad for p in average.parameters()) and all(p.requires_grad for p in net.parameters())
 
 
 def test_an_average_of_the_model_keeps_its_ties(small):
     model = small(0)
-    average = average_of(model, 0.5, buffers=True)
+    average = average_of(model, 0.5)
     average.update_parameters(model)
     with torch.no_grad():
         model.mlm.decoder.weight.add_(2.0)
