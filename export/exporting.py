@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ashnets.export.graph import SpikingGraph, from_model, quantised
 from ashnets.export.onnx_parts import OPSET
 from ashnets.export.readme import readme
 from ashnets.files import write_atomically, write_json
+from ashnets.model.firing import rates_warnings
 from ashnets.model.sampling import probabilistic_sampling
 from ashnets.result_folder import check_place, entries, result_folder
 
@@ -48,6 +49,7 @@ def export_model(
     counts: bool = False,
     simulate: float | None = None,
     progress: bool = False,
+    images: Iterable[tuple[torch.Tensor, Sequence[int]]] | None = None,
 ) -> dict[str, Any]:
     """Write, read back and compare.
 
@@ -60,9 +62,12 @@ def export_model(
         counts: for the ONNX forms: spikes of each layer as further outputs.
         simulate: for lava: run its CPU simulation on the sample, for at most so many seconds.
         progress: show a bar over the simulation.
+        images: real ones (B, 3, S, S) in [0, 1], in batches with their keys, on which silent and saturated layers show;
+            the sample's smooth noise by default.
 
     Returns:
-        The report, as in the folder's ``report.json``: mismatches, sizes, opset, versions.
+        The report, as in the folder's ``report.json``: mismatches, sizes, opset, versions; ``warnings``, if a layer is
+        silent or saturated.
 
     Raises:
         ConfigurationError: an unknown format, or a model that the format cannot hold, with the reason.
@@ -85,6 +90,8 @@ def export_model(
             model, graph, spikes, aside, {"counts": counts, "simulate": simulate, "progress": progress}
         )
         report = _report(graph, to, result)
+        if warnings := rates_warnings(_rates(graph, spikes, images)):
+            report["warnings"] = warnings
         text = readme(graph, to, report)
         write_atomically(aside / "README.md", text.encode())
         report["files"] = {
@@ -106,6 +113,17 @@ def sample_spikes(graph: SpikingGraph, count: int = SAMPLES) -> torch.Tensor:
     height, width = graph.input_shape[1:]
     pictures = sample_pictures(count, (height, width))
     return probabilistic_sampling(pictures, list(range(count)), graph.time_steps, graph.encoding.seed)
+
+
+def _rates(
+    graph: SpikingGraph, sample: torch.Tensor, images: Iterable[tuple[torch.Tensor, Sequence[int]]] | None
+) -> dict[str, float]:
+    """Layer → rate of the graph that is written, which rounding may have changed."""
+    drawn = [sample] if images is None else (
+        probabilistic_sampling(pixels, keys, graph.time_steps, graph.encoding.seed) for pixels, keys in images
+    )  # fmt: skip
+    means = [{name: float(fired.mean()) for name, fired in graph.run(spikes)[0].items()} for spikes in drawn]
+    return {name: sum(one[name] for one in means) / len(means) for name in means[0]}
 
 
 def _writer(to: str) -> Callable[..., dict[str, Any]]:
@@ -140,7 +158,7 @@ def _lava(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: P
         not_run = {}
     _must_agree(found)
     _save_sample(folder, spikes, expected)
-    return {"mismatches": found, "not_run": not_run, "compared": sum(x.numel() for x in expected.values())}
+    return {"mismatches": found, "not_run": not_run, **_compared(expected.values())}
 
 
 def _onnx(
@@ -164,7 +182,7 @@ def _onnx(
         not_run["onnxruntime"] = str(error)
     _must_agree(found)
     _save_sample(folder, spikes, expected)
-    return {"mismatches": found, "not_run": not_run, "compared": sum(x.numel() for x in expected.values())}
+    return {"mismatches": found, "not_run": not_run, **_compared(expected.values())}
 
 
 def _onnx_model(model: Any, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> dict[str, Any]:
@@ -197,11 +215,17 @@ def _nir(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Pa
     found = compare_nir(path, graph, spikes)
     missing = {name: "not installed" for name in ("spikingjelly", "snntorch") if name not in found}
     _save_sample(folder, spikes, expected)
-    return {"mismatches": found, "not_run": missing, "compared": expected[graph.layers[-1].name].numel()}
+    return {"mismatches": found, "not_run": missing, **_compared([expected[graph.layers[-1].name]])}
 
 
 def _mismatches(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> int:
     return sum(int((found[name] != value).sum()) for name, value in expected.items())
+
+
+def _compared(expected: Iterable[torch.Tensor]) -> dict[str, int]:
+    """Over how many neurons and steps, and how many of these were spikes: where none was, agreement shows nothing."""
+    spikes = list(expected)
+    return {"compared": sum(x.numel() for x in spikes), "fired": sum(int(x.sum()) for x in spikes)}
 
 
 def _must_agree(found: dict[str, int]) -> None:

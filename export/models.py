@@ -15,6 +15,7 @@ from ashnets.export.report_pictures import Pictures, read_pictures
 from ashnets.files import require_writable
 from ashnets.hub.loading import from_pretrained
 from ashnets.zoo import comparing
+from ashnets.zoo.gallery_images import gallery_images
 from ashnets.zoo.registry import config_of
 
 TWO = ("45nm-int8", "loihi1-vs-a100")  # profiles of a comparison
@@ -144,7 +145,11 @@ def export_encoder(
             :func:`ashnets.export.exporting.export_model`.
     """
     name = os.fspath(name)
-    return export_model(from_pretrained(name), to, output, name, quantize, counts, simulate, progress=progress)
+    model = from_pretrained(name)
+    return export_model(
+        model, to, output, name, quantize, counts, simulate, progress=progress,
+        images=gallery_images(model.config.image_size),
+    )  # fmt: skip
 
 
 def _pictures(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-SATURATED = 0.9  # the bound over which training warns of a layer
+from ashnets.model.firing import SATURATED
 
 
 @dataclass(frozen=True)

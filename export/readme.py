@@ -121,9 +121,10 @@ def readme(graph: SpikingGraph, to: str, report: dict[str, Any]) -> str:
         for layer in graph.layers
     )
     said = [
-        f"{count} of {report['compared']:,} spikes differ in {tool}"
+        f"{count} of {report['compared']:,} outputs, {report['fired'] or 'none'} of them spikes, differ in {tool}"
         for tool, count in report.get("mismatches", {}).items()
     ]
+    warnings = "".join(f"\nWarning: {text}.\n" for text in report.get("warnings", ()))
     if "largest_difference" in report:
         said.append(
             f"outputs differ from torch by at most {max(report['largest_difference'].values()):.1e} of their magnitude "
@@ -134,7 +135,7 @@ def readme(graph: SpikingGraph, to: str, report: dict[str, Any]) -> str:
 
 Written by ashnets {graph.provenance["ashnets"]}; precision {graph.precision}, quantisation {report["quantisation"]}.
 Compared on {report["pictures"]} pictures of {report["steps"]} steps: {"; ".join(said)}.
-
+{warnings}
 ```python
 {code}
 ```

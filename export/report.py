@@ -22,6 +22,7 @@ from ashnets.export.memory import NONE
 from ashnets.export.profiles import Profile
 from ashnets.export.report_pictures import Pictures
 from ashnets.files import write_atomically, write_csv, write_json
+from ashnets.model.firing import rates_warnings
 from ashnets.model.sampling import probabilistic_sampling
 from ashnets.result_folder import result_folder
 
@@ -57,9 +58,11 @@ def energy_report(
     data = f"{pictures.source}; T = {counts.steps}, each picture from a reset state"
     estimates = [estimate(counts, profile, artificial, data) for profile in profiles]
     config = model.config
+    warnings = rates_warnings({layer.name: layer.rate for layer in counts.layers})
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "estimate",
+        **({"warnings": warnings} if warnings else {}),
         "model": {
             "name": name,
             "weights": weights,

@@ -119,7 +119,8 @@ def _lead(report: dict[str, Any]) -> str:
             f" With the high end of memory traffic on both sides it is so under {wins or 'none'} of the "
             f"{len(remembered)} profiles that have memory of their own."
         )
-    return f"<p>{escape(text)}</p>"
+    warnings = (f"Warning: {warning}." for warning in report.get("warnings", ()))
+    return "".join(f"<p>{escape(part)}</p>" for part in (text, *warnings))
 
 
 def _counts(report: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +18,9 @@ from safetensors import SafetensorError, safe_open
 from ashnets.errors import AshNetsError
 from ashnets.files import PICKLES
 from ashnets.hub.loading import from_pretrained
+from ashnets.model.firing import layer_rates, rates_warnings
 from ashnets.processor import AshNetsProcessor
+from ashnets.zoo.gallery_images import gallery_images
 
 # Names under which training keeps what no user of a model needs.
 TRAINING_STATE = re.compile(r"(^|[._])(queues?|momentum|teacher|ema|optimi[sz]er|exp_avg(_sq)?|scheduler)([._]|$)")
@@ -27,15 +29,22 @@ _ARCHIVE, _PICKLE = b"PK\x03\x04", re.compile(rb"\x80[\x02-\x05]")
 
 @dataclass(frozen=True)
 class Check:
-    """One question asked of a folder: whether it passed, and what was found."""
+    """One question asked of a folder: whether it passed, what was found, and what its user must know nevertheless."""
 
     name: str
     passed: bool
     found: str
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return vars(self).copy()
+        """For JSON; warnings stand with those of the other checks, see `warnings_of`."""
+        return {"name": self.name, "passed": self.passed, "found": self.found}
+
+
+def warnings_of(checks: Sequence[Check]) -> dict[str, list[str]]:
+    """``{"warnings": [...]}`` where the checks have any, for the JSON of what they were made for."""
+    found = [text for check in checks for text in check.warnings]
+    return {"warnings": found} if found else {}
 
 
 def check_model(folder: Path) -> list[Check]:
@@ -57,7 +66,16 @@ def check_model(folder: Path) -> list[Check]:
     broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
     found = f"not finite: {', '.join(broken[:5])}" if broken else "every tensor is finite"
     checks += [Check("finite weights", not broken, found), processor_loads(folder), parity(model)]
+    if model.config.has_spiking_branch and not broken:
+        checks.append(layers_fire(model))
     return checks
+
+
+def layers_fire(model: Any) -> Check:
+    """Spikes of each layer on images of the bundled gallery; one that is silent or saturated is no fault, but told."""
+    rates = layer_rates(model, gallery_images(model.config.image_size))
+    found = ", ".join(f"{layer} {rate:.1%}" for layer, rate in rates.items())
+    return Check("firing rates", True, f"{found} of the neurons at a time step", tuple(rates_warnings(rates)))
 
 
 def no_pickles(folder: Path) -> Check:

@@ -18,7 +18,7 @@ from ashnets.files import replaced_weights
 from ashnets.hub.benchmarks import FILE as BENCHMARK_FILE
 from ashnets.hub.benchmarks import benchmark_results, read_benchmark
 from ashnets.hub.cards import Subject, card, eval_results, read_record
-from ashnets.hub.checks import Check, check_model, differences, is_pickle
+from ashnets.hub.checks import Check, check_model, differences, is_pickle, warnings_of
 from ashnets.hub.emissions import read_emissions
 from ashnets.hub.fetching import FILES, digest, fetch
 from ashnets.hub.loading import from_pretrained
@@ -63,6 +63,7 @@ class Plan:
             "files": {path: _size(content) for path, content in sorted(self.files.items())},
             "left_out": self.left_out,
             "checks": [check.to_dict() for check in self.checks],
+            **warnings_of(self.checks),
         }
 
 

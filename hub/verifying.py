@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ashnets.files import PICKLES
-from ashnets.hub.checks import check_model
+from ashnets.hub.checks import check_model, warnings_of
 from ashnets.hub.fetching import digest
 from ashnets.hub.resolving import locate
 
@@ -22,7 +22,8 @@ def verify(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
 
     Returns:
         ``folder``, ``origin`` (``package``, ``hub`` or ``folder``), ``repository`` and ``commit`` if there are any,
-        ``files`` (name → SHA-256, and what it was compared with), ``checks``, and ``passed``.
+        ``files`` (name → SHA-256, and what it was compared with), ``checks``, ``passed``, and ``warnings``, where there
+        are any.
 
     Raises:
         UnknownModelError, WeightsError: as ``resolve``; a file that is not what it should be is an error, not a result.
@@ -50,4 +51,5 @@ def verify(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
         "files": files,
         "checks": [check.to_dict() for check in checks],
         "passed": all(check.passed for check in checks),
+        **warnings_of(checks),
     }

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ashnets.cli.models import JsonOption
-from ashnets.cli.printing import show
+from ashnets.cli.printing import show, warn
 
 ImagesOption = Annotated[
     Path | None, typer.Option("--images", file_okay=False, help="A folder of pictures; captions are not needed.")
@@ -65,6 +65,7 @@ def energy(
         name, images=images, corpus=corpus, splits=split or (), sample=sample, seed=seed, profiles=profile or (),
         random_weights=random_weights, output=output,
     )  # fmt: skip
+    warn(report)
     if as_json_:
         show(report, json_wanted=True)
         return

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ashnets.cli.printing import show
+from ashnets.cli.printing import show, warn
 
 
 def export(
@@ -47,4 +47,5 @@ def export(
     report = ashnets.export_encoder(
         name, to, output=output, quantize=quantise, counts=counts, simulate=simulate, progress=not as_json_
     )
+    warn(report)
     show(report, json_wanted=as_json_)

@@ -66,6 +66,12 @@ def show(value: Mapping[str, Any], *, json_wanted: bool) -> None:
     typer.echo(as_json(value) if json_wanted else as_text(value))
 
 
+def warn(result: Mapping[str, Any]) -> None:
+    """Print the ``warnings`` of a result on stderr, so that what reads stdout is not disturbed."""
+    for text in result.get("warnings", ()):
+        typer.echo(f"warning: {text}", err=True)
+
+
 def with_units(value: Mapping[str, Any]) -> dict[str, Any]:
     """A mapping whose keys say what a number counts (``bytes_weights``, ``flops_run``, ``seconds_run``), for people."""
     found: dict[str, Any] = {}

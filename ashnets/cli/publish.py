@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ashnets.cli.printing import show
+from ashnets.cli.printing import show, warn
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -95,6 +95,7 @@ def verify(
 
 
 def _show(result: dict, json_wanted: bool) -> None:
+    warn(result)
     if not json_wanted:
         checks = {one["name"]: {"passed" if one["passed"] else "FAILED": one["found"]} for one in result["checks"]}
         result = {**result, "checks": checks}

@@ -10,7 +10,7 @@ import typer
 
 from ashnets.cli import completing
 from ashnets.cli.models import JsonOption
-from ashnets.cli.printing import as_table, show, with_units
+from ashnets.cli.printing import as_table, show, warn, with_units
 from ashnets.cli.tasks import PicturesOption
 from ashnets.cli.training import DryRunOption, OverridesOption
 
@@ -77,6 +77,7 @@ def quantize(
         name, output=output, corpus=corpus, data=data, pictures=pictures, recipe=recipe, overrides=overrides or [],
         steps=steps, calibration=calibration, compared=compared, split=split, dry_run=dry_run,
     )  # fmt: skip
+    warn(report)
     if as_json_ or dry_run:
         show(report if as_json_ else with_units(report), json_wanted=as_json_)
         return

@@ -10,7 +10,7 @@ import typer
 
 from ashnets.cli import completing
 from ashnets.cli.models import JsonOption
-from ashnets.cli.printing import as_table, show, with_units
+from ashnets.cli.printing import as_table, show, warn, with_units
 from ashnets.cli.training import DryRunOption, OverridesOption, RecipeArgument, ResumeOption, RunOption
 
 # columns of a result that its table on the screen leaves out; --json and --output have them
@@ -158,6 +158,7 @@ def evaluate(
         names, task, data, dataset=dataset, splits=splits or [], pictures=pictures, output=output, sample=sample,
         candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=not plain, workers=workers,
     )  # fmt: skip
+    warn(result)
     if as_json_:
         show(result, json_wanted=True)
     else:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ from ashnets.environment import environment
 from ashnets.errors import ConfigurationError, DataError, InputError
 from ashnets.files import write_atomically, write_csv, write_json
 from ashnets.hub.loading import from_pretrained
+from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.baselines import baselines
 from ashnets.tasks.data import TaskData, drawn, open_task_data, require_kind, require_pictures
+from ashnets.tasks.items import images_at_rest
 from ashnets.tasks.page import Example, examples_page
 from ashnets.tasks.predicting import predict, said_by
 from ashnets.tasks.registry import CLASSIFICATIONS
@@ -124,8 +127,8 @@ def evaluate_task(
         "environment"}``; metrics as `ashnets.metrics` gives them, and in all variants but ``reset`` ``changed``, the
         share of items whose answer is another than in ``reset``. For retrieval that ITM ranks too, also ``rankings``
         (`ashnets.tasks.retrieval`). Where they say something, also ``trained on``, the splits of the training if the
-        measured one is among them; ``baselines left out``, why ``baselines`` is empty; and ``answers``, where these are
-        not public: ``reset`` then has ``n`` alone.
+        measured one is among them; ``baselines left out``, why ``baselines`` is empty; ``answers``, where these are
+        not public: ``reset`` then has ``n`` alone; and ``warnings``, which name silent and saturated spiking layers.
 
     Raises:
         ConfigurationError: data of another task, no such task, or candidates for another than retrieval; no split is
@@ -190,6 +193,10 @@ def evaluate_task(
             _write(folder, chosen, data, records, said, found, f"{title} · {task}", subject, seed)
     else:
         raise ConfigurationError(f"task={task!r} is not one of {', '.join(TASKS)}")
+    names = [record.picture for record in records] if task == "retrieval" else chain(*(r.pictures for r in records))
+    shown = list(islice(dict.fromkeys(names), MEASURED))
+    if warnings := rates_warnings(layer_rates(model, images_at_rest(data, shown, processor))):
+        found["warnings"] = warnings
     found["environment"] = environment()
     if folder is not None:
         write_json(folder / "results.json", found)

@@ -83,7 +83,8 @@ def evaluate(
     Returns:
         ``{"task", "data", "models": {name: {"training": record, "splits": {split: result}}}, "environment"}``; a result
         is what `evaluate_task` gives, or, for ``pictures``, the entries of
-        :func:`ashnets.training.evaluate.evaluate_retrieval`.
+        :func:`ashnets.training.evaluate.evaluate_retrieval`. ``warnings``, where there are any, are those of all
+        models, with their names.
 
     Raises:
         ConfigurationError: no such task, a data set that is not named, options that do not fit.
@@ -133,6 +134,8 @@ def evaluate(
                 entry["splits"][found["split"]] = {key: found[key] for key in kept}
             entries[name] = entry
         result |= {"models": entries, "environment": environment()}
+    if warnings := _warnings(result["models"]):
+        result["warnings"] = warnings
     if place is not None:
         write_json(place / RESULTS, result)
         table = place / "results.csv"
@@ -183,6 +186,15 @@ def remarks(result: dict[str, Any]) -> list[str]:
             if LEFT_OUT in found:
                 said.append(f"{LEFT_OUT}: {found[LEFT_OUT]}")
     return list(dict.fromkeys(said))
+
+
+def _warnings(models: dict[str, Any]) -> list[str]:
+    """What the models and their splits warn of, behind the model's name."""
+    found = []
+    for name, model in models.items():
+        parts = [model, *(split for split in model["splits"].values() if isinstance(split, dict))]
+        found += [f"{name}: {text}" for part in parts for text in part.get("warnings", ())]
+    return list(dict.fromkeys(found))
 
 
 def _task_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -20,9 +20,10 @@ from ashnets.environment import environment
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import resolve
 from ashnets.metrics.retrieval import chance_at
+from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
 from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.processor import AshNetsProcessor
-from ashnets.retrieval.embedding import embed_pictures, embed_texts
+from ashnets.retrieval.embedding import embed_pictures, embed_texts, images_at_rest
 from ashnets.retrieval.two_stage import WAYS, matching_score, note_losses, rank_every_way
 
 KS = (1, 5, 10)
@@ -119,7 +120,8 @@ def evaluate_retrieval(
 
     Returns:
         ``{"models": {name: {"training": ..., "splits": {split: [entry, ...]}}}, "environment": ...}``; an entry is what
-        :func:`rankings` gives and the ``branch`` that it used.
+        :func:`rankings` gives and the ``branch`` that it used. A model with silent or saturated spiking layers also
+        has ``warnings``, which name them.
 
     Raises:
         DataError: before anything is loaded, if the corpus or a split is missing or damaged.
@@ -137,6 +139,9 @@ def evaluate_retrieval(
         if record is not None and "hold_out" in record:
             opened = open_source(corpus, record["hold_out"])  # the validation pictures of that training, and no others
         entry: dict[str, Any] = {"training": record, "splits": {}}
+        shown = Pairs(opened, splits[:1], model.config.image_size)
+        if found := rates_warnings(layer_rates(model, images_at_rest(shown, range(len(shown))[:MEASURED]))):
+            entry["warnings"] = found
         spiking = model.config.has_spiking_branch
         branches: list[tuple[str, dict[str, bool]]] = [("both" if spiking else "concrete", {})]
         if ablate and spiking:

@@ -108,7 +108,7 @@ def test_a_dry_run_checks_and_sends_nothing(hub, finished_run, capsys):
     assert planned["dry_run"] and "README.md" in planned["files"] and hub.asked == []
     assert [check["name"] for check in planned["checks"]] == [
         "no pickles", "no training state", "strict load", "finite weights", "processor", "parity after reload",
-        "licence",
+        "firing rates", "licence",
     ]  # fmt: skip
     assert all(check["passed"] for check in planned["checks"])
     assert not main(words)
