@@ -121,9 +121,9 @@ def chosen_caption(captions: list[str], bare: float, which: float, bare_name: fl
 
 
 def calibration_batches(pictures: Any, count: int, workers: int, pin: bool) -> Iterator[Any]:
-    """Training batches in random groups, the same at each call, of ``count`` images at least, or all there are.
+    """Training batches in random groups, the same at each call, of about ``count`` images, or all there are.
 
-    Statistics are gathered from them, to which each batch adds alike: a remainder is left out.
+    Statistics are gathered from them, to which each batch adds alike: one of less than half the size is left out.
 
     Args:
         pictures: of a run; images that cannot be read are noted there.
@@ -132,7 +132,7 @@ def calibration_batches(pictures: Any, count: int, workers: int, pin: bool) -> I
     groups = pictures.random_groups(0)
     planned = pictures.plan(groups[: -(-count // len(groups[0]))])
     sizes = [sum(len(share.indices) for share in shares) for shares in planned]
-    whole = [shares for shares, size in zip(planned, sizes, strict=True) if 2 * size > max(sizes)]
+    whole = [shares for shares, size in zip(planned, sizes, strict=True) if 2 * size >= max(sizes)]
     for batch in load_epoch(pictures.batches(whole, 0), 0, workers, pin):
         pictures.note(batch.skipped)
         yield batch
