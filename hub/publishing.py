@@ -22,6 +22,7 @@ from ashnets.hub.checks import Check, check_model, differences, is_pickle, warni
 from ashnets.hub.emissions import read_emissions
 from ashnets.hub.fetching import FILES, digest, fetch
 from ashnets.hub.loading import from_pretrained
+from ashnets.hub.names import check_repository, check_tag
 from ashnets.hub.resolving import resolve
 from ashnets.zoo.names import split
 from ashnets.zoo.numbers import measured_energy, read_csv, read_energy
@@ -143,15 +144,9 @@ def plan(
         energy: the ``energy.json`` that ``ashnets energy --output`` wrote.
         exports: a folder of exported graphs, uploaded as ``exports/``.
     """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        raise ConfigurationError(f"repository {repository!r}: {error}") from None
-    if repository.count("/") != 1:
-        raise ConfigurationError(f"repository {repository!r}: write org/name, with your user or organisation")
+    check_repository(repository)
+    if tag is not None:
+        check_tag(tag)
     folder, run = _model_folder(source)
     weights = entry(split(str(source)).model).weights if is_name(source) else None
     if weights and split(str(source)).tag:
@@ -262,7 +257,14 @@ def _tagged(api: Any, planned: Plan) -> str | None:
     """The commit on which the tag stands already, if it holds the same files."""
     if planned.tag is None:
         return None
-    tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(planned.repository).tags}
+    refs = api.list_repo_refs(planned.repository)
+    tags = {ref.name: ref.target_commit for ref in refs.tags}
+    inside = [other for other in tags if other.startswith(f"{planned.tag}/") or planned.tag.startswith(f"{other}/")]
+    if taken := inside + [ref.name for ref in refs.branches if ref.name == planned.tag]:
+        raise ConfigurationError(
+            f"{planned.repository} has {taken[0]!r} already, and a tag {planned.tag!r} cannot stand beside it: choose "
+            "another one"
+        )
     commit = tags.get(planned.tag)
     if commit is not None:
         there = _remote(api, planned.repository, commit)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +12,11 @@ from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError, 
 from ashnets.files import PICKLES
 from ashnets.hub.fetching import digest, fetch
 from ashnets.hub.inspecting import inspect
+from ashnets.hub.names import check_revision, split_repository
 from ashnets.zoo.names import split
 from ashnets.zoo.registry import Weights, entry, is_name, untrained
 
 NAMESPACE = "ASHNETS_NAMESPACE"
-_REPOSITORY = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
 @dataclass(frozen=True)
@@ -94,14 +93,14 @@ def locate(
             )
         raise UnknownModelError(f"{text} is a file; give the folder that holds it beside config.json")
     repository = text.removeprefix("hf-hub:")
-    match = _REPOSITORY.fullmatch(repository)
+    parts = split_repository(repository)
     parent = Path(text).parent
-    if match and repository == text and (isinstance(name, os.PathLike) or parent.is_dir()):  # a path: nobody is asked
+    if parts and repository == text and (isinstance(name, os.PathLike) or parent.is_dir()):  # a path: nobody is asked
         near = did_you_mean(text, map(str, parent.glob("*")))
         raise UnknownModelError(f"there is no folder {text}.{near} If a Hub repository is meant, write hf-hub:{text}")
-    if match:
-        found = fetch(match["repository"], _one_revision(text, match["revision"], revision), **options)
-        return Located(str(found), "hub", match["repository"])
+    if parts:
+        found = fetch(parts[0], _one_revision(text, parts[1], revision), **options)
+        return Located(str(found), "hub", parts[0])
     if repository != text:
         raise UnknownModelError(f"{text!r} names no Hub repository: write hf-hub:org/repo")
     if os.sep in text or text.startswith("."):
@@ -165,4 +164,7 @@ def _one_revision(name: str, inline: str | None, argument: str | None) -> str | 
         raise ConfigurationError(f"{name}: the revision is empty; give a branch, tag or commit, or leave it out")
     if inline and argument and inline != argument:
         raise ConfigurationError(f"{name}: revision={argument!r} is another one than @{inline}; give one of them")
-    return inline or argument
+    chosen = inline or argument
+    if chosen is not None:
+        check_revision(chosen)
+    return chosen

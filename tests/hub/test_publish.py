@@ -101,6 +101,16 @@ def test_push_tag_and_load_in_fresh_caches(hub, finished_run, tmp_path):
     assert {name: (tmp_path / "fetched" / name).read_bytes() for name in files} == files
 
 
+@pytest.mark.parametrize("tag", ["v1+cu", "größe/a@b"])
+def test_a_tag_that_is_accepted_is_found_by_the_name_that_the_card_tells(hub, finished_run, tag, tmp_path):
+    result = send(finished_run, tag=tag)
+    assert hub.repositories[NAME].tags == {tag: result["commit"]}
+    assert f'from_pretrained("{NAME}@{tag}")' in published(hub).text
+    assert ashnets.resolve(f"{NAME}@{tag}", cache_dir=tmp_path / "other").endswith(result["commit"])
+    with pytest.raises(ConfigurationError, match="cannot stand beside it"):
+        send(finished_run, tag=f"{tag}/more")
+
+
 def test_a_dry_run_checks_and_sends_nothing(hub, finished_run, capsys):
     words = ["publish", str(finished_run), "--repo", NAME, "--licence", "mit", "--dry-run"]
     assert not main([*words, "--json"])
@@ -288,9 +298,12 @@ def test_what_must_not_be_published_is_refused(hub, run, how, message):
 def test_no_licence_no_name_no_file(hub, finished_run, tmp_path):
     with pytest.raises(WeightsError, match="licence: not given: --licence says it"):
         publish(finished_run, NAME)
-    for name in ("letters", "a/b/c", "a b/c"):
+    for name in ("letters", "a/b/c", "a b/c", "a/b.git", "a/-b", "a--b/c"):
         with pytest.raises(ConfigurationError, match="repository"):
-            publish(finished_run, name, **WORDS)
+            publish(finished_run, name, dry_run=True, **WORDS)
+    for name in ("", "v 1", "..", "a..b", "x.lock", "@", "a@{b", "-v1", "v1/", ".v1", "main", "refs/pr/1", 40 * "a"):
+        with pytest.raises(ConfigurationError, match=rf"tag {name!r}: .*choose another name"):
+            send(finished_run, tag=name, dry_run=True)
     with pytest.raises(ConfigurationError, match="there is no results file"):
         send(finished_run, results=[tmp_path / "none.csv"])
     graphs = tmp_path / "graphs"

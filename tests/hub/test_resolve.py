@@ -7,6 +7,7 @@ import hashlib
 import pathlib
 import shutil
 import socket
+import subprocess
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from huggingface_hub import constants
 
 import ashnets
 from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError
-from ashnets.hub import resolve
+from ashnets.hub import resolve, verify
+from ashnets.hub.names import revision_problem
 from ashnets.hub.resolving import compare_with_pins
 from ashnets.zoo import Weights, create, list_models, registry
 
@@ -135,6 +137,21 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(UnknownModelError, match="is a file; give the folder"):
         resolve(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["v1", "v1+cu", "a@b", "@b", "a/b", "ä", "a{b", "x.lock.y", "a-", "v1.0-rc.1", "HEAD~", "a^", "a:b", "a?b", "a*b",
+     "a[b", "a\\b", "a b", "a\tb", "a..b", "..", ".", ".a", "a/.b", "a.lock", "a.lock/b", "/a", "a/", "a//b", "a.",
+     "@", "a@{b", "\x7f", ""],
+)  # fmt: skip
+def test_a_revision_is_what_git_takes_for_one(name):
+    asked = subprocess.run(["git", "check-ref-format", f"refs/tags/{name}"])
+    taken = asked.returncode == 0 and name != "@"  # alone it is short for HEAD, wherever a revision is typed
+    assert (revision_problem(name) is None) == taken
+    if not taken:
+        with pytest.raises(ConfigurationError, match="revision"):
+            resolve(f"someone/model@{name}")
 
 
 # Repositories of the Hub ----------------------------------------------------------------------------------------------
