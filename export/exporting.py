@@ -6,7 +6,6 @@ The folder is a :func:`~ashnets.result_folder.result_folder`: all of it is there
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ashnets.digests import WEIGHTS_SHA256, sha256_of
 from ashnets.errors import AshNetsError, ConfigurationError, MissingExtraError, OutputError
 from ashnets.export.graph import SpikingGraph, from_model, quantised
 from ashnets.export.onnx_parts import OPSET
@@ -50,6 +50,7 @@ def export_model(
     simulate: float | None = None,
     progress: bool = False,
     images: Iterable[tuple[torch.Tensor, Sequence[int]]] | None = None,
+    weights_sha256: str | None = None,
 ) -> dict[str, Any]:
     """Write, read back and compare.
 
@@ -64,6 +65,7 @@ def export_model(
         progress: show a bar over the simulation.
         images: real ones (B, 3, S, S) in [0, 1], in batches with their keys, on which silent and saturated layers show;
             the sample's smooth noise by default.
+        weights_sha256: digest of the weights' files (`ashnets.digests`), by which a model card knows its own exports.
 
     Returns:
         The report, as in the folder's ``report.json``: mismatches, sizes, opset, versions; ``warnings``, if a layer is
@@ -89,13 +91,13 @@ def export_model(
         result = _writer(to)(
             model, graph, spikes, aside, {"counts": counts, "simulate": simulate, "progress": progress}
         )
-        report = _report(graph, to, result)
+        report = _report(graph, to, weights_sha256, result)
         if warnings := rates_warnings(_rates(graph, spikes, images)):
             report["warnings"] = warnings
         text = readme(graph, to, report)
         write_atomically(aside / "README.md", text.encode())
         report["files"] = {
-            path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(aside.iterdir())
         }
         write_json(aside / REPORT, report)
@@ -248,7 +250,7 @@ def _savez(path: Path, arrays: dict[str, np.ndarray]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _report(graph: SpikingGraph, to: str, result: dict[str, Any]) -> dict[str, Any]:
+def _report(graph: SpikingGraph, to: str, weights_sha256: str | None, result: dict[str, Any]) -> dict[str, Any]:
     family = to.partition("-")[0]
     versions = {"ashnets": graph.provenance["ashnets"], "torch": torch.__version__}
     for library in _LIBRARIES[family]:
@@ -259,6 +261,7 @@ def _report(graph: SpikingGraph, to: str, result: dict[str, Any]) -> dict[str, A
     return {
         "mark": MARK,
         "model": graph.name,
+        WEIGHTS_SHA256: weights_sha256,
         "to": to,
         "precision": graph.precision,
         "quantisation": graph.provenance["quantisation"],

@@ -14,6 +14,7 @@ from ashnets.export.report import REPORT, energy_report, measure, write_report
 from ashnets.export.report_pictures import Pictures, read_pictures
 from ashnets.files import require_writable
 from ashnets.hub.loading import from_pretrained
+from ashnets.hub.resolving import weights_sha256
 from ashnets.zoo import comparing
 from ashnets.zoo.gallery_images import gallery_images
 from ashnets.zoo.registry import config_of
@@ -64,10 +65,13 @@ def energy(
     loaded = [load_profile(os.fspath(one)) for one in profiles or profile_names(every=True)]
     chosen = _pictures(config_of(name).image_size, images, corpus, splits, sample, seed)
     if random_weights and not comparing.weights_of(name):
-        model, weights = comparing.random_model(name, chosen), comparing.RANDOM
+        model, weights, digest = comparing.random_model(name, chosen), comparing.RANDOM, None
     else:
         model, weights = from_pretrained(name), f"trained: {comparing.weights_of(name)}"
-    report = energy_report(model, chosen, loaded, name=name, weights=weights, progress=progress)
+        digest = weights_sha256(name)
+    report = energy_report(
+        model, chosen, loaded, name=name, weights=weights, weights_sha256=digest, progress=progress
+    )  # fmt: skip
     if output is not None:
         write_report(report, Path(output))
     return report
@@ -148,7 +152,7 @@ def export_encoder(
     model = from_pretrained(name)
     return export_model(
         model, to, output, name, quantize, counts, simulate, progress=progress,
-        images=gallery_images(model.config.image_size),
+        images=gallery_images(model.config.image_size), weights_sha256=weights_sha256(name),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from ashnets.data.similar import similar_groups
+from ashnets.digests import WEIGHTS_SHA256
 from ashnets.environment import environment
 from ashnets.export.count import Counter, Counts, DenseLayer, dense_layers
 from ashnets.export.energy import Estimate, artificial_energy, estimate, over_rate, over_steps
@@ -35,7 +36,14 @@ SEED = 0  # of the order in which pictures open a group
 
 
 def energy_report(
-    model: Any, pictures: Pictures, profiles: Sequence[Profile], *, name: str, weights: str, progress: bool = True
+    model: Any,
+    pictures: Pictures,
+    profiles: Sequence[Profile],
+    *,
+    name: str,
+    weights: str,
+    weights_sha256: str | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Count a model on pictures and estimate its energy.
 
@@ -47,6 +55,7 @@ def energy_report(
         pictures: see :func:`ashnets.export.report_pictures.read_pictures`.
         profiles: see :func:`ashnets.export.profiles.load_profile`.
         name, weights: for the labels; ``weights`` says what they are, such as ``trained: pictograms``.
+        weights_sha256: digest of the weights' files (`ashnets.digests`), by which a model card knows its own reports.
         progress: show a bar.
 
     Raises:
@@ -66,6 +75,7 @@ def energy_report(
         "model": {
             "name": name,
             "weights": weights,
+            WEIGHTS_SHA256: weights_sha256,
             "time_steps": config.time_steps,
             "group_size": config.group_size,
             "carry": config.carry,

@@ -16,13 +16,15 @@ from typing import Any
 
 import yaml
 
+from ashnets.digests import WEIGHTS_SHA256
 from ashnets.hub.benchmarks import FILE as BENCHMARK_FILE
 from ashnets.hub.benchmarks import Benchmark
 from ashnets.hub.card_parts import drawing, energy_table, measured_tables, paper_tables
 from ashnets.hub.emissions import Emissions
+from ashnets.hub.licences import licence_fields
 from ashnets.zoo.describing import Description, describe_config, number
 from ashnets.zoo.numbers import CIRCUMSTANCES, EnergyRow, measured_energy, paper_rows, read_csv
-from ashnets.zoo.registry import config_of, entry
+from ashnets.zoo.registry import Weights, config_of, entry
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,19 @@ def subject_of_name(name: str) -> Subject:
         training_data=weights.training_data if weights else None,
         record=read_record(weights.folder) if weights and weights.folder else None,
         trained=weights is not None,
-        results=[row for row in read_csv(weights.results) if row.get("model") == found.name] if weights else (),
-        energy=measured_energy(found.name) if weights else (),
+        results=bundled_results(weights) if weights else (),
+        energy=bundled_energy(found.name, weights) if weights else (),
     )
+
+
+def bundled_results(weights: Weights) -> list[dict[str, str]]:
+    """The rows of the registry's results that are of these weights."""
+    return [row for row in read_csv(weights.results) if row.get(WEIGHTS_SHA256) == weights.digest]
+
+
+def bundled_energy(name: str, weights: Weights) -> list[EnergyRow]:
+    """The registry's estimates that are of these weights."""
+    return [row for row in measured_energy(name) if row.weights_sha256 == weights.digest]
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -130,16 +142,13 @@ def metadata(subject: Subject) -> Any:
     from huggingface_hub import ModelCardData
 
     words, record = subject.words, subject.record or {}
-    licence = subject.licence.lower()
-    known = licence in words["licences"]
     cls = (subject.config.architectures or ["AshNetsModel"])[0]
     started = " ".join(record.get("initialised", ()))
     bases = [hub for part, hub in words["base_models"].items() if part in started]
     results = list(eval_results(subject))
     data: dict[str, Any] = {
         "language": ["en"],
-        "license": licence if known else "other",
-        "license_name": None if known else licence.replace(" ", "-"),
+        **licence_fields(subject.licence),
         "library_name": "ashnets",
         "tags": [*words["tags"], *([] if subject.trained else ["untrained"])],
         "datasets": [subject.dataset] if subject.dataset else None,
@@ -233,6 +242,10 @@ def _training(subject: Subject) -> str:
         return "Not trained."
     record = subject.record or {}
     lines = [f"Data: {subject.training_data or 'not stated by whoever published these weights'}."]
+    if learnt := record.get("learnt_from"):
+        amount = f"{learnt['images']:,} images" if "images" in learnt else f"{learnt['items']:,} items"
+        told = f"{amount} of `{learnt['name']}`, {', '.join(learnt['splits'])}"
+        lines = [*([lines[0]] if subject.training_data else []), f"Learnt from: {told}."]
     if record:
         facts = [
             f"recipe `{record['recipe']}`" if record.get("recipe") else "",
@@ -281,4 +294,3 @@ def _citation(words: dict[str, Any]) -> str:
         "The architecture is that of the paper below; this is an independent implementation, not its authors'.\n\n"
         f"```bibtex\n@misc{{ashnets{words['year']},\n{lines}\n}}\n```"
     )
-

@@ -47,6 +47,13 @@ def warnings_of(checks: Sequence[Check]) -> dict[str, list[str]]:
     return {"warnings": found} if found else {}
 
 
+def model_folder(folder: Path) -> tuple[Path, Path]:
+    """The folder with the model in it and the one of its run, whichever of the two is given."""
+    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
+        return folder / "model", folder
+    return folder, folder.parent if folder.name == "model" else folder
+
+
 def check_model(folder: Path) -> list[Check]:
     """Every check of a folder that ``save_pretrained`` wrote, in the order in which one depends on another.
 

@@ -18,6 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from ashnets.digests import sha256_of
 from ashnets.errors import UnknownModelError, WeightsError
 from ashnets.files import PICKLES, home, is_full
 from ashnets.hub.inspecting import LARGEST_JSON, problems
@@ -64,8 +65,7 @@ def fetch(
 def digest(path: Path, kind: str = "sha256") -> str:
     """Of a file: ``sha256``, or ``git``'s name of its content (SHA-1 with a header)."""
     if kind == "sha256":
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(path)
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 

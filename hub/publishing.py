@@ -13,23 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ashnets.digests import weights_digest
 from ashnets.errors import AshNetsError, ConfigurationError, UnknownModelError, WeightsError
-from ashnets.files import replaced_weights
+from ashnets.files import replaced_weights, write_atomically
+from ashnets.hub.belonging import own_energy, own_exports, own_results
 from ashnets.hub.benchmarks import FILE as BENCHMARK_FILE
 from ashnets.hub.benchmarks import benchmark_results, read_benchmark
-from ashnets.hub.cards import Subject, card, eval_results, read_record
-from ashnets.hub.checks import Check, check_model, differences, is_pickle, warnings_of
+from ashnets.hub.cards import Subject, bundled_energy, bundled_results, card, eval_results, read_record
+from ashnets.hub.checks import Check, check_model, differences, model_folder, warnings_of
 from ashnets.hub.emissions import read_emissions
 from ashnets.hub.fetching import FILES, digest, fetch
+from ashnets.hub.licences import licence_problem
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.names import check_repository, check_tag
 from ashnets.hub.resolving import resolve
 from ashnets.zoo.names import split
-from ashnets.zoo.numbers import measured_energy, read_csv, read_energy
 from ashnets.zoo.registry import config_of, entry, is_name
 
 # What is uploaded of a model folder: what loading needs, and the record of how it came about.
 PUBLISHED = (*FILES, "recipe.yaml", "log.jsonl", "merges.txt", "LICENSE*", "NOTICE*")
+DRAFTS = Path("out/publish")
 # Folders of the repository that publishing owns: what is in them and not published again is removed.
 OWN = ("results/", "exports/", ".eval_results/")
 
@@ -75,6 +78,7 @@ def publish(
     tag: str | None = None,
     private: bool = False,
     dry_run: bool = False,
+    drafts: Path = DRAFTS,
     token: str | bool | None = None,
     report: Report = lambda line: None,
     **words: Any,
@@ -88,7 +92,9 @@ def publish(
         repository: ``org/name``; made if it is not there.
         tag: a name for this state; it never moves.
         private: make the repository private; an existing public one is refused.
-        dry_run: check and plan; nothing is sent.
+        dry_run: check and plan; nothing is sent. What would be generated, the card above all, is written to
+            ``drafts/ORG/NAME``.
+        drafts: folder for that.
         report: told what is going on, a line each.
         words: see :func:`plan`.
 
@@ -105,7 +111,7 @@ def publish(
         problems = " · ".join(f"{check.name}: {check.found}" for check in failed)
         raise WeightsError(f"{planned.folder} cannot be published. {problems}")
     if dry_run:
-        return {**planned.to_dict(), "dry_run": True}
+        return {**planned.to_dict(), "dry_run": True, "drafts": _write_drafts(planned, drafts / repository)}
     with _hub_errors(repository):
         commit = _send(planned, private, token, report)
     report("loading it back")
@@ -135,38 +141,41 @@ def plan(
     """Check a model and lay out its repository; nothing is sent.
 
     Args:
-        licence: of the weights, such as ``apache-2.0``; a registry name brings its own.
+        licence: of the weights, as the Hub names it, such as ``apache-2.0``, or ``other:NAME``; a registry name brings
+            its own.
         training_data: a sentence for the card; a registry name brings its own.
         dataset: the Hub's id of the corpus of training and results, ``org/name``; the card names it.
         benchmark: the Hub's id of a benchmark that ``results`` were measured on; they then stand in ``.eval_results``
             too. The Hub is asked for its tasks.
-        results: CSV files that ``ashnets evaluate --output`` wrote; their rows about this model go into the card.
-        energy: the ``energy.json`` that ``ashnets energy --output`` wrote.
-        exports: a folder of exported graphs, uploaded as ``exports/``.
+        results: CSV files that ``ashnets evaluate --output`` wrote; their rows about these weights go into the card.
+        energy: the ``energy.json`` that ``ashnets energy --output`` wrote about these weights.
+        exports: a folder of exported graphs of these weights, uploaded as ``exports/``.
     """
     check_repository(repository)
     if tag is not None:
         check_tag(tag)
-    folder, run = _model_folder(source)
+    folder, run = model_folder(Path(resolve(source if isinstance(source, str) else str(source))))
     weights = entry(split(str(source)).model).weights if is_name(source) else None
     if weights and split(str(source)).tag:
         weights = entry(str(source)).weights
     licence = licence or (weights.licence if weights else None)
-    checks = [*check_model(folder), Check("licence", bool(licence), licence or "not given: --licence says it")]
     record = read_record(folder) or {}
     architecture = split(str(record.get("model", ""))).model
     architecture = architecture if is_name(architecture) else ""
-    rows = [row for file in results for row in _rows(file, architecture)]
+    own = weights_digest(folder)
+    rows = [row for file in results for row in own_results(file, folder, own)]
     files, left_out = _of_folder(folder)
     files.update({f"results/{file.name}": file for file in results})
     if weights and not results:
-        rows = [row for row in read_csv(weights.results) if row.get("model") == architecture]
+        rows = bundled_results(weights)
         files[f"results/{weights.results.name}"] = weights.results
-    joules = read_energy(energy) if energy else measured_energy(architecture) if weights else []
+    joules = own_energy(energy, folder, own) if energy else bundled_energy(architecture, weights) if weights else []
     if energy:
         files[f"results/{energy.name}"] = energy
     if exports is not None:
-        files.update(_of_exports(exports))
+        files.update(own_exports(exports, folder, own))
+    problem = licence_problem(licence, folder)
+    checks = [*check_model(folder), Check("licence", problem is None, problem or str(licence))]
     if all(check.passed for check in checks):
         subject = Subject(
             title=repository.rpartition("/")[2],
@@ -188,12 +197,10 @@ def plan(
     return Plan(folder, repository, tag, files, left_out, checks)
 
 
-def _model_folder(source: str | Path) -> tuple[Path, Path]:
-    """The folder with the model in it, and the one of the run."""
-    folder = Path(resolve(source if isinstance(source, str) else str(source)))
-    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
-        return folder / "model", folder
-    return folder, folder.parent if folder.name == "model" else folder
+def _write_drafts(planned: Plan, folder: Path) -> list[str]:
+    """The files that publishing makes, where they can be read; their paths."""
+    made = {path: content for path, content in planned.files.items() if isinstance(content, bytes)}
+    return [str(write_atomically(folder / path, content)) for path, content in sorted(made.items())]
 
 
 def _of_folder(folder: Path) -> tuple[dict[str, Path | bytes], list[str]]:
@@ -205,25 +212,6 @@ def _of_folder(folder: Path) -> tuple[dict[str, Path | bytes], list[str]]:
         else:
             left_out.append(path.name)
     return files, left_out
-
-
-def _of_exports(folder: Path) -> dict[str, Path | bytes]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    if not paths:
-        raise ConfigurationError(f"{folder} holds no exported graphs; `ashnets export` writes some")
-    if dangerous := [path for path in paths if is_pickle(path)]:
-        raise WeightsError(f"{dangerous[0]} may run code when it is opened: it is a pickle or an archive; remove it")
-    return {f"exports/{path.relative_to(folder).as_posix()}": path for path in paths}
-
-
-def _rows(file: Path, architecture: str) -> list[dict[str, str]]:
-    if not file.is_file():
-        raise ConfigurationError(f"there is no results file {file}; `ashnets evaluate ... --output {file}` writes one")
-    rows = read_csv(file)
-    if not rows or "model" not in rows[0]:
-        raise ConfigurationError(f"{file} is no results file: it has no column 'model'")
-    ours = [row for row in rows if row["model"] == architecture]
-    return ours or (rows if len({row["model"] for row in rows}) == 1 else [])
 
 
 def _send(planned: Plan, private: bool, token: str | bool | None, report: Report) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ashnets.digests import weights_digest
 from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError, did_you_mean
 from ashnets.files import PICKLES
 from ashnets.hub.fetching import digest, fetch
@@ -168,3 +169,8 @@ def _one_revision(name: str, inline: str | None, argument: str | None) -> str | 
     if chosen is not None:
         check_revision(chosen)
     return chosen
+
+
+def weights_sha256(name: str | os.PathLike) -> str | None:
+    """The digest of the weights that a name or folder stands for; see `ashnets.digests`."""
+    return weights_digest(Path(resolve(name)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ashnets.files import PICKLES
-from ashnets.hub.checks import check_model, warnings_of
+from ashnets.hub.checks import check_model, model_folder, warnings_of
 from ashnets.hub.fetching import digest
 from ashnets.hub.resolving import locate
 
@@ -18,7 +18,7 @@ def verify(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
         ashnets.verify("ashnets-tiny")["passed"]
 
     Args:
-        name, options: as for :func:`ashnets.hub.resolve`.
+        name, options: as for :func:`ashnets.hub.resolve`; also the folder of a finished run, whose ``model/`` is meant.
 
     Returns:
         ``folder``, ``origin`` (``package``, ``hub`` or ``folder``), ``repository`` and ``commit`` if there are any,
@@ -29,7 +29,7 @@ def verify(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
         UnknownModelError, WeightsError: as ``resolve``; a file that is not what it should be is an error, not a result.
     """
     located = locate(name, **options)
-    folder = Path(located.folder)
+    folder, _ = model_folder(Path(located.folder))
     compared = {
         "package": "pinned by the registry", "hub": "announced by the Hub", "folder": "nothing: a folder has no pins"
     }[located.origin]  # fmt: skip

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ashnets.digests import WEIGHTS_SHA256
 from ashnets.errors import ConfigurationError
 from ashnets.files import write_atomically
 from ashnets.zoo.registry import ROOT, entry, list_models, read_yaml
@@ -27,7 +28,7 @@ THROUGHPUT = "throughput.csv"
 PROFILES = ("45nm-fp32", "loihi1-vs-a100")  # of energy, in the table: two kinds of hardware, which disagree
 SPEEDS = {"resnet18": "speed ÷ ResNet-18", "ann": "speed ÷ its ann"}  # column of THROUGHPUT → of the table
 # Columns of a results file that say how a row came about; all others are what it measured, or which row it is.
-CIRCUMSTANCES = ("recipe", "seed", "pairs_seen", "training_seconds", "device", "torch")
+CIRCUMSTANCES = ("recipe", "seed", "pairs_seen", "training_seconds", WEIGHTS_SHA256, "device", "torch")
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ class EnergyRow:
         spiking, with_memory: the spiking branch; arithmetic alone, and the interval with memory.
         dense, artificial: an ordinary network of the branch's shape, and the parts that do not spike; arithmetic alone.
         assumptions: all that hold.
+        weights_sha256: of the weights that were counted; None where the report does not say.
     """
 
     profile: str
@@ -184,6 +186,7 @@ class EnergyRow:
     dense: float
     artificial: float
     assumptions: tuple[str, ...]
+    weights_sha256: str | None = None
 
 
 def measured_energy(name: str) -> list[EnergyRow]:
@@ -213,6 +216,7 @@ def read_energy(path: Path) -> list[EnergyRow]:
                 dense=one["dense_twin"],
                 artificial=sum(one["artificial"].values()),
                 assumptions=tuple(one["assumptions"]),
+                weights_sha256=report.get("model", {}).get(WEIGHTS_SHA256),
             )
             for one in report["estimates"]
         ]

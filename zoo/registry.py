@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ashnets.digests import combined
 from ashnets.errors import ConfigurationError, UnknownModelError
 from ashnets.zoo.names import compose, split, unknown
 
@@ -46,6 +47,11 @@ class Weights:
     results: Path
     repository: str | None = None
     commit: str | None = None
+
+    @property
+    def digest(self) -> str | None:
+        """Of the weights alone, as results carry it (`ashnets.digests`)."""
+        return combined(self.sha256)
 
 
 @dataclass(frozen=True)

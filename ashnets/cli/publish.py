@@ -17,7 +17,10 @@ def publish(
     repository: Annotated[str, typer.Option("--repo", help="Where to: USER/NAME or ORGANISATION/NAME.")],
     tag: Annotated[str | None, typer.Option("--tag", help="A name for this state; it never moves.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Only you see the repository.")] = False,
-    licence: Annotated[str | None, typer.Option("--licence", help="Of the weights, such as apache-2.0.")] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option("--licence", help="Of the weights: apache-2.0 or another of the Hub's names, or other:NAME."),
+    ] = None,
     training_data: Annotated[
         str | None, typer.Option("--training-data", help="A sentence for the card, with the data's licences.")
     ] = None,
@@ -38,7 +41,9 @@ def publish(
     exports: Annotated[
         Path | None, typer.Option("--exports", file_okay=False, help="A folder of exported graphs to send along.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, send nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, write the card to out/publish/REPO, send nothing.")
+    ] = False,
     as_json_: JsonOption = False,
 ) -> None:
     """Publish a trained model on the Hugging Face Hub.
@@ -46,7 +51,10 @@ def publish(
     First everything is checked: strict loading, equal outputs after a reload, no pickles, no state of the training, a
     licence. Then weights, configuration, tokenizer, recipe, results and a card made from them go up in one commit, and
     the repository is loaded back and compared. After an interruption run the same command again. A token comes from
-    `hf auth login` or HF_TOKEN.
+    `hf auth login` or HF_TOKEN. --dry-run sends nothing and writes the card to out/publish/REPO/README.md.
+
+    Results, energy and exports must be of these very weights: the files carry the SHA-256 of the weights that they are
+    about, and those of other weights are refused.
 
     Results always stand in the card, as tables and as model-index. The Hub's newer form, .eval_results, takes results
     on the Hub's own benchmarks alone (data sets with an eval.yaml) and is written with --benchmark. CO2 is told where

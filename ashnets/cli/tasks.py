@@ -14,7 +14,8 @@ from ashnets.cli.printing import as_table, show, warn, with_units
 from ashnets.cli.training import DryRunOption, OverridesOption, RecipeArgument, ResumeOption, RunOption
 
 # columns of a result that its table on the screen leaves out; --json and --output have them
-ASIDE = ("recipe", "seed", "data", "texts", "chance R@5", "pairs_seen", "training_seconds", "device", "torch")
+ASIDE = ("recipe", "seed", "data", "texts", "chance R@5", "pairs_seen", "training_seconds", "weights_sha256", "device",
+         "torch")  # fmt: skip
 
 TaskArgument = Annotated[
     str, typer.Argument(help="vqa, retrieval, nlvr2 or ve.", autocompletion=completing.tasks, show_default=False)
@@ -134,8 +135,9 @@ def evaluate(
 
     The metrics are the official ones of the data set, with n and chance. Beside the result from rest stand: membranes
     carried from item to item, the same in a random order, grey in the place of every picture, and baselines that read
-    the text alone. A split that a model was trained on is measured when it is asked for, and the table says so. Where
-    the makers keep the answers, --output FOLDER receives the predictions for their server.
+    the text alone. A split that a model was trained on is measured when it is asked for, and the table says so; of your
+    own images it says how many the model learnt from. Where the makers keep the answers, --output FOLDER receives the
+    predictions for their server.
 
     Retrieval is measured both ways, R@1, R@5 and R@10. Of captioned pictures of your own, or the pictogram corpus, a
     text is the bare name of a picture, or its first caption, and a model that does not look is at chance. Where ITM

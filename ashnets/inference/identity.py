@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ashnets.digests import sha256_of
 from ashnets.hub.resolving import resolve
 
 _DECISIVE = ("*.safetensors", "config.json", "processor_config.json")
@@ -53,9 +54,4 @@ def identify(name: str | os.PathLike) -> ModelIdentity:
     folder = Path(resolve(name))
     files = sorted(path for pattern in _DECISIVE for path in folder.glob(pattern))
     text = os.fspath(name)
-    return ModelIdentity(str(folder.resolve()) if Path(text).is_dir() else text, {f.name: _sha256(f) for f in files})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return ModelIdentity(str(folder.resolve()) if Path(text).is_dir() else text, {f.name: sha256_of(f) for f in files})

@@ -27,10 +27,12 @@ import numpy as np
 
 from ashnets.data.benchmarks import Benchmark
 from ashnets.device import own_device
+from ashnets.digests import WEIGHTS_SHA256
 from ashnets.environment import environment
 from ashnets.errors import ConfigurationError, DataError, InputError
 from ashnets.files import write_atomically, write_csv, write_json
 from ashnets.hub.loading import from_pretrained
+from ashnets.hub.resolving import weights_sha256
 from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.baselines import baselines
@@ -41,11 +43,11 @@ from ashnets.tasks.predicting import predict, said_by
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.retrieval import evaluate_captions
 from ashnets.tasks.task import Classification
-from ashnets.training.evaluate import training_record
+from ashnets.training.evaluate import TRAINED_ON, training_record
 from ashnets.training.recipe import TASKS
 
 EXAMPLES = 24  # of each sort on the page
-TRAINED_ON, LEFT_OUT, SECRET = "trained on", "baselines left out", "answers"  # in a result where they say something
+LEFT_OUT, SECRET = "baselines left out", "answers"  # in a result where they say something
 
 
 def evaluate_named(
@@ -78,7 +80,7 @@ def evaluate_named(
     model = from_pretrained(name, task=task).to(own_device())
     processor = AshNetsProcessor.from_pretrained(name)
     result = evaluate_task(model, task, data, processor, split, trained_on=trained_on, title=str(name), **options)
-    return {"model": str(name), "training": record or None, **result}
+    return {"model": str(name), "training": record or None, WEIGHTS_SHA256: weights_sha256(name), **result}
 
 
 def evaluate_task(

@@ -7,12 +7,15 @@ pre-training, on captioned pictures.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from ashnets.configuration import AshNetsConfig
+from ashnets.data.learnt import merged, read_sketch, sketch
+from ashnets.hub.resolving import resolve
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import (
     TaskData,
@@ -38,6 +41,15 @@ class _FineTuning(Run):
 
     recipe: TaskRecipe
 
+    def __init__(self, recipe: TaskRecipe, source: Any, *arguments: Any) -> None:
+        super().__init__(recipe, source, *arguments)
+        begun = recipe.weights == "pretrained" and recipe.peer is None
+        self.learnt_before = (read_sketch(Path(resolve(recipe.model))) or []) if begun else []
+
+    def _learnt(self) -> list[str]:
+        """See `Run._learnt`; the images of items are known by the name of their data set."""
+        return self.learnt_before
+
     def plan(self) -> dict[str, Any]:
         """See `Run.plan`; what is counted are items, which a pass may show several pictures of."""
         found = super().plan()
@@ -53,6 +65,10 @@ class RetrievalRun(_FineTuning):
 
     def __init__(self, recipe: TaskRecipe, data: TaskData, *arguments: Any) -> None:
         super().__init__(recipe, as_source(data, [*recipe.train, recipe.valid]), *arguments)
+        self.data_name = data.title
+
+    def _learnt(self) -> list[str]:
+        return merged(self.learnt_before, sketch(self.pictures.train))
 
     def _model(self, source: Any) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
         rows = (row for split in self.recipe.train for row in source.split(split)["captions"].to_pylist())
@@ -61,6 +77,9 @@ class RetrievalRun(_FineTuning):
 
 class TaskRun(_FineTuning):
     """A task with a classifier."""
+
+    def _learnt_from(self) -> dict[str, Any]:
+        return {"name": self.data_name, "splits": list(self.recipe.train), "items": len(self.items)}
 
     def _model(self, source: Any) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
         recipe, kind = self.recipe, CLASSIFICATIONS[self.recipe.task]

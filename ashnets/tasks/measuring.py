@@ -19,28 +19,28 @@ from pathlib import Path
 from typing import Any
 
 from ashnets.data.sources import open_source
+from ashnets.digests import WEIGHTS_SHA256
 from ashnets.environment import environment
 from ashnets.errors import ConfigurationError
 from ashnets.files import require_writable, write_csv, write_json
-from ashnets.hub.resolving import resolve
+from ashnets.hub.resolving import resolve, weights_sha256
 from ashnets.result_folder import result_folder
 from ashnets.retrieval.two_stage import WAYS
 from ashnets.tasks.data import open_task_data
 from ashnets.tasks.evaluating import (
     LEFT_OUT,
     SECRET,
-    TRAINED_ON,
     evaluate_named,
     require_measurable,
     split_to_measure,
     trained_splits,
 )  # fmt: skip
+from ashnets.training.evaluate import TRAINED_ON, evaluate_retrieval, training_record
 from ashnets.training.evaluate import as_rows as rows_of_pictures
-from ashnets.training.evaluate import evaluate_retrieval, training_record
 from ashnets.training.recipe import TASKS
 
 PICTURES, RESULTS = "pictures", "results.json"
-LAST = ("pairs_seen", "device", "torch")  # columns of every table
+LAST = ("pairs_seen", WEIGHTS_SHA256, "device", "torch")  # columns of every table
 
 
 def evaluate(
@@ -81,8 +81,8 @@ def evaluate(
         workers: processes that read pictures; 0 reads them between the batches, as those of ``pictures`` are.
 
     Returns:
-        ``{"task", "data", "models": {name: {"training": record, "splits": {split: result}}}, "environment"}``; a result
-        is what `evaluate_task` gives, or, for ``pictures``, the entries of
+        ``{"task", "data", "models": {name: {"training": record, "weights_sha256", "splits": {split: result}}},
+        "environment"}``; a result is what `evaluate_task` gives, or, for ``pictures``, the entries of
         :func:`ashnets.training.evaluate.evaluate_retrieval`. ``warnings``, where there are any, are those of all
         models, with their names.
 
@@ -121,7 +121,7 @@ def evaluate(
             require_measurable(opened, one, place, sample)
         folders, entries = as_folders(models), {}
         for name in models:
-            entry: dict[str, Any] = {"training": records[name], "splits": {}}
+            entry: dict[str, Any] = {"training": records[name], WEIGHTS_SHA256: weights_sha256(name), "splits": {}}
             for split in wanted:
                 own = place / folders[name] / (split or "") if place and several else place
                 with result_folder(own, RESULTS, "keep") if own else nullcontext() as made:
@@ -130,7 +130,7 @@ def evaluate(
                         candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=variants,
                         workers=workers, progress=progress,
                     )  # fmt: skip
-                kept = (key for key in found if key not in ("model", "training", "environment"))
+                kept = (key for key in found if key not in ("model", "training", WEIGHTS_SHA256, "environment"))
                 entry["splits"][found["split"]] = {key: found[key] for key in kept}
             entries[name] = entry
         result |= {"models": entries, "environment": environment()}
@@ -165,7 +165,10 @@ def as_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
                 "recipe": training.get("recipe", ""), "seed": training.get("seed", ""), "data": found["data"],
                 "split": found["split"], **({TRAINED_ON: " ".join(found.get(TRAINED_ON, ()))} if seen else {}),
             }  # fmt: skip
-            end = {"pairs_seen": training.get("pairs_seen", ""), **result["environment"]}
+            end = {
+                "pairs_seen": training.get("pairs_seen", ""), WEIGHTS_SHA256: model[WEIGHTS_SHA256],
+                **result["environment"],
+            }  # fmt: skip
             made = _retrieval_rows(found) if result["task"] == "retrieval" else _task_rows(found)
             rows += [{**about, **row, **{key: end[key] for key in LAST}} for row in made]
     keys = dict.fromkeys(key for row in rows for key in row if key not in LAST)
@@ -174,9 +177,17 @@ def as_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 def remarks(result: dict[str, Any]) -> list[str]:
     """What must be known to read the rows of what `evaluate` gives, a sentence each."""
-    if result["data"] == PICTURES:
-        return []
     said = []
+    if result["data"] == PICTURES:
+        for name, model in result["models"].items():
+            if not model["images_on_record"]:
+                said.append(f"{name} does not say which images it learnt from: these may be among them")
+            for split, entries in model["splits"].items():
+                if found := entries[0].get(TRAINED_ON):
+                    said.append(
+                        f"{TRAINED_ON}: {name} learnt from {found['images']} of these {found['of']} images of {split}"
+                    )
+        return said
     for name, model in result["models"].items():
         for split, found in model["splits"].items():
             if TRAINED_ON in found:

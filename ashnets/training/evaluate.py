@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from ashnets.data.learnt import images_learnt, read_sketch
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources import open_source
 from ashnets.device import own_device
+from ashnets.digests import WEIGHTS_SHA256
 from ashnets.environment import environment
 from ashnets.hub.loading import from_pretrained
-from ashnets.hub.resolving import resolve
+from ashnets.hub.resolving import resolve, weights_sha256
 from ashnets.metrics.retrieval import chance_at
 from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
 from ashnets.model.heads import AshNetsForRetrieval
@@ -28,6 +30,7 @@ from ashnets.retrieval.two_stage import WAYS, matching_score, note_losses, rank_
 
 KS = (1, 5, 10)
 TRAINING_RECORD = "training.json"
+TRAINED_ON = "trained on"  # in a result where the model learnt from what it is measured on
 
 
 def retrieval(
@@ -119,9 +122,12 @@ def evaluate_retrieval(
         ablate: also rank by the concrete branch alone, the same weights with the spiking branch switched off.
 
     Returns:
-        ``{"models": {name: {"training": ..., "splits": {split: [entry, ...]}}}, "environment": ...}``; an entry is what
-        :func:`rankings` gives and the ``branch`` that it used. A model with silent or saturated spiking layers also
-        has ``warnings``, which name them.
+        ``{"models": {name: {"training": ..., "images_on_record": ..., "weights_sha256": ..., "splits": {split: [entry,
+        ...]}}}, "environment": ...}``. An entry is what :func:`rankings` gives, the ``branch`` that it used, and, where
+        the model learnt from some of these very images, ``trained on``: how many ``images``, ``of`` how many; an
+        estimate where it learnt from thousands. ``images_on_record`` is false where a model does not say what it
+        learnt from. A model with silent or saturated spiking layers also has ``warnings``, which name
+        them.
 
     Raises:
         DataError: before anything is loaded, if the corpus or a split is missing or damaged.
@@ -135,10 +141,14 @@ def evaluate_retrieval(
         model = from_pretrained(name, task="retrieval").to(own_device())
         tokenizer = AshNetsProcessor.from_pretrained(name).tokenizer
         record = training_record(name)
+        known = read_sketch(Path(resolve(name)))
         opened = first
         if record is not None and "hold_out" in record:
             opened = open_source(corpus, record["hold_out"])  # the validation pictures of that training, and no others
-        entry: dict[str, Any] = {"training": record, "splits": {}}
+        entry: dict[str, Any] = {
+            "training": record, "images_on_record": known is not None, WEIGHTS_SHA256: weights_sha256(name),
+            "splits": {},
+        }  # fmt: skip
         shown = Pairs(opened, splits[:1], model.config.image_size)
         if found := rates_warnings(layer_rates(model, images_at_rest(shown, range(len(shown))[:MEASURED]))):
             entry["warnings"] = found
@@ -151,8 +161,10 @@ def evaluate_retrieval(
             drawn = None
             if 0 < sample < len(pairs):
                 drawn = sorted(np.random.default_rng(0).permutation(len(pairs))[:sample].tolist())
+            seen = images_learnt(known or [], pairs, drawn)
+            learnt = {TRAINED_ON: {"images": seen, "of": len(pairs) if drawn is None else sample}} if seen else {}
             entry["splits"][split] = [
-                {"branch": branch, **ranked}
+                {"branch": branch, **learnt, **ranked}
                 for branch, options in branches
                 for ranked in rankings(model, tokenizer, pairs, candidates, exhaustive, progress, drawn, **options)
             ]
@@ -165,10 +177,12 @@ def as_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
 
     Where ITM ranked, columns for its cost follow the recalls: pairs scored and seconds (of both directions together),
     and the R@1 that the exhaustive ranking is ahead, empty without one. ``model`` is what a training started from,
-    where that is known; of several models ``measured`` is the name that was given.
+    where that is known; of several models ``measured`` is the name that was given. ``trained on`` stands where one of
+    them learnt from the images that it is measured on.
     """
     rows = []
     entries = [entry for model in results["models"].values() for split in model["splits"].values() for entry in split]
+    learnt = any(TRAINED_ON in entry for entry in entries)
     with_costs = any(entry["cost"]["pairs"] for entry in entries)
     for name, model in results["models"].items():
         training = model["training"] or {}
@@ -187,6 +201,7 @@ def as_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
                         "recipe": training.get("recipe", ""),
                         "seed": training.get("seed", ""),
                         "split": split,
+                        **({TRAINED_ON: _share_learnt(entry)} if learnt else {}),
                         "direction": direction,
                         "branch": entry["branch"],
                         "ranking": entry["ranking"],
@@ -197,10 +212,16 @@ def as_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
                         **(costs if with_costs else {}),
                         "pairs_seen": training.get("pairs_seen", ""),
                         "training_seconds": training.get("seconds", ""),
+                        WEIGHTS_SHA256: model[WEIGHTS_SHA256],
                         "device": results["environment"]["device"],
                         "torch": results["environment"]["torch"],
                     })  # fmt: skip
     return rows
+
+
+def _share_learnt(entry: dict[str, Any]) -> str:
+    found = entry.get(TRAINED_ON, {"images": 0, "of": entry["pictures"]})
+    return f"{found['images']} of {found['of']} images"
 
 
 def training_record(name: str | os.PathLike) -> dict[str, Any] | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from ashnets.data.learnt import write_sketch
 from ashnets.files import write_json
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
@@ -17,9 +19,11 @@ from ashnets.training.folder import MODEL
 
 
 def write_model(
-    model: AshNetsPreTrainedModel, processor: AshNetsProcessor, run: Path, record: dict[str, Any]
+    model: AshNetsPreTrainedModel, processor: AshNetsProcessor, run: Path, record: dict[str, Any], learnt: Sequence[str]
 ) -> Path:
     """Write ``run/model``: weights in float16, configuration, processor, recipe, log, and the record of the run.
+
+    ``learnt`` is the sketch of what it learnt from (`ashnets.data.learnt`).
 
     It is written as a :func:`~ashnets.result_folder.result_folder`: a folder ``model`` is a whole one.
     """
@@ -32,6 +36,7 @@ def write_model(
         (aside / "half").replace(aside / "model.safetensors")
         processor.save_pretrained(aside)
         write_json(aside / TRAINING_RECORD, record)
+        write_sketch(aside, learnt)
         for name in ("recipe.yaml", "log.jsonl"):
             shutil.copyfile(run / name, aside / name)
     return run / MODEL

@@ -20,6 +20,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from ashnets.data.learnt import read_sketch, write_sketch
 from ashnets.data.sources import open_source
 from ashnets.errors import ConfigurationError, MissingExtraError
 from ashnets.files import write_atomically, write_json
@@ -152,6 +153,8 @@ def _measured_stages(
         quantised = work.published.cpu()
     summary = {key: result[key] for key in ("recipe", "steps", "calibrated_on")}
     _write(output, quantised, work.processor, work.recipe, {**(training_record(folder) or {}), "quantised": summary})
+    if known := read_sketch(folder):
+        write_sketch(output, known)
     if steps:
         # what is published is measured: these weights, read from these files
         compare("fine-tuned", from_pretrained(output, task=work.head))

@@ -18,6 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from safetensors import SafetensorError
 
 from ashnets.configuration import AshNetsConfig
+from ashnets.data.learnt import sketch
 from ashnets.environment import environment
 from ashnets.errors import TrainingError
 from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
@@ -70,6 +71,7 @@ class Run:
         checkpoint = None if resume is None else self.folder.check(resume)
         self.config, self.processor, model, self.origins = self._model(source)
         self.pictures = self._pictures(source)
+        self.data_name = source.title if hasattr(source, "title") else Path(source.path).resolve().name
         self.first_epoch = 0
         if recipe.start and checkpoint is None:
             self.first_epoch, origin = start_from(model, Path(recipe.start))
@@ -343,6 +345,10 @@ class Run:
         self.folder.write("stdp.json", stdp_stage(vision.abstract_encoder, batches, settings, self.progress))
         self.learner.renew_copies()
 
+    def _learnt_from(self) -> dict[str, Any]:
+        """In words for the model card: a folder by its own name, not by its path."""
+        return {"name": self.data_name, "splits": list(self.recipe.train), "images": len(self.pictures.train)}
+
     def _record(self) -> dict[str, Any]:
         return {
             "recipe": self.recipe.name,
@@ -350,12 +356,17 @@ class Run:
             "changes": self.recipe.changes,
             "seed": self.recipe.seed,
             "hold_out": self.recipe.hold_out,
+            "learnt_from": self._learnt_from(),
             "epochs": self.recipe.epochs,
             "pairs_seen": self.pairs_seen,
             "seconds": self._seconds(),
             "initialised": self.origins,
             "environment": {**environment(), "devices": self.ranks},
         }
+
+    def _learnt(self) -> list[str]:
+        """The sketch of all that the model learnt from."""
+        return sketch(self.pictures.train)
 
     def _finish(self, readable: list[int]) -> dict[str, Any]:
         record = self._record()
@@ -364,7 +375,7 @@ class Run:
                 record["firing_rates"] = rates
             if found := rates_warnings(rates):
                 record["warnings"] = found
-            write_model(self.learner.published.eval(), self.processor, self.folder.path, record)
+            write_model(self.learner.published.eval(), self.processor, self.folder.path, record, self._learnt())
         return record
 
 

@@ -38,6 +38,7 @@ def write_run(folder: Path, seed: int = 0, **sizes: int) -> Path:
     record = {
         "recipe": "letters", "model": "letters", "seed": seed, "pairs_seen": 120, "seconds": 90.0,
         "environment": {"device": "an abacus"},
+        "learnt_from": {"name": "letters", "splits": ["train"], "images": 142},
     }  # fmt: skip
     (model / "training.json").write_text(json.dumps(record))
     (model / "recipe.yaml").write_text(yaml.safe_dump({"name": "letters"}))

@@ -82,7 +82,7 @@ def test_the_papers_numbers_stand_apart(big):
 
 def test_folders_without_record_results_or_known_licence():
     plain = dataclasses.replace(
-        subject_of_name("ashnets-r18"), trained=True, licence="My Own Licence", architecture=None,
+        subject_of_name("ashnets-r18"), trained=True, licence="other:My Own Licence", architecture=None,
         config=AshNetsConfig(backbone="resnet-tiny", backbone_widths=[8, 12], image_size=16, summary_ratio="ann"),
     )  # fmt: skip
     text = card(plain)

@@ -43,6 +43,10 @@ def asked(hub, method: str) -> list[str]:
     return [path for verb, path in hub.asked if verb == method]
 
 
+def digest_of(run: Path) -> str:
+    return hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
 def main(words: list[str]) -> int | None:
     return COMMANDS(words, standalone_mode=False)
 
@@ -53,9 +57,11 @@ def blocks(card: str) -> str:
 
 def test_push_tag_and_load_in_fresh_caches(hub, finished_run, tmp_path):
     exported = tmp_path / "graphs"
-    export_model(ashnets.from_pretrained(finished_run / "model"), "onnx", exported, "letters")
+    digest = digest_of(finished_run)
+    export_model(ashnets.from_pretrained(finished_run / "model"), "onnx", exported, "letters", weights_sha256=digest)
     results = tmp_path / "letters.csv"
-    results.write_text("model,split,R@1,chance R@1,seed\nletters,valid,0.5,0.1,0\n")
+    lines = [f"letters,valid,0.5,0.1,0,{digest}", f"letters,valid,0.9,0.1,1,{64 * '0'}", "letters,valid,0.8,0.1,2,"]
+    results.write_text("\n".join(["model,split,R@1,chance R@1,seed,weights_sha256", *lines]))
     result = send(finished_run, tag="v1", exports=exported, results=[results], dataset="someone/letters-corpus")
     repository = hub.repositories[NAME]
     assert repository.titles == ["initial commit", "ashnets v1"], "one commit"
@@ -111,7 +117,8 @@ def test_a_tag_that_is_accepted_is_found_by_the_name_that_the_card_tells(hub, fi
         send(finished_run, tag=f"{tag}/more")
 
 
-def test_a_dry_run_checks_and_sends_nothing(hub, finished_run, capsys):
+def test_a_dry_run_checks_and_sends_nothing(hub, finished_run, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     words = ["publish", str(finished_run), "--repo", NAME, "--licence", "mit", "--dry-run"]
     assert not main([*words, "--json"])
     planned = json.loads(capsys.readouterr().out)
@@ -121,6 +128,10 @@ def test_a_dry_run_checks_and_sends_nothing(hub, finished_run, capsys):
         "firing rates", "licence",
     ]  # fmt: skip
     assert all(check["passed"] for check in planned["checks"])
+    (draft,) = planned["drafts"]
+    text = Path(draft).read_text(encoding="utf-8")
+    assert draft == f"out/publish/{NAME}/README.md" and len(text.encode()) == planned["files"]["README.md"]
+    assert text.partition("\n## Training\n")[2].startswith("\n- Learnt from: 142 images of `letters`, train.")
     assert not main(words)
     assert "strict load: passed" in capsys.readouterr().out
 
@@ -298,6 +309,8 @@ def test_what_must_not_be_published_is_refused(hub, run, how, message):
 def test_no_licence_no_name_no_file(hub, finished_run, tmp_path):
     with pytest.raises(WeightsError, match="licence: not given: --licence says it"):
         publish(finished_run, NAME)
+    with pytest.raises(WeightsError, match=r"'cc-by-40' is none of the Hub's licences. Did you mean cc-by-4\.0\?"):
+        send(finished_run, licence="cc-by-40")
     for name in ("letters", "a/b/c", "a b/c", "a/b.git", "a/-b", "a--b/c"):
         with pytest.raises(ConfigurationError, match="repository"):
             publish(finished_run, name, dry_run=True, **WORDS)
@@ -314,6 +327,50 @@ def test_no_licence_no_name_no_file(hub, finished_run, tmp_path):
     with pytest.raises(WeightsError, match=r"step\.onnx may run code"):
         send(finished_run, exports=graphs)
     assert hub.asked == []
+
+
+def test_numbers_of_other_weights_are_no_part_of_the_card(hub, finished_run, tmp_path, monkeypatch):
+    """Refused before anything is sent, with the file and both digests."""
+    ours, other = digest_of(finished_run), 64 * "0"
+    results, energy, graphs = tmp_path / "a b.csv", tmp_path / "energy.json", tmp_path / "graphs"
+    graphs.mkdir()
+
+    def refused(file: Path, found: str, **options) -> None:
+        message = rf"{file} holds numbers .*{found}.* have {ours}: they do not belong.*make it again: `ashnets "
+        with pytest.raises(ConfigurationError, match=message):
+            send(finished_run, **options)
+
+    results.write_text("model,split,R@1\nletters,valid,0.5\n")
+    refused(results, "without the SHA-256 of the weights", results=[results])
+    results.write_text(f"model,split,R@1,weights_sha256\nletters,valid,0.5,{other}\n")
+    refused(results, f"of weights with the SHA-256 {other}", results=[results])
+    report = {"counts": {"pictures": 1, "spikes": 1, "synaptic_operations": 1}, "estimates": [
+        {"profile": "p", "title": "p", "data": "d", "assumptions": [], "dense_twin": 1.0, "artificial": {},
+         "spiking": {"total": 1.0, "total_with_memory": {"low": 1.0, "high": 1.0}}}]}  # fmt: skip
+    for digest, found in ((None, "without"), (other, other)):
+        energy.write_text(json.dumps({**report, "model": {"weights_sha256": digest}}))
+        refused(energy, found, energy=energy)
+    (graphs / "network.onnx").write_bytes(b"a graph")
+    with pytest.raises(ConfigurationError, match=r"report\.json cannot be read .*, so .*network\.onnx is of unknown"):
+        send(finished_run, exports=graphs)
+    export = {"files": {"network.onnx": {"sha256": hashlib.sha256(b"another").hexdigest()}}, "weights_sha256": other}
+    (graphs / "report.json").write_text(json.dumps(export))
+    refused(graphs / "report.json", other, exports=graphs)
+    (graphs / "report.json").write_text(json.dumps({**export, "weights_sha256": ours}))
+    with pytest.raises(WeightsError, match=r"network\.onnx is not what was exported"):
+        send(finished_run, exports=graphs)
+    assert hub.asked == []
+
+
+def test_a_licence_of_ones_own_needs_its_text(run):
+    from ashnets.hub.licences import hub_licences, licence_fields, licence_problem
+
+    assert {"apache-2.0", "cc-by-4.0", "other"} < {*hub_licences()} and len(hub_licences()) > 70
+    assert licence_problem("Apache-2.0", run) is None and licence_problem("other", run) is not None
+    assert "put its text into" in str(licence_problem("other:Birds 1", run))
+    (run / "LICENSE").write_text("Look, do not touch.")
+    assert licence_problem("other:Birds 1", run) is None
+    assert licence_fields("other:Birds 1") == {"license": "other", "license_name": "birds-1"}
 
 
 def test_arrays_are_no_pickles_unless_they_hold_objects(tmp_path):
@@ -352,6 +409,8 @@ def test_verify_says_what_was_compared_with_what(hub, finished_run, run, tmp_pat
     assert file == {"sha256": hashlib.sha256(weights).hexdigest(), "compared_with": "announced by the Hub"}
     assert main(["verify", str(run / "model"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert main(["verify", str(run), "--json"]) == 0, "what publish takes, verify takes"
+    assert json.loads(capsys.readouterr().out)["files"] == found["files"]
     assert found["origin"] == "folder" and "no pins" in found["files"]["config.json"]["compared_with"]
     spoil(run, "no number")
     assert main(["verify", str(run / "model")]) == 5
@@ -399,13 +458,15 @@ EVAL_YAML = b"name: Letters\nevaluation_framework: x\ntasks:\n- {id: letters_tes
 
 
 @pytest.fixture
-def results(tmp_path) -> Path:
+def results(tmp_path, finished_run) -> Path:
     """As `ashnets evaluate` writes them for a task: variants of the model, then chance and baselines, a row each."""
     rows = [
-        "model,data,split,variant,n,accuracy,by kind a", "letters,letters,test,reset,10,0.6,0.5",
-        "letters,letters,test,constant picture,10,0.45,0.5", "letters,letters,test,chance,10,0.1,",
-        "letters,letters,test,bag of words,10,0.44,0.5", "letters,letters,valid,reset,10,0.7,0.5",
+        "letters,letters,test,reset,10,0.6,0.5", "letters,letters,test,constant picture,10,0.45,0.5",
+        "letters,letters,test,chance,10,0.1,", "letters,letters,test,bag of words,10,0.44,0.5",
+        "letters,letters,valid,reset,10,0.7,0.5",
     ]  # fmt: skip
+    digest = digest_of(finished_run)
+    rows = ["model,data,split,variant,n,accuracy,by kind a,weights_sha256", *(f"{row},{digest}" for row in rows)]
     (tmp_path / "task.csv").write_text("\n".join(rows) + "\n")
     return tmp_path / "task.csv"
 

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 import ashnets
 from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError
-from ashnets.hub import resolve, verify
+from ashnets.hub import resolve
 from ashnets.hub.names import revision_problem
 from ashnets.hub.resolving import compare_with_pins
 from ashnets.zoo import Weights, create, list_models, registry
