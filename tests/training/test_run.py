@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import resource
@@ -10,6 +11,8 @@ import shutil
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -17,11 +20,14 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ashnets
+from ashnets.data.learnt import images_learnt, read_sketch
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources import open_source
 from ashnets.errors import ConfigurationError, DataError, OutputError, TrainingError
 from ashnets.model.sampling import image_key
 from ashnets.runs import train
+from ashnets.tasks.measuring import as_rows as table
+from ashnets.tasks.measuring import evaluate, remarks
 from ashnets.training.checkpoint import checkpoints, tensors_of
 from ashnets.training.evaluate import as_rows, evaluate_retrieval
 from ashnets.training.loader import calibration_batches
@@ -292,6 +298,29 @@ def test_evaluation_of_the_published_model(finished, corpus):
         assert row["R@1"] in [round(i / 6, 4) for i in range(7)]
         assert row["R@10"] == 1.0, "six pictures: the first ten hold all"
         assert row["chance R@1"] == pytest.approx(1 / 6, abs=1e-5)
+
+
+def test_the_table_says_which_images_the_model_learnt_from(finished, corpus, tmp_path):
+    """In table and JSON, of the run's own corpus and of another folder that shares a part of it."""
+    folder, _ = finished
+    record = json.loads((folder / "model" / "training.json").read_text())
+    assert record["learnt_from"] == {"name": "corpus", "splits": ["train"], "images": 27}
+    report = evaluate([folder / "model"], "retrieval", corpus, splits=["valid", "train"], progress=False)
+    (model,) = report["models"].values()
+    assert model["splits"]["train"][0]["trained on"] == {"images": 27, "of": 27}
+    assert "trained on" not in model["splits"]["valid"][0]
+    assert [row["trained on"] for row in table(report)] == ["0 of 6 images"] * 2 + ["27 of 27 images"] * 2
+    assert remarks(report) == [f"trained on: {folder / 'model'} learnt from 27 of these 27 images of train"]
+    digest = hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+    assert {row["weights_sha256"] for row in table(report)} == {digest}
+    shared = pq.read_table(corpus / "train.parquet").slice(20)
+    pq.write_table(pa.concat_tables([shared, pq.read_table(corpus / "valid.parquet")]), tmp_path / "test.parquet")
+    known = read_sketch(folder / "model")
+    pairs = Pairs(open_source(tmp_path), ["test"], 16)
+    assert (images_learnt(known, pairs), images_learnt(known, pairs, [0, 7, 8]), len(pairs)) == (7, 1, 13)
+    (tmp_path / "learnt_from.json").write_text('{"hashes": "zz"}')
+    with pytest.raises(DataError, match=r"learnt_from\.json is damaged"):
+        read_sketch(tmp_path)
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5, 7])
