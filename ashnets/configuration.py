@@ -12,7 +12,7 @@ from huggingface_hub.dataclasses import type_validator
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
-from ashnets.errors import ConfigurationError
+from ashnets.errors import ConfigurationError, did_you_mean
 
 BACKBONES = ("resnet18", "resnet101", "resnet152", "vit-b16", "resnet-tiny")
 SUMMARY_RATIOS = ("trainable", "fixed", "ann", "snn")
@@ -133,8 +133,9 @@ class AshNetsConfig(PreTrainedConfig):
         unknown = sorted(key for key in kwargs if key not in known)
         if unknown:
             raise ConfigurationError(
-                f"unknown configuration key {', '.join(map(repr, unknown))}; "
-                f"the keys of AshNetsConfig are: {', '.join(sorted(self.own_keys()))}"
+                f"unknown configuration key {', '.join(map(repr, unknown))}."
+                f"{did_you_mean(unknown[0], self.own_keys())} "
+                f"The keys of AshNetsConfig are: {', '.join(sorted(self.own_keys()))}"
             )
         self._check_types()
         _check_dtype(self.dtype if self.dtype is not None else kwargs.get("torch_dtype"))

@@ -18,6 +18,7 @@ from ashnets.peers.starting import HEADS
 from ashnets.tasks.data import open_task_data
 from ashnets.training.memory import keep_freed_memory
 from ashnets.training.recipe import Recipe, TaskRecipe, load_recipe
+from ashnets.words import command
 from ashnets.zoo.registry import recipe_path
 
 try:
@@ -67,7 +68,8 @@ def train(
     path = recipe_path(recipe)
     settings = load_recipe(path, list(overrides))
     if isinstance(settings, TaskRecipe):
-        raise ConfigurationError(f"{path} fine-tunes on a task: run it by `ashnets finetune {settings.task}`")
+        again = command("finetune", settings.task, recipe, "--data", "FOLDER", "--output", output)
+        raise ConfigurationError(f"{path} fine-tunes on a task: run it by `{again}`")
     kind = run_class(settings)
     return _run(kind, settings, open_source(corpus, settings.hold_out), output, resume, dry_run, progress)
 
@@ -109,7 +111,8 @@ def finetune(
     path = recipe_path(recipe)
     settings = load_recipe(path, list(overrides))
     if not isinstance(settings, TaskRecipe):
-        raise ConfigurationError(f"{path} has no key task: it pre-trains; run it by `ashnets train`")
+        again = command("train", recipe, "--corpus", data, "--output", output)
+        raise ConfigurationError(f"{path} has no key task: it pre-trains; run it by `{again}`")
     if settings.task != task:
         raise ConfigurationError(f"{path} is for task {settings.task}, not for {task}")
     if settings.peer and (settings.peer, task) not in HEADS:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ashnets.cli import completing
 from ashnets.cli.energy import (
     ImagesOption,
     PicturesOption,
@@ -20,7 +21,12 @@ from ashnets.cli.printing import as_json
 
 
 def compare(
-    names: Annotated[list[str], typer.Argument(help="Names that `ashnets list` shows, or folders of trained models.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="Names that `ashnets list` shows, or folders of trained models.", autocompletion=completing.models
+        ),
+    ],
     images: ImagesOption = None,
     corpus: PicturesOption = None,
     split: SplitOption = None,

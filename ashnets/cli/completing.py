@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+PROFILES = Path(__file__).resolve().parents[1] / "export" / "profiles"  # importing that package would load torch
+# These stand elsewhere too, where torch is loaded; a test compares them.
 TASKS = ("vqa", "retrieval", "nlvr2", "ve")
+FORMATS = ("lava", "onnx", "onnx-sequence", "onnx-unrolled", "onnx-model", "nir")
+BENCHMARKS = (
+    "coco-captions", "flickr30k", "visual-genome", "vqa-v2", "vqa-cp-v2", "coco-qa", "nlvr2", "snli-ve", "easy-vqa",
+)  # fmt: skip
+PICTOGRAM_TASKS = ("pictogram-questions", "pictogram-pairs", "pictogram-entailment", "pictogram-retrieval")
 
 
 def models(incomplete: str) -> list[str]:
@@ -27,6 +36,33 @@ def tasks(incomplete: str) -> list[str]:
 def models_then_tasks(incomplete: str) -> list[str]:
     """What may follow one of several models: another one, or the task."""
     return [*models(incomplete), *tasks(incomplete)]
+
+
+def formats(incomplete: str) -> list[str]:
+    """What a model is exported to."""
+    return _beginning(FORMATS, incomplete)
+
+
+def benchmarks(incomplete: str) -> list[str]:
+    """Names of the published benchmarks."""
+    return _beginning(BENCHMARKS, incomplete)
+
+
+def datasets(incomplete: str) -> list[str]:
+    """Names of all data sets of the tasks."""
+    return _beginning(("pictures", *BENCHMARKS, *PICTOGRAM_TASKS), incomplete)
+
+
+def profiles(incomplete: str) -> list[str]:
+    """Names of the bundled energy profiles."""
+    return _beginning(sorted(path.stem for path in PROFILES.glob("*.yaml")), incomplete)
+
+
+def indexes(incomplete: str) -> list[str]:
+    """Names of the indexes in ashnets' cache."""
+    from ashnets.files import cache_folder
+
+    return _beginning(sorted(path.parent.name for path in cache_folder("indexes").glob("*/index.json")), incomplete)
 
 
 def _beginning(names: list[str] | tuple[str, ...], incomplete: str) -> list[str]:

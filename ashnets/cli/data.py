@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ashnets.cli import completing
 from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import show
 
@@ -84,6 +85,7 @@ def check(
         typer.Argument(
             metavar="PATH|DATASET",
             help="Your own data: a corpus, parquet files, a folder of pictures. Or the name of a published benchmark.",
+            autocompletion=completing.benchmarks,
         ),
     ],
     path: Annotated[
@@ -129,9 +131,11 @@ def _check_own(path: Path, pictures: Path | None, as_json_: bool, progress: bool
     from ashnets.data.benchmarks import BENCHMARKS
     from ashnets.data.checking import check_source
     from ashnets.errors import ConfigurationError
+    from ashnets.words import command
 
     if str(path) in BENCHMARKS and not path.exists():
-        raise ConfigurationError(f"{path} is a benchmark: give its folder too, `ashnets data check {path} PATH`.")
+        again = command("data", "check", path, "PATH")
+        raise ConfigurationError(f"{path} is a benchmark: give its folder too, `{again}`.")
     if pictures is not None:
         raise ConfigurationError("--pictures goes with a benchmark: `ashnets data check DATASET PATH --pictures DIR`.")
     found = check_source(path, progress)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ashnets.cli import completing
 from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import show, warn
 
@@ -22,7 +23,12 @@ SplitOption = Annotated[
 SampleOption = Annotated[int, typer.Option("--sample", min=1, help="How many pictures at most, drawn by the seed.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the choice of pictures.")]
 ProfileOption = Annotated[
-    list[str] | None, typer.Option("--profile", help="A bundled profile or a .yaml file of your own; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--profile",
+        help="A bundled profile or a .yaml file of your own; repeatable.",
+        autocompletion=completing.profiles,
+    ),
 ]
 RandomOption = Annotated[
     bool, typer.Option("--random-weights", help="Count models without weights too, with random ones; says so.")
@@ -30,7 +36,13 @@ RandomOption = Annotated[
 
 
 def energy(
-    name: Annotated[str, typer.Argument(help="A name that `ashnets list` shows, or the folder of a trained model.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A name that `ashnets list` shows, or the folder of a trained model.",
+            autocompletion=completing.models,
+        ),
+    ],
     images: ImagesOption = None,
     corpus: PicturesOption = None,
     split: SplitOption = None,

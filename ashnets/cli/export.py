@@ -7,12 +7,25 @@ from typing import Annotated
 
 import typer
 
+from ashnets.cli import completing
 from ashnets.cli.printing import show, warn
 
 
 def export(
-    name: Annotated[str, typer.Argument(help="A model with weights: a name, a folder or a Hub repository.")],
-    to: Annotated[str, typer.Option("--to", help="lava, onnx, onnx-sequence, onnx-unrolled, onnx-model or nir.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A model with weights: a name, a folder or a Hub repository.", autocompletion=completing.models
+        ),
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help="lava, onnx, onnx-sequence, onnx-unrolled, onnx-model or nir.",
+            autocompletion=completing.formats,
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder for the files.")],
     quantise: Annotated[
         bool, typer.Option("--quantize", help="Round a model trained in floats to integers; its spikes change.")

@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
+from ashnets.cli import completing
 from ashnets.cli.printing import show, warn
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def publish(
-    source: Annotated[str, typer.Argument(help="Folder of a run or of a model, or a name with weights.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="Folder of a run or of a model, or a name with weights.", autocompletion=completing.models),
+    ],
     repository: Annotated[str, typer.Option("--repo", help="Where to: USER/NAME or ORGANISATION/NAME.")],
     tag: Annotated[str | None, typer.Option("--tag", help="A name for this state; it never moves.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Only you see the repository.")] = False,
@@ -80,7 +84,13 @@ def publish(
 
 
 def verify(
-    name: Annotated[str, typer.Argument(help="A name, a folder or a Hub repository, with @REVISION if you like.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A name, a folder of a model or run, or a Hub repository, with @REVISION if you like.",
+            autocompletion=completing.models,
+        ),
+    ],
     as_json_: JsonOption = False,
 ) -> None:
     """Check that a model is what it should be.

@@ -20,7 +20,11 @@ def index(
     pictures: Annotated[Path, typer.Argument(help="A folder of pictures; its sub-folders belong to it.")],
     name: Annotated[
         str | None,
-        typer.Option("--name", help="Name of the index, or the path of a folder for it. By default the folder's own."),
+        typer.Option(
+            "--name",
+            help="Name of the index, or the path of a folder for it. By default the folder's own.",
+            autocompletion=completing.indexes,
+        ),
     ] = None,
     model: Annotated[
         str, typer.Option("--model", help="Name or folder of a model.", autocompletion=completing.models)
@@ -55,7 +59,12 @@ def index(
 
 
 def search(
-    pictures: Annotated[str, typer.Argument(help="A folder of pictures, or the name or folder of an index.")],
+    pictures: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of pictures, or the name or folder of an index.", autocompletion=completing.indexes
+        ),
+    ],
     query: Annotated[str, typer.Argument(help="What to look for, in words.")],
     top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many pictures to show.")] = 10,
     rerank: Annotated[

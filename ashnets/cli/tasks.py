@@ -79,6 +79,7 @@ def evaluate(
             "--dataset",
             help="What DATA is, such as flickr30k. By default what the models were fine-tuned on; for retrieval else "
             "'pictures': a corpus, parquet, or a folder of your own, taken by their names.",
+            autocompletion=completing.datasets,
         ),
     ] = None,
     splits: Annotated[

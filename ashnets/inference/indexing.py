@@ -45,6 +45,7 @@ from ashnets.inference.store import (
     write_generation,
 )
 from ashnets.processor import AshNetsProcessor
+from ashnets.words import command
 
 BATCH = 64
 SHARD = 1024  # pictures that a kill can cost
@@ -263,8 +264,8 @@ def check_model(stored: ModelIdentity, wanted: ModelIdentity, folder: Path, root
         names = stored.name if stored.name == wanted.name else f"{stored.name}, not by {wanted.name}"
         raise WeightsError(
             f"the index {folder} was made by {names} ({stored.difference(wanted)}): vectors of two models cannot be "
-            f"compared. Search it with the model that made it, or make it again: ashnets index {root} --name "
-            f"{folder} --model {wanted.name} --rebuild"
+            f"compared. Search it with the model that made it, or make it again: "
+            f"{command('index', root, '--name', folder, '--model', wanted.name, '--rebuild')}"
         )
 
 

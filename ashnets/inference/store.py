@@ -31,6 +31,7 @@ from ashnets.errors import ConfigurationError, DataError, MissingExtraError
 from ashnets.files import cache_folder, write_atomically
 from ashnets.inference.collection import Stamp
 from ashnets.inference.identity import ModelIdentity
+from ashnets.words import command
 
 SCHEMA = 1
 HEAD = "index.json"
@@ -275,4 +276,4 @@ def _write_vectors(stem: Path, vectors: np.ndarray) -> Path:
 
 
 def _rebuild(head: dict[str, Any]) -> str:
-    return f"make it again: ashnets index {head.get('root', 'PICTURES')} --name NAME --rebuild"
+    return f"make it again: {command('index', head.get('root', 'PICTURES'), '--name', 'NAME', '--rebuild')}"

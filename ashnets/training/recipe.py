@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ashnets.errors import ConfigurationError
+from ashnets.errors import ConfigurationError, did_you_mean
 from ashnets.objectives import NAMES
 from ashnets.training.stdp import STDP
 
@@ -221,18 +221,37 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise ConfigurationError(f"override {override!r}: write it as key=value or key.sub=value")
     place: Any = data
     *parents, last = key.split(".")
-    for parent in parents:
-        entries = dict(enumerate(place)) if isinstance(place, list) else place
-        place = entries.get(int(parent) if parent.isdigit() else parent)
-        if not isinstance(place, dict | list):
-            raise ConfigurationError(f"override {override!r}: the recipe has no {parent!r} with keys of its own")
+    for number, parent in enumerate(parents):
+        if isinstance(place, list) and not parent.isdigit():
+            raise _names_no_entry(override, parents[:number], [*parents[number:], last], value)
+        entries = {str(i): one for i, one in enumerate(place)} if isinstance(place, list) else place
+        found = entries.get(parent)
+        if not isinstance(found, dict | list):
+            raise ConfigurationError(
+                f"override {override!r}: the recipe has no {parent!r} with keys of its own."
+                f"{did_you_mean(parent, [key for key, one in entries.items() if isinstance(one, dict | list)])}"
+            )
+        place = found
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigurationError(f"override {override!r}: the value is not valid YAML") from error
     if isinstance(place, list):
-        raise ConfigurationError(f"override {override!r}: name a key of one entry, such as {key}.0.epochs")
+        raise _names_no_entry(override, parents, [last], value)
     place[last] = parsed
+
+
+def _names_no_entry(override: str, behind: list[str], rest: list[str], value: str) -> ConfigurationError:
+    """For ``phases.epochs=1``: which of the phases is not said."""
+    if rest[0].isdigit():
+        return ConfigurationError(
+            f"override {override!r}: name a key of one entry, such as {'.'.join([*behind, *rest, 'epochs'])}=1"
+        )
+    form = ".".join([*behind, "0", *rest])
+    return ConfigurationError(
+        f"override {override!r}: {'.'.join(behind)} has several entries, counted from 0: name one of them, such as "
+        f"{form}={value}"
+    )
 
 
 def _build(kind: type, data: Any, where: str) -> Any:
@@ -241,7 +260,8 @@ def _build(kind: type, data: Any, where: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(kind)}
     unknown = sorted(set(data) - set(fields))
     if unknown:
-        raise ConfigurationError(f"{where}: unknown key {', '.join(unknown)}; known: {', '.join(fields)}")
+        near = did_you_mean(unknown[0], fields)
+        raise ConfigurationError(f"{where}: unknown key {', '.join(unknown)}.{near} Known: {', '.join(fields)}")
     required = {
         n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     }
@@ -291,6 +311,14 @@ def _check(recipe: Recipe, where: str) -> None:
     fit = all(re.fullmatch(r"[\w-]+", name) for name in names)
     need(fit, f"phases {names}: a name becomes a folder and has letters, digits, - and _ alone")
     task = recipe.task if isinstance(recipe, TaskRecipe) else None
+    tagged = re.fullmatch(r"([\w-]+)[.@].*", recipe.model)
+    weights = "names trained weights" if tagged else "holds trained weights" if _has_weights(recipe.model) else ""
+    need(
+        task is not None or not weights,
+        f"model={recipe.model!r} {weights}, and pre-training begins without any: write "
+        f"model={tagged[1] if tagged else 'NAME, the name of its architecture'}. To go on from trained weights, "
+        "fine-tune (`ashnets finetune`), or take a finished phase over: start=RUN/phase-NAME",
+    )
     need(task is None or task in TASKS, f"task={task!r} is not one of {', '.join(TASKS)}")
     objectives = NAMES if task is None else TASKS[task]
     groupings = GROUPINGS if task in (None, "retrieval") else ("random", SINGLE)
@@ -338,6 +366,10 @@ def _check(recipe: Recipe, where: str) -> None:
     need(recipe.queue > 0 or not recipe.distillation, "distillation needs the momentum encoders: set queue above 0")
     if isinstance(recipe, TaskRecipe):
         _check_task(recipe, need)
+
+
+def _has_weights(model: str) -> bool:
+    return Path(model).is_dir() and any(Path(model).glob("*.safetensors"))
 
 
 def _check_task(recipe: TaskRecipe, need: Callable[[bool, str], None]) -> None:

@@ -24,6 +24,10 @@ import ashnets
 from ashnets import errors
 from ashnets.cli import app, completing, main
 from ashnets.cli.printing import as_text
+from ashnets.data.benchmarks import BENCHMARKS
+from ashnets.data.pictogram_tasks import PICTOGRAM_TASKS
+from ashnets.export.exporting import FORMATS
+from ashnets.export.profiles import TEMPLATE, profile_names
 from ashnets.training.recipe import TASKS
 
 ROOT = typer.main.get_command(app)
@@ -126,9 +130,20 @@ def test_root_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("ashnets 0.")
 
 
-def test_the_offered_tasks_are_those_that_recipes_know() -> None:
+def test_what_is_offered_is_what_there_is() -> None:
     """The names stand twice, since what completes may not load torch."""
     assert set(completing.TASKS) == set(TASKS)
+    assert completing.FORMATS == FORMATS
+    assert set(completing.BENCHMARKS) == set(BENCHMARKS)
+    assert set(completing.PICTOGRAM_TASKS) == set(PICTOGRAM_TASKS)
+    assert set(completing.profiles("")) == {*profile_names(every=True), TEMPLATE}
+
+
+@pytest.mark.parametrize("command", ["energy", "export", "compare", "verify", "publish", "describe", "quantize"])
+def test_every_command_that_takes_a_model_offers_their_names(command: str) -> None:
+    context = ROOT.commands[command].make_context(command, [], resilient_parsing=True)
+    (argument,) = [one for one in context.command.params if isinstance(one, typer.core.TyperArgument)]
+    assert "ashnets-tiny-ann" in [one.value for one in argument.shell_complete(context, "ashnets-tiny-a")]
 
 
 @pytest.mark.parametrize(
@@ -141,12 +156,18 @@ def test_the_offered_tasks_are_those_that_recipes_know() -> None:
         ("evaluate ashnets-tiny re", ["retrieval"]),
         ("train tiny-ann", ["tiny-ann-pictograms"]),
         ("finetune v", ["vqa", "ve"]),
+        ("export ashnets-tiny --to onnx-", ["onnx-sequence", "onnx-unrolled", "onnx-model"]),
+        ("energy ashnets-tiny --profile loihi1-vs", ["loihi1-vs-a100"]),
+        ("search hol", ["holidays"]),
         ("evaluate runs/", []),  # from here on the shell offers its files
     ],
 )
-def test_a_shell_is_offered_what_fits(typed: str, offered: list[str]) -> None:
+def test_a_shell_is_offered_what_fits(typed: str, offered: list[str], tmp_path: Path) -> None:
     words = f"ashnets {typed}"
-    asked = {"_ASHNETS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    (tmp_path / "indexes" / "holidays").mkdir(parents=True)
+    (tmp_path / "indexes" / "holidays" / "index.json").write_text("{}")
+    asked = {"_ASHNETS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1),
+             "ASHNETS_CACHE": str(tmp_path)}  # fmt: skip
     done = run(**asked)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, offered, "")
 

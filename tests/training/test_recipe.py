@@ -84,13 +84,34 @@ def test_mistakes_are_named(write, changes, message):
         ("seed", "write it as key=value"),
         ("a.b=1", "has no 'a'"),
         ("phases.7.epochs=1", "has no '7'"),
-        ("phases.0=1", "name a key of one entry"),
+        ("phases.0=1", r"such as phases\.0\.epochs=1"),
+        ("phases.epochs=1", r"several entries, counted from 0: name one of them, such as phases\.0\.epochs=1"),
+        ("phases.objectives.itc=1", r"such as phases\.0\.objectives\.itc=1"),
+        ("phase.0.epochs=1", r"has no 'phase' .* Did you mean phases\?"),
+        ("phases.0.epoch=1", r"unknown key epoch\. Did you mean epochs\?"),
+        ("sede=1", r"unknown key sede\. Did you mean seed\?"),
+        ("model=ashnets-tiny.pictograms", r"names trained weights.*write model=ashnets-tiny\. .*`ashnets finetune`"),
+        ("model=ashnets-tiny@v1", r"names trained weights"),
         ("seed=[", "not valid YAML"),
     ],
 )
 def test_bad_overrides_are_named(write, override, message):
     with pytest.raises(ConfigurationError, match=message):
         load_recipe(write(), [override])
+
+
+def test_the_form_that_is_advised_works(write):
+    with pytest.raises(ConfigurationError) as told:
+        load_recipe(write(), ["phases.epochs=3"])
+    assert load_recipe(write(), [str(told.value).rpartition(" ")[2]]).phases[0].epochs == 3
+
+
+def test_a_folder_with_weights_is_no_architecture(write, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert load_recipe(write(), [f"model={tmp_path}"]).model == str(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigurationError, match="holds trained weights, and pre-training begins without any"):
+        load_recipe(write(), [f"model={tmp_path}"])
 
 
 def test_overrides_and_phases(write):
