@@ -38,12 +38,12 @@ MEMORY = (
 
 @dataclass(frozen=True)
 class BreakEven:
-    """Where the spiking branch costs what its dense twin costs, when all firing rates grow or shrink together.
+    """Where the spiking branch costs what its dense twin costs, when all spikes come more or less often together.
 
     Attributes:
-        verdict: ``below``: it is cheaper at rates below ``rate``. ``never``: its neurons alone cost more. ``always``:
-            it is cheaper even if every input fired at every step.
-        rate: mean spikes for each input of a layer and step; None unless the verdict is ``below``.
+        verdict: ``below``: it is cheaper at input rates below ``rate``. ``never``: its neurons alone cost more.
+            ``always``: it is cheaper even if every input fired at every step.
+        rate: the input rate, spikes an input and step; None unless the verdict is ``below``.
     """
 
     verdict: str
@@ -62,11 +62,11 @@ class Estimate:
         dense_twin: one pass of an ordinary network of the same shape (taps on padding left out), and its memory.
         int8_twin: the same network in 8-bit integers, and its memory.
         artificial: the parts of the model that do not spike, by name, on the profile's MAC, and their memory.
-        break_even: r·T, spikes an input may send for each picture until its synapses and their routing cost what one
-            dense pass costs; None where spikes do not decide (``execution: dense``).
+        break_even: r·T, spikes an input and image: what an input may send until its synapses and their routing cost
+            what one dense pass costs; None where spikes do not decide (``execution: dense``).
         counted: the r·T that was counted: synaptic operations for each MAC of the dense pass.
         break_even_rate, break_even_with_memory: without memory, and with the high end of memory on both sides.
-        input_rate: the mean rate that was counted.
+        input_rate: spikes an input and step, counted.
         assumptions: all that hold.
     """
 
@@ -213,9 +213,9 @@ def over_steps(counts: Counts, profile: Profile) -> list[dict[str, float]]:
 
 
 def over_rate(counts: Counts, profile: Profile, points: int = 21) -> list[dict[str, float]]:
-    """Energy of the spiking branch where all firing rates grow or shrink together, from silence on.
+    """Energy of the spiking branch over the input rate: all spikes come more or less often together, from silence on.
 
-    The last point is twice the counted rate, or where the busiest layer's inputs would fire at every step.
+    The last point is twice the counted input rate, or where the busiest layer's inputs would fire at every step.
     """
     busiest = max(
         layer.input_spikes / (layer.input_neurons * counts.steps * counts.pictures) for layer in counts.layers

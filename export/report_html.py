@@ -41,7 +41,7 @@ def page(report: dict[str, Any]) -> str:
         overview=_overview(report),
         cards="".join(_card(one) for one in report["estimates"]),
         curves_text=(
-            "Over T the points are counted step by step on the same pictures. Over the firing rate they are computed: "
+            "Over T the points are counted step by step on the same pictures. Over the input rate they are computed: "
             "every spike comes as many times more or less often, all layers alike. The upright line is what was "
             "counted."
         ),
@@ -126,7 +126,7 @@ def _lead(report: dict[str, Any]) -> str:
 def _counts(report: dict[str, Any]) -> str:
     counts = report["counts"]
     n = counts["pictures"]
-    head = ["layer", "neurons", "weights", "spikes in", "spikes out", "rate", "95th pct.", "silent", "saturated",
+    head = ["layer", "neurons", "weights", "spikes in", "spikes out", "firing rate", "95th pct.", "silent", "saturated",
             "synaptic operations", "membrane updates", "dense MACs", "with padding"]  # fmt: skip
     rows = []
     for layer in counts["layers"]:
@@ -144,7 +144,8 @@ def _counts(report: dict[str, Any]) -> str:
     )  # fmt: skip
     size = counts["bytes"]
     text = (
-        f"Mean of {n} pictures, each from a reset state, T = {counts['steps']}. Silent: share of neurons that never "
+        f"Mean of {n} pictures, each from a reset state, T = {counts['steps']}. Firing rate: spikes a neuron and step. "
+        "Silent: share of neurons that never "
         "fired on any of them; saturated: that fired at more than 90 % of the steps. The row “all” counts the "
         f"sampler's spikes as spikes in. In 32 bits the weights take {_bytes(size['weights'])}, the membranes "
         f"{_bytes(size['state'])}; the spikes of a picture take {_bytes(size['spikes_as_bitmap'])} as a bitmap or "
@@ -212,24 +213,24 @@ def _card(one: dict[str, Any]) -> str:
 
 def _break_even(one: dict[str, Any]) -> str:
     if one["execution"] == "dense":
-        return "This hardware computes every tap at every step: the firing rate changes nothing, T everything."
+        return "This hardware computes every tap at every step: how often anything fires changes nothing, T everything."
     text = ""
     if one["break_even_spikes"] is not None:
         text = (
-            f"Break-even r·T: {one['break_even_spikes']:.3g} spikes an input, by synapses and their routing alone; "
-            f"counted {one['counted_spikes']:.3g}. "
+            f"Break-even: {one['break_even_spikes']:.3g} spikes an input and image, by synapses and their routing "
+            f"alone; counted {one['counted_spikes']:.3g}. "
         )
     for key, where in (("break_even_rate", "With neurons"), ("break_even_rate_with_memory", "With memory's high end")):
         if key.endswith("memory") and not _memory(one):
             continue
         found = one[key]
         said = {
-            "below": f"cheaper below a rate of {found['rate'] or 0:.3g}",
+            "below": f"cheaper below an input rate of {found['rate'] or 0:.3g}",
             "never": "never cheaper: its neurons cost more than the twin",
-            "always": "cheaper at every rate",
+            "always": "cheaper at every input rate",
         }[found["verdict"]]
         text += f"{where}: {said}. "
-    return f"{text}Counted rate {one['counted_rate']:.3g}."
+    return f"{text}Counted input rate: {one['counted_rate']:.3g} spikes an input and step."
 
 
 def _curve(one: dict[str, Any], curves: dict[str, Any]) -> str:
@@ -237,7 +238,7 @@ def _curve(one: dict[str, Any], curves: dict[str, Any]) -> str:
     charts = []
     for axis, points, label, mark in (
         ("steps", curves["over_steps"], "steps T", (curves["over_steps"][-1]["steps"] / 2, "T counted")),
-        ("rate", curves["over_rate"], "mean rate, spikes an input and step", (one["counted_rate"], "counted")),
+        ("rate", curves["over_rate"], "input rate: spikes an input and step", (one["counted_rate"], "counted")),
     ):
         ends = [points[0][axis], points[-1][axis]]
         series = [

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from ashnets.export.report import has_memory
 from ashnets.export.report_html import energy, interval, verdict
+from ashnets.terminal import columns, table
 
-PIPE_WIDTH = 150  # a pipe has no width; 80 columns would break the tables
+PIPE_WIDTH = 150  # of sentences in a pipe or a file
 
 
 def print_report(report: dict[str, Any], console: Console | None = None) -> None:
     """Print the report on stdout, or on ``console``."""
     if console is None:
         console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = PIPE_WIDTH
+        console.width = columns() or PIPE_WIDTH
+    shown = console
+
+    def show(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        text = table(head, rows, [i > 0 for i in range(len(head))], shown.width)
+        shown.print(f"\n{text}\n", markup=False, soft_wrap=True)
+
     model, data, counts = report["model"], report["data"], report["counts"]
     console.print(f"{model['name']} ({model['weights']})", markup=False, style="bold")
     console.print(f"{data['source']}; T = {counts['steps']}, each picture from a reset state", markup=False)
-    console.print(_counts(counts))
+    show(*_counts(counts))
     group = report["group"]
     if group:
         carried, reset = group["carried"]["synaptic_operations"], group["reset"]["synaptic_operations"]
@@ -33,10 +37,10 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
             f"carried on make for {carried / (reset or 1) - 1:+.2%} synaptic operations.",
             markup=False,
         )
-    console.print(_energy(report))
+    show(*_energy(report))
     for one in report["estimates"]:
         console.print(f"{one['profile']}: {verdict(one)}", markup=False)
-    console.print(_artificial(report))
+    show(*_artificial(report))
     console.print(
         "Every figure in joules is an estimate: counts of this model on these pictures times constants of the "
         "profiles, whose sources and assumptions stand in the JSON and on the page. No hardware was measured.",
@@ -44,9 +48,9 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     )
 
 
-def _counts(counts: dict[str, Any]) -> Table:
+def _counts(counts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     n = counts["pictures"]
-    head = ["for a picture", "neurons", "spikes", "rate", "p95", "silent", "saturated", "synaptic operations",
+    head = ["for a picture", "neurons", "spikes", "firing rate", "p95", "silent", "saturated", "synaptic operations",
             "membrane updates", "dense MACs"]  # fmt: skip
     rows = [
         [
@@ -62,10 +66,10 @@ def _counts(counts: dict[str, Any]) -> Table:
          f"{counts['synaptic_operations'] / n:,.0f}", f"{counts['membrane_updates'] / n:,.0f}",
          f"{counts['dense_macs']:,}"]
     )  # fmt: skip
-    return _table(head, rows)
+    return head, rows
 
 
-def _energy(report: dict[str, Any]) -> Table:
+def _energy(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     head = ["estimates, a picture", "synapses", "neurons", "routing", "spiking", "dense twin", "int8 twin",
             "spiking with memory", "dense twin with memory"]  # fmt: skip
     rows = []
@@ -78,10 +82,10 @@ def _energy(report: dict[str, Any]) -> Table:
             [one["profile"], *(energy(spiking[key]) for key in ("synapse", "neuron", "routing", "total")),
              energy(one["dense_twin"]), energy(one["int8_twin"]), *memory]
         )  # fmt: skip
-    return _table(head, rows)
+    return head, rows
 
 
-def _artificial(report: dict[str, Any]) -> Table:
+def _artificial(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     parts = report["artificial"]
     head = ["parts that do not spike", *(part.replace("_", " ") for part in parts), "all"]
     macs = [found["macs"] for found in parts.values()]
@@ -89,13 +93,4 @@ def _artificial(report: dict[str, Any]) -> Table:
     for one in report["estimates"]:
         values = [one["artificial"][part] for part in parts]
         rows.append([one["profile"], *(energy(value) for value in (*values, sum(values)))])
-    return _table(head, rows)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, name in enumerate(head):
-        table.add_column(name, justify="right" if i else "left", no_wrap=not i)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return head, rows

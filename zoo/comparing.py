@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError
 from ashnets.model.sampling import probabilistic_sampling
 from ashnets.model.tdbn import calibrate
+from ashnets.terminal import columns, table
 from ashnets.zoo.counting import count
 from ashnets.zoo.creating import create
 from ashnets.zoo.gallery_images import FOLDER
@@ -178,15 +176,8 @@ def to_rows(models: Sequence[Compared]) -> list[list[str]]:
 
 def print_rows(models: Sequence[Compared]) -> None:
     """Print :func:`to_rows` as a table on stdout."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 60 + 44 * len(models)  # a pipe has no width
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("", *(model.name for model in models)):
-        table.add_column(heading, overflow="fold")
-    for row in to_rows(models):
-        table.add_row(*row)
-    console.print(table, markup=False)
+    head = ["", *(model.name for model in models)]
+    print(table(head, to_rows(models), [False] * len(head), columns()))
 
 
 def weights_of(name: str) -> str | None:

@@ -100,7 +100,16 @@ def choose(pattern: str | None = None, pretrained: bool | None = None, millions:
 
 
 def table(names: list[str] | None = None, profiles: tuple[str, str] | None = None) -> str:
-    """The zoo as Markdown, a model a line; a dash where nothing was measured.
+    """The zoo as Markdown: `columns_and_rows`."""
+    head, rows = columns_and_rows(names, profiles)
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]]) + "\n"
+
+
+def columns_and_rows(
+    names: list[str] | None = None, profiles: tuple[str, str] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns, and a row a model; a dash where nothing was measured.
 
     Args:
         names: all by default.
@@ -111,7 +120,7 @@ def table(names: list[str] | None = None, profiles: tuple[str, str] | None = Non
     chosen = profiles or (PROFILES if set(PROFILES) <= set(known) else tuple(known[:2]))
     head = ["model", "weights", "parameters", "GMAC", "spikes a picture", *(f"µJ, {one}" for one in chosen)]
     head += [*SPEEDS.values(), "results"]
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    found = []
     for row in rows:
         cells = [
             f"`{row['name']}`",
@@ -123,8 +132,8 @@ def table(names: list[str] | None = None, profiles: tuple[str, str] | None = Non
             *(f"{row['throughput'][one]:.2g}" if one in row["throughput"] else "–" for one in SPEEDS),
             "; ".join(_headlines(row["metrics"])) or "–",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        found.append(cells)
+    return head, found
 
 
 def best(rows: list[dict[str, str]], metric: str) -> dict[str, str] | None:

@@ -60,11 +60,16 @@ def list_(
       ashnets list 'ashnets-r101*' --max-parameters 150
       ashnets list '*-ann' --numbers --json
     """
-    from ashnets.zoo.numbers import choose, numbers, table
+    from ashnets.terminal import columns
+    from ashnets.terminal import table as aligned
+    from ashnets.zoo.numbers import choose, columns_and_rows, numbers, table
 
     names = choose(pattern, pretrained, max_parameters)
     if as_json_:
         typer.echo(as_json([numbers(name) for name in names] if with_numbers else names))
+    elif with_numbers and names and (width := columns()):
+        head, rows = columns_and_rows(names)
+        typer.echo(aligned(head, rows, [False] * 2 + [True] * (len(head) - 3) + [False], width))
     elif names:
         typer.echo(table(names).rstrip() if with_numbers else "\n".join(names))
     else:

@@ -10,6 +10,8 @@ from typing import Any
 
 import typer
 
+from ashnets.terminal import columns, table
+
 _UNITS = {"bytes": "B", "flops": "FLOP", "parameters": ""}
 _TIMES = ((3600, "h"), (60, "min"), (1, "s"))
 
@@ -48,17 +50,9 @@ def as_text(value: Mapping[str, Any]) -> str:
 
 
 def as_table(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
-    """Rows as aligned columns under their keys; numbers to the right."""
-    cells = [list(keys), *([_plain(row[key]) for key in keys] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(keys))]
-    right = [bool(rows) and isinstance(rows[0][key], int | float) for key in keys]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in cells
-    )
+    """Rows as a table under their keys, as wide as the terminal at most; numbers to the right."""
+    cells = [[_plain(row[key]) for key in keys] for row in rows]
+    return table(keys, cells, [bool(rows) and isinstance(rows[0][key], int | float) for key in keys], columns())
 
 
 def show(value: Mapping[str, Any], *, json_wanted: bool) -> None:

@@ -275,6 +275,12 @@ def test_the_terminal_shows_every_profile(report: dict[str, Any]) -> None:
     assert all(name in text for name in (*PROFILES, "small", "five pictures of noise", "concepts"))
     assert "is an estimate" in text
     assert "…" not in text, "a column is cut off"
+    narrow = Console(width=80, record=True, file=io.StringIO())
+    print_report(report, narrow)
+    shown = narrow.export_text()
+    assert max(map(len, shown.splitlines())) <= 80
+    numbers = {word for word in text.split() if re.fullmatch(r"[\d,.]+%?", word)}
+    assert len(numbers) > 30 and numbers <= set(shown.split()), "each number stands whole"
 
 
 @pytest.mark.parametrize(

@@ -198,8 +198,10 @@ def _show_counts(terminal: Terminal, counts: Counts, macs: dict[str, int]) -> No
          *(f"{value:,.0f}" for value in total[1:])]
     )  # fmt: skip
     terminal.table(
-        ["layer", "neurons", "spikes", "rate", "synaptic operations", "membrane updates", "MACs, one dense pass"], rows
-    )
+        ["layer", "neurons", "spikes", "firing rate", "synaptic operations", "membrane updates",
+         "MACs, one dense pass"],
+        rows,
+    )  # fmt: skip
     parts = ", ".join(f"{name.replace('_', ' ')} {value / 1e6:,.1f}" for name, value in macs.items())
     terminal.say(f"Beside it, in million MACs: {parts} (visual tokens alone).")
 
@@ -220,7 +222,7 @@ def _show_estimates(terminal: Terminal, estimates: list[Estimate]) -> None:
     )  # fmt: skip
     terminal.say(
         "Estimates, in µJ a picture. The dense twin is one pass of an ordinary network of the spiking branch's shape. "
-        "Break-even: spikes an input may send for a picture until its synapses cost what that pass costs. The verdict "
+        "Break-even: spikes an input and image, at which synapses cost what that pass costs. The verdict "
         "turns with the profile. Not counted: fetching weights and state, sampling, static power."
     )
     for one in estimates:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from rich import box
 from rich.console import Console
 from rich.padding import Padding
 from rich.progress import track
-from rich.table import Table
+
+from ashnets.terminal import table
 
 Item = TypeVar("Item")
+INDENT = 4 * " "
 
 
 class Terminal:
@@ -42,12 +44,9 @@ class Terminal:
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> None:
         """A table whose first ``words`` columns are words and the others numbers."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for i, name in enumerate(head):
-            table.add_column(name, justify="left" if i < words else "right", no_wrap=i >= words)
-        for row in rows:
-            table.add_row(*row)
-        self.console.print(Padding(table, (0, 0, 0, 4), expand=False))
+        numbers = [i >= words for i in range(len(head))]
+        text = table(head, list(rows), numbers, self.console.width - len(INDENT))
+        self.console.print(f"\n{textwrap.indent(text, INDENT)}\n", markup=False, soft_wrap=True)
 
     def track(self, items: Sequence[Item], what: str) -> Iterable[Item]:
         """``items`` with a progress bar."""
