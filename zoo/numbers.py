@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -152,13 +153,13 @@ def best(rows: list[dict[str, str]], metric: str) -> dict[str, str] | None:
 def _headlines(rows: list[dict[str, str]]) -> Iterator[str]:
     """The best R@1, and the accuracy on each data set with the chance that its file gives."""
     if recall := best(rows, "R@1"):
-        yield f"R@1 {float(recall['R@1']):.3f} ({recall['split']}, {recall['direction'].replace('_', ' ')})"
+        yield f"R@1 {share(recall['R@1'])} ({recall['split']}, {recall['direction'].replace('_', ' ')})"
     for data in dict.fromkeys(row["data"] for row in rows if row.get("accuracy") and row.get("data")):
         here = [row for row in rows if row.get("data") == data]
-        chance = [float(row["accuracy"]) for row in here if row.get("variant") == "chance"]
+        chance = [row["accuracy"] for row in here if row.get("variant") == "chance"]
         if found := best(here, "accuracy"):
-            beside = f", chance {chance[0]:.3f}" if chance else ""
-            yield f"accuracy {float(found['accuracy']):.3f} ({data} {found['split']}{beside})"
+            beside = f", chance {share(chance[0])}" if chance else ""
+            yield f"accuracy {share(found['accuracy'])} ({data} {found['split']}{beside})"
 
 
 def measured(name: str, file: str | Path) -> list[dict[str, str]]:
@@ -285,9 +286,14 @@ def _about_speeds() -> str:
         "training changes no time. The ratios hold for the machine and the batch that they were measured with, and "
         f"differ by up to a tenth from run to run: {all_of('device')}, {all_of('threads')} threads, batches of "
         f"{all_of('batch')}, {rounds[0]} to {rounds[-1]} rounds, seed {all_of('seed')}, torch {all_of('torch')}. "
-        "Quartiles and versions stand in `results/throughput.csv`, which "
+        "Quartiles of the rounds' ratios and versions stand in `results/throughput.csv`, which "
         "`python tests/bench/bench_throughput.py --output zoo/results/throughput.csv` renews."
     )
+
+
+def share(value: str) -> str:
+    """A share, as a results file writes it, to three digits, halves upwards: .6685 is .669; a dash for none."""
+    return str(Decimal(value).quantize(Decimal("0.001"), ROUND_HALF_UP)) if value else "–"
 
 
 def _millions(value: int | None) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ashnets.files import write_atomically
+from ashnets.zoo.numbers import share
 from ashnets.zoo.registry import ROOT
 
 RESULTS = ROOT / "results"
@@ -57,6 +58,11 @@ SPEEDS = {
 }  # section of tests/bench/bench_spiking.py → its rows that README shows
 
 
+EARLIER = (
+    "*Slanted* ratios are of the medians of both, from records that keep no rounds: of these there are no quartiles."
+)
+
+
 def retrieval_table(path: Path = RESULTS / "pictograms.csv") -> str:
     """The ITC rows of a results file as Markdown: a line for each split and model, chance behind each split."""
     rows = [row for row in _read(path) if row["ranking"] == "ITC"]
@@ -68,7 +74,7 @@ def retrieval_table(path: Path = RESULTS / "pictograms.csv") -> str:
     for split, title in SPLITS.items():
         for (model, branch), label in MODELS.items():
             ways = [found[split, model, branch, way] for way in ("text_to_image", "image_to_text")]
-            cells = [f"{float(way[k]):.3f}" for way in ways for k in KS]
+            cells = [share(way[k]) for way in ways for k in KS]
             lines.append(f"| {title} | {ways[0]['pictures']} | {label} | {' | '.join(cells)} |")
         cells = [f"{float(way[f'chance {k}']):.4f}" for way in ways for k in KS]
         lines.append(f"| {title} | {ways[0]['pictures']} | chance | {' | '.join(cells)} |")
@@ -92,7 +98,7 @@ def task_table(folder: Path = RESULTS / "tasks") -> str:
         rows = _read(path)
         learnt = max(int(row["pairs_seen"]) for row in rows)
         count, cells = _recalls(rows) if "ranking" in rows[0] else _accuracies(rows)
-        said = ["–" if cell is None else f"{float(cell):.3f}" for cell in cells]
+        said = [share(cell or "") for cell in cells]
         lines.append(f"| {title} | {learnt:,} | {count} | {' | '.join(said)} |")
     return "\n".join(lines) + "\n"
 
@@ -128,17 +134,19 @@ def peer_table(path: Path = RESULTS / "peers.csv") -> str:
             row["pairs_seen"] or "–",
             f"× {float(row['time_ratio']):.2f}" if row["time_ratio"] else "–",
             row["ranking"] or "–",
-            *(_share(row[key]) for key in (*RECALLS, "accuracy", "blind")),
+            *(share(row[key]) for key in (*RECALLS, "accuracy", "blind")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def speed_table(folder: Path = RESULTS / "speed") -> str:
-    """Ratios of the spiking benchmarks, their quartiles over the rounds, and the aim where there was one.
+    """Ratios of the spiking benchmarks, median and quartiles over the rounds, and the aim where there was one.
 
-    A file of the folder is the record of one section: ``bench_spiking.py --only SECTION --output FOLDER``.
+    A file of the folder is the record of one section: ``bench_spiking.py --only SECTION --output FOLDER``. Earlier
+    records keep no ``ratios`` of the rounds: their ratio is of the medians, and they have no quartiles of that.
     """
+    earlier = False
     lines = ["| | case | ratio of | ratio | quartiles | aim |", "|---|---|---|---|---|---|"]
     for section, shown in SPEEDS.items():
         record = json.loads((folder / f"spiking-{section}.json").read_text(encoding="utf-8"))
@@ -147,12 +155,14 @@ def speed_table(folder: Path = RESULTS / "speed") -> str:
         for key in shown:
             row = rows[key]
             cells = [row["section"], *key, f"{row['ratio']:#.4g}", "–", ""]
-            if row["rounds"] > 1:
+            if "ratios" in row and row["rounds"] > 1:
                 cells[4] = f"{row['low']:#.3g} to {row['high']:#.3g}"
+            elif row["rounds"] > 1:
+                cells[3], earlier = f"*{cells[3]}*", True
             if aim := aims.get(row["ratio"]):
                 cells[5] = f"{'≥' if aim['at_least'] else '≤'} {aim['limit']}{'' if aim['reached'] else ', missed'}"
             lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(["", EARLIER] if earlier else [])]) + "\n"
 
 
 def _variant(row: dict[str, str]) -> str:
@@ -161,10 +171,6 @@ def _variant(row: dict[str, str]) -> str:
 
 def _millions(count: str) -> str:
     return f"{int(count) / 1e6:.2f} M" if count else "–"
-
-
-def _share(value: str) -> str:
-    return f"{float(value):.3f}" if value else "–"
 
 
 def _read(path: Path) -> list[dict[str, str]]:

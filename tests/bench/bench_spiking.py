@@ -1,7 +1,7 @@
 """The spiking core against its peers: LIF alone, the abstract encoder, the whole model, growth, memory,
 binary inputs, integers and halves.
 
-Every row is a ratio measured in one run, of the medians of interleaved rounds; a target that is missed makes the exit
+Every row is a ratio measured in one run, the median of interleaved rounds; a target that is missed makes the exit
 code 1. Table, record and picture: ``out/bench/spiking*.{csv,json,png}``. Needs Linux.
 """
 

@@ -1,7 +1,7 @@
 """Pictures a second of whole models: each beside its twin without spikes, and beside ResNet-18 on the same pictures.
 
-A round shows one batch, pictures with texts of the greatest length, to every contestant in turn; a ratio is that of the
-medians, with the quartiles of the rounds' own ratios beside it. No absolute figure is kept: on a processor it says more
+A round shows one batch, pictures with texts of the greatest length, to every contestant in turn; a ratio is the
+median of the rounds' ratios, with their quartiles beside it. No absolute figure is kept: on a processor it says more
 about the machine than about the model. Weights are random, which changes no time: everything here computes densely,
 however many spikes there are. ResNet-18 is transformers', with its classifier, for pictures alone.
 
@@ -21,7 +21,7 @@ from typing import Any
 
 import machine
 import torch
-from measuring import interleaved, ratio
+from measuring import interleaved, quartiles, ratios
 from rich.console import Console
 from rich.table import Table
 from transformers import ResNetConfig, ResNetForImageClassification
@@ -65,7 +65,7 @@ def measure(names: Sequence[str], batch: int, rounds: int, seed: int) -> list[di
     for name in (name for name in seconds if name != PEER):
         row: dict[str, Any] = {"model": name}
         for title, other in ((PEER, seconds[PEER]), (TWIN, seconds[twin])):
-            found = ratio(other, seconds[name])  # of speeds: the other's time over ours
+            found = quartiles(ratios(other, seconds[name]))  # of speeds: the other's time over ours
             keys = (f"ratio_{title}", f"low_{title}", f"high_{title}")
             row |= dict(zip(keys, (f"{value:.4g}" for value in found), strict=True))
         rows.append(row | {

@@ -1,7 +1,7 @@
 """Contestants timed in turn, A B C A B C …: whatever else the machine does meets all of them alike.
 
-A figure is always a ratio of two contestants of one run: the ratio of their medians, with the quartiles of the rounds'
-own ratios beside it.
+A figure is always a ratio of two contestants of one run: each round gives one, and the median of these stands beside
+their quartiles.
 """
 
 from __future__ import annotations
@@ -50,15 +50,19 @@ def _calls_for(call: Callable[[], object], least: float, clock: Callable[[], flo
     return max(1, math.ceil(least / max(elapsed, 1e-9)))
 
 
-def ratio(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, float]:
-    """Ratio of the medians, and the lower and upper quartile of the rounds' ratios.
+def ratios(over: Sequence[float], under: Sequence[float]) -> list[float]:
+    """The ratio of each round.
 
     Args:
         over, under: one number a round, of rounds that belong together.
     """
-    each = [a / b for a, b in zip(over, under, strict=True)]
-    low, _, high = statistics.quantiles(each, n=4, method="inclusive") if len(each) > 1 else each * 3
-    return statistics.median(over) / statistics.median(under), low, high
+    return [a / b for a, b in zip(over, under, strict=True)]
+
+
+def quartiles(each: Sequence[float]) -> tuple[float, float, float]:
+    """Median, lower and upper quartile; of one number three times itself."""
+    low, middle, high = statistics.quantiles(each, n=4, method="inclusive") if len(each) > 1 else [*each] * 3
+    return middle, low, high
 
 
 def exponent(amounts: Sequence[float], costs: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from measuring import ratio
+from measuring import quartiles, ratios
 from operator_profile import largest
 from rich.console import Console
 from rich.table import Table
@@ -43,7 +43,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """One ratio; ``over`` and ``under`` are medians in ``unit``, ``low`` and ``high`` the rounds' quartiles."""
+    """The rounds' ``ratios``, their median ``ratio`` and quartiles; ``over`` and ``under`` are medians in ``unit``."""
 
     section: str
     case: str
@@ -55,6 +55,7 @@ class Row:
     under: float
     unit: str
     rounds: int
+    ratios: list[float]
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ class Report:
         self, section: str, case: str, what: str, over: Sequence[float], under: Sequence[float], unit: str = "s"
     ) -> float:
         """Add the row ``over`` / ``under``; each is one number a round."""
-        value, low, high = ratio(over, under)
+        each = ratios(over, under)
+        value, low, high = quartiles(each)
         medians = statistics.median(over), statistics.median(under)
-        self.rows.append(Row(section, case, what, value, low, high, *medians, unit, len(over)))
+        self.rows.append(Row(section, case, what, value, low, high, *medians, unit, len(over), each))
         return value
 
     def aim(self, text: str, found: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
@@ -143,7 +145,7 @@ class Report:
         targets = [{**asdict(target), "reached": target.reached} for target in self.targets]
         found = {"rows": rows, "targets": targets, "notes": self.notes, "profiles": self.profiles}
         write_json(folder / f"{stem}.json", {**about, **found})
-        write_csv(folder / f"{stem}.csv", rows)
+        write_csv(folder / f"{stem}.csv", [{key: row[key] for key in row if key != "ratios"} for row in rows])
 
 
 def amount(value: float, unit: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from measuring import exponent, interleaved, ratio
+from measuring import exponent, interleaved, quartiles, ratios
 from networks import LoopLIF, PeerEncoder, compare, input_of, training_step
 from neurons import PASSES, exact_spikes
 from reporting import Report, amount
@@ -60,10 +60,15 @@ def test_a_short_call_is_repeated_and_one_call_is_counted():
     assert len(clock.log) == 2 + 2 * 4
 
 
-def test_ratio_is_that_of_the_medians():
-    value, low, high = ratio([4.0, 6.0, 100.0], [2.0, 2.0, 4.0])
-    assert (value, low, high) == (3.0, 2.5, 14.0)  # the rounds' own: 2, 3, 25
-    assert ratio([3.0], [2.0]) == (1.5, 1.5, 1.5)
+def test_median_and_quartiles_are_of_the_same_ratios():
+    """Here the ratio of the medians, 2 / 6, lies outside the quartiles of the rounds' ratios."""
+    each = ratios([2.0, 1.0, 100.0], [1.0, 6.0, 40.0])
+    assert each == [2.0, 1 / 6, 2.5] and quartiles(each) == (2.0, pytest.approx((2 + 1 / 6) / 2), 2.25)
+    assert quartiles(ratios([3.0], [2.0])) == (1.5, 1.5, 1.5)
+    report = Report()
+    assert report.compare("a", "b", "c", [2.0, 1.0, 100.0], [1.0, 6.0, 40.0]) == 2.0
+    (row,) = report.rows
+    assert (row.ratio, row.low, row.high, row.ratios, row.over) == (2.0, each[1] / 2 + 1, 2.25, each, 2.0)
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])

@@ -283,6 +283,15 @@ def test_the_terminal_shows_every_profile(report: dict[str, Any]) -> None:
     assert len(numbers) > 30 and numbers <= set(shown.split()), "each number stands whole"
 
 
+def test_the_page_has_a_word_for_each_rate(report: dict[str, Any]) -> None:
+    """Spikes a neuron and step are a firing rate, spikes an input and step an input rate; nothing else is a rate."""
+    text = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page(report), flags=re.DOTALL)
+    before = re.findall(r"(\w+) rates?\b", text, re.IGNORECASE)
+    assert {word.lower() for word in before} == {"firing", "input"}
+    assert "Firing rate: spikes a neuron and step." in text and "input rate: spikes an input and step" in text
+    assert re.search(r"Break-even: [\d.]+ spikes an input and image", text)
+
+
 @pytest.mark.parametrize(
     ("spiking", "twin", "said"),
     [
