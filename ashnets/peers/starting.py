@@ -29,6 +29,7 @@ from ashnets.peers.vilt import ViltForPreTraining, ViltForVQA
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.recipe import Recipe, TaskRecipe
 from ashnets.training.setup import vocabulary_of
+from ashnets.words import without_place
 from ashnets.zoo.registry import config_of
 
 HEADS: dict[tuple[str, str], type[PeerModel]] = {
@@ -102,7 +103,7 @@ def continue_peer(
         raise ConfigurationError(f"peer={recipe.peer!r}: {recipe.model} is a {config.peer}")
     model = HEADS[config.peer, recipe.task](config)
     model.take_base(Path(recipe.model))
-    said = f"all but the classifier: trained weights of {recipe.model}; the classifier: random"
+    said = f"all but the classifier: trained weights of {without_place(recipe.model)}; the classifier: random"
     return config, peer_processor(recipe.model), model, [said]
 
 

@@ -15,6 +15,7 @@ from ashnets.model.heads import AshNetsForRetrieval, head_class
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.recipe import TaskRecipe
 from ashnets.training.setup import build_model
+from ashnets.words import without_place
 
 
 def starting_model(
@@ -42,9 +43,9 @@ def starting_model(
         left = _take_over(trained, model if head is AshNetsForRetrieval else model.ashnets, recipe)
     except WeightsError as error:
         raise WeightsError(f"{error}; --set weights=initial starts where pre-training does") from error
-    said = [f"all tensors: trained weights of {recipe.model}"]
+    said = [f"all tensors: trained weights of {without_place(recipe.model)}"]
     if head is not AshNetsForRetrieval:
-        said = [f"all but the classifier: trained weights of {recipe.model}; the classifier: random"]
+        said = [f"all but the classifier: trained weights of {without_place(recipe.model)}; the classifier: random"]
     said += [f"left out: {len(left)} tensors that the variant has no place for, such as {left[0]}"] if left else []
     return config, AshNetsProcessor.from_pretrained(recipe.model), model, said
 

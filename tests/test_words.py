@@ -1,0 +1,20 @@
+"""Commands in messages can be copied; records tell no private path."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from ashnets.words import command, without_place
+
+
+def test_a_command_is_read_by_a_shell_as_it_was_meant():
+    words = ["index", Path("my pictures"), "--name", "it's $HOME; *", "--rebuild"]
+    assert shlex.split(command(*words)) == ["ashnets", "index", "my pictures", *words[2:]]
+    assert command("verify", "runs/mine") == "ashnets verify runs/mine"
+
+
+def test_a_record_tells_the_names_of_a_folder_and_not_its_place():
+    assert without_place("/home/me/secret/tiny/model") == "tiny/model"
+    assert without_place("ashnets-tiny.pictograms") == "ashnets-tiny.pictograms"
+    assert without_place("runs/tiny/model") == "runs/tiny/model"
