@@ -122,7 +122,7 @@ def has_faiss() -> bool:
 def nearest(queries: np.ndarray, embeddings: np.ndarray, k: int, index: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """The k largest inner products of each query and whose they are, (Q, k) both; equal ones in the order of the rows.
 
-    Products and order are those of `ashnets.metrics.ties`: on every machine the same, and the best k the first of more.
+    Products and order are those of `ashnets.ties`: on every machine the same, and the best k the first of more.
     FAISS, where installed, finds candidates; in queries where rounding may have hidden some from it, all are compared.
 
     Args:
@@ -132,7 +132,7 @@ def nearest(queries: np.ndarray, embeddings: np.ndarray, k: int, index: Any = No
     """
     import torch
 
-    from ashnets.metrics.ties import best, products, products_of_own
+    from ashnets.ties import best, products, products_of_own
 
     count, width = embeddings.shape
     scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)

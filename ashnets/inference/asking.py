@@ -23,8 +23,8 @@ from ashnets.errors import InputError, WeightsError
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import resolve
 from ashnets.inference.collection import read_picture, scan
-from ashnets.metrics.ties import best
 from ashnets.processor import AshNetsProcessor
+from ashnets.ties import best
 from ashnets.zoo.registry import config_of
 
 TASK = "vqa"

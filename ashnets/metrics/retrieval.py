@@ -7,7 +7,7 @@ counts the best of a picture's captions. COCO's "1K" is the mean over five folds
 Karpathy's test split, its "5K" ranks them all (Karpathy and Fei-Fei, 2015; Faghri et al., VSE++, 2018).
 
 An item counts as ranked behind every wrong item of the same score: a model that gives all pairs one score has R@K = 0,
-not 1 and not luck. :mod:`ashnets.metrics.ties` says which scores are the same.
+not 1 and not luck. :mod:`ashnets.ties` says which scores are the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ashnets.errors import InputError
-from ashnets.metrics.ties import TIE
+from ashnets.ties import TIE
 
 Gold = Sequence[set[int]] | torch.Tensor
 _BLOCK = 1024

@@ -96,7 +96,7 @@ def retrieval_tensors(path: str | os.PathLike, pictures: int, captions: int) -> 
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from ashnets.metrics.ties import products
+    from ashnets.ties import products
 
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist. Give a safetensors file with similarity, or images and texts.")

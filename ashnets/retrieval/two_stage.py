@@ -21,9 +21,9 @@ import torch
 from tqdm import tqdm
 
 from ashnets.metrics.retrieval import Gold, recall_at, rerank
-from ashnets.metrics.ties import COSINES, LOG_ODDS, best, products
 from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.retrieval.embedding import tokenize
+from ashnets.ties import COSINES, LOG_ODDS, best, products
 
 # k of Li et al. (2021) for two benchmarks of the paper, which names no k of its own.
 CANDIDATES = {"coco-captions": 256, "flickr30k": 128}

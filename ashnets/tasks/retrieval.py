@@ -21,7 +21,6 @@ from ashnets.data.benchmarks.records import Captioned
 from ashnets.files import write_atomically, write_csv
 from ashnets.metrics.retrieval import chance_at, ranks, recall_both_ways, recall_in_folds
 from ashnets.metrics.scoring import CAPTIONS
-from ashnets.metrics.ties import COSINES, best, products
 from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsProcessor
 from ashnets.retrieval.embedding import embed_texts
@@ -30,6 +29,7 @@ from ashnets.tasks.data import TaskData, require_kind, require_pictures
 from ashnets.tasks.items import GREY
 from ashnets.tasks.page import Example, examples_page
 from ashnets.tasks.predicting import shares_of, shown
+from ashnets.ties import COSINES, best, products
 from ashnets.training.loader import Batches
 
 KS = (1, 5, 10)

@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from ashnets.data.pairs import Pairs
 from ashnets.metrics.retrieval import chance_at, recall_at
-from ashnets.metrics.ties import COSINES, products
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.sampling import image_key
 from ashnets.retrieval.embedding import tokenize
+from ashnets.ties import COSINES, products
 
 KS = (1, 5, 10)
 

@@ -10,7 +10,7 @@ import torch
 
 from ashnets.errors import InputError
 from ashnets.metrics.retrieval import chance_at, ranks, recall_at, recall_both_ways, recall_in_folds, rerank
-from ashnets.metrics.ties import TIE
+from ashnets.ties import TIE
 
 
 def test_by_hand() -> None:

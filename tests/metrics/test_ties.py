@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ashnets.metrics.retrieval import ranks, recall_both_ways
-from ashnets.metrics.ties import COSINES, TIE, best, products, products_of_own
+from ashnets.ties import COSINES, TIE, best, products, products_of_own
 
 SIZES = [*range(1, 34), 39, 47, 48, 49, 63, 64, 65, 70]  # kernels add in another order at the edges of their blocks
 

@@ -14,7 +14,6 @@ from ashnets.data.benchmarks.flickr30k import Flickr30K
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources import open_source
 from ashnets.metrics.retrieval import ranks, recall_at
-from ashnets.metrics.ties import LOG_ODDS, TIE, products
 from ashnets.model.sampling import image_key
 from ashnets.retrieval.two_stage import (
     CANDIDATES,
@@ -23,6 +22,7 @@ from ashnets.retrieval.two_stage import (
     rank_every_way,
     rank_exhaustively,
 )
+from ashnets.ties import LOG_ODDS, TIE, products
 from ashnets.training.evaluate import as_rows, rankings
 
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 
 from ashnets.cli.demo.gallery import Ranking
-from ashnets.metrics.ties import best
+from ashnets.ties import best
 
 RIGHT, GREY = "#1a9850", "#bbbbbb"
 SHOWN_ITEMS, SHOWN_SENTENCES = 5, 3
