@@ -14,6 +14,9 @@ LIGHT := tests/house/test_lock.py tests/house/test_imports.py tests/test_files.p
 	tests/test_processor.py tests/kernels/test_kernels.py tests/model/test_neuron.py tests/metrics \
 	tests/export/test_lava_simulation.py tests/data/test_sources.py
 
+# Two processes share the files of tests: most of them keep one core busy.
+WORKERS ?= -n 2 --dist loadfile
+
 .PHONY: help demo test test-light test-full lint bench clean
 .DELETE_ON_ERROR:
 
@@ -23,8 +26,8 @@ help:  ## say what there is
 demo: $(VENV)/.stamp  ## run the bundled model on real pictures; results in out/demo
 	$(BIN)/ashnets demo --output out/demo
 
-test: $(VENV)/.stamp  ## run the tests (some minutes on two cores)
-	$(BIN)/python -m pytest -q
+test: $(VENV)/.stamp  ## run the tests (some minutes on two cores; WORKERS= runs them in one process)
+	$(BIN)/python -m pytest -q $(WORKERS)
 
 test-light: $(VENV)/.stamp  ## run a light part of them, for another Python: VENV=.venv-3.12 PYTHON=python3.12
 	$(BIN)/python -m pytest -q $(LIGHT)

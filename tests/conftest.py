@@ -21,6 +21,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each of several workers; tests of threads set their own numbers
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no failure, and every run draws the same examples. Hypothesis would mix in the constants of all
 # local modules that are loaded: any change of the code, and any choice of tests, would bring other examples.
