@@ -197,7 +197,7 @@ def evaluate_task(
         raise ConfigurationError(f"task={task!r} is not one of {', '.join(TASKS)}")
     names = [record.picture for record in records] if task == "retrieval" else chain(*(r.pictures for r in records))
     shown = list(islice(dict.fromkeys(names), MEASURED))
-    if warnings := rates_warnings(layer_rates(model, images_at_rest(data, shown, processor))):
+    if warnings := rates_warnings(layer_rates(model, images_at_rest(data, shown, processor, workers=workers))):
         found["warnings"] = warnings
     found["environment"] = environment()
     if folder is not None:

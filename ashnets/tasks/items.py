@@ -20,7 +20,7 @@ from ashnets.retrieval.embedding import tokenize
 from ashnets.tasks.data import TaskData
 from ashnets.tasks.task import Classification
 from ashnets.training.distributed import rank, world_size
-from ashnets.training.loader import Batches
+from ashnets.training.loader import Batches, load_epoch
 from ashnets.training.recipe import SINGLE, TaskRecipe
 
 GREY = 0.5
@@ -129,15 +129,33 @@ class ItemBatches(Batches):
         return self.processor.image_processor.preprocess(images, ids)["pixel_values"]
 
 
+class ImageBatches(Batches):
+    """Images by their names, without an item: (B, 3, S, S) of each share, and their keys for the sampler."""
+
+    def __init__(
+        self, data: TaskData, names: Sequence[str], shares: Sequence[Share], processor: AshNetsProcessor
+    ) -> None:
+        self.data, self.names, self.shares, self.processor = data, names, shares, processor
+
+    def read(self, number: int) -> tuple[torch.Tensor, list[int]]:
+        """Share ``number``. Raises DataError or InputError if an image cannot be read."""
+        names = [self.names[int(i)] for i in self.shares[number].indices]
+        keys = [image_key(name) for name in names]
+        images = [self.data.open_picture(name) for name in names]
+        return self.processor.image_processor.preprocess(images, keys)["pixel_values"], keys
+
+
 def images_at_rest(
-    data: TaskData, names: Sequence[str], processor: AshNetsProcessor, batch: int = 32
+    data: TaskData, names: Sequence[str], processor: AshNetsProcessor, batch: int = 32, workers: int = 0
 ) -> Iterator[tuple[torch.Tensor, list[int]]]:
-    """Images (B, 3, S, S) as they are answered about, in batches with their keys. Raises DataError, InputError."""
-    for start in range(0, len(names), batch):
-        part = names[start : start + batch]
-        keys = [image_key(name) for name in part]
-        images = [data.open_picture(name) for name in part]
-        yield processor.image_processor.preprocess(images, keys)["pixel_values"], keys
+    """Images (B, 3, S, S) in the order of ``names``, in batches with their keys, read by ``workers`` processes.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    order = np.arange(len(names))
+    shares = [Share(order[start : start + batch], 1) for start in range(0, len(names), batch)]
+    return load_epoch(ImageBatches(data, names, shares, processor), 0, workers, pin=False)
 
 
 class Items:

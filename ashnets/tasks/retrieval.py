@@ -16,21 +16,18 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from ashnets.data.batches import Share
 from ashnets.data.benchmarks.records import Captioned
 from ashnets.files import write_atomically, write_csv
 from ashnets.metrics.retrieval import chance_at, ranks, recall_both_ways, recall_in_folds
 from ashnets.metrics.scoring import CAPTIONS
-from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsProcessor
 from ashnets.retrieval.embedding import embed_texts
 from ashnets.retrieval.two_stage import CANDIDATES, WAYS, matching_score, note_losses, rank_every_way
 from ashnets.tasks.data import TaskData, require_kind, require_pictures
-from ashnets.tasks.items import GREY
+from ashnets.tasks.items import GREY, ImageBatches
 from ashnets.tasks.page import Example, examples_page
 from ashnets.tasks.predicting import shares_of, shown
 from ashnets.ties import COSINES, best, products
-from ashnets.training.loader import Batches
 
 KS = (1, 5, 10)
 _FOLD = 1000
@@ -128,22 +125,6 @@ def evaluate_captions(
     return {"variants": found, **({"rankings": ranked} if ranked else {}), "baselines": {"chance": chance}}
 
 
-class _Pictures(Batches):
-    """Keys for the sampler and pixels (B, 3, S, S) of each share."""
-
-    def __init__(
-        self, data: TaskData, records: Sequence[Any], shares: Sequence[Share], processor: AshNetsProcessor
-    ) -> None:
-        self.data, self.shares, self.processor = data, shares, processor
-        self.names = [record.picture for record in records]
-
-    def read(self, number: int) -> tuple[list[int], torch.Tensor]:
-        names = [self.names[int(i)] for i in self.shares[number].indices]
-        keys = [image_key(name) for name in names]
-        pictures = [self.data.open_picture(name) for name in names]
-        return keys, self.processor.image_processor.preprocess(pictures, keys)["pixel_values"]
-
-
 @torch.inference_mode()
 def _embed(
     model: Any, data: TaskData, records: Sequence[Any], processor: AshNetsProcessor, *, order: np.ndarray | None = None,
@@ -159,7 +140,8 @@ def _embed(
         embed = model.encode_image(grey, image_ids=[0])[0].float().cpu()
         return embed.expand(len(records), -1).contiguous(), tokens
     shares = shares_of(order, group_size, batch)
-    for share, (keys, pixels) in shown(_Pictures(data, records, shares, processor), workers, title, progress):
+    batches = ImageBatches(data, [record.picture for record in records], shares, processor)
+    for share, (pixels, keys) in shown(batches, workers, title, progress):
         embed, visual = model.encode_image(
             pixels.to(model.device), image_ids=keys, group_size=share.group_size, **options
         )

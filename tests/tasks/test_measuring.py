@@ -223,6 +223,7 @@ def test_the_model_is_moved_to_the_device_of_the_process(benchmarks, drawings, s
         monkeypatch.setattr(module, "own_device", lambda: torch.device("meta"))
     monkeypatch.setattr(evaluating, "evaluate_task", note)
     monkeypatch.setattr(evaluate, "rankings", note)
+    monkeypatch.setattr(evaluate, "layer_rates", lambda *_: {})
     name = saved_models("retrieval", "flickr30k", "m")
     measuring.evaluate([name], "retrieval", benchmarks["flickr30k"], progress=False)
     measuring.evaluate([name], "retrieval", drawings, dataset="pictures", progress=False)
