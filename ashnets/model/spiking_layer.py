@@ -73,20 +73,20 @@ class SpikingLayer(nn.Sequential):
 
     def _fused(self, x: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """tdBN and LIF as one kernel: currents (T, B, C, H, W) and membranes to spikes and membranes."""
-        rows, norm, lif = Rows(x), self.norm, self.lif
-        constants = (lif.beta, lif.v_threshold, lif.k, lif.detach_reset)
-        currents, v = rows.steps(x), rows.neurons(v.to(x.device, torch.float32))
+        norm, lif = self.norm, self.lif
+        constants, v = (lif.beta, lif.v_threshold, lif.k, lif.detach_reset), v.to(x.device, torch.float32)
         if norm.training:
-            mean, variance, count = norm.statistics([moments(currents, rows)])
+            rows = Rows(x)
+            mean, variance, count = norm.statistics([moments(rows.steps(x), rows)])
             s, v = _NormalisedLIF.apply(
-                currents, norm.weight.float(), norm.bias.float(), v, mean, variance, count, norm.eps, rows,
-                norm.sum_over_ranks, constants,
+                x, norm.weight.float(), norm.bias.float(), v, mean, variance, count, norm.eps, norm.sum_over_ranks,
+                constants,
             )  # fmt: skip
         else:
             with at_hand(norm):
                 scale, shift = norm.scale_and_shift(norm.running_mean, norm.running_var)
-            s, v = _AffineLIF.apply(currents, scale, shift, v, rows, constants)
-        return rows.like_steps(s).to(x.dtype), rows.like_neurons(v)
+            s, v = _AffineLIF.apply(x, scale, shift, v, constants)
+        return s.to(x.dtype), v
 
 
 def _hooked(module: nn.Module) -> bool:
@@ -101,16 +101,15 @@ class _NormalisedLIF(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, v: torch.Tensor, mean: torch.Tensor,
-        variance: torch.Tensor, count: torch.Tensor, eps: float, rows: Rows, sum_over_ranks: Any, constants: tuple,
+        variance: torch.Tensor, count: torch.Tensor, eps: float, sum_over_ranks: Any, constants: tuple,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         inverse = torch.rsqrt(variance + eps)
         scale = weight * inverse
         shift = bias - mean * scale
-        beta, theta, *_ = constants
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, v, scale, shift, mean, inverse, count)
-        ctx.rest = (rows, sum_over_ranks, constants)
-        return operators.lif_forward(x, v, rows.spread(scale), rows.spread(shift), beta, theta)
+        ctx.rest = (sum_over_ranks, constants)
+        return _forward(x, v, scale, shift, constants)
 
     @staticmethod
     @once_differentiable
@@ -118,21 +117,17 @@ class _NormalisedLIF(torch.autograd.Function):
         ctx: Any, grad_s: torch.Tensor | None, grad_v: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
         x, v, scale, shift, mean, inverse, count = ctx.saved_tensors
-        rows, sum_over_ranks, constants = ctx.rest
-        grad_s = torch.zeros_like(x) if grad_s is None else grad_s
-        centre, factor = rows.spread(mean), rows.spread(scale)
-        grad, grad_v, total, product = operators.lif_backward(
-            x, v, factor, rows.spread(shift), centre, grad_s, grad_v, *constants
-        )
-        total, product = rows.total(total), rows.total(product)
+        sum_over_ranks, constants = ctx.rest
+        rows = Rows(x)
+        grad, grad_v, total, product = _backward(rows, x, v, scale, shift, mean, grad_s, grad_v, constants)
         grad_weight, grad_bias = (product * inverse).to(scale.dtype), total.to(scale.dtype)
         if ctx.needs_input_grad[0]:
             mean_total, mean_product = sum_over_ranks(torch.stack([total, product])) / count
             operators.norm_backward(
-                grad, x, centre, factor, rows.spread(mean_total.float()),
+                grad, rows.steps(x), rows.spread(mean), rows.spread(scale), rows.spread(mean_total.float()),
                 rows.spread((scale * inverse.square() * mean_product).float()),
             )  # fmt: skip
-        return grad, grad_weight, grad_bias, grad_v, None, None, None, None, None, None, None
+        return rows.like_steps(grad), grad_weight, grad_bias, grad_v, None, None, None, None, None, None
 
 
 class _AffineLIF(torch.autograd.Function):
@@ -140,14 +135,12 @@ class _AffineLIF(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, v: torch.Tensor, rows: Rows,
-        constants: tuple,
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        ctx: Any, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, v: torch.Tensor, constants: tuple
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, scale, shift, v)
-        ctx.rest = (rows, constants)
-        beta, theta, *_ = constants
-        return operators.lif_forward(x, v, rows.spread(scale), rows.spread(shift), beta, theta)
+        ctx.constants = constants
+        return _forward(x, v, scale, shift, constants)
 
     @staticmethod
     @once_differentiable
@@ -155,11 +148,32 @@ class _AffineLIF(torch.autograd.Function):
         ctx: Any, grad_s: torch.Tensor | None, grad_v: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
         x, scale, shift, v = ctx.saved_tensors
-        rows, constants = ctx.rest
-        grad_s = torch.zeros_like(x) if grad_s is None else grad_s
-        spread = rows.spread(scale)
-        grad, grad_v, total, product = operators.lif_backward(
-            x, v, spread, rows.spread(shift), torch.zeros_like(spread), grad_s, grad_v, *constants
-        )
-        grad_x = grad.mul_(spread) if ctx.needs_input_grad[0] else None
-        return grad_x, rows.total(product).to(scale.dtype), rows.total(total).to(scale.dtype), grad_v, None, None
+        rows = Rows(x)
+        nothing = torch.zeros_like(scale)
+        grad, grad_v, total, product = _backward(rows, x, v, scale, shift, nothing, grad_s, grad_v, ctx.constants)
+        grad_x = rows.like_steps(grad.mul_(rows.spread(scale))) if ctx.needs_input_grad[0] else None
+        return grad_x, product.to(scale.dtype), total.to(scale.dtype), grad_v, None
+
+
+def _forward(
+    x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, constants: tuple
+) -> tuple[torch.Tensor, torch.Tensor]:
+    rows, (beta, theta, *_) = Rows(x), constants
+    spikes, last = operators.lif_forward(
+        rows.steps(x), rows.neurons(v), rows.spread(scale), rows.spread(shift), beta, theta
+    )
+    return rows.like_steps(spikes), rows.like_neurons(last)
+
+
+def _backward(
+    rows: Rows, x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, mean: torch.Tensor,
+    grad_s: torch.Tensor | None, grad_v: torch.Tensor | None, constants: tuple,
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
+    """ȳ in rows (T, N), the gradient of v, and of each channel Σȳ and Σȳ(x − μ)."""
+    currents = rows.steps(x)
+    grad, before, total, product = operators.lif_backward(
+        currents, rows.neurons(v), rows.spread(scale), rows.spread(shift), rows.spread(mean),
+        torch.zeros_like(currents) if grad_s is None else rows.steps(grad_s),
+        None if grad_v is None else rows.neurons(grad_v), *constants,
+    )  # fmt: skip
+    return grad, rows.like_neurons(before), rows.total(total), rows.total(product)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -118,7 +119,7 @@ def test_search_with_the_matching_head(model, pictures):
         found = search(TEXTS[number], top=candidates, rerank=candidates)
         return {hit["picture"]: (hit["score"], hit["matching"]) for hit in found}
 
-    check(hits, range(THREADS), rounds=4)
+    check(hits, range(THREADS), rounds=8)
 
 
 def test_one_tokenizer_that_cuts_and_pads_differently(loaded):
@@ -150,3 +151,20 @@ def test_loading_and_creating(model):
         assert library_logging.is_progress_bar_enabled()
     finally:
         library_logging.set_verbosity_warning()
+
+
+def test_auto_classes_that_several_threads_ask_for_first():
+    """None of them is told that our type of model is unknown while another thread registers it."""
+    code = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+import ashnets, transformers
+sys.setswitchinterval(1e-5)
+together = threading.Barrier(4)
+def find(_):
+    together.wait()
+    return transformers.AutoConfig.for_model("ashnets").model_type
+with ThreadPoolExecutor(4) as pool:
+    assert list(pool.map(find, range(4))) == ["ashnets"] * 4
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)

@@ -77,6 +77,23 @@ def test_gradients_of_the_compiled_encoder(encoder, training):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * float(a.abs().max()))
 
 
+def test_gradients_of_a_graph_for_any_number_of_images(encoder):
+    """The last batch of an epoch is smaller."""
+    block = encoder.layers["conv1"]
+    compiled = torch.compile(block.run, backend="aot_eager", fullgraph=True)
+    for images in (2, 3):
+        spikes, v = random_spikes(3, images, 3, 8, 8), torch.zeros(images, 4, 4, 4)
+        torch._dynamo.mark_dynamic(spikes, 1)
+        torch._dynamo.mark_dynamic(v, 0)
+        grads = []
+        for run in (compiled, block.run):
+            block.zero_grad()
+            run(spikes, v)[0].square().sum().backward()
+            grads.append(block.conv.weight.grad.clone())
+        assert grads[1].abs().sum() > 0
+        torch.testing.assert_close(*grads)
+
+
 def test_exported_program_runs_where_ashnets_is_not(encoder, tmp_path):
     spikes, state = at_work(encoder)
     with warnings.catch_warnings():
