@@ -23,7 +23,7 @@ WORKERS ?= -n 2 --dist loadfile
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
 
-demo: $(VENV)/.stamp  ## run the bundled model on real pictures; results in out/demo
+demo: $(VENV)/.stamp  ## run the bundled model on real images; results in out/demo
 	$(BIN)/ashnets demo --output out/demo
 
 test: $(VENV)/.stamp  ## run the tests (some minutes on two cores; WORKERS= runs them in one process)

@@ -51,7 +51,7 @@ class AshNetsConfig(PreTrainedConfig):
         backbone_widths: widths of the stages of ``resnet-tiny``; its first stage has stride 4, each further one
             doubles it. The other backbones have their published widths and leave this empty.
         image_size: side of the square input in pixels.
-        image_mean, image_std: normalisation of the concrete branch for each channel. The spiking branch samples the
+        image_mean, image_std: normalization of the concrete branch for each channel. The spiking branch samples the
             plain intensities in [0, 1].
         hidden_size: M1.
         num_concepts: M2.
@@ -202,10 +202,21 @@ class AshNetsConfig(PreTrainedConfig):
         _one_of("summary_ratio", self.summary_ratio, SUMMARY_RATIOS)
         _one_of("hidden_act", self.hidden_act, tuple(ACT2FN))
         for field in (
-            "image_size", "hidden_size", "num_concepts", "time_steps", "group_size", "num_hidden_layers", "vocab_size",
-            "max_text_length", "projection_size", "num_answers", "num_attention_heads", "intermediate_size",
-            "backbone_widths", "spiking_channels",
-        ):  # fmt: skip
+            "image_size",
+            "hidden_size",
+            "num_concepts",
+            "time_steps",
+            "group_size",
+            "num_hidden_layers",
+            "vocab_size",
+            "max_text_length",
+            "projection_size",
+            "num_answers",
+            "num_attention_heads",
+            "intermediate_size",
+            "backbone_widths",
+            "spiking_channels",
+        ):
             value = getattr(self, field)
             if min(value, default=1) < 1 if isinstance(value, list) else value < 1:
                 raise ConfigurationError(f"{field}={value!r} must be at least 1")

@@ -30,7 +30,7 @@ class ConfigurationError(AshNetsError, ValueError):
 
 
 class InputError(AshNetsError, ValueError):
-    """A picture, a text or an array that a caller handed over cannot be used."""
+    """An image, a text or an array that a caller handed over cannot be used."""
 
     exit_code = 3
 

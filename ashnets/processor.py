@@ -1,4 +1,4 @@
-"""Pictures and text to the tensors that the models take.
+"""Images and text to the tensors that the models take.
 
     processor = AshNetsProcessor.from_pretrained("ashnets-tiny")
     model(**processor(images="cat.png", text="a cat"))
@@ -35,12 +35,12 @@ FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 class AshNetsImageProcessor(BaseImageProcessor):
-    """Pictures to intensities: RGB, the whole picture scaled to a square (bicubic), float32 in [0, 1].
+    """Images to intensities: RGB, the whole image scaled to a square (bicubic), float32 in [0, 1].
 
-    Not normalised: the spiking branch samples plain intensities, and the concrete encoder normalises by itself.
+    Not normalized: the spiking branch samples plain intensities, and the concrete encoder normalizes by itself.
     """
 
-    model_input_names = ["pixel_values", "image_ids"]  # noqa: RUF012
+    model_input_names = ["pixel_values", "image_keys"]  # noqa: RUF012
 
     def __init__(self, image_size: int = 256, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -54,39 +54,39 @@ class AshNetsImageProcessor(BaseImageProcessor):
         image_ids: Sequence[int | str] | torch.Tensor | int | str | None = None,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
-        """Pictures to ``pixel_values`` (B, 3, S, S) and ``image_ids`` (B,); pairs to (B, 2, 3, S, S) and (B, 2).
+        """Images to ``pixel_values`` (B, 3, S, S) and ``image_keys`` (B,); pairs to (B, 2, 3, S, S) and (B, 2).
 
         See :meth:`AshNetsProcessor.__call__`.
         """
-        sources, paired = _pictures(images)
+        sources, paired = _images(images)
         pixels = torch.stack([self._pixels(source, i, len(sources)) for i, source in enumerate(sources)])
         if image_ids is None:
             ids = [content_key(image) for image in pixels]
         else:
             ids = _image_keys(image_ids)
             if len(ids) != len(sources):
-                raise InputError(f"{len(ids)} image ids for {len(sources)} pictures: give one id for each picture")
-        data = {"pixel_values": pixels, "image_ids": torch.tensor(ids, dtype=torch.int64)}
+                raise InputError(f"{len(ids)} image ids for {len(sources)} images: give one id for each image")
+        data = {"pixel_values": pixels, "image_keys": torch.tensor(ids, dtype=torch.int64)}
         if paired:
             data = {key: value.unflatten(0, (-1, 2)) for key, value in data.items()}
         return BatchFeature(_in_type(data, return_tensors))
 
     def _pixels(self, source: Any, index: int, count: int) -> torch.Tensor:
         try:
-            picture = load_image(source)
+            image = load_image(source)
         except InputError as error:
             raise InputError(f"images[{index}]: {error}" if count > 1 else str(error)) from None
         side = (self.image_size, self.image_size)
-        if picture.size != side:
-            picture = picture.resize(side, Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).astype(np.float32) / 255)
+        if image.size != side:
+            image = image.resize(side, Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).astype(np.float32) / 255)
 
 
 class AshNetsProcessor(ProcessorMixin):
-    """Pictures and text to tensors.
+    """Images and text to tensors.
 
     Args:
-        image_processor: the picture side.
+        image_processor: the image side.
         tokenizer: WordPiece tokenizer of BERT; its ``model_max_length`` is where texts are cut.
     """
 
@@ -100,7 +100,7 @@ class AshNetsProcessor(ProcessorMixin):
         """The processor of an architecture.
 
         Args:
-            config: gives the picture's side and the longest text.
+            config: gives the image's side and the longest text.
             vocabulary: path of a ``vocab.txt``, or its pieces in order.
 
         Raises:
@@ -156,7 +156,7 @@ class AshNetsProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """The keys that a call can return."""
-        return ["pixel_values", "image_ids", "input_ids", "attention_mask"]
+        return ["pixel_values", "image_keys", "input_ids", "attention_mask"]
 
     def __call__(
         self,
@@ -165,24 +165,24 @@ class AshNetsProcessor(ProcessorMixin):
         image_ids: Sequence[int | str] | torch.Tensor | int | str | None = None,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
-        """Turn pictures, texts, or both into one batch; their numbers may differ, as in retrieval.
+        """Turn images, texts, or both into one batch; their numbers may differ, as in retrieval.
 
         Args:
-            images: a picture or a list of pictures: PIL image, path, encoded bytes, binary file or array. A list of
-                pairs (lists or tuples of two pictures) is a batch for NLVR2.
+            images: an image or a list of images: PIL image, path, encoded bytes, binary file or array. A list of
+                pairs (lists or tuples of two images) is a batch for NLVR2.
             text: a text or a list of texts, in which names of special tokens such as ``[SEP]`` are plain characters.
                 What is longer than ``max_text_length`` tokens is cut, and a ``UserWarning`` says how many texts were;
                 one more, the first time, names words that the vocabulary lacks, such as emoji.
-            image_ids: an id for each picture, number or name, that fixes its spikes; by default its content does.
+            image_ids: an id for each image, number or name, that fixes its spikes; by default its content does.
                 Pairs take theirs in the same nesting or flat.
             return_tensors: ``"pt"``, ``"np"``, or ``None`` for lists.
 
         Returns:
-            ``pixel_values`` (B, 3, S, S) float32 in [0, 1] and ``image_ids`` (B,) int64, for pairs (B, 2, 3, S, S)
+            ``pixel_values`` (B, 3, S, S) float32 in [0, 1] and ``image_keys`` (B,) int64, for pairs (B, 2, 3, S, S)
             and (B, 2); ``input_ids`` and ``attention_mask`` (B, L) int64, padded to the longest text.
 
         Raises:
-            InputError: nothing given, an empty list, an unusable picture, an empty text, or no text at all.
+            InputError: nothing given, an empty list, an unusable image, an empty text, or no text at all.
         """
         if images is None and text is None:
             raise InputError("nothing to process: give images, text, or both")
@@ -243,23 +243,23 @@ class AshNetsProcessor(ProcessorMixin):
         return list(dict.fromkeys(spans))
 
 
-def _pictures(images: Any) -> tuple[list, bool]:
-    """All pictures in one list, and whether they came in pairs."""
+def _images(images: Any) -> tuple[list, bool]:
+    """All images in one list, and whether they came in pairs."""
     if isinstance(images, np.ndarray) and images.ndim == 4:
         images = list(images)
     if not isinstance(images, list | tuple):
         return [images], False
     if not images:
-        raise InputError("images is an empty list: give at least one picture")
+        raise InputError("images is an empty list: give at least one image")
     nested = [isinstance(item, list | tuple) for item in images]
     if not any(nested):
         return list(images), False
     if not all(nested):
-        raise InputError("images mixes pictures and pairs of pictures: give one kind")
+        raise InputError("images mixes images and pairs of images: give one kind")
     for i, pair in enumerate(images):
         if len(pair) != 2:
-            raise InputError(f"images[{i}] holds {len(pair)} pictures: NLVR2 takes pairs")
-    return [picture for pair in images for picture in pair], True
+            raise InputError(f"images[{i}] holds {len(pair)} images: NLVR2 takes pairs")
+    return [image for pair in images for image in pair], True
 
 
 def _image_keys(image_ids: Any) -> list[int]:

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from ashnets.data.sources import open_source
+from ashnets.baselines.starting import HEADS
+from ashnets.data.sources.opening import open_source
 from ashnets.errors import ConfigurationError, MissingExtraError
-from ashnets.peers.starting import HEADS
 from ashnets.tasks.data import open_task_data
 from ashnets.training.memory import keep_freed_memory
 from ashnets.training.recipe import Recipe, TaskRecipe, load_recipe
@@ -22,7 +22,7 @@ from ashnets.words import command
 from ashnets.zoo.registry import recipe_path
 
 try:
-    from ashnets.peers.training import PeerRun, PeerTaskRun
+    from ashnets.baselines.training import BaselineRun, BaselineTaskRun
     from ashnets.tasks.finetuning import RetrievalRun, TaskRun
     from ashnets.training.run import Run, deterministic
 except ImportError as error:
@@ -80,7 +80,7 @@ def finetune(
     *,
     data: str | os.PathLike,
     output: str | os.PathLike,
-    pictures: str | os.PathLike | None = None,
+    images: str | os.PathLike | None = None,
     overrides: Sequence[str] = (),
     resume: bool = False,
     dry_run: bool = False,
@@ -96,7 +96,7 @@ def finetune(
         data: folder of the recipe's data set.
         output: folder of the run, as pre-training leaves one; ``model/`` is what ``from_pretrained`` and ``evaluate``
             take.
-        pictures: holds the images, where they lie elsewhere.
+        images: holds the images, where they lie elsewhere.
         overrides: ``key=value`` for the recipe.
         resume: go on from the last checkpoint of ``output``.
         dry_run: check recipe, items and starting weights, measure the largest pass of each phase, write nothing.
@@ -115,18 +115,20 @@ def finetune(
         raise ConfigurationError(f"{path} has no key task: it pre-trains; run it by `{again}`")
     if settings.task != task:
         raise ConfigurationError(f"{path} is for task {settings.task}, not for {task}")
-    if settings.peer and (settings.peer, task) not in HEADS:
-        raise ConfigurationError(f"{path}: peer={settings.peer} has no head for task {task}: fine-tune it on vqa")
+    if settings.baseline and (settings.baseline, task) not in HEADS:
+        raise ConfigurationError(
+            f"{path}: baseline={settings.baseline} has no head for task {task}: fine-tune it on vqa"
+        )
     kind = run_class(settings)
-    return _run(kind, settings, open_task_data(settings.data, data, pictures), output, resume, dry_run, progress)
+    return _run(kind, settings, open_task_data(settings.data, data, images), output, resume, dry_run, progress)
 
 
 def run_class(recipe: Recipe) -> type[Run]:
     """The kind of run that a recipe asks for."""
     if not isinstance(recipe, TaskRecipe):
-        return PeerRun if recipe.peer else Run
-    if recipe.peer:
-        return PeerTaskRun
+        return BaselineRun if recipe.baseline else Run
+    if recipe.baseline:
+        return BaselineTaskRun
     return RetrievalRun if recipe.task == "retrieval" else TaskRun
 
 

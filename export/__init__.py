@@ -1,15 +1,15 @@
 """Taking the spiking branch away: one neutral graph, the formats written from it, its operations and their energy."""
 
 from ashnets.export.count import Counts, LayerCounts, count, dense_macs
-from ashnets.export.energy import Estimate, Profile, estimate, load_profile, profile_names
+from ashnets.export.energy.estimating import Estimate, Profile, estimate, load_profile, profile_names
 from ashnets.export.exporting import FORMATS, export_model
-from ashnets.export.graph import InputEncoding, SpikingGraph, SpikingLayer, from_model, quantised
+from ashnets.export.graph import InputEncoding, SpikingGraph, SpikingLayer, from_model, quantized
 from ashnets.export.lava import read_lava, write_lava
 from ashnets.export.nir_graph import compare_nir, read_nir, write_nir
-from ashnets.export.onnx_model import run_onnx_model, write_onnx_model
-from ashnets.export.onnx_running import Comparison, compare, run_onnx
-from ashnets.export.onnx_sequence import write_onnx_sequence
-from ashnets.export.onnx_step import write_onnx_step
+from ashnets.export.onnx.model import run_onnx_model, write_onnx_model
+from ashnets.export.onnx.running import Comparison, compare, run_onnx
+from ashnets.export.onnx.sequence import write_onnx_sequence
+from ashnets.export.onnx.step import write_onnx_step
 
 __all__ = [
     "FORMATS",
@@ -30,7 +30,7 @@ __all__ = [
     "from_model",
     "load_profile",
     "profile_names",
-    "quantised",
+    "quantized",
     "read_lava",
     "read_nir",
     "run_onnx",

@@ -8,8 +8,8 @@ A weight that happens to be zero counts: hardware reads it.
 Dense MACs are those of one pass of an ordinary network of the same shape, without the taps that fall on padding and
 with them; tools differ here (NeuroBench leaves them out, spikingjelly counts them).
 
-Pictures are counted one by one, each from a reset state, or in groups of φ that share the time axis: under ``carry =
-group`` the membranes go on from picture to picture, so that the same pictures fire otherwise.
+Images are counted one by one, each from a reset state, or in groups of φ that share the time axis: under ``carry =
+group`` the membranes go on from image to image, so that the same images fire otherwise.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch.nn import functional as F
 
 from ashnets.errors import InputError
 from ashnets.export.count_dense import DenseLayer, dense_layers, dense_macs
+from ashnets.export.energy.rates import FiringRates, firing_rates
 from ashnets.export.graph import SpikingGraph, SpikingLayer, State
-from ashnets.export.rates import FiringRates, firing_rates
 from ashnets.model.abstract_encoder import as_sequence
 
 __all__ = ["Counter", "Counts", "DenseLayer", "LayerCounts", "Steps", "count", "dense_layers", "dense_macs", "fan_out"]
@@ -32,7 +32,7 @@ __all__ = ["Counter", "Counts", "DenseLayer", "LayerCounts", "Steps", "count", "
 
 @dataclass(frozen=True)
 class Steps:
-    """A layer's counts at each step, all pictures together.
+    """A layer's counts at each step, all images together.
 
     Attributes:
         input_spikes, spikes, synaptic_operations: one number a step, as in :class:`LayerCounts`.
@@ -56,7 +56,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class LayerCounts:
-    """One spiking layer over all pictures and steps that were run.
+    """One spiking layer over all images and steps that were run.
 
     Attributes:
         name: of the layer.
@@ -64,8 +64,8 @@ class LayerCounts:
         input_spikes: spikes that arrived.
         spikes: spikes that the layer fired.
         synaptic_operations: see the module's head.
-        membrane_updates: neurons × steps × pictures; every membrane leaks at every step.
-        dense_macs: of one dense pass of one picture, taps on padding left out.
+        membrane_updates: neurons × steps × images; every membrane leaks at every step.
+        dense_macs: of one dense pass of one image, taps on padding left out.
         dense_macs_padded: the same with them.
         input_neurons: C·H·W of the input.
         weights: numbers in W' and b'.
@@ -99,36 +99,36 @@ class LayerCounts:
 
 @dataclass(frozen=True)
 class Counts:
-    """A spiking graph over ``pictures`` pictures of ``steps`` steps each.
+    """A spiking graph over ``images`` images of ``steps`` steps each.
 
     Attributes:
-        group_size: φ, pictures that shared a time axis with their membranes carried on; 1: each from a reset state.
+        group_size: φ, images that shared a time axis with their membranes carried on; 1: each from a reset state.
     """
 
     model: str
-    pictures: int
+    images: int
     steps: int
     layers: tuple[LayerCounts, ...]
     group_size: int = 1
 
     @property
     def input_spikes(self) -> int:
-        """Spikes of the sampler, all pictures."""
+        """Spikes of the sampler, all images."""
         return self.layers[0].input_spikes
 
     @property
     def spikes(self) -> int:
-        """Spikes fired, all layers, all pictures."""
+        """Spikes fired, all layers, all images."""
         return sum(layer.spikes for layer in self.layers)
 
     @property
     def synaptic_operations(self) -> int:
-        """Of all layers and pictures."""
+        """Of all layers and images."""
         return sum(layer.synaptic_operations for layer in self.layers)
 
     @property
     def membrane_updates(self) -> int:
-        """Of all layers and pictures."""
+        """Of all layers and images."""
         return sum(layer.membrane_updates for layer in self.layers)
 
     @property
@@ -143,27 +143,27 @@ class Counts:
 
     @property
     def dense_macs(self) -> int:
-        """Of one dense pass of one picture, taps on padding left out."""
+        """Of one dense pass of one image, taps on padding left out."""
         return sum(layer.dense_macs for layer in self.layers)
 
     @property
     def dense_macs_padded(self) -> int:
-        """Of one dense pass of one picture, with taps on padding."""
+        """Of one dense pass of one image, with taps on padding."""
         return sum(layer.dense_macs_padded for layer in self.layers)
 
     @property
     def input_rate(self) -> float:
         """Spikes for each input of a layer and step, over all layers: the r that drives synaptic operations."""
         inputs = sum(layer.input_neurons for layer in self.layers)
-        return sum(layer.input_spikes for layer in self.layers) / (inputs * self.steps * self.pictures)
+        return sum(layer.input_spikes for layer in self.layers) / (inputs * self.steps * self.images)
 
     @property
     def operations_per_mac(self) -> float:
-        """Synaptic operations of a picture for each MAC of one dense pass: r·T, weighted by fan-out."""
-        return self.synaptic_operations / self.pictures / self.dense_macs
+        """Synaptic operations of an image for each MAC of one dense pass: r·T, weighted by fan-out."""
+        return self.synaptic_operations / self.images / self.dense_macs
 
     def bytes(self, weight_bits: int = 32, state_bits: int = 32, event_bits: int = 32) -> dict[str, int]:
-        """Bytes of weights, membranes, and the spikes of one picture: as a bitmap of all steps, and as events.
+        """Bytes of weights, membranes, and the spikes of one image: as a bitmap of all steps, and as events.
 
         Args:
             weight_bits, state_bits, event_bits: of a weight, a membrane, and the address of one spike. A bitmap has one
@@ -175,14 +175,14 @@ class Counts:
             "weights": -(-self.weights * weight_bits // 8),
             "state": -(-self.neurons * state_bits // 8),
             "spikes_as_bitmap": sum(-(-neurons // 8) for neurons in sources) * self.steps,
-            "spikes_as_events": round(fired * event_bits / 8 / self.pictures),
+            "spikes_as_events": round(fired * event_bits / 8 / self.images),
         }
 
     def first(self, steps: int) -> Counts:
-        """What the first ``steps`` of each picture took: exact, since later steps do not act back.
+        """What the first ``steps`` of each image took: exact, since later steps do not act back.
 
         Raises:
-            InputError: more steps than were run, or groups, whose steps hang on the pictures before.
+            InputError: more steps than were run, or groups, whose steps hang on the images before.
         """
         if self.group_size > 1 or not 0 < steps <= self.steps:
             raise InputError(f"first {steps} steps of counts over {self.steps} in groups of φ = {self.group_size}")
@@ -195,7 +195,7 @@ class Counts:
                     input_spikes=sum(by_step.input_spikes),
                     spikes=sum(by_step.spikes),
                     synaptic_operations=sum(by_step.synaptic_operations),
-                    membrane_updates=layer.neurons * steps * self.pictures,
+                    membrane_updates=layer.neurons * steps * self.images,
                     rates=None,
                     by_step=by_step,
                 )
@@ -203,7 +203,7 @@ class Counts:
         return replace(self, steps=steps, layers=tuple(layers))
 
     def then(self, later: Counts) -> Counts:
-        """These steps and, from the state they ended in, ``later`` ones of the same pictures; without rates."""
+        """These steps and, from the state they ended in, ``later`` ones of the same images; without rates."""
         layers = []
         for layer, more in zip(self.layers, later.layers, strict=True):
             layers.append(replace(layer, by_step=layer.by_step + more.by_step))  # type: ignore[operator]
@@ -212,11 +212,21 @@ class Counts:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: totals, then each layer with its firing rate."""
-        totals = ("input_spikes", "spikes", "synaptic_operations", "membrane_updates", "neurons", "weights",
-                  "dense_macs", "dense_macs_padded", "input_rate", "operations_per_mac")  # fmt: skip
+        totals = (
+            "input_spikes",
+            "spikes",
+            "synaptic_operations",
+            "membrane_updates",
+            "neurons",
+            "weights",
+            "dense_macs",
+            "dense_macs_padded",
+            "input_rate",
+            "operations_per_mac",
+        )
         return {
             "model": self.model,
-            "pictures": self.pictures,
+            "images": self.images,
             "steps": self.steps,
             "group_size": self.group_size,
             **{name: getattr(self, name) for name in totals},
@@ -226,7 +236,7 @@ class Counts:
 
 
 class Counter:
-    """Counts over many batches of pictures.
+    """Counts over many batches of images.
 
     Args:
         graph: see :func:`ashnets.export.graph.from_model`.
@@ -234,8 +244,8 @@ class Counter:
 
     def __init__(self, graph: SpikingGraph) -> None:
         self.graph = graph
-        self._pictures = 0
-        self._mode: tuple[int, int] | None = None  # steps a picture, φ
+        self._images = 0
+        self._mode: tuple[int, int] | None = None  # steps an image, φ
         self._reach = [fan_out(layer) for layer in graph.layers]
         self._fired = [torch.zeros(layer.output_shape, dtype=torch.float64) for layer in graph.layers]
         self._by_step: list[torch.Tensor] = []  # (T',) a layer: spikes in, spikes out, synaptic operations
@@ -243,13 +253,13 @@ class Counter:
     def add(
         self, spikes: torch.Tensor, state: State | None = None, group_size: int = 1, carry: str | None = None
     ) -> State:
-        """Run pictures and count, exactly.
+        """Run images and count, exactly.
 
         Args:
-            spikes: (T, B, C, H, W), 0 and 1: B pictures of T steps.
-            state: membranes to start from; ``None`` starts at rest.
-            group_size: φ, consecutive pictures of a group.
-            carry: ``group`` carries the membranes on within a group, ``image`` resets them at each picture; the
+            spikes: (T, B, C, H, W), 0 and 1: B images of T steps.
+            state: membranes to start from; ``None`` starts from a reset state.
+            group_size: φ, consecutive images of a group.
+            carry: ``group`` carries the membranes on within a group, ``image`` resets them at each image; the
                 graph's own by default.
 
         Returns:
@@ -258,14 +268,14 @@ class Counter:
         Raises:
             InputError: B is no multiple of φ, or another T or φ than before.
         """
-        steps, pictures = spikes.shape[:2]
-        if group_size < 1 or pictures % group_size:
-            raise InputError(f"{pictures} pictures do not divide into groups of φ = {group_size}")
+        steps, images = spikes.shape[:2]
+        if group_size < 1 or images % group_size:
+            raise InputError(f"{images} images do not divide into groups of φ = {group_size}")
         carried = group_size if (carry or self.graph.carry) == "group" else 1
         if self._mode not in (None, (steps, carried)):
             raise InputError(f"{steps} steps in groups of {carried} after {self._mode}, steps and φ: use a new counter")
         self._mode = steps, carried
-        self._pictures += pictures
+        self._images += images
         arriving = as_sequence(spikes, carried) if carried > 1 else spikes
         outputs, state = self.graph.run(arriving, state)
         by_step: list[torch.Tensor] = []
@@ -287,13 +297,13 @@ class Counter:
             InputError: nothing was.
         """
         if self._mode is None:
-            raise InputError("nothing was counted: add() pictures first")
+            raise InputError("nothing was counted: add() images first")
         steps, group_size = self._mode
         layers = []
         for i, layer in enumerate(self.graph.layers):
             numbers = [tuple(int(n) for n in series) for series in self._by_step[3 * i : 3 * i + 3]]
             arrived, fired, operations = map(sum, numbers)
-            seen = steps * self._pictures
+            seen = steps * self._images
             layers.append(
                 LayerCounts(
                     name=layer.name,
@@ -310,7 +320,7 @@ class Counter:
                     by_step=Steps(*numbers) if group_size == 1 else None,
                 )
             )
-        return Counts(self.graph.name, self._pictures, steps, tuple(layers), group_size)
+        return Counts(self.graph.name, self._images, steps, tuple(layers), group_size)
 
 
 def count(

@@ -1,6 +1,6 @@
 """Multiply-accumulates of the artificial parts: concrete encoder, collector, summary ratio, transformer.
 
-Products of matrices and convolutions, attention's included and padding's taps too; element-wise work, normalisation and
+Products of matrices and convolutions, attention's included and padding's taps too; element-wise work, normalization and
 softmax are left out. torch's own counter gives the totals. For memory traffic they are also told layer by layer, with
 the values that each layer reads and writes.
 """
@@ -25,7 +25,7 @@ PARTS = ("concrete_encoder", "collector", "summary_ratio", "transformer")
 
 @dataclass(frozen=True)
 class DenseLayer:
-    """One product of an ordinary network, for one picture.
+    """One product of an ordinary network, for one image.
 
     Attributes:
         name: of the layer within its part.
@@ -45,7 +45,7 @@ class DenseLayer:
 def dense_macs(
     model: nn.Module, pixel_values: torch.Tensor, input_ids: torch.Tensor | None = None, **options: Any
 ) -> dict[str, int]:
-    """Multiply-accumulates of the artificial parts for one picture, with a text where one is given.
+    """Multiply-accumulates of the artificial parts for one image, with a text where one is given.
 
     Args:
         model: ``AshNetsModel`` or a head on it.
@@ -54,7 +54,7 @@ def dense_macs(
         options: further arguments of the model's forward.
 
     Returns:
-        MACs a picture of the ``PARTS`` that the model has. The collector is counted dense, however many of its inputs
+        MACs an image of the ``PARTS`` that the model has. The collector is counted dense, however many of its inputs
         are zero.
     """
     base = getattr(model, "ashnets", model)

@@ -81,7 +81,7 @@ def emulate(
 
     Args:
         spikes: (T, B, C, H, W), 0 and 1.
-        state: membranes to start from, int64 (B, O, h, w) a layer; ``None`` starts at rest.
+        state: membranes to start from, int64 (B, O, h, w) a layer; ``None`` starts from a reset state.
 
     Returns:
         Spikes of each layer by name, (T, B, O, h, w), uint8, and the membranes after the last step, int64.

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from ashnets.digests import WEIGHTS_SHA256, sha256_of
 from ashnets.errors import AshNetsError, ConfigurationError, MissingExtraError, OutputError
-from ashnets.export.graph import SpikingGraph, from_model, quantised
-from ashnets.export.onnx_parts import OPSET
+from ashnets.export.graph import SpikingGraph, from_model, quantized
+from ashnets.export.onnx.parts import OPSET
 from ashnets.export.readme import readme
 from ashnets.files import write_atomically, write_json
 from ashnets.model.firing import rates_warnings
@@ -45,7 +45,7 @@ def export_model(
     to: str,
     output: str | os.PathLike,
     name: str | None = None,
-    quantise: bool = False,
+    quantize: bool = False,
     counts: bool = False,
     simulate: float | None = None,
     progress: bool = False,
@@ -59,7 +59,7 @@ def export_model(
         to: one of :data:`FORMATS`.
         output: a folder; one that an export made before is replaced.
         name: of the model, for the provenance.
-        quantise: round a float graph to integers first.
+        quantize: round a float graph to integers first.
         counts: for the ONNX forms: spikes of each layer as further outputs.
         simulate: for lava: run its CPU simulation on the sample, for at most so many seconds.
         progress: show a bar over the simulation.
@@ -82,10 +82,10 @@ def export_model(
     output = Path(output)
     _check_folder(output)
     graph = from_model(model, name)
-    if quantise:
+    if quantize:
         if to == "onnx-model":
             raise ConfigurationError("--quantize rounds the spiking branch alone: export it to lava or onnx")
-        graph = quantised(graph)
+        graph = quantized(graph)
     spikes = sample_spikes(graph)
     with result_folder(output, REPORT) as aside:
         result = _writer(to)(
@@ -97,33 +97,34 @@ def export_model(
         text = readme(graph, to, report)
         write_atomically(aside / "README.md", text.encode())
         report["files"] = {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-            for path in sorted(aside.iterdir())
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(aside.iterdir())
         }
         write_json(aside / REPORT, report)
     return report
 
 
-def sample_pictures(count: int, size: tuple[int, int], seed: int = 0) -> torch.Tensor:
-    """Smooth random pictures in [0, 1], (count, 3, *size): coarse noise, enlarged."""
+def sample_images(count: int, size: tuple[int, int], seed: int = 0) -> torch.Tensor:
+    """Smooth random images in [0, 1], (count, 3, *size): coarse noise, enlarged."""
     coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(coarse, size, mode="bilinear", align_corners=True).clamp(0, 1)
 
 
 def sample_spikes(graph: SpikingGraph, count: int = SAMPLES) -> torch.Tensor:
-    """(T, count, C, H, W): what the sampler draws of :func:`sample_pictures`."""
+    """(T, count, C, H, W): what the sampler draws of :func:`sample_images`."""
     height, width = graph.input_shape[1:]
-    pictures = sample_pictures(count, (height, width))
-    return probabilistic_sampling(pictures, list(range(count)), graph.time_steps, graph.encoding.seed)
+    images = sample_images(count, (height, width))
+    return probabilistic_sampling(images, list(range(count)), graph.time_steps, graph.encoding.seed)
 
 
 def _rates(
     graph: SpikingGraph, sample: torch.Tensor, images: Iterable[tuple[torch.Tensor, Sequence[int]]] | None
 ) -> dict[str, float]:
     """Layer → rate of the graph that is written, which rounding may have changed."""
-    drawn = [sample] if images is None else (
-        probabilistic_sampling(pixels, keys, graph.time_steps, graph.encoding.seed) for pixels, keys in images
-    )  # fmt: skip
+    drawn = (
+        [sample]
+        if images is None
+        else (probabilistic_sampling(pixels, keys, graph.time_steps, graph.encoding.seed) for pixels, keys in images)
+    )
     means = [{name: float(fired.mean()) for name, fired in graph.run(spikes)[0].items()} for spikes in drawn]
     return {name: sum(one[name] for one in means) / len(means) for name in means[0]}
 
@@ -166,9 +167,9 @@ def _lava(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: P
 def _onnx(
     to: str, model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict
 ) -> dict[str, Any]:
-    from ashnets.export.onnx_running import run_onnx
-    from ashnets.export.onnx_sequence import write_onnx_sequence
-    from ashnets.export.onnx_step import write_onnx_step
+    from ashnets.export.onnx.running import run_onnx
+    from ashnets.export.onnx.sequence import write_onnx_sequence
+    from ashnets.export.onnx.step import write_onnx_step
 
     expected, _ = graph.run(spikes)
     path = folder / "network.onnx"
@@ -188,7 +189,7 @@ def _onnx(
 
 
 def _onnx_model(model: Any, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> dict[str, Any]:
-    from ashnets.export.onnx_model import TOLERANCE, largest_difference, run_onnx_model, sample_inputs, write_onnx_model
+    from ashnets.export.onnx.model import TOLERANCE, largest_difference, run_onnx_model, sample_inputs, write_onnx_model
 
     path = write_onnx_model(model, folder / "network.onnx", wanted["counts"])
     inputs = sample_inputs(model, batch=SAMPLES, length=min(8, model.config.max_text_length))
@@ -264,8 +265,8 @@ def _report(graph: SpikingGraph, to: str, weights_sha256: str | None, result: di
         WEIGHTS_SHA256: weights_sha256,
         "to": to,
         "precision": graph.precision,
-        "quantisation": graph.provenance["quantisation"],
-        "pictures": SAMPLES,
+        "quantization": graph.provenance["quantization"],
+        "images": SAMPLES,
         "steps": graph.time_steps,
         **result,
         **({"opset": OPSET} if family == "onnx" else {}),

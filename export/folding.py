@@ -24,7 +24,7 @@ EXACT = 1 << 24  # every integer up to 2²⁴ is a float32
 
 
 def fold(conv: nn.Conv2d, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """W' and b' in float64: convolution and normalisation with running statistics as one convolution.
+    """W' and b' in float64: convolution and normalization with running statistics as one convolution.
 
     Args:
         conv: with or without bias.

@@ -92,17 +92,17 @@ class SpikingLayer:
 
 @dataclass(frozen=True)
 class InputEncoding:
-    """How pictures become the graph's input; it stays outside every exported file.
+    """How images become the graph's input; it stays outside every exported file.
 
     Attributes:
         kind: ``bernoulli``: a pixel channel fires at a step with its intensity in [0, 1] as probability.
         seed: of the sampler; the draw depends on (seed, image id, step) alone.
-        normalised: False: intensities are taken before any normalisation.
+        normalized: False: intensities are taken before any normalization.
     """
 
     kind: str = "bernoulli"
     seed: int = 0
-    normalised: bool = False
+    normalized: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class SpikingGraph:
         return self.layers[0].input_shape
 
     def rest(self, batch: int) -> State:
-        """Membranes at rest: zeros, one tensor (B, C, H, W) a layer."""
+        """Reset membranes: zeros, one tensor (B, C, H, W) a layer."""
         return tuple(torch.zeros(batch, *layer.output_shape) for layer in self.layers)
 
     @torch.no_grad()
@@ -149,7 +149,7 @@ class SpikingGraph:
 
         Args:
             spikes: (T', B, C, H, W), 0 and 1.
-            state: membranes to start from; ``None`` starts at rest.
+            state: membranes to start from; ``None`` starts from a reset state.
 
         Returns:
             Spikes of each layer by name, (T', B, C, H, W), and the membranes after the last step.
@@ -167,7 +167,7 @@ class SpikingGraph:
         return {name: torch.stack(steps) for name, steps in fired.items()}, tuple(membranes)
 
     def check_state(self, state: State | None, batch: int) -> State:
-        """``state``, or membranes at rest; raises InputError where it does not fit."""
+        """``state``, or reset membranes; raises InputError where it does not fit."""
         if state is None:
             return self.rest(batch)
         shapes = [tuple(v.shape) for v in state]
@@ -186,7 +186,7 @@ def check_spikes(spikes: torch.Tensor, input_shape: tuple[int, ...]) -> None:
     if spikes.dim() != 5 or tuple(spikes.shape[2:]) != tuple(input_shape) or 0 in spikes.shape:
         raise InputError(
             f"spikes of shape {tuple(spikes.shape)}: the graph takes (T, B, {', '.join(map(str, input_shape))}), "
-            "at least one step and one picture"
+            "at least one step and one image"
         )
     if not bool(((spikes == 0) | (spikes == 1)).all()):
         raise InputError("the input holds values other than 0 and 1: give spikes, as probabilistic_sampling draws them")
@@ -248,7 +248,7 @@ def from_model(model: nn.Module, name: str | None = None) -> SpikingGraph:
             "image_size": str(config.image_size),
             "num_concepts": str(config.num_concepts),
             "decay_k": str(config.decay_k),
-            "quantisation": "in training" if config.precision == "int8" else "none",
+            "quantization": "in training" if config.precision == "int8" else "none",
             "ashnets": __version__,
             "torch": torch.__version__,
             "transformers": version("transformers"),
@@ -275,7 +275,7 @@ def _plain(name: str, module: nn.Module) -> ModelLayer:
     return block
 
 
-def quantised(graph: SpikingGraph) -> SpikingGraph:
+def quantized(graph: SpikingGraph) -> SpikingGraph:
     """An integer graph by rounding a float graph after training.
 
     Its spikes are not those of the float graph, and less so from layer to layer; a model that was trained with
@@ -293,12 +293,12 @@ def quantised(graph: SpikingGraph) -> SpikingGraph:
             raise ConfigurationError(f"{layer.name}: β={layer.beta} is not 1 − k/4096 for a whole k, as integers need")
         constants = _named(layer.name, layer.weight, layer.bias, layer.theta, round(decay))
         layers.append(_in_integers(layer, constants))
-    provenance = {**graph.provenance, "quantisation": "after training"}
+    provenance = {**graph.provenance, "quantization": "after training"}
     return dataclasses.replace(graph, layers=tuple(layers), provenance=provenance)
 
 
 def cropped(graph: SpikingGraph, height: int, width: int) -> SpikingGraph:
-    """The same layers over smaller pictures: a convolution knows no size, and a slow simulator needs small ones."""
+    """The same layers over smaller images: a convolution knows no size, and a slow simulator needs small ones."""
     shape: tuple[int, int, int] = (graph.input_shape[0], height, width)
     layers = []
     for layer in graph.layers:

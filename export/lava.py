@@ -36,7 +36,7 @@ def write_lava(graph: SpikingGraph, path: str | os.PathLike) -> Path:
     """Write an integer graph for netx.
 
     Args:
-        graph: of a model of ``precision="int8"``, or of :func:`ashnets.export.graph.quantised`.
+        graph: of a model of ``precision="int8"``, or of :func:`ashnets.export.graph.quantized`.
         path: of the file; written aside, then renamed.
 
     Raises:
@@ -68,7 +68,7 @@ def check_for_lava(graph: SpikingGraph) -> None:
             raise ConfigurationError(
                 f"{graph.name}: layer {layer.name} is in floats, and a netx file holds integers alone: export a model "
                 'that was trained with precision="int8", or round this one after training (--quantize, '
-                "ashnets.export.quantised), which changes its spikes"
+                "ashnets.export.quantized), which changes its spikes"
             )
         low, high = int(c.weight.min()), int(c.weight.max())
         if low < -256 or high > 254 or bool((c.weight % 2).any()):

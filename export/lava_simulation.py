@@ -6,7 +6,7 @@ looks for them and brings them up. However the simulation ends, no process of it
 
 One layer is one step late. Sample n, step t stands at index n·T + t + i of layer i (the first is 1), and the membranes
 are reset at each layer's own first step of a sample: ``Network(file, reset_interval=T, reset_offset=1)``. The simulator
-is slow: seconds for small pictures and few channels, hours for those of the larger models.
+is slow: seconds for small images and few channels, hours for those of the larger models.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def simulate(
 
     Args:
         path: a file of :func:`ashnets.export.lava.write_lava`.
-        spikes: (T', B, C, H, W), 0 and 1: B samples, streamed one after another, each from membranes at rest.
+        spikes: (T', B, C, H, W), 0 and 1: B samples, streamed one after another, each from reset membranes.
         timeout: seconds after which the simulation is ended.
         progress: show a bar.
 
@@ -110,7 +110,7 @@ def _run_child(network: Path, folder: Path, timeout: float, progress: bool) -> N
     if late.is_set():
         raise AshNetsError(
             f"lava's simulation of {network} did not end within {timeout:g} s and was stopped: give it more time "
-            "(timeout=), fewer samples, or a smaller picture (ashnets.export.graph.cropped)"
+            "(timeout=), fewer samples, or a smaller image (ashnets.export.graph.cropped)"
         )
     if code == _IMPORT_FAILED:
         raise MissingExtraError(f"the simulation needs lava-nc and lava-dl ({said.splitlines()[-1]}): {INSTALL}")
@@ -151,7 +151,7 @@ def prepare_lava() -> None:
         return wrap if cls is None else wrap(cls)
 
     dataclasses.dataclass = dataclass
-    # It needs torchvision and serves only training on pictures with boxes.
+    # It needs torchvision and serves only training on images with boxes.
     name = "lava.lib.dl.slayer.object_detection"
     sys.modules[name] = types.ModuleType(name)
 

@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ashnets.export.energy.images import Images, read_images
+from ashnets.export.energy.profiles import load_profile, profile_names
+from ashnets.export.energy.report import REPORT, energy_report, measure, write_report
 from ashnets.export.exporting import export_model
-from ashnets.export.profiles import load_profile, profile_names
-from ashnets.export.report import REPORT, energy_report, measure, write_report
-from ashnets.export.report_pictures import Pictures, read_pictures
 from ashnets.files import require_writable
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import weights_sha256
@@ -37,7 +37,7 @@ def energy(
 ) -> dict[str, Any]:
     """Count what a model computes for an image, and estimate its energy.
 
-        ashnets.energy("ashnets-tiny", images="my-pictures", profiles=["45nm-int8"])
+        ashnets.energy("ashnets-tiny", images="my-images", profiles=["45nm-int8"])
 
     Args:
         name: of a model, or its folder; it must have a spiking branch.
@@ -51,7 +51,7 @@ def energy(
         progress: show a bar.
 
     Returns:
-        The report, as ``energy.json`` holds it; see :func:`ashnets.export.report.energy_report`.
+        The report, as ``energy.json`` holds it; see :func:`ashnets.export.energy.report.energy_report`.
 
     Raises:
         UnknownModelError, WeightsError: no such model, or one without weights.
@@ -63,15 +63,13 @@ def energy(
         require_writable(Path(output) / REPORT)
     name = os.fspath(name)
     loaded = [load_profile(os.fspath(one)) for one in profiles or profile_names(every=True)]
-    chosen = _pictures(config_of(name).image_size, images, corpus, splits, sample, seed)
+    chosen = _images(config_of(name).image_size, images, corpus, splits, sample, seed)
     if random_weights and not comparing.weights_of(name):
         model, weights, digest = comparing.random_model(name, chosen), comparing.RANDOM, None
     else:
         model, weights = from_pretrained(name), f"trained: {comparing.weights_of(name)}"
         digest = weights_sha256(name)
-    report = energy_report(
-        model, chosen, loaded, name=name, weights=weights, weights_sha256=digest, progress=progress
-    )  # fmt: skip
+    report = energy_report(model, chosen, loaded, name=name, weights=weights, weights_sha256=digest, progress=progress)
     if output is not None:
         write_report(report, Path(output))
     return report
@@ -105,8 +103,8 @@ def compare(
     loaded = [load_profile(os.fspath(one)) for one in profiles]
 
     @cache
-    def read(side: int) -> Pictures:
-        return _pictures(side, images, corpus, splits, sample, seed)
+    def read(side: int) -> Images:
+        return _images(side, images, corpus, splits, sample, seed)
 
     return comparing.compare(
         [os.fspath(name) for name in names],
@@ -151,18 +149,26 @@ def export_encoder(
     name = os.fspath(name)
     model = from_pretrained(name)
     return export_model(
-        model, to, output, name, quantize, counts, simulate, progress=progress,
-        images=gallery_images(model.config.image_size), weights_sha256=weights_sha256(name),
-    )  # fmt: skip
+        model,
+        to,
+        output,
+        name,
+        quantize,
+        counts,
+        simulate,
+        progress=progress,
+        images=gallery_images(model.config.image_size),
+        weights_sha256=weights_sha256(name),
+    )
 
 
-def _pictures(
+def _images(
     side: int,
     images: str | os.PathLike | None,
     corpus: str | os.PathLike | None,
     splits: Sequence[str],
     sample: int,
     seed: int,
-) -> Pictures:
+) -> Images:
     folder, captioned = (None if one is None else Path(one) for one in (images, corpus))
-    return read_pictures(side, comparing.gallery_unless(folder, captioned), captioned, splits, sample, seed)
+    return read_images(side, comparing.gallery_unless(folder, captioned), captioned, splits, sample, seed)

@@ -131,7 +131,7 @@ def load_in_spikingjelly(path: str | os.PathLike) -> Stepper:
     """A file of :func:`write_nir` as spikingjelly's network.
 
     Returns:
-        A function of one step: spikes (B, C, H, W) to those of the last layer; its membranes start at rest.
+        A function of one step: spikes (B, C, H, W) to those of the last layer; its membranes start from a reset state.
 
     Raises:
         MissingExtraError: nir or nirtorch is not installed.
@@ -182,7 +182,7 @@ def load_in_snntorch(path: str | os.PathLike) -> Stepper:
 
 @torch.no_grad()
 def run_nir(step: Stepper, spikes: torch.Tensor) -> torch.Tensor:
-    """A sequence (T', B, C, H, W) from rest, step by step: the last layer's spikes (T', B, C, h, w)."""
+    """A sequence (T', B, C, H, W) from a reset state, step by step: the last layer's spikes (T', B, C, h, w)."""
     return torch.stack([step(x).detach() for x in spikes.float()])
 
 

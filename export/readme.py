@@ -87,15 +87,15 @@ n·{steps} + t + {layers} of a sink, so run N·{steps} + {layers} steps for N sa
 `sample.npz` (T, N, C, H, W).
 """,
     "onnx": """
-A call is one step; membranes go in as `v_<layer>` and come out as `v_<layer>_next`, zeros at rest. The batch is free.
+A call is one step; membranes go in as `v_<layer>` and come out as `v_<layer>_next`, zeros in the reset state. The batch is free.
 """,
     "onnx-sequence": """
 A call is a whole sequence (T, B, C, H, W) with any T; membranes go in as `v_<layer>` and come out as `v_<layer>_next`,
-zeros at rest.
+zeros in the reset state.
 """,
     "onnx-unrolled": """
 A call is a sequence (T, B, C, H, W) with T = {steps}, without a loop in the graph; membranes go in as `v_<layer>` and
-come out as `v_<layer>_next`, zeros at rest.
+come out as `v_<layer>_next`, zeros in the reset state.
 """,
     "onnx-model": """
 The sampler stays outside: `spikes` (T, B, 3, H, W) are drawn from the pixels' intensities in [0, 1] by
@@ -111,8 +111,11 @@ that the first ignores r, which is 1 here, and that version 3.1.3 of the second 
 def readme(graph: SpikingGraph, to: str, report: dict[str, Any]) -> str:
     """Markdown; see the module."""
     values = {
-        "steps": graph.time_steps, "layers": len(graph.layers), "last": graph.layers[-1].name, "dt": graph.dt,
-    }  # fmt: skip
+        "steps": graph.time_steps,
+        "layers": len(graph.layers),
+        "last": graph.layers[-1].name,
+        "dt": graph.dt,
+    }
     code = _CODE[to].format(**values).strip("\n")
     rows = "\n".join(
         f"| {layer.name} | {layer.weight.shape[1] * layer.groups} → {layer.weight.shape[0]} | "
@@ -133,8 +136,8 @@ def readme(graph: SpikingGraph, to: str, report: dict[str, Any]) -> str:
     said += [f"{tool} was not run ({reason})" for tool, reason in report["not_run"].items()]
     return f"""# {graph.name}: spiking encoder for {to}
 
-Written by ashnets {graph.provenance["ashnets"]}; precision {graph.precision}, quantisation {report["quantisation"]}.
-Compared on {report["pictures"]} pictures of {report["steps"]} steps: {"; ".join(said)}.
+Written by ashnets {graph.provenance["ashnets"]}; precision {graph.precision}, quantization {report["quantization"]}.
+Compared on {report["images"]} images of {report["steps"]} steps: {"; ".join(said)}.
 {warnings}
 ```python
 {code}
@@ -144,7 +147,7 @@ Compared on {report["pictures"]} pictures of {report["steps"]} steps: {"; ".join
 |---|---|---|---|---|---|---|
 {rows}
 
-T = {graph.time_steps} steps a picture. Membranes are {_carry(graph)}. Input: {graph.encoding.kind} spikes of the
+T = {graph.time_steps} steps an image. Membranes are {_carry(graph)}. Input: {graph.encoding.kind} spikes of the
 intensities in [0, 1], seed {graph.encoding.seed}, drawn outside the network. `sample.npz` holds input and expected
 output; `report.json` sizes, hashes and versions.
 """
@@ -158,5 +161,5 @@ def _threshold(layer: Any) -> str:
 
 def _carry(graph: SpikingGraph) -> str:
     if graph.carry == "group" and graph.group_size > 1:
-        return f"carried over a group of φ = {graph.group_size} similar pictures, and reset for a single one"
-    return "reset at each picture"
+        return f"carried over a group of φ = {graph.group_size} similar images, and reset for a single one"
+    return "reset at each image"

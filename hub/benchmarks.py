@@ -3,7 +3,7 @@
 The Hub shows what stands there on the model's page and on the benchmark's leaderboard. It takes results on *its*
 benchmarks alone: data sets with an ``eval.yaml``, each of whose tasks names a split; ``dataset.id`` and ``task_id`` are
 required (https://huggingface.co/docs/hub/eval-results). So the file is written when a benchmark is named, for the
-splits that are its tasks. Results on any other pictures stand in ``model-index``, in the card.
+splits that are its tasks. Results on any other images stand in ``model-index``, in the card.
 """
 
 from __future__ import annotations

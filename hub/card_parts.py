@@ -20,11 +20,11 @@ def drawing(description: Description, config: Any) -> str:
         spiking += f" ─ S ─ collector C ({s['M1']} × {s['M2']}) ─ F_SNN" if s["M2"] else " ─ F_SNN"
         width = max(len(concrete), len(spiking))
         ratio = {"trainable": "SR", "fixed": "SR = 1", "snn": "F_SNN alone"}[config.summary_ratio]
-        top = f"picture ─┬─ {concrete} {'─' * (width - len(concrete))}─┬─ {ratio} ─┐"
+        top = f"image ─┬─ {concrete} {'─' * (width - len(concrete))}─┬─ {ratio} ─┐"
         middle = f"         └─ {spiking} {'─' * (width - len(spiking))}─┘{' ' * (len(ratio) + 4)}│"
         lines = [top, middle, f"text {'─' * (len(top) - 6)}┴{transformer}"]
     else:
-        top = f"picture ── {concrete} ──┬"
+        top = f"image ── {concrete} ──┬"
         lines = [top + transformer, f"text {'─' * (len(top) - 6)}┘"]
     return "```text\n" + "\n".join(lines) + "\n```"
 
@@ -76,7 +76,7 @@ def paper_tables(rows: Sequence[PaperRow]) -> str:
 
 
 def energy_table(rows: Sequence[EnergyRow]) -> str:
-    """Estimated energy of one picture by each profile, with what the figures take for granted."""
+    """Estimated energy of one image by each profile, with what the figures take for granted."""
     if not rows:
         return ""
     table = [
@@ -92,7 +92,7 @@ def energy_table(rows: Sequence[EnergyRow]) -> str:
     first = rows[0]
     lines = [
         f"Counted on {first.data}: {first.spikes:,.0f} spikes and {first.synaptic_operations:,.0f} synaptic operations "
-        "a picture. Estimates, arithmetic alone where memory is not named:",
+        "an image. Estimates, arithmetic alone where memory is not named:",
         markdown_table(table),
         "Assumed:",
     ]

@@ -21,7 +21,7 @@ from ashnets.hub.benchmarks import FILE as BENCHMARK_FILE
 from ashnets.hub.benchmarks import Benchmark
 from ashnets.hub.card_parts import drawing, energy_table, measured_tables, paper_tables
 from ashnets.hub.emissions import Emissions
-from ashnets.hub.licences import licence_fields
+from ashnets.hub.licenses import license_fields
 from ashnets.zoo.describing import Description, describe_config, number
 from ashnets.zoo.numbers import CIRCUMSTANCES, EnergyRow, measured_energy, paper_rows, read_csv
 from ashnets.zoo.registry import Weights, config_of, entry
@@ -36,7 +36,7 @@ class Subject:
         source: what ``from_pretrained`` takes.
         config: of the model.
         architecture: the registry's name of it; None for an architecture of one's own.
-        licence: of the weights, as its owner writes it.
+        license: of the weights, as its owner writes it.
         training_data: a sentence.
         record: what ``training.json`` says; None where there is none.
         trained: None for a bare configuration.
@@ -51,7 +51,7 @@ class Subject:
     source: str
     config: Any
     architecture: str | None
-    licence: str
+    license: str
     training_data: str | None = None
     record: dict[str, Any] | None = None
     trained: bool = True
@@ -77,7 +77,7 @@ def subject_of_name(name: str) -> Subject:
         source=name,
         config=config_of(found.name),
         architecture=found.name,
-        licence=weights.licence if weights else "Apache-2.0",
+        license=weights.license if weights else "Apache-2.0",
         training_data=weights.training_data if weights else None,
         record=read_record(weights.folder) if weights and weights.folder else None,
         trained=weights is not None,
@@ -143,12 +143,12 @@ def metadata(subject: Subject) -> Any:
 
     words, record = subject.words, subject.record or {}
     cls = (subject.config.architectures or ["AshNetsModel"])[0]
-    started = " ".join(record.get("initialised", ()))
+    started = " ".join(record.get("initialized", ()))
     bases = [hub for part, hub in words["base_models"].items() if part in started]
     results = list(eval_results(subject))
     data: dict[str, Any] = {
         "language": ["en"],
-        **licence_fields(subject.licence),
+        **license_fields(subject.license),
         "library_name": "ashnets",
         "tags": [*words["tags"], *([] if subject.trained else ["untrained"])],
         "datasets": [subject.dataset] if subject.dataset else None,
@@ -175,7 +175,7 @@ def metadata(subject: Subject) -> Any:
 def eval_results(subject: Subject, chief: bool = False) -> list[Any]:
     """The results as ``EvalResult`` of huggingface_hub, a row and a metric each: what ``model-index`` holds.
 
-    Rows of chance, of baselines that do not see the pictures, and of the model in front of a grey picture are no
+    Rows of chance, of baselines that do not see the images, and of the model in front of a blank image are no
     results of the model: they stand in the card's tables alone.
 
     Args:
@@ -228,12 +228,12 @@ def _measured(subject: Subject) -> str:
 def _sizes(description: Description) -> str:
     s = description.symbols
     lines = [
-        f"Pictures of {s['image_size']} × {s['image_size']} px become N = {s['N']} tokens of width M1 = {s['M1']}; "
+        f"Images of {s['image_size']} × {s['image_size']} px become N = {s['N']} tokens of width M1 = {s['M1']}; "
         f"texts have up to {s['max_text_length']} tokens; the alignment transformer has {s['layers']} layers."
     ]
     if description.spiking_channels:
         concepts = f"M2 = {s['M2']} concepts" if s["M2"] else "no collector"
-        lines.append(f"The spiking branch runs T = {s['T']} steps a picture, groups of φ = {s['φ']}, {concepts}.")
+        lines.append(f"The spiking branch runs T = {s['T']} steps an image, groups of φ = {s['φ']}, {concepts}.")
     return " ".join(lines)
 
 
@@ -242,10 +242,10 @@ def _training(subject: Subject) -> str:
         return "Not trained."
     record = subject.record or {}
     lines = [f"Data: {subject.training_data or 'not stated by whoever published these weights'}."]
-    if learnt := record.get("learnt_from"):
-        amount = f"{learnt['images']:,} images" if "images" in learnt else f"{learnt['items']:,} items"
-        told = f"{amount} of `{learnt['name']}`, {', '.join(learnt['splits'])}"
-        lines = [*([lines[0]] if subject.training_data else []), f"Learnt from: {told}."]
+    if learned := record.get("learned_from"):
+        amount = f"{learned['images']:,} images" if "images" in learned else f"{learned['items']:,} items"
+        told = f"{amount} of `{learned['name']}`, {', '.join(learned['splits'])}"
+        lines = [*([lines[0]] if subject.training_data else []), f"Learned from: {told}."]
     if record:
         facts = [
             f"recipe `{record['recipe']}`" if record.get("recipe") else "",
@@ -254,7 +254,7 @@ def _training(subject: Subject) -> str:
             f"{record['seconds'] / 60:.0f} minutes on {record['environment']['device']}" if "seconds" in record else "",
         ]
         lines.append(f"Run: {', '.join(filter(None, facts))}; `recipe.yaml` and `log.jsonl` stand beside the weights.")
-        lines += [f"Started from: {one}." for one in record.get("initialised", ())]
+        lines += [f"Started from: {one}." for one in record.get("initialized", ())]
     if subject.emissions is None:
         lines.append(subject.words["nothing"]["emissions"])
     else:
@@ -262,7 +262,7 @@ def _training(subject: Subject) -> str:
         energy = "" if known.kilowatt_hours is None else f"{known.kilowatt_hours:.3g} kWh"
         about = ", ".join(filter(None, (energy, *known.places)))
         lines.append(f"CO2 equivalents, estimated by codecarbon: {known.grams:.3g} g{f' ({about})' if about else ''}.")
-    lines.append(f"Licence of the weights: {subject.licence}.")
+    lines.append(f"License of the weights: {subject.license}.")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -286,9 +286,13 @@ def _limits(subject: Subject, in_paper: bool) -> str:
 
 def _citation(words: dict[str, Any]) -> str:
     fields = {
-        "title": words["title"], "author": words["authors"].replace(", ", " and "), "year": words["year"],
-        "eprint": words["arxiv"], "archivePrefix": "arXiv", "url": words["url"],
-    }  # fmt: skip
+        "title": words["title"],
+        "author": words["authors"].replace(", ", " and "),
+        "year": words["year"],
+        "eprint": words["arxiv"],
+        "archivePrefix": "arXiv",
+        "url": words["url"],
+    }
     lines = ",\n".join(f"  {key} = {{{value}}}" for key, value in fields.items())
     return (
         "The architecture is that of the paper below; this is an independent implementation, not its authors'.\n\n"

@@ -123,7 +123,7 @@ def _holds_objects(stream: IO[bytes]) -> bool:
 
 
 def no_training_state(folder: Path) -> Check:
-    """No optimiser, queue or momentum tensor among the weights."""
+    """No optimizer, queue or momentum tensor among the weights."""
     try:
         found = sorted(name for name in tensor_names(folder) if TRAINING_STATE.search(name))
     except (SafetensorError, OSError) as error:
@@ -139,7 +139,7 @@ def tensor_names(folder: Path) -> Iterator[str]:
 
 
 def processor_loads(folder: Path) -> Check:
-    """Picture and text side are there, and fit the configuration."""
+    """Image and text side are there, and fit the configuration."""
     try:
         processor = AshNetsProcessor.from_pretrained(folder)
     except AshNetsError as error:
@@ -173,11 +173,11 @@ def differences(one: Any, other: Any) -> list[str]:
 
 @torch.inference_mode()
 def probe(model: Any) -> dict[str, torch.Tensor]:
-    """Outputs on two pictures and two texts drawn from a fixed seed."""
+    """Outputs on two images and two texts drawn from a fixed seed."""
     base, config = getattr(model, "ashnets", model), model.config
     draw = torch.Generator().manual_seed(0)
-    pictures = torch.rand(2, 3, config.image_size, config.image_size, generator=draw)
+    images = torch.rand(2, 3, config.image_size, config.image_size, generator=draw)
     ids = torch.randint(1, config.vocab_size, (2, min(8, config.max_text_length)), generator=draw)
-    pictures = pictures.to(base.device, base.dtype)
-    found = base(pixel_values=pictures, input_ids=ids.to(base.device), image_ids=[1, 2])
+    images = images.to(base.device, base.dtype)
+    found = base(pixel_values=images, input_ids=ids.to(base.device), image_keys=[1, 2])
     return {"last_hidden_state": found.last_hidden_state, "visual": found.visual.output}

@@ -23,7 +23,7 @@ from ashnets.hub.cards import Subject, bundled_energy, bundled_results, card, ev
 from ashnets.hub.checks import Check, check_model, differences, model_folder, warnings_of
 from ashnets.hub.emissions import read_emissions
 from ashnets.hub.fetching import FILES, digest, fetch
-from ashnets.hub.licences import licence_problem
+from ashnets.hub.licenses import license_problem
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.names import check_repository, check_tag
 from ashnets.hub.resolving import resolve
@@ -85,7 +85,7 @@ def publish(
 ) -> dict[str, Any]:
     """Publish the model of a run, a folder or a registry name.
 
-        ashnets.publish("runs/mine", "me/ashnets-birds", licence="cc-by-4.0", dry_run=True)
+        ashnets.publish("runs/mine", "me/ashnets-birds", license="cc-by-4.0", dry_run=True)
 
     Args:
         source: the folder of a finished run, one that ``save_pretrained`` wrote, or a registry name with weights.
@@ -103,7 +103,7 @@ def publish(
 
     Raises:
         WeightsError: a check failed, or what came back is not what was sent; ConfigurationError: a wrong name, no
-        licence, a tag that stands elsewhere; AshNetsError: the Hub refused, or was lost on the way.
+        license, a tag that stands elsewhere; AshNetsError: the Hub refused, or was lost on the way.
     """
     report("checking")
     planned = plan(source, repository, tag=tag, token=token, **words)
@@ -119,9 +119,12 @@ def publish(
     from huggingface_hub import constants
 
     return {
-        **planned.to_dict(), "dry_run": False, "commit": commit, "url": f"{constants.ENDPOINT}/{repository}",
+        **planned.to_dict(),
+        "dry_run": False,
+        "commit": commit,
+        "url": f"{constants.ENDPOINT}/{repository}",
         "verified": True,
-    }  # fmt: skip
+    }
 
 
 def plan(
@@ -129,7 +132,7 @@ def plan(
     repository: str,
     *,
     tag: str | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     training_data: str | None = None,
     dataset: str | None = None,
     benchmark: str | None = None,
@@ -141,7 +144,7 @@ def plan(
     """Check a model and lay out its repository; nothing is sent.
 
     Args:
-        licence: of the weights, as the Hub names it, such as ``apache-2.0``, or ``other:NAME``; a registry name brings
+        license: of the weights, as the Hub names it, such as ``apache-2.0``, or ``other:NAME``; a registry name brings
             its own.
         training_data: a sentence for the card; a registry name brings its own.
         dataset: the Hub's id of the corpus of training and results, ``org/name``; the card names it.
@@ -158,7 +161,7 @@ def plan(
     weights = entry(split(str(source)).model).weights if is_name(source) else None
     if weights and split(str(source)).tag:
         weights = entry(str(source)).weights
-    licence = licence or (weights.licence if weights else None)
+    license = license or (weights.license if weights else None)
     record = read_record(folder) or {}
     architecture = split(str(record.get("model", ""))).model
     architecture = architecture if is_name(architecture) else ""
@@ -174,15 +177,15 @@ def plan(
         files[f"results/{energy.name}"] = energy
     if exports is not None:
         files.update(own_exports(exports, folder, own))
-    problem = licence_problem(licence, folder)
-    checks = [*check_model(folder), Check("licence", problem is None, problem or str(licence))]
+    problem = license_problem(license, folder)
+    checks = [*check_model(folder), Check("license", problem is None, problem or str(license))]
     if all(check.passed for check in checks):
         subject = Subject(
             title=repository.rpartition("/")[2],
             source=repository if tag is None else f"{repository}@{tag}",
             config=config_of(folder),
             architecture=architecture or None,
-            licence=licence or "",
+            license=license or "",
             training_data=training_data or (weights.training_data if weights else None),
             record=record or None,
             results=rows,

@@ -40,7 +40,7 @@ class Located:
 def resolve(name: str | os.PathLike, **options: Any) -> str:
     """The folder that ``name`` stands for; see :func:`locate`, which takes the same arguments.
 
-        ashnets.resolve("ashnets-tiny")
+    ashnets.resolve("ashnets-tiny")
     """
     return locate(name, **options).folder
 
@@ -62,7 +62,7 @@ def locate(
             ``hf-hub:org/repo[@revision]``. A folder that is called like a registry name is reached as ``./name``. Where
             there is a folder ``org``, ``org/repo`` is a path in it and the Hub is reached as ``hf-hub:org/repo``.
         revision: of a Hub repository: branch, tag or commit; the same as behind ``@``.
-        namespace: a user or an organisation of the Hub; ``model.tag`` is then looked for in ``namespace/model.tag``.
+        namespace: a user or an organization of the Hub; ``model.tag`` is then looked for in ``namespace/model.tag``.
             The environment variable ``ASHNETS_NAMESPACE`` says the same for weights that are not in this package.
         token, cache_dir, local_files_only, force_download: for the Hub; as in huggingface_hub.
 
@@ -79,8 +79,11 @@ def locate(
     """
     text = os.fspath(name)
     options: dict[str, Any] = {
-        "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only, "force_download": force_download
-    }  # fmt: skip
+        "token": token,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+        "force_download": force_download,
+    }
     if is_name(name):
         return _registered(text, revision, namespace, options)
     if text and Path(text).is_dir():
@@ -138,22 +141,22 @@ def compare_with_pins(weights: Weights) -> Path:
 def _registered(name: str, revision: str | None, namespace: str | None, options: dict[str, Any]) -> Located:
     model, tag, inline = split(name)
     revision = _one_revision(name, inline, revision)
-    organisation = namespace or os.environ.get(NAMESPACE)
+    organization = namespace or os.environ.get(NAMESPACE)
     bare = model if tag is None else f"{model}.{tag}"
     # A tag that the registry does not know may still stand in somebody's namespace.
-    known = tag is None or tag in entry(model).tags or not organisation
+    known = tag is None or tag in entry(model).tags or not organization
     weights = entry(bare).weights if known else None
     if weights and weights.folder and not namespace and revision is None:
         return Located(str(compare_with_pins(weights)), "package", pins=weights.sha256)
     pins = weights.sha256 if weights and revision is None else None
-    if organisation:
-        repository = f"{organisation}/{model}.{weights.tag}" if weights else f"{organisation}/{bare}"
+    if organization:
+        repository = f"{organization}/{model}.{weights.tag}" if weights else f"{organization}/{bare}"
     elif weights is None:
         raise WeightsError(f"{bare}: {untrained(bare)}")
     elif weights.repository is None:
         raise ConfigurationError(
             f"{name}: the weights stand in this package and have no revision {revision!r}; leave it out, or name the "
-            f"Hub's user or organisation: namespace=..., or {NAMESPACE}"
+            f"Hub's user or organization: namespace=..., or {NAMESPACE}"
         )
     else:
         repository, revision = weights.repository, revision or weights.commit

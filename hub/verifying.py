@@ -31,8 +31,10 @@ def verify(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
     located = locate(name, **options)
     folder, _ = model_folder(Path(located.folder))
     compared = {
-        "package": "pinned by the registry", "hub": "announced by the Hub", "folder": "nothing: a folder has no pins"
-    }[located.origin]  # fmt: skip
+        "package": "pinned by the registry",
+        "hub": "announced by the Hub",
+        "folder": "nothing: a folder has no pins",
+    }[located.origin]
     files = {
         path.name: {
             "sha256": digest(path),

@@ -31,18 +31,29 @@ PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}
 def small() -> tuple[AshNetsForPreTraining, AshNetsProcessor]:
     """A random model of 32 px whose spiking layers fire, and its processor."""
     config = AshNetsConfig(
-        backbone="resnet-tiny", backbone_widths=[8, 8], image_size=32, hidden_size=24, num_concepts=12, time_steps=4,
-        readout="per_image", spiking_channels=[4, 6, 8], num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=24, vocab_size=len(PIECES), max_text_length=96, max_position_embeddings=96,
+        backbone="resnet-tiny",
+        backbone_widths=[8, 8],
+        image_size=32,
+        hidden_size=24,
+        num_concepts=12,
+        time_steps=4,
+        readout="per_image",
+        spiking_channels=[4, 6, 8],
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        vocab_size=len(PIECES),
+        max_text_length=96,
+        max_position_embeddings=96,
         projection_size=16,
-    )  # fmt: skip
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AshNetsForPreTraining(config).eval()
     processor = AshNetsProcessor.from_config(config, PIECES)
     vision = model.ashnets.vision
-    pictures = processor(images=[row["path"] for row in bundled_gallery().rows[:16]])
-    calibrate(vision.abstract_encoder, [vision.sample(**pictures)], run=vision.abstract_encoder.run)
+    images = processor(images=[row["path"] for row in bundled_gallery().rows[:16]])
+    calibrate(vision.abstract_encoder, [vision.sample(**images)], run=vision.abstract_encoder.run)
     return model, processor
 
 
@@ -51,10 +62,8 @@ def ranking(small: tuple[AshNetsForPreTraining, AshNetsProcessor]) -> Ranking:
     return rank_gallery(*small, bundled_gallery(), 16, Terminal(1))
 
 
-def test_scores_are_those_of_the_model(
-    small: tuple[AshNetsForPreTraining, AshNetsProcessor], ranking: Ranking
-) -> None:
-    """Pictures and sentences one by one, in a plain loop, against the batched ranking."""
+def test_scores_are_those_of_the_model(small: tuple[AshNetsForPreTraining, AshNetsProcessor], ranking: Ranking) -> None:
+    """Images and sentences one by one, in a plain loop, against the batched ranking."""
     model, processor = small
     first, second, third = ranking.scores.values()
     tau = float(model.temperature().detach())
@@ -86,7 +95,7 @@ def test_recalls_state_their_size_and_chance(ranking: Ranking) -> None:
         for part, n in (("seen", 240), ("new", 60))
     ]
     assert all(r["chance"]["R@10"] == pytest.approx(10 / 300, rel=0.1) and r["candidates"] == 300 for r in recalls)
-    # By sorting: the share of sentences with a right picture among the ten best.
+    # By sorting: the share of sentences with a right image among the ten best.
     scores = ranking.scores["ITC"]["text_to_image"]
     hits = [
         not ranking.gold[query].isdisjoint(scores[query].argsort(descending=True)[:10].tolist())
@@ -103,13 +112,13 @@ def test_every_step_writes_its_file(
     out = capsys.readouterr().out
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(summary["files"].values())
     assert all(name in out for name in summary["files"].values())
-    assert "\x1b" not in out  # no colours where nobody watches
+    assert "\x1b" not in out  # no colors where nobody watches
     for name in ("contact_sheet", "spikes", "summary_ratio"):
-        with Image.open(tmp_path / f"{name}.png") as picture:
-            assert min(picture.size) > 400
-            assert len(set(picture.convert("L").resize((64, 64)).get_flattened_data())) > 10
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert min(image.size) > 400
+            assert len(set(image.convert("L").resize((64, 64)).get_flattened_data())) > 10
     assert summary["onnx"]["differ_from_graph"] == 0
-    assert summary["counts"]["pictures"] == summary["onnx"]["pictures"] == 32
+    assert summary["counts"]["images"] == summary["onnx"]["images"] == 32
     assert {one["profile"] for one in summary["energy"]} == {"45nm-fp32", "45nm-int8", "loihi1-vs-a100"}
     assert out.count("pJ") >= 6
 

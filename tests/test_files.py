@@ -80,8 +80,14 @@ def test_csv(tmp_path: Path) -> None:
 def test_weights_that_others_replace_are_known_by_the_names_that_transformers_gives() -> None:
     plain = ["model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json"]
     half = ["model.fp16.safetensors", "model.fp16-00001-of-00002.safetensors", "model.safetensors.index.fp16.json"]
-    others = ["model.safetensors.sha256", "model-1-of-2.safetensors", "model-old.safetensors", "model.safetensors.json",
-              "my-model.safetensors", "config.json"]  # fmt: skip
+    others = [
+        "model.safetensors.sha256",
+        "model-1-of-2.safetensors",
+        "model-old.safetensors",
+        "model.safetensors.json",
+        "my-model.safetensors",
+        "config.json",
+    ]
     present = [*plain, *half, *others]
     for written in plain:
         assert replaced_weights(present, [written, "config.json"]) == sorted(set(plain) - {written})

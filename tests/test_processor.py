@@ -1,4 +1,4 @@
-"""Pictures and text to tensors, and what cannot become one."""
+"""Images and text to tensors, and what cannot become one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def processor() -> AshNetsProcessor:
     return AshNetsProcessor.from_config(config(), PIECES)
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (40, 24)) -> Image.Image:
+def random_image(seed: int = 0, size: tuple[int, int] = (40, 24)) -> Image.Image:
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(noise)
 
@@ -50,18 +50,18 @@ def png(image: Image.Image) -> bytes:
 
 
 def test_every_kind_of_source_gives_the_same_tensor(processor, tmp_path):
-    image = picture()
-    path = tmp_path / "picture.png"
+    image = random_image()
+    path = tmp_path / "image.png"
     image.save(path)
     with path.open("rb") as file:
         sources = [image, str(path), path, png(image), io.BytesIO(png(image)), np.asarray(image), file]
         batch = processor(images=sources)
     assert batch["pixel_values"].shape == (7, 3, 16, 16)
     assert all(torch.equal(one, batch["pixel_values"][0]) for one in batch["pixel_values"])
-    assert batch["image_ids"].unique().numel() == 1
+    assert batch["image_keys"].unique().numel() == 1
 
 
-def test_pixels_are_plain_intensities_of_the_whole_picture(processor):
+def test_pixels_are_plain_intensities_of_the_whole_image(processor):
     image = Image.new("RGB", (64, 16), (255, 51, 0))
     pixels = processor(images=image)["pixel_values"]
     assert pixels.dtype == torch.float32
@@ -72,41 +72,50 @@ def test_pixels_are_plain_intensities_of_the_whole_picture(processor):
     assert row[0] == 0 and row[-1] == 1  # left and right edge are both still there
 
 
-def test_a_picture_of_the_right_size_is_not_touched(processor):
-    image = picture(size=(16, 16))
+def test_a_image_of_the_right_size_is_not_touched(processor):
+    image = random_image(size=(16, 16))
     expected = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
     assert torch.equal(processor(images=image)["pixel_values"][0], expected)
 
 
 def test_image_ids(processor):
-    images = [picture(0), picture(1)]
+    images = [random_image(0), random_image(1)]
     batch = processor(images=images)
-    assert batch["image_ids"].tolist() == [content_key(image) for image in batch["pixel_values"]]
+    assert batch["image_keys"].tolist() == [content_key(image) for image in batch["pixel_values"]]
     named = processor(images=images, image_ids=["cat.png", 7])
-    assert named["image_ids"].dtype == torch.int64
-    assert named["image_ids"].tolist() == [image_key("cat.png"), 7]
-    assert processor(images=images, image_ids=torch.tensor([3, 4]))["image_ids"].tolist() == [3, 4]
-    assert processor(images=images[0], image_ids="x")["image_ids"].tolist() == [image_key("x")]
+    assert named["image_keys"].dtype == torch.int64
+    assert named["image_keys"].tolist() == [image_key("cat.png"), 7]
+    assert processor(images=images, image_ids=torch.tensor([3, 4]))["image_keys"].tolist() == [3, 4]
+    assert processor(images=images[0], image_ids="x")["image_keys"].tolist() == [image_key("x")]
 
 
 def test_pairs_for_nlvr2(processor):
-    images = [picture(i) for i in range(4)]
+    images = [random_image(i) for i in range(4)]
     flat = processor(images=images)
     pairs = processor(images=[(images[0], images[1]), [images[2], images[3]]], text=["a cat", "a dog"])
     assert pairs["pixel_values"].shape == (2, 2, 3, 16, 16)
     assert torch.equal(pairs["pixel_values"].flatten(0, 1), flat["pixel_values"])
-    assert torch.equal(pairs["image_ids"].flatten(), flat["image_ids"])
+    assert torch.equal(pairs["image_keys"].flatten(), flat["image_keys"])
     named = processor(images=[(images[0], images[1])], image_ids=[(5, 6)])
-    assert named["image_ids"].tolist() == [[5, 6]]
+    assert named["image_keys"].tolist() == [[5, 6]]
 
 
 def test_pairs_run_through_the_model(processor):
     from ashnets.model import AshNetsForVisualReasoning
 
-    settings = config(hidden_size=16, num_concepts=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-                      max_position_embeddings=16, time_steps=2)  # fmt: skip
+    settings = config(
+        hidden_size=16,
+        num_concepts=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=16,
+        time_steps=2,
+    )
     model = AshNetsForVisualReasoning(settings).eval()
-    pairs = processor(images=[(picture(0), picture(1)), (picture(2), picture(3))], text=["a cat", "dogs"])
+    pairs = processor(
+        images=[(random_image(0), random_image(1)), (random_image(2), random_image(3))], text=["a cat", "dogs"]
+    )
     with torch.no_grad():
         assert model(**pairs).logits.shape == (2, 2)
 
@@ -119,8 +128,8 @@ def test_text(processor):
     assert processor(text="a cat")["input_ids"].tolist() == [[2, 5, 6, 3]]
 
 
-def test_numbers_of_pictures_and_texts_may_differ(processor):
-    batch = processor(images=[picture()], text=["a", "cat", "dog"])
+def test_numbers_of_images_and_texts_may_differ(processor):
+    batch = processor(images=[random_image()], text=["a", "cat", "dog"])
     assert len(batch["pixel_values"]) == 1 and len(batch["input_ids"]) == 3
 
 
@@ -173,8 +182,8 @@ def test_special_tokens_in_a_text_are_characters(token, tmp_path):
 
 @pytest.mark.parametrize(("kind", "cls"), [("pt", torch.Tensor), ("np", np.ndarray), (None, list)])
 def test_return_types(processor, kind, cls):
-    batch = processor(images=picture(), text="a cat", return_tensors=kind)
-    assert set(batch) == {"pixel_values", "image_ids", "input_ids", "attention_mask"}
+    batch = processor(images=random_image(), text="a cat", return_tensors=kind)
+    assert set(batch) == {"pixel_values", "image_keys", "input_ids", "attention_mask"}
     assert set(batch) == set(processor.model_input_names)
     assert all(isinstance(value, cls) for value in batch.values())
 
@@ -194,14 +203,14 @@ def test_return_types(processor, kind, cls):
         ({"text": "a \ud800 cat"}, "surrogates"),
         ({"text": "a cat", "image_ids": [1]}, "without images"),
         ({"text": "a cat", "return_tensors": "tf"}, "return_tensors='tf'"),
-        ({"images": 7}, "no picture"),
-        ({"images": b"no picture at all"}, "not a picture"),
-        ({"images": "/no/such/picture.png"}, "does not exist"),
+        ({"images": 7}, "no image"),
+        ({"images": b"no image at all"}, "not an image"),
+        ({"images": "/no/such/image.png"}, "does not exist"),
         ({"images": [Image.new("RGB", (16, 16)), b"junk"]}, r"images\[1\]: "),
         ({"images": Image.new("RGB", (1, 1))}, "1 x 1 px"),
-        ({"images": [Image.new("RGB", (16, 16))], "image_ids": [1, 2]}, "2 image ids for 1 pictures"),
+        ({"images": [Image.new("RGB", (16, 16))], "image_ids": [1, 2]}, "2 image ids for 1 images"),
         ({"images": Image.new("RGB", (16, 16)), "image_ids": 1.5}, "of type float"),
-        ({"images": [(Image.new("RGB", (16, 16)),) * 3]}, "holds 3 pictures"),
+        ({"images": [(Image.new("RGB", (16, 16)),) * 3]}, "holds 3 images"),
         ({"images": [Image.new("RGB", (16, 16)), (Image.new("RGB", (16, 16)),) * 2]}, "mixes"),
     ],
 )
@@ -212,12 +221,12 @@ def test_bad_input(processor, arguments, message):
 
 def test_truncated_jpeg(processor):
     buffer = io.BytesIO()
-    picture(size=(200, 200)).save(buffer, "JPEG")
+    random_image(size=(200, 200)).save(buffer, "JPEG")
     with pytest.raises(InputError, match="damaged"):
         processor(images=buffer.getvalue()[:2000])
 
 
-def test_cmyk_and_grey_become_rgb(processor):
+def test_cmyk_and_gray_become_rgb(processor):
     batch = processor(images=[Image.new("CMYK", (20, 20)), Image.new("L", (20, 20), 255)])
     assert torch.equal(batch["pixel_values"], torch.ones(2, 3, 16, 16))
 
@@ -225,9 +234,11 @@ def test_cmyk_and_grey_become_rgb(processor):
 def test_save_and_load(processor, tmp_path):
     processor.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "processor_config.json", "tokenizer.json", "tokenizer_config.json"
-    }  # fmt: skip
-    inputs = {"images": [picture(0), picture(1)], "text": ["a cat", "dogs"]}
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    inputs = {"images": [random_image(0), random_image(1)], "text": ["a cat", "dogs"]}
     expected = processor(**inputs)
     for loaded in (AshNetsProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
         assert isinstance(loaded, AshNetsProcessor)

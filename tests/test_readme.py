@@ -28,7 +28,7 @@ def test_every_python_block_runs(repository):
 
 def test_the_first_block_prefers_the_right_text(repository):
     code = blocks((repository / "README.md").read_text(encoding="utf-8"))[0]
-    code += "\nscores = (picture.image_embeds @ text.text_embeds.T)[0]\nassert scores[0] > scores[1] + 0.1, scores"
+    code += "\nscores = (image.image_embeds @ text.text_embeds.T)[0]\nassert scores[0] > scores[1] + 0.1, scores"
     subprocess.run([sys.executable, "-c", code], cwd=repository, check=True, capture_output=True)
 
 
@@ -39,10 +39,11 @@ def test_the_tables_are_the_results_files(repository):
         rows = list(csv.DictReader(stream))
     line = next(row for row in text.splitlines() if row.startswith("| Twitter, seen | 1444 | `ashnets-tiny` |"))
     best = next(
-        row for row in rows
+        row
+        for row in rows
         if (row["model"], row["split"], row["branch"], row["ranking"], row["direction"])
         == ("ashnets-tiny", "test-twitter-seen", "both", "ITC", "text_to_image")
-    )  # fmt: skip
+    )
     assert float(line.split("|")[6]) == pytest.approx(float(best["R@10"]), abs=6e-4)
     assert float(best["R@10"]) >= 0.5, "what the bundled weights were meant to reach"
 
@@ -65,7 +66,7 @@ def test_files_that_are_named_exist(repository):
 def test_a_line_of_the_table_of_tasks(tmp_path):
     row = "ashnets-tiny,{},r,0,easy-vqa,test,{},2000,{},9600,cpu,2\n"
     head = "model,changes,recipe,seed,data,split,variant,n,accuracy,pairs_seen,device,torch\n"
-    values = {"reset": 0.91, "constant picture": 0.5, "chance": 0.4, "majority by text": 0.61, "bag of words": 0.62}
+    values = {"reset": 0.91, "constant image": 0.5, "chance": 0.4, "majority by text": 0.61, "bag of words": 0.62}
     lines = [row.format("", name, value) for name, value in values.items()]
     lines.append(row.format("summary_ratio=ann", "reset", 0.9))
     (tmp_path / "easy-vqa.csv").write_text(head + "".join(lines), encoding="utf-8")
@@ -74,12 +75,14 @@ def test_a_line_of_the_table_of_tasks(tmp_path):
 
 
 def test_the_line_of_retrieval(tmp_path):
-    row = "ashnets-tiny,{},r,0,pictogram-retrieval,test,{},both,\"{}\",1000,1000,{},0.001,13314,cpu,2\n"
-    head = "model,changes,recipe,seed,data,split,direction,branch,ranking,pictures,texts,R@1,chance R@1,pairs_seen,"
+    row = 'ashnets-tiny,{},r,0,pictogram-retrieval,test,{},both,"{}",1000,1000,{},0.001,13314,cpu,2\n'
+    head = "model,changes,recipe,seed,data,split,direction,branch,ranking,images,texts,R@1,chance R@1,pairs_seen,"
     head += "device,torch\n"
-    lines = [row.format("", way, name, value) for name, values in
-             {"ITC": (0.5, 0.6), "ITC, constant picture": (0.002, 0.003)}.items()
-             for way, value in zip(("text_to_image", "image_to_text"), values, strict=True)]  # fmt: skip
+    lines = [
+        row.format("", way, name, value)
+        for name, values in {"ITC": (0.5, 0.6), "ITC, constant image": (0.002, 0.003)}.items()
+        for way, value in zip(("text_to_image", "image_to_text"), values, strict=True)
+    ]
     lines += [row.format("summary_ratio=snn", "image_to_text", "ITC", 0.2)]
     lines += [row.format("summary_ratio=snn", "text_to_image", "ITC", 0.1)]
     (tmp_path / "pictogram-retrieval.csv").write_text(head + "".join(lines), encoding="utf-8")
@@ -96,8 +99,16 @@ def test_a_missed_aim_is_told(tmp_path):
     """Rows of every section, one of them the very number that an aim was set for."""
     for section, shown in SPEEDS.items():
         rows = [
-            {"section": section, "case": case, "what": what, "ratio": 1.25 + i, "low": 1, "high": 2, "rounds": i + 1,
-             **({} if i == 2 else {"ratios": [1.25 + i]})}
+            {
+                "section": section,
+                "case": case,
+                "what": what,
+                "ratio": 1.25 + i,
+                "low": 1,
+                "high": 2,
+                "rounds": i + 1,
+                **({} if i == 2 else {"ratios": [1.25 + i]}),
+            }
             for i, (case, what) in enumerate(shown)
         ]
         aim = {"found": 2.25, "limit": 2, "at_least": section == "lif", "reached": section == "lif"}

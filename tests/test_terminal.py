@@ -51,9 +51,9 @@ def test_a_table_takes_the_form_that_fits(width, expected):
 
 
 def test_words_at_the_end_may_go_on_in_the_next_line():
-    path = "/a/very/long/path/to/a/picture/of/a/boat.png"
-    text = table(["rank", "score", "picture"], [["1", "0.9", path]], [True, True, False], 40)
-    assert text == f"rank  score  picture\n   1    0.9  {path}"
+    path = "/a/very/long/path/to/a/image/of/a/boat.png"
+    text = table(["rank", "score", "image"], [["1", "0.9", path]], [True, True, False], 40)
+    assert text == f"rank  score  image\n   1    0.9  {path}"
 
 
 @given(st.lists(st.lists(st.integers(0, 10**12), min_size=4, max_size=4), min_size=1, max_size=5), st.integers(21, 90))
@@ -80,5 +80,5 @@ def test_a_list_on_a_terminal_of_80_columns():
     os.close(leader)
     lines = text.decode().splitlines()
     assert process.returncode == 0 and max(map(len, lines)) <= 80
-    assert "|" not in text.decode() and any("spikes a picture: 95,357" in line for line in lines)
+    assert "|" not in text.decode() and any("spikes an image: 95,357" in line for line in lines)
     assert subprocess.run(command, capture_output=True, text=True).stdout.startswith("| model | weights |")

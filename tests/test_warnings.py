@@ -17,10 +17,18 @@ from ashnets.zoo.gallery_images import gallery_images
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij"]
 SMALL = {
-    "backbone_widths": [8, 12], "image_size": 16, "spiking_channels": [4, 5, 6], "hidden_size": 24, "num_concepts": 8,
-    "intermediate_size": 24, "num_hidden_layers": 1, "vocab_size": len(PIECES), "max_text_length": 8, "time_steps": 3,
+    "backbone_widths": [8, 12],
+    "image_size": 16,
+    "spiking_channels": [4, 5, 6],
+    "hidden_size": 24,
+    "num_concepts": 8,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "vocab_size": len(PIECES),
+    "max_text_length": 8,
+    "time_steps": 3,
     "group_size": 2,
-}  # fmt: skip
+}
 SATURATED = "spiking layer conv1 is saturated: at inference 100 % of its neurons fire at a time step"
 SILENT = "spiking layer conv2 is silent: at inference 0 % of its neurons fire at a time step"
 
@@ -62,7 +70,7 @@ def commands(images: Path, output: Path) -> dict[str, list[str]]:
         "export": ["--to", "onnx", "--output", str(output)],
         "energy": ["--images", str(images), "--profile", "45nm-int8"],
         "verify": [],
-        "publish": ["--repo", "me/model", "--licence", "mit", "--dry-run"],
+        "publish": ["--repo", "me/model", "--license", "mit", "--dry-run"],
     }
 
 

@@ -9,8 +9,8 @@ from ashnets.words import command, without_place
 
 
 def test_a_command_is_read_by_a_shell_as_it_was_meant():
-    words = ["index", Path("my pictures"), "--name", "it's $HOME; *", "--rebuild"]
-    assert shlex.split(command(*words)) == ["ashnets", "index", "my pictures", *words[2:]]
+    words = ["index", Path("my images"), "--name", "it's $HOME; *", "--rebuild"]
+    assert shlex.split(command(*words)) == ["ashnets", "index", "my images", *words[2:]]
     assert command("verify", "runs/mine") == "ashnets verify runs/mine"
 
 

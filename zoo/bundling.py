@@ -24,13 +24,13 @@ RECORDS = ("recipe.yaml", "log.jsonl", "training.json")
 LIMIT = 20_000_000  # bytes of weights that the repository takes
 
 
-def bundle(run: Path, name: str, tag: str, licence: str, training_data: str, root: Path = ROOT) -> dict[str, str]:
+def bundle(run: Path, name: str, tag: str, license: str, training_data: str, root: Path = ROOT) -> dict[str, str]:
     """Copy ``run``'s model into ``root`` and pin it.
 
     Args:
         run: the folder of a finished run.
         name, tag: of the registry; the weights are reached as ``name.tag``.
-        licence, training_data: of these weights, in words.
+        license, training_data: of these weights, in words.
         root: the registry's folder.
 
     Returns:
@@ -54,14 +54,19 @@ def bundle(run: Path, name: str, tag: str, licence: str, training_data: str, roo
         for path in files:
             shutil.copyfile(path, aside / path.name)
     pins = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-    _pin(root / "weights.yaml", name, tag, {
-        "folder": f"checkpoints/{folder.name}",
-        "licence": licence,
-        "training_data": training_data,
-        "recipe": f"checkpoints/{folder.name}/recipe.yaml",
-        "results": "results/pictograms.csv",
-        "sha256": pins,
-    })  # fmt: skip
+    _pin(
+        root / "weights.yaml",
+        name,
+        tag,
+        {
+            "folder": f"checkpoints/{folder.name}",
+            "license": license,
+            "training_data": training_data,
+            "recipe": f"checkpoints/{folder.name}/recipe.yaml",
+            "results": "results/pictograms.csv",
+            "sha256": pins,
+        },
+    )
     return pins
 
 
@@ -79,11 +84,11 @@ def main() -> int:
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("name", help="registry name, such as ashnets-tiny")
     parser.add_argument("tag", help="name of these weights, such as pictograms")
-    parser.add_argument("--licence", required=True, help="of the weights")
+    parser.add_argument("--license", required=True, help="of the weights")
     parser.add_argument("--training-data", required=True, help="what they were trained on, in a sentence")
     options = parser.parse_args()
     try:
-        pins = bundle(options.run, options.name, options.tag, options.licence, options.training_data)
+        pins = bundle(options.run, options.name, options.tag, options.license, options.training_data)
     except AshNetsError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,7 +1,7 @@
 """Models side by side: configuration, parameters, MACs, what their spikes cost, and the results that are on record.
 
 A model without trained weights says so. Its spikes mean nothing, since they depend on the weights: they are counted
-only on request, with random ones, and every such column is labelled.
+only on request, with random ones, and every such column is labeled.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from ashnets.zoo.gallery_images import FOLDER
 from ashnets.zoo.registry import ROOT, config_of, entry, is_name
 
 SEED = 0
-CALIBRATED = 16  # pictures that set tdBN's statistics
+CALIBRATED = 16  # images that set tdBN's statistics
 NO_WEIGHTS = "no weights"
-RANDOM = f"RANDOM weights (seed {SEED}), never trained; tdBN calibrated on the pictures counted"
-RESULTS = ("split", "direction", "branch", "ranking", "pictures", "R@1", "R@10", "chance R@1", "chance R@10")
+RANDOM = f"RANDOM weights (seed {SEED}), never trained; tdBN calibrated on the images counted"
+RESULTS = ("split", "direction", "branch", "ranking", "images", "R@1", "R@10", "chance R@1", "chance R@10")
 
 
-class Pictures(Protocol):
-    """Pictures of the side that a model takes, (B, 3, S, S) in [0, 1], and their ids for the sampler."""
+class Images(Protocol):
+    """Images of the side that a model takes, (B, 3, S, S) in [0, 1], and their ids for the sampler."""
 
     @property
     def pixels(self) -> torch.Tensor: ...
 
     @property
-    def image_ids(self) -> list[int]: ...
+    def image_keys(self) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Compared:
         weights: ``trained: TAG``, ``no weights``, or the words for random ones.
         configuration: every key of its configuration.
         parameters: of the bare model.
-        macs: part → dense MACs for a picture and a text of the greatest length, the spiking encoder over all T steps.
+        macs: part → dense MACs for an image and a text of the greatest length, the spiking encoder over all T steps.
         measured: spikes and energy, as ``measure`` gave them; None without weights.
         results: what ``zoo/results`` has of it, rows of the keys ``RESULTS``; measured here, never the paper's.
     """
@@ -70,7 +70,7 @@ def compare(
     *,
     load: Callable[[str], Any],
     measure: Callable[[Any, Any, str], dict[str, Any]],
-    read: Callable[[int], Pictures],
+    read: Callable[[int], Images],
     random_weights: bool = False,
 ) -> list[Compared]:
     """Set models side by side.
@@ -78,8 +78,8 @@ def compare(
     Args:
         names: of the registry, or folders with a trained model.
         load: a name to a model with its trained weights.
-        measure: model, pictures and name to spikes and energy.
-        read: side in pixels to the pictures to count on.
+        measure: model, images and name to spikes and energy.
+        read: side in pixels to the images to count on.
         random_weights: count untrained models too, with random weights.
 
     Raises:
@@ -116,12 +116,12 @@ def compare(
     return found
 
 
-def random_model(name: str, pictures: Pictures) -> Any:
-    """A model with random weights whose spiking layers fire: tdBN calibrated on some of ``pictures``."""
+def random_model(name: str, images: Images) -> Any:
+    """A model with random weights whose spiking layers fire: tdBN calibrated on some of ``images``."""
     model: Any = create(name, seed=SEED)
     if model.config.has_spiking_branch:
         config, encoder = model.config, model.vision.abstract_encoder
-        pixels, ids = pictures.pixels[:CALIBRATED], pictures.image_ids[:CALIBRATED]
+        pixels, ids = images.pixels[:CALIBRATED], images.image_keys[:CALIBRATED]
         spikes = probabilistic_sampling(pixels, ids, config.time_steps, config.sampling_seed)
         with torch.no_grad():
             calibrate(encoder, [spikes], run=encoder.run)
@@ -156,15 +156,19 @@ def to_rows(models: Sequence[Compared]) -> list[list[str]]:
     for part in dict.fromkeys(part for model in models for part in model.macs):
         rows.append([f"MACs: {part}", *(_number(model.macs.get(part)) for model in models)])
     for key, label in (
-        ("spikes", "spikes a picture"), ("synaptic_operations", "synaptic operations a picture"),
+        ("spikes", "spikes an image"),
+        ("synaptic_operations", "synaptic operations an image"),
         ("rate", "spikes a neuron and step"),
-    ):  # fmt: skip
+    ):
         rows.append([label, *(_measured(model, key) for model in models)])
     for profile in dict.fromkeys(p for model in models if model.measured for p in model.measured["energy"]):
         for key, label in (
-            ("spiking", "spiking branch"), ("artificial", "the other parts"), ("total", "in all"),
-            ("low", "in all, memory low"), ("high", "in all, memory high"),
-        ):  # fmt: skip
+            ("spiking", "spiking branch"),
+            ("artificial", "the other parts"),
+            ("total", "in all"),
+            ("low", "in all, memory low"),
+            ("high", "in all, memory high"),
+        ):
             values = [_energy(model, profile, key) for model in models]
             if any(value not in ("-", NO_WEIGHTS) for value in values):
                 rows.append([f"{profile}, estimate: {label}", *values])
@@ -188,7 +192,7 @@ def weights_of(name: str) -> str | None:
 
 
 def gallery_unless(images: Path | None, corpus: Path | None) -> Path | None:
-    """``images``, or the bundled gallery where no pictures are named at all."""
+    """``images``, or the bundled gallery where no images are named at all."""
     return FOLDER if images is None and corpus is None else images
 
 
@@ -208,7 +212,7 @@ def _energy(model: Compared, profile: str, key: str) -> str:
 
 def _place(row: dict[str, str]) -> str:
     way = row["direction"].replace("_", " ")
-    return f"{row['split']}, {way}, {row['branch']}, {row['ranking']}, n {row['pictures']}"
+    return f"{row['split']}, {way}, {row['branch']}, {row['ranking']}, n {row['images']}"
 
 
 def _recall(rows: list[dict[str, str]]) -> str:

@@ -25,7 +25,7 @@ def count(config: AshNetsConfig) -> Counts:
     """Count on the meta device.
 
     A MAC is half a floating-point operation of torch's own counter: convolutions (padding included), matrix products
-    and attention. Normalisation, activations and sums are left out. Spiking layers are counted dense, as if every
+    and attention. Normalization, activations and sums are left out. Spiking layers are counted dense, as if every
     input were a spike.
     """
     with torch.device("meta"):
@@ -67,12 +67,12 @@ def write_sizes(path: Path = SIZES) -> Path:
 def _macs(model: AshNetsModel, config: AshNetsConfig) -> dict[str, int]:
     vision = model.vision
     side, tokens, length = config.image_size, config.num_visual_tokens, config.max_text_length
-    picture = torch.empty(1, 3, side, side, device="meta")
+    image = torch.empty(1, 3, side, side, device="meta")
     visual = torch.empty(1, tokens, config.hidden_size, device="meta")
-    macs = {"concrete encoder": _count(lambda: vision.concrete_encoder(picture))}
+    macs = {"concrete encoder": _count(lambda: vision.concrete_encoder(image))}
     if config.has_spiking_branch:
         response = torch.empty(1, tokens, config.response_size, device="meta")
-        macs[STEP] = _count(lambda: vision.abstract_encoder.run(picture.unsqueeze(0)))
+        macs[STEP] = _count(lambda: vision.abstract_encoder.run(image.unsqueeze(0)))
         macs["collector"] = _count(lambda: vision.collector(response))
         macs["summary ratio"] = _count(lambda: vision.summary_ratio(visual, visual))
     for label, sequence in (("text alone", length), ("pair", length + tokens)):

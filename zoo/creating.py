@@ -40,7 +40,5 @@ def create(name: str, *, task: str = "base", seed: int | None = None, **changes:
         if seed is not None:
             torch.manual_seed(seed)
         model = cls(config)
-    logger.info(
-        "%s: %s with random weights (seed %s); nothing in it was trained", found.name, cls.__name__, seed
-    )
+    logger.info("%s: %s with random weights (seed %s); nothing in it was trained", found.name, cls.__name__, seed)
     return model.eval()

@@ -25,7 +25,7 @@ class Description:
 
     Attributes:
         symbols: T, φ, N, M1, M2, grid and image size.
-        parameters, macs: part → number; MACs are dense, for one picture, and for the spiking encoder one step.
+        parameters, macs: part → number; MACs are dense, for one image, and for the spiking encoder one step.
         totals: parameters of the bare model, of the backbone with its ImageNet classifier, and MACs of all T steps.
         heads: task → parameters of the whole model with that head.
         weights: a sentence.
@@ -44,7 +44,7 @@ class Description:
     weights: str
     pretrained: bool
     tags: list[str]
-    licence: str
+    license: str
     training_data: str | None
     recipe: str | None
     results: str | None
@@ -67,7 +67,7 @@ class Description:
         ]
         if self.spiking_channels:
             stack = " - ".join(map(str, [*self.spiking_channels, s["M2"] or s["M1"]]))
-            lines.append(f"Spiking    T {s['T']} steps a picture, groups of φ {s['φ']}, layers {stack}")
+            lines.append(f"Spiking    T {s['T']} steps an image, groups of φ {s['φ']}, layers {stack}")
         lines += ["", f"Parameters {number(self.totals['parameters'])}"]
         lines += _table(self.parameters)
         if self.totals["backbone_with_classifier"]:
@@ -77,14 +77,14 @@ class Description:
             )
         lines += ["", "With a head"]
         lines += _table(self.heads)
-        lines += ["", "Multiply-accumulates for one picture (dense, padding counted)"]
+        lines += ["", "Multiply-accumulates for one image (dense, padding counted)"]
         lines += _table(self.macs)
         if self.totals["spiking_macs"]:
             lines.append(
                 f"  The abstract encoder over T = {s['T']} steps, if every input were a spike: "
                 f"{number(self.totals['spiking_macs'])}"
             )
-        lines += ["", f"Weights    {self.weights}", f"Licence    {self.licence}"]
+        lines += ["", f"Weights    {self.weights}", f"License    {self.license}"]
         for label, value in (("Trained on", self.training_data), ("Recipe", self.recipe), ("Results", self.results)):
             if value:
                 lines.append(f"{label:<10} {value}")
@@ -152,7 +152,7 @@ def _describe(config: AshNetsConfig, found: Entry | None, counts: Counts | None)
         weights=_status(found.name, weights) if found else "described by its configuration alone",
         pretrained=weights is not None,
         tags=list(found.tags) if found else [],
-        licence=weights.licence if weights else "Apache-2.0 (code and configuration)",
+        license=weights.license if weights else "Apache-2.0 (code and configuration)",
         training_data=weights.training_data if weights else None,
         recipe=weights.recipe.name if weights else None,
         results=weights.results.name if weights else None,

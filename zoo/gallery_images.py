@@ -21,4 +21,4 @@ def gallery_images(side: int, count: int = COUNT) -> Iterator[tuple[torch.Tensor
     prepare = AshNetsImageProcessor(side).preprocess
     for start in range(0, len(chosen), _AT_ONCE):
         batch = prepare(chosen[start : start + _AT_ONCE])
-        yield batch["pixel_values"], batch["image_ids"].tolist()
+        yield batch["pixel_values"], batch["image_keys"].tolist()

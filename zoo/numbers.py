@@ -53,9 +53,9 @@ def numbers(name: str) -> dict[str, Any]:
     """One line of the zoo's table.
 
     Returns:
-        ``name``, ``trained``, ``parameters``, ``gmac`` (dense, a picture and the longest text, spiking encoder over all
-        T steps as if every input were a spike), ``spikes`` a picture, ``energy`` (profile → estimated pJ a picture of
-        the spiking branch), ``throughput`` (``resnet18``, ``ann`` → pictures a second, over those of ResNet-18 and of
+        ``name``, ``trained``, ``parameters``, ``gmac`` (dense, an image and the longest text, spiking encoder over all
+        T steps as if every input were a spike), ``spikes`` an image, ``energy`` (profile → estimated pJ an image of
+        the spiking branch), ``throughput`` (``resnet18``, ``ann`` → images a second, over those of ResNet-18 and of
         the model without spikes) and ``metrics`` (rows of the results files). None and empty where nothing was
         measured.
     """
@@ -70,7 +70,7 @@ def numbers(name: str) -> dict[str, Any]:
         "gmac": round(size.all_macs / 1e9, 4) if size else None,
         "spikes": round(energy[0].spikes) if energy else None,
         "energy": {row.profile: row.spiking for row in energy},
-        "throughput": {peer: float(speed[f"ratio_{peer}"]) for peer in SPEEDS if speed},
+        "throughput": {baseline: float(speed[f"ratio_{baseline}"]) for baseline in SPEEDS if speed},
         "metrics": [row for file in result_files() for row in measured(found.name, file)],
     }
 
@@ -80,8 +80,8 @@ def page() -> str:
     return (
         "# The zoo in numbers\n\n"
         "Made by `python -m ashnets.zoo.numbers`; do not edit. Parameters are those of the model without a head. GMAC "
-        "are multiply-accumulates for one picture and the longest text, dense, with the spiking encoder over all T "
-        "steps as if every input were a spike. Spikes and energy were counted on pictures, and energy is an estimate "
+        "are multiply-accumulates for one image and the longest text, dense, with the spiking encoder over all T "
+        "steps as if every input were a spike. Spikes and energy were counted on images, and energy is an estimate "
         "of the spiking branch's arithmetic by two of nine hardware profiles; a dash stands where nothing was "
         "measured. The results are the best rows of `results/`, whose files hold chance beside every row. A model "
         "without weights was never trained here.\n\n"
@@ -119,7 +119,7 @@ def columns_and_rows(
     rows = [numbers(name) for name in (list_models() if names is None else names)]
     known = sorted({profile for row in rows for profile in row["energy"]})
     chosen = profiles or (PROFILES if set(PROFILES) <= set(known) else tuple(known[:2]))
-    head = ["model", "weights", "parameters", "GMAC", "spikes a picture", *(f"µJ, {one}" for one in chosen)]
+    head = ["model", "weights", "parameters", "GMAC", "spikes an image", *(f"µJ, {one}" for one in chosen)]
     head += [*SPEEDS.values(), "results"]
     found = []
     for row in rows:
@@ -141,12 +141,13 @@ def best(rows: list[dict[str, str]], metric: str) -> dict[str, str] | None:
     """The row with the greatest value of ``metric``, of the model as it is.
 
     Rows of a branch switched off (``... alone``) are ablations; a ``variant`` that is not ``reset`` is another order of
-    the items, other pictures, or a baseline.
+    the items, other images, or a baseline.
     """
     with_it = [
-        row for row in rows
+        row
+        for row in rows
         if row.get(metric) and not row.get("branch", "").endswith(" alone") and row.get("variant", "reset") == "reset"
-    ]  # fmt: skip
+    ]
     return max(with_it, key=lambda row: float(row[metric])) if with_it else None
 
 
@@ -174,12 +175,12 @@ def result_files() -> list[str]:
 
 @dataclass(frozen=True)
 class EnergyRow:
-    """The estimate of one profile, in pJ a picture.
+    """The estimate of one profile, in pJ an image.
 
     Attributes:
         profile, title: of the hardware.
         data: what was counted.
-        spikes, synaptic_operations: a picture.
+        spikes, synaptic_operations: an image.
         spiking, with_memory: the spiking branch; arithmetic alone, and the interval with memory.
         dense, artificial: an ordinary network of the branch's shape, and the parts that do not spike; arithmetic alone.
         assumptions: all that hold.
@@ -213,14 +214,14 @@ def read_energy(path: Path) -> list[EnergyRow]:
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        counts, pictures = report["counts"], report["counts"]["pictures"]
+        counts, images = report["counts"], report["counts"]["images"]
         return [
             EnergyRow(
                 profile=one["profile"],
                 title=one["title"],
                 data=one["data"],
-                spikes=counts["spikes"] / pictures,
-                synaptic_operations=counts["synaptic_operations"] / pictures,
+                spikes=counts["spikes"] / images,
+                synaptic_operations=counts["synaptic_operations"] / images,
                 spiking=one["spiking"]["total"],
                 with_memory=(one["spiking"]["total_with_memory"]["low"], one["spiking"]["total_with_memory"]["high"]),
                 dense=one["dense_twin"],
@@ -280,9 +281,9 @@ def _about_speeds() -> str:
 
     rounds = sorted(int(row["rounds"]) for row in rows)
     return (
-        "Speeds are ratios of pictures a second: of the whole model at inference (a picture, the longest text), over "
-        "those of ResNet-18 (transformers', with its classifier) on the same pictures, and over those of the same "
-        "model without spikes (`-ann`). A model and its peers take turns in one run, with random weights, since "
+        "Speeds are ratios of images a second: of the whole model at inference (an image, the longest text), over "
+        "those of ResNet-18 (transformers', with its classifier) on the same images, and over those of the same "
+        "model without spikes (`-ann`). A model and its baselines take turns in one run, with random weights, since "
         "training changes no time. The ratios hold for the machine and the batch that they were measured with, and "
         f"differ by up to a tenth from run to run: {all_of('device')}, {all_of('threads')} threads, batches of "
         f"{all_of('batch')}, {rounds[0]} to {rounds[-1]} rounds, seed {all_of('seed')}, torch {all_of('torch')}. "
@@ -292,7 +293,7 @@ def _about_speeds() -> str:
 
 
 def share(value: str) -> str:
-    """A share, as a results file writes it, to three digits, halves upwards: .6685 is .669; a dash for none."""
+    """A share, as a results file writes it, to three digits, halves upwards: 0.6685 is 0.669; a dash for none."""
     return str(Decimal(value).quantize(Decimal("0.001"), ROUND_HALF_UP)) if value else "–"
 
 

@@ -1,4 +1,4 @@
-"""The registry: a name to configuration, weights, licence and results; read without torch or transformers."""
+"""The registry: a name to configuration, weights, license and results; read without torch or transformers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Weights:
         tag: their name behind the dot.
         folder: in this package: what ``save_pretrained`` wrote; None for weights that the Hub alone holds.
         sha256: file name → SHA-256, for every file.
-        licence, training_data: of these weights, in words.
+        license, training_data: of these weights, in words.
         recipe, results: the files that say how they were made and what they reach.
         repository, commit: where they stand on the Hub, ``org/repo`` and 40 hexadecimal digits; None where they were
             not published.
@@ -41,7 +41,7 @@ class Weights:
     tag: str
     folder: Path | None
     sha256: dict[str, str]
-    licence: str
+    license: str
     training_data: str
     recipe: Path
     results: Path
@@ -92,9 +92,7 @@ def list_models(pattern: str | None = None, *, pretrained: bool | None = None) -
         pretrained: True for models with trained weights, False for those without.
     """
     names = [
-        name
-        for name, found in _entries().items()
-        if pretrained is None or (found.weights is not None) == pretrained
+        name for name, found in _entries().items() if pretrained is None or (found.weights is not None) == pretrained
     ]
     return names if pattern is None else fnmatch.filter(names, pattern)
 
@@ -232,7 +230,7 @@ def _pinned(where: str, root: Path, tag: str, data: dict[str, Any]) -> Weights:
         tag=tag,
         folder=root / folder if folder else None,
         sha256=pins,
-        licence=data["licence"],
+        license=data["license"],
         training_data=data["training_data"],
         recipe=root / data["recipe"],
         results=root / data["results"],

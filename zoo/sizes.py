@@ -25,7 +25,7 @@ class Counts:
             ``resnet-tiny``, which was never an ImageNet model.
         total: of the bare model.
         heads: task → parameters of the whole model with that head.
-        macs: part → MACs for one picture and one text of the greatest length; the spiking encoder for one step.
+        macs: part → MACs for one image and one text of the greatest length; the spiking encoder for one step.
         time_steps: T.
     """
 
@@ -43,7 +43,7 @@ class Counts:
 
     @property
     def all_macs(self) -> int:
-        """MACs for a picture and a text, the spiking encoder over all T steps."""
+        """MACs for an image and a text, the spiking encoder over all T steps."""
         return sum(n for part, n in self.macs.items() if part not in (STEP, TEXT)) + self.spiking_macs
 
 

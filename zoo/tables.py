@@ -38,12 +38,12 @@ RECALLS = tuple(f"{way} R@{k}" for way in ("t2i", "i2t") for k in (1, 5, 10))
 TEXT_ALONE = ("majority by text", "bag of words")
 _DEEP, _SAVING, _LONG = "ashnets-r18, ashnets-r152", "ashnets-r18: φ·T 160, 256 px", "T 160, N 65,536"
 _LIF = ("spikingjelly LIFNode / ashnets", "snntorch Leaky / ashnets", "ashnets / memory bound")
-_PEERS = ("spikingjelly / ashnets", "spikingjelly, channels-last / ashnets")
+_BASELINES = ("spikingjelly / ashnets", "spikingjelly, channels-last / ashnets")
 SPEEDS = {
     "lif": [(case, what) for case in ("T 10, N 1,048,576", _LONG) for what in _LIF],
     "encoder": [
-        *((f"{models}: training step", what) for models in ("ashnets-tiny", _DEEP) for what in _PEERS),
-        *((f"{models}: inference", _PEERS[0]) for models in ("ashnets-tiny", _DEEP)),
+        *((f"{models}: training step", what) for models in ("ashnets-tiny", _DEEP) for what in _BASELINES),
+        *((f"{models}: inference", _BASELINES[0]) for models in ("ashnets-tiny", _DEEP)),
     ],
     "model": [("ashnets-r101-l3, 4 pairs", f"{kind}, with / without SNN") for kind in ("time", "memory")],
     "memory": [(_SAVING, f"{kind}, ashnets, saving / plain torch") for kind in ("memory", "time")],
@@ -68,16 +68,16 @@ def retrieval_table(path: Path = RESULTS / "pictograms.csv") -> str:
     rows = [row for row in _read(path) if row["ranking"] == "ITC"]
     found = {(r["split"], r["model"], r["branch"], r["direction"]): r for r in rows}
     lines = [
-        "| pictures | n | model | text → image R@1 | R@5 | R@10 | image → text R@1 | R@5 | R@10 |",
+        "| images | n | model | text → image R@1 | R@5 | R@10 | image → text R@1 | R@5 | R@10 |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for split, title in SPLITS.items():
         for (model, branch), label in MODELS.items():
             ways = [found[split, model, branch, way] for way in ("text_to_image", "image_to_text")]
             cells = [share(way[k]) for way in ways for k in KS]
-            lines.append(f"| {title} | {ways[0]['pictures']} | {label} | {' | '.join(cells)} |")
+            lines.append(f"| {title} | {ways[0]['images']} | {label} | {' | '.join(cells)} |")
         cells = [f"{float(way[f'chance {k}']):.4f}" for way in ways for k in KS]
-        lines.append(f"| {title} | {ways[0]['pictures']} | chance | {' | '.join(cells)} |")
+        lines.append(f"| {title} | {ways[0]['images']} | chance | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -85,10 +85,10 @@ def task_table(folder: Path = RESULTS / "tasks") -> str:
     """Accuracy, or ITC's R@1, on each task that was fine-tuned for; a dash where a variant was not trained.
 
     A line is a file of the folder, as ``ashnets evaluate RUN... TASK DATA --output FILE.csv`` writes it: of runs that
-    differ in the summary ratio alone. In retrieval text alone says nothing of which picture is its own: it is chance.
+    differ in the summary ratio alone. In retrieval text alone says nothing of which image is its own: it is chance.
     """
     lines = [
-        "| task | learnt from | n | chance | text alone | grey picture | ann | snn | fixed | trainable |",
+        "| task | learned from | n | chance | text alone | blank image | ann | snn | fixed | trainable |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, title in TASKS.items():
@@ -96,18 +96,18 @@ def task_table(folder: Path = RESULTS / "tasks") -> str:
         if not path.is_file():
             continue
         rows = _read(path)
-        learnt = max(int(row["pairs_seen"]) for row in rows)
+        learned = max(int(row["pairs_seen"]) for row in rows)
         count, cells = _recalls(rows) if "ranking" in rows[0] else _accuracies(rows)
         said = [share(cell or "") for cell in cells]
-        lines.append(f"| {title} | {learnt:,} | {count} | {' | '.join(said)} |")
+        lines.append(f"| {title} | {learned:,} | {count} | {' | '.join(said)} |")
     return "\n".join(lines) + "\n"
 
 
 def _accuracies(rows: list[dict[str, str]]) -> tuple[str, list[str | None]]:
-    """n; chance, text alone, grey picture, and each of the variants."""
+    """n; chance, text alone, blank image, and each of the variants."""
     found = {(_variant(row), row["variant"]): row["accuracy"] for row in rows}
     blind = max((row["accuracy"] for row in rows if row["variant"] in TEXT_ALONE), key=float)
-    cells = [found["trainable", "chance"], blind, found["trainable", "constant picture"]]
+    cells = [found["trainable", "chance"], blind, found["trainable", "constant image"]]
     return rows[0]["n"], [*cells, *(found.get((variant, "reset")) for variant in VARIANTS)]
 
 
@@ -116,20 +116,20 @@ def _recalls(rows: list[dict[str, str]]) -> tuple[str, list[str | None]]:
     rows = [row for row in rows if row["direction"] == "text_to_image"]
     found = {(_variant(row), row["ranking"]): row["R@1"] for row in rows}
     chance = rows[0]["chance R@1"]
-    cells = [chance, chance, found["trainable", "ITC, constant picture"]]
-    return rows[0]["pictures"], [*cells, *(found.get((variant, "ITC")) for variant in VARIANTS)]
+    cells = [chance, chance, found["trainable", "ITC, constant image"]]
+    return rows[0]["images"], [*cells, *(found.get((variant, "ITC")) for variant in VARIANTS)]
 
 
-def peer_table(path: Path = RESULTS / "peers.csv") -> str:
-    """Peers on one budget: a line a model and a line a baseline; a dash where there is nothing to measure."""
+def baseline_table(path: Path = RESULTS / "baselines.csv") -> str:
+    """Baselines on one budget: a line a model and a line a baseline; a dash where there is nothing to measure."""
     lines = [
         "| model | parameters | trained | pairs | time a pair | ranked by | text → image R@1 | R@5 | R@10 "
-        "| image → text R@1 | R@5 | R@10 | questions | grey pictures |",
+        "| image → text R@1 | R@5 | R@10 | questions | blank images |",
         "|" + "---|" * 14,
     ]
     for row in _read(path):
         cells = [
-            row["peer"],
+            row["baseline"],
             *(_millions(row[key]) for key in ("parameters", "trained")),
             row["pairs_seen"] or "–",
             f"× {float(row['time_ratio']):.2f}" if row["time_ratio"] else "–",
@@ -181,7 +181,7 @@ def _read(path: Path) -> list[dict[str, str]]:
 PLACES: dict[str, Callable[[], str]] = {
     "zoo/results/pictograms.csv": retrieval_table,
     "zoo/results/tasks": task_table,
-    "zoo/results/peers.csv": peer_table,
+    "zoo/results/baselines.csv": baseline_table,
     "zoo/results/speed": speed_table,
 }  # what a table is made of, as the marks around it say
 

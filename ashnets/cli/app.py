@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ashnets import __version__
-from ashnets.cli import compare, data, energy, export, models, publish, quantise, search, tasks, training
+from ashnets.cli import compare, data, energy, export, models, publish, quantize, search, tasks, training
 from ashnets.cli.printing import PLAIN
 from ashnets.errors import AshNetsError
 
@@ -64,7 +64,7 @@ app.command("evaluate")(tasks.evaluate)
 app.command("search")(search.search)
 app.command("ask")(search.ask)
 app.command("index")(search.index)
-app.command("quantize")(quantise.quantize)
+app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("energy")(energy.energy)
 app.command("compare")(compare.compare)

@@ -8,8 +8,8 @@ import typer
 
 from ashnets.cli import completing
 from ashnets.cli.energy import (
+    CorpusOption,
     ImagesOption,
-    PicturesOption,
     ProfileOption,
     RandomOption,
     SampleOption,
@@ -28,7 +28,7 @@ def compare(
         ),
     ],
     images: ImagesOption = None,
-    corpus: PicturesOption = None,
+    corpus: CorpusOption = None,
     split: SplitOption = None,
     sample: SampleOption = 16,
     seed: SeedOption = 0,
@@ -45,7 +45,7 @@ def compare(
     \b
     Examples:
       ashnets compare ashnets-tiny ashnets-tiny-ann
-      ashnets compare ashnets-tiny runs/mine/model --images my-pictures
+      ashnets compare ashnets-tiny runs/mine/model --images my-images
       ashnets compare ashnets-r18 ashnets-vit-b16 --random-weights --sample 4 --json
     """
     import ashnets
@@ -53,9 +53,15 @@ def compare(
     from ashnets.zoo.comparing import print_rows, to_dicts
 
     found = ashnets.compare(
-        names, images=images, corpus=corpus, splits=split or (), sample=sample, seed=seed, profiles=profile or TWO,
+        names,
+        images=images,
+        corpus=corpus,
+        splits=split or (),
+        sample=sample,
+        seed=seed,
+        profiles=profile or TWO,
         random_weights=random_weights,
-    )  # fmt: skip
+    )
     if as_json_:
         typer.echo(as_json(to_dicts(found)))
     else:

@@ -9,8 +9,16 @@ PROFILES = Path(__file__).resolve().parents[1] / "export" / "profiles"  # import
 TASKS = ("vqa", "retrieval", "nlvr2", "ve")
 FORMATS = ("lava", "onnx", "onnx-sequence", "onnx-unrolled", "onnx-model", "nir")
 BENCHMARKS = (
-    "coco-captions", "flickr30k", "visual-genome", "vqa-v2", "vqa-cp-v2", "coco-qa", "nlvr2", "snli-ve", "easy-vqa",
-)  # fmt: skip
+    "coco-captions",
+    "flickr30k",
+    "visual-genome",
+    "vqa-v2",
+    "vqa-cp-v2",
+    "coco-qa",
+    "nlvr2",
+    "snli-ve",
+    "easy-vqa",
+)
 PICTOGRAM_TASKS = ("pictogram-questions", "pictogram-pairs", "pictogram-entailment", "pictogram-retrieval")
 
 
@@ -50,7 +58,7 @@ def benchmarks(incomplete: str) -> list[str]:
 
 def datasets(incomplete: str) -> list[str]:
     """Names of all data sets of the tasks."""
-    return _beginning(("pictures", *BENCHMARKS, *PICTOGRAM_TASKS), incomplete)
+    return _beginning(("images", *BENCHMARKS, *PICTOGRAM_TASKS), incomplete)
 
 
 def profiles(incomplete: str) -> list[str]:

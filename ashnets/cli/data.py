@@ -1,4 +1,4 @@
-"""``ashnets data …``: build the corpora that models are trained and tested on; check own pictures and benchmarks."""
+"""``ashnets data …``: build the corpora that models are trained and tested on; check own images and benchmarks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ashnets.cli.printing import show
 CORPUS = Path("data/pictograms")
 GALLERY = Path("out/gallery")
 
-app = typer.Typer(no_args_is_help=True, help="Build corpora to train and test on; check own pictures and benchmarks.")
+app = typer.Typer(no_args_is_help=True, help="Build corpora to train and test on; check own images and benchmarks.")
 
 
 @app.command()
@@ -25,7 +25,7 @@ def pictograms(
     cache: Annotated[
         Path | None, typer.Option(file_okay=False, help="Keep the downloaded packages here, for the next build.")
     ] = None,
-    size: Annotated[int, typer.Option(min=16, max=1024, help="Side of the pictures in pixels.")] = 128,
+    size: Annotated[int, typer.Option(min=16, max=1024, help="Side of the images in pixels.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed of the held-out concepts and of the captions.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a corpus that is already there.")] = False,
     progress: Annotated[bool, typer.Option("--progress/--quiet", help="Say what is being done.")] = True,
@@ -35,21 +35,21 @@ def pictograms(
 
     One concept drawn by many vendors, with captions. It takes openly licensed drawings from npm packages of fixed
     versions (npm must be on PATH). Two vendors and a set of words are held out whole for testing. The manifest
-    names each package, licence and checksum.
+    names each package, license and checksum.
 
     \b
     Examples:
       ashnets data pictograms
       ashnets data pictograms --output data/small --size 64 --cache data/npm
     """
-    from ashnets.data import pictograms as corpus
+    from ashnets.data.pictograms import building as corpus
 
     manifest = corpus.build(output, cache=cache, size=size, seed=seed, progress=progress, force=force)
     if as_json_:
         show(manifest, json_wanted=True)
         return
     splits = {name: split["rows"] for name, split in manifest["splits"].items()}
-    show({"corpus": output, "pictures": sum(splits.values()), "splits": splits}, json_wanted=False)
+    show({"corpus": output, "images": sum(splits.values()), "splits": splits}, json_wanted=False)
 
 
 @app.command()
@@ -64,7 +64,7 @@ def gallery(
 ) -> None:
     """Pick a small gallery from a corpus.
 
-    The demo and the tests use it. Its attribution is written beside the pictures.
+    The demo and the tests use it. Its attribution is written beside the images.
 
     \b
     Examples:
@@ -72,10 +72,10 @@ def gallery(
       ashnets data gallery --corpus data/small --output out/small-gallery
     """
     from ashnets.data.corpus import open_corpus
-    from ashnets.data.pictograms import build_gallery
+    from ashnets.data.pictograms.building import build_gallery
 
     count = build_gallery(open_corpus(corpus), output, vendor=vendor, seed=seed, force=force)
-    typer.echo(f"{output}: {count} pictures")
+    typer.echo(f"{output}: {count} images")
 
 
 @app.command()
@@ -84,50 +84,50 @@ def check(
         str,
         typer.Argument(
             metavar="PATH|DATASET",
-            help="Your own data: a corpus, parquet files, a folder of pictures. Or the name of a published benchmark.",
+            help="Your own data: a corpus, parquet files, a folder of images. Or the name of a published benchmark.",
             autocompletion=completing.benchmarks,
         ),
     ],
     path: Annotated[
         Path | None, typer.Argument(metavar="PATH", help="The benchmark's folder.", show_default=False)
     ] = None,
-    pictures: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Where the benchmark's pictures lie, if not in PATH.")
+    images: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Where the benchmark's images lie, if not in PATH.")
     ] = None,
     as_json_: JsonOption = False,
     progress: Annotated[bool, typer.Option("--progress/--quiet", help="Show a bar while reading.")] = True,
 ) -> None:
     """Look through data before training on it.
 
-    Pictures of your own: it says how they are understood (splits, captions, concepts), decodes every picture and
-    names the first 20 that cannot be decoded. Files that are no pictures are counted by their suffix. Without a
-    validation split, 5 % of the pictures are held out as one.
+    Images of your own: it says how they are understood (splits, captions, concepts), decodes every image and
+    names the first 20 that cannot be decoded. Files that are no images are counted by their suffix. Without a
+    validation split, 5 % of the images are held out as one.
 
     A benchmark (coco-captions, flickr30k, visual-genome, vqa-v2, vqa-cp-v2, coco-qa, nlvr2, snli-ve, easy-vqa), in
     the files of its makers: it says which splits are there and how many records they should have, which files are
-    missing and where they come from, and names the first 20 broken lines, repeated ids and missing pictures by file
-    and line. Pictures are looked for, not decoded.
+    missing and where they come from, and names the first 20 broken lines, repeated ids and missing images by file
+    and line. Images are looked for, not decoded.
 
     The exit code is 4 where anything is broken, repeated or missing; files of other splits may be missing.
 
     \b
     Examples:
-      ashnets data check my-pictures
+      ashnets data check my-images
       ashnets data check data/pictograms --json
       ashnets data check nlvr2 data/nlvr2
-      ashnets data check vqa-v2 data/vqa --pictures data/coco
+      ashnets data check vqa-v2 data/vqa --images data/coco
     """
     from ashnets.errors import DataError
 
     if path is None:
-        sound = _check_own(Path(dataset), pictures, as_json_, progress)
+        sound = _check_own(Path(dataset), images, as_json_, progress)
     else:
-        sound = _check_benchmark(dataset, path, pictures, as_json_, progress)
+        sound = _check_benchmark(dataset, path, images, as_json_, progress)
     if not sound:
         raise typer.Exit(DataError.exit_code)
 
 
-def _check_own(path: Path, pictures: Path | None, as_json_: bool, progress: bool) -> bool:
+def _check_own(path: Path, images: Path | None, as_json_: bool, progress: bool) -> bool:
     from ashnets.data.benchmarks import BENCHMARKS
     from ashnets.data.checking import check_source
     from ashnets.errors import ConfigurationError
@@ -136,18 +136,18 @@ def _check_own(path: Path, pictures: Path | None, as_json_: bool, progress: bool
     if str(path) in BENCHMARKS and not path.exists():
         again = command("data", "check", path, "PATH")
         raise ConfigurationError(f"{path} is a benchmark: give its folder too, `{again}`.")
-    if pictures is not None:
-        raise ConfigurationError("--pictures goes with a benchmark: `ashnets data check DATASET PATH --pictures DIR`.")
+    if images is not None:
+        raise ConfigurationError("--images goes with a benchmark: `ashnets data check DATASET PATH --images DIR`.")
     found = check_source(path, progress)
     faults = found["corrupt"] + found["unreadable"]
     _show(found, faults, as_json_)
     return not faults
 
 
-def _check_benchmark(name: str, path: Path, pictures: Path | None, as_json_: bool, progress: bool) -> bool:
+def _check_benchmark(name: str, path: Path, images: Path | None, as_json_: bool, progress: bool) -> bool:
     from ashnets.data.checking import check_benchmark
 
-    found = check_benchmark(name, path, pictures, progress)
+    found = check_benchmark(name, path, images, progress)
     faults = sum(found["faults"].values())
     _show(found, faults, as_json_)
     return not faults

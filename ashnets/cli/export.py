@@ -27,7 +27,7 @@ def export(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder for the files.")],
-    quantise: Annotated[
+    quantize: Annotated[
         bool, typer.Option("--quantize", help="Round a model trained in floats to integers; its spikes change.")
     ] = False,
     counts: Annotated[
@@ -46,7 +46,7 @@ def export(
 
     lava: HDF5 for Lava-DL's netx, integers; a model of precision int8, or --quantize.
     onnx: one step a call, the membranes go in and come out. onnx-sequence: a whole sequence, any T.
-    onnx-unrolled: a whole sequence without a loop. onnx-model: the whole model, pictures and text to its outputs.
+    onnx-unrolled: a whole sequence without a loop. onnx-model: the whole model, images and text to its outputs.
     nir: the Neuromorphic Intermediate Representation.
 
     \b
@@ -58,7 +58,7 @@ def export(
     import ashnets
 
     report = ashnets.export_encoder(
-        name, to, output=output, quantize=quantise, counts=counts, simulate=simulate, progress=not as_json_
+        name, to, output=output, quantize=quantize, counts=counts, simulate=simulate, progress=not as_json_
     )
     warn(report)
     show(report, json_wanted=as_json_)

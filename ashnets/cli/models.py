@@ -15,12 +15,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for progra
 
 def demo(
     output: Annotated[
-        Path, typer.Option("--output", "-o", file_okay=False, help="Folder for the pictures and the exported graph.")
+        Path, typer.Option("--output", "-o", file_okay=False, help="Folder for the images and the exported graph.")
     ] = Path("out/demo"),
 ) -> None:
     """See the bundled model at work.
 
-    ashnets-tiny retrieves pictures for sentences and sentences for pictures. Its spiking branch is shown at
+    ashnets-tiny retrieves images for sentences and sentences for images. Its spiking branch is shown at
     work, exported to ONNX and compared spike by spike. Two minutes at most; no network.
 
     \b
@@ -77,14 +77,12 @@ def list_(
 
 
 def describe(
-    name: Annotated[
-        str, typer.Argument(help="A name that `ashnets list` shows.", autocompletion=completing.models)
-    ],
+    name: Annotated[str, typer.Argument(help="A name that `ashnets list` shows.", autocompletion=completing.models)],
     as_json_: JsonOption = False,
 ) -> None:
     """Describe one model.
 
-    Its configuration, its parameters part by part, weights, licence and results.
+    Its configuration, its parameters part by part, weights, license and results.
 
     \b
     Examples:

@@ -18,8 +18,18 @@ _TIMES = ((3600, "h"), (60, "min"), (1, "s"))
 
 PLAIN = "ashnets.plain"  # a handler of errors, beside Python's own "strict" and "backslashreplace"
 _SIGNS = {
-    "–": "-", "−": "-", "·": "-", "→": "->", "…": "...", "×": "x", "≤": "<=", "≥": ">=", "’": "'", "“": '"', "”": '"',
-}  # fmt: skip
+    "–": "-",
+    "−": "-",
+    "·": "-",
+    "→": "->",
+    "…": "...",
+    "×": "x",
+    "≤": "<=",
+    "≥": ">=",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+}
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:

@@ -18,15 +18,15 @@ def publish(
         str,
         typer.Argument(help="Folder of a run or of a model, or a name with weights.", autocompletion=completing.models),
     ],
-    repository: Annotated[str, typer.Option("--repo", help="Where to: USER/NAME or ORGANISATION/NAME.")],
+    repository: Annotated[str, typer.Option("--repo", help="Where to: USER/NAME or ORGANIZATION/NAME.")],
     tag: Annotated[str | None, typer.Option("--tag", help="A name for this state; it never moves.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Only you see the repository.")] = False,
-    licence: Annotated[
+    license: Annotated[
         str | None,
-        typer.Option("--licence", help="Of the weights: apache-2.0 or another of the Hub's names, or other:NAME."),
+        typer.Option("--license", help="Of the weights: apache-2.0 or another of the Hub's names, or other:NAME."),
     ] = None,
     training_data: Annotated[
-        str | None, typer.Option("--training-data", help="A sentence for the card, with the data's licences.")
+        str | None, typer.Option("--training-data", help="A sentence for the card, with the data's licenses.")
     ] = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="The Hub's id of the corpus of training and results, if it has one.")
@@ -53,7 +53,7 @@ def publish(
     """Publish a trained model on the Hugging Face Hub.
 
     First everything is checked: strict loading, equal outputs after a reload, no pickles, no state of the training, a
-    licence. Then weights, configuration, tokenizer, recipe, results and a card made from them go up in one commit, and
+    license. Then weights, configuration, tokenizer, recipe, results and a card made from them go up in one commit, and
     the repository is loaded back and compared. After an interruption run the same command again. A token comes from
     `hf auth login` or HF_TOKEN. --dry-run sends nothing and writes the card to out/publish/REPO/README.md.
 
@@ -67,19 +67,29 @@ def publish(
 
     \b
     Examples:
-      ashnets publish runs/mine --repo me/ashnets-birds --licence cc-by-4.0 --dry-run
-      ashnets publish runs/mine --repo me/ashnets-birds --licence cc-by-4.0 --tag v1 --private
-      ashnets publish runs/mine --repo me/ashnets-birds --licence mit --results out/table.csv --exports out/graphs
-      ashnets publish runs/vqa --repo me/ashnets-vqa --licence mit --results out/vqa.csv --benchmark org/some-benchmark
+      ashnets publish runs/mine --repo me/ashnets-birds --license cc-by-4.0 --dry-run
+      ashnets publish runs/mine --repo me/ashnets-birds --license cc-by-4.0 --tag v1 --private
+      ashnets publish runs/mine --repo me/ashnets-birds --license mit --results out/table.csv --exports out/graphs
+      ashnets publish runs/vqa --repo me/ashnets-vqa --license mit --results out/vqa.csv --benchmark org/some-benchmark
       ashnets publish ashnets-tiny.pictograms --repo me/ashnets-tiny.pictograms --json
     """
     import ashnets
 
     result = ashnets.publish(
-        source, repository, tag=tag, private=private, dry_run=dry_run, licence=licence, training_data=training_data,
-        dataset=dataset, benchmark=benchmark, results=results or [], energy=energy, exports=exports,
+        source,
+        repository,
+        tag=tag,
+        private=private,
+        dry_run=dry_run,
+        license=license,
+        training_data=training_data,
+        dataset=dataset,
+        benchmark=benchmark,
+        results=results or [],
+        energy=energy,
+        exports=exports,
         report=lambda line: typer.echo(line, err=True),
-    )  # fmt: skip
+    )
     _show(result, as_json_)
 
 

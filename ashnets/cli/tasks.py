@@ -14,15 +14,25 @@ from ashnets.cli.printing import as_table, show, warn, with_units
 from ashnets.cli.training import DryRunOption, OverridesOption, RecipeArgument, ResumeOption, RunOption
 
 # columns of a result that its table on the screen leaves out; --json and --output have them
-ASIDE = ("recipe", "seed", "data", "texts", "chance R@5", "pairs_seen", "training_seconds", "weights_sha256", "device",
-         "torch")  # fmt: skip
+ASIDE = (
+    "recipe",
+    "seed",
+    "data",
+    "texts",
+    "chance R@5",
+    "pairs_seen",
+    "training_seconds",
+    "weights_sha256",
+    "device",
+    "torch",
+)
 
 TaskArgument = Annotated[
     str, typer.Argument(help="vqa, retrieval, nlvr2 or ve.", autocompletion=completing.tasks, show_default=False)
 ]
-PicturesOption = Annotated[
+ImagesOption = Annotated[
     Path | None,
-    typer.Option("--pictures", file_okay=False, help="Where the data set's pictures lie, if not in its folder."),
+    typer.Option("--images", file_okay=False, help="Where the data set's images lie, if not in its folder."),
 ]
 
 
@@ -33,7 +43,7 @@ def finetune(
         Path, typer.Option("--data", file_okay=False, help="Folder of the data set that the recipe names.")
     ],
     output: RunOption,
-    pictures: PicturesOption = None,
+    images: ImagesOption = None,
     overrides: OverridesOption = None,
     resume: ResumeOption = False,
     dry_run: DryRunOption = False,
@@ -49,15 +59,21 @@ def finetune(
     \b
     Examples:
       ashnets finetune vqa finetune-easy-vqa --data site-packages/easy_vqa --output runs/easy-vqa
-      ashnets finetune vqa finetune-vqa-v2 --data vqa --pictures coco --set model=runs/r152/model --output runs/vqa
+      ashnets finetune vqa finetune-vqa-v2 --data vqa --images coco --set model=runs/r152/model --output runs/vqa
       ashnets finetune nlvr2 finetune-pictogram-pairs --data data/pictograms --output runs/pairs --dry-run
     """
     import ashnets
 
     result = ashnets.finetune(
-        task, recipe, data=data, output=output, pictures=pictures, overrides=overrides or [],
-        resume=resume, dry_run=dry_run,
-    )  # fmt: skip
+        task,
+        recipe,
+        data=data,
+        output=output,
+        images=images,
+        overrides=overrides or [],
+        resume=resume,
+        dry_run=dry_run,
+    )
     if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process: one of them speaks
         show(result if as_json_ else with_units(result), json_wanted=as_json_)
 
@@ -72,13 +88,13 @@ def evaluate(
         ),
     ],
     task: TaskArgument,
-    data: Annotated[Path, typer.Argument(help="Folder of the data set, or any pictures with captions.")],
+    data: Annotated[Path, typer.Argument(help="Folder of the data set, or any images with captions.")],
     dataset: Annotated[
         str | None,
         typer.Option(
             "--dataset",
             help="What DATA is, such as flickr30k. By default what the models were fine-tuned on; for retrieval else "
-            "'pictures': a corpus, parquet, or a folder of your own, taken by their names.",
+            "'images': a corpus, parquet, or a folder of your own, taken by their names.",
             autocompletion=completing.datasets,
         ),
     ] = None,
@@ -89,11 +105,11 @@ def evaluate(
             help="A split; repeatable. By default the one that is customary, if no model was trained on it.",
         ),
     ] = None,
-    pictures: PicturesOption = None,
+    images: ImagesOption = None,
     sample: Annotated[
         int,
         typer.Option(
-            "--sample", min=0, metavar="N", help="Take N items of a split, for retrieval N pictures; 0 takes all."
+            "--sample", min=0, metavar="N", help="Take N items of a split, for retrieval N images; 0 takes all."
         ),
     ] = 0,
     candidates: Annotated[
@@ -113,7 +129,7 @@ def evaluate(
         bool, typer.Option("--ablate", help="Also measure the same weights with the spiking branch switched off.")
     ] = False,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Each picture from rest alone, as 'pictures' always are: no variants.")
+        bool, typer.Option("--plain", help="Each image from a reset state alone, as 'images' always are: no variants.")
     ] = False,
     output: Annotated[
         Path | None,
@@ -121,27 +137,27 @@ def evaluate(
             "--output",
             "-o",
             help="A .csv or .json file for the table; or a folder, which has of a data set also predictions, items "
-            "and a page of examples, and of 'pictures' the table alone.",
+            "and a page of examples, and of 'images' the table alone.",
         ),
     ] = None,
     workers: Annotated[
         int,
         typer.Option(
-            "--workers", min=0, metavar="N", help="Processes that read a data set's pictures; 0 reads between batches."
+            "--workers", min=0, metavar="N", help="Processes that read a data set's images; 0 reads between batches."
         ),
     ] = 0,
     as_json_: JsonOption = False,
 ) -> None:
     """Measure models on a task.
 
-    The metrics are the official ones of the data set, with n and chance. Beside the result from rest stand: membranes
-    carried from item to item, the same in a random order, grey in the place of every picture, and baselines that read
+    The metrics are the official ones of the data set, with n and chance. Beside the result from a reset state stand: membranes
+    carried from item to item, the same in a random order, gray in the place of every image, and baselines that read
     the text alone. A split that a model was trained on is measured when it is asked for, and the table says so; of your
-    own images it says how many the model learnt from. Where the makers keep the answers, --output FOLDER receives the
+    own images it says how many the model learned from. Where the makers keep the answers, --output FOLDER receives the
     predictions for their server.
 
-    Retrieval is measured both ways, R@1, R@5 and R@10. Of captioned pictures of your own, or the pictogram corpus, a
-    text is the bare name of a picture, or its first caption, and a model that does not look is at chance. Where ITM
+    Retrieval is measured both ways, R@1, R@5 and R@10. Of captioned images of your own, or the pictogram corpus, a
+    text is the bare name of an image, or its first caption, and a model that does not look is at chance. Where ITM
     ranks, its cost is shown: pairs scored, seconds and, with --exhaustive, the R@1 lost.
 
     \b
@@ -149,18 +165,29 @@ def evaluate(
       ashnets evaluate ashnets-tiny retrieval data/pictograms --split test-twitter-seen
       ashnets evaluate ashnets-tiny runs/ann/model retrieval data/pictograms --ablate --output out/table.csv
       ashnets evaluate ashnets-tiny retrieval data/pictograms --candidates 8 --exhaustive --sample 320
-      ashnets evaluate runs/flickr/model retrieval flickr30k --pictures flickr30k-images
+      ashnets evaluate runs/flickr/model retrieval flickr30k --images flickr30k-images
       ashnets evaluate runs/easy-vqa/model vqa site-packages/easy_vqa --output out/easy-vqa
-      ashnets evaluate runs/vqa/model vqa vqa --pictures coco --split test-dev --workers 8 --output out/vqa
+      ashnets evaluate runs/vqa/model vqa vqa --images coco --split test-dev --workers 8 --output out/vqa
       ashnets evaluate runs/pairs/model nlvr2 data/pictograms --split test-twitter-new --plain --json
     """
     import ashnets
     from ashnets.tasks.measuring import as_rows, remarks
 
     result = ashnets.evaluate(
-        names, task, data, dataset=dataset, splits=splits or [], pictures=pictures, output=output, sample=sample,
-        candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=not plain, workers=workers,
-    )  # fmt: skip
+        names,
+        task,
+        data,
+        dataset=dataset,
+        splits=splits or [],
+        images=images,
+        output=output,
+        sample=sample,
+        candidates=candidates,
+        exhaustive=exhaustive,
+        ablate=ablate,
+        variants=not plain,
+        workers=workers,
+    )
     warn(result)
     if as_json_:
         show(result, json_wanted=True)

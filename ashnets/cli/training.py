@@ -14,7 +14,7 @@ from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import show, with_units
 
 CorpusOption = Annotated[
-    Path, typer.Option("--corpus", help="Pictures with captions: a corpus, parquet, or a folder of your own.")
+    Path, typer.Option("--corpus", help="Images with captions: a corpus, parquet, or a folder of your own.")
 ]
 RecipeArgument = Annotated[
     str, typer.Argument(help="A bundled recipe by its name, or a recipe file.", autocompletion=completing.recipes)
@@ -49,7 +49,7 @@ def train(
     Examples:
       ashnets train tiny-pictograms --output runs/tiny
       ashnets train tiny-pictograms --output runs/tiny --resume
-      ashnets train own-pairs --corpus my-pictures --output runs/mine --set seed=1 --dry-run
+      ashnets train own-pairs --corpus my-images --output runs/mine --set seed=1 --dry-run
       torchrun --nproc_per_node 8 -m ashnets train pretrain-coco-vg --corpus coco-vg --output runs/r152
     """
     import ashnets

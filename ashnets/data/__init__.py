@@ -1,1 +1,1 @@
-"""Pictures and texts: reading them, building corpora from openly licensed drawings."""
+"""Images and texts: reading them, building corpora from openly licensed drawings."""

@@ -1,6 +1,6 @@
-"""Augmentation of drawn pictures, a whole batch at once: background, geometry, colour, sharpness.
+"""Augmentation of drawn images, a whole batch at once: background, geometry, color, sharpness.
 
-Vendors draw one concept in other colours, outlines and proportions; a model that is to read an unseen vendor's drawing
+Vendors draw one concept in other colors, outlines and proportions; a model that is to read an unseen vendor's drawing
 must not lean on any of these. Left–right mirroring is left out: arrows and hands have a side.
 """
 
@@ -12,18 +12,18 @@ import torch
 from torch.nn import functional as F
 
 
-def on_background(rgba: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
-    """(B, 4, H, W) in [0, 1] over (B, 3, 1, 1) colours, to (B, 3, H, W)."""
+def on_background(rgba: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
+    """(B, 4, H, W) in [0, 1] over (B, 3, 1, 1) colors, to (B, 3, H, W)."""
     alpha = rgba[:, 3:]
-    return rgba[:, :3] * alpha + colour * (1 - alpha)
+    return rgba[:, :3] * alpha + color * (1 - alpha)
 
 
 def augment(rgba: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """One variant of each picture.
+    """One variant of each image.
 
     Args:
-        rgba: (B, 4, H, W) in [0, 1], colour not multiplied by alpha.
-        draws: (B, 15), uniform in [0, 1); a picture's own decide its variant.
+        rgba: (B, 4, H, W) in [0, 1], color not multiplied by alpha.
+        draws: (B, 15), uniform in [0, 1); an image's own decide its variant.
 
     Returns:
         (B, 3, H, W) in [0, 1].
@@ -46,21 +46,21 @@ def augment(rgba: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
         ],
         1,
     )
-    # Premultiplied, so that transparent pixels do not bleed their colour into the edge.
+    # Premultiplied, so that transparent pixels do not bleed their color into the edge.
     premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)
     grid = F.affine_grid(theta, list(rgba.shape), align_corners=False)
     moved = F.grid_sample(premultiplied, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
-    colour, alpha = moved[:, :3], moved[:, 3:]
+    color, alpha = moved[:, :3], moved[:, 3:]
     gain = uniform(0.75, 1.25, 1, 1, 1) * uniform(0.85, 1.15, 3, 1, 1)
-    colour = colour * gain
-    grey = colour.mean(1, keepdim=True)
+    color = color * gain
+    gray = color.mean(1, keepdim=True)
     saturation = uniform(0.3, 1.3, 1, 1, 1)
-    colour = (grey + (colour - grey) * saturation).clamp(0, 1).minimum(alpha)
+    color = (gray + (color - gray) * saturation).clamp(0, 1).minimum(alpha)
 
     white = uniform(0.0, 1.0, 1, 1, 1) < 0.5
     background = torch.where(white, torch.ones(3, 1, 1), uniform(0.0, 1.0, 3, 1, 1))
-    image = colour + background * (1 - alpha)
+    image = color + background * (1 - alpha)
 
     soft = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     blend = uniform(-0.3, 0.8, 1, 1, 1)  # below 0 sharpens, above 0 blurs

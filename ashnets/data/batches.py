@@ -1,6 +1,6 @@
 """The steps of an epoch: whole groups of similar images, dealt out to ranks.
 
-"16 pairs a device × 8 devices": a step takes ``pairs`` pairs over all ranks, and a group never spans ranks, since its
+"16 pairs a device × 8 devices": a step takes ``batch_size`` pairs over all ranks, and a group never spans ranks, since its
 images share one sequence of spiking time steps. The order of the images is that of the groups: whatever the number of
 ranks, the shares of a full step, in rank order, are the same images.
 """
@@ -21,24 +21,24 @@ class Share(NamedTuple):
     group_size: int
 
 
-def plan_epoch(groups: list[np.ndarray], pairs: int, ranks: int) -> list[list[Share]]:
+def plan_epoch(groups: list[np.ndarray], batch_size: int, ranks: int) -> list[list[Share]]:
     """Deal the groups of an epoch out to steps and ranks; each image once, and no share is empty.
 
-    A full step holds pairs/φ groups, as many for each rank. Groups left over make one more step if each rank then gets
+    A full step holds batch_size/φ groups, as many for each rank. Groups left over make one more step if each rank then gets
     two images, else they join the last full step; either way shares differ by at most one group. The last group, if it
     is longer than φ, makes a step of its own, a subgroup for each rank; it takes regular groups in until each rank gets
     two images. Where there is no full step to join, what is left over is cut in the same way.
 
     Args:
         groups: index arrays of φ images each; the last one may be longer.
-        pairs: of one step over all ranks, a multiple of φ · ranks.
+        batch_size: pairs of one step over all ranks, a multiple of φ · ranks.
         ranks: devices that train together.
 
     Returns:
         Steps, each with one share for each rank. All groups of a share have the same size.
 
     Raises:
-        ConfigurationError: pairs is no multiple of φ · ranks.
+        ConfigurationError: batch_size is no multiple of φ · ranks.
         DataError: fewer images than ranks.
     """
     images = sum(map(len, groups))
@@ -47,15 +47,15 @@ def plan_epoch(groups: list[np.ndarray], pairs: int, ranks: int) -> list[list[Sh
     size = len(groups[0])
     alone = len(groups) == 1 or len(groups[-1]) != size
     regular, irregular = (groups[:-1], groups[-1:]) if alone else (groups[:], [])
-    if regular and (pairs < 1 or pairs % (size * ranks)):
-        above = max(1, -(-pairs // (size * ranks))) * size * ranks
+    if regular and (batch_size < 1 or batch_size % (size * ranks)):
+        above = max(1, -(-batch_size // (size * ranks))) * size * ranks
         raise ConfigurationError(
-            f"pairs={pairs} over {ranks} ranks in groups of {size}: pairs must be a multiple of "
-            f"{size} × {ranks} = {size * ranks}; take pairs={above}, or another number of ranks"
+            f"batch_size={batch_size} over {ranks} ranks in groups of {size}: batch_size must be a multiple of "
+            f"{size} × {ranks} = {size * ranks}; take batch_size={above}, or another number of ranks"
         )
     while irregular and regular and sum(map(len, irregular)) < 2 * ranks:
         irregular = [regular.pop(), *irregular]
-    full = max(1, pairs // size)  # groups; pairs may be below the size of a lone group, which need not be φ
+    full = max(1, batch_size // size)  # groups; batch_size may be below the size of a lone group, which need not be φ
     steps = [regular[i : i + full] for i in range(0, len(regular), full)]
     two_images_each = ranks * (2 if size == 1 else 1)  # in groups
     if steps and len(steps[-1]) < min(full, two_images_each):

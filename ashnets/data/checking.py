@@ -1,4 +1,4 @@
-"""Looking data through before training: own pictures are decoded once each, a benchmark's files are read whole."""
+"""Looking data through before training: own images are decoded once each, a benchmark's files are read whole."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from tqdm import tqdm
 from ashnets.data.benchmarks import Benchmark, Captioned, open_benchmark
 from ashnets.data.benchmarks.faults import BROKEN, MISSING, REPEATED, Faults, Place
 from ashnets.data.pairs import Pairs
-from ashnets.data.sources import Source, open_source
+from ashnets.data.sources.opening import Source, open_source
 from ashnets.errors import DataError
 
 SHOWN = 20
 KINDS = (BROKEN, REPEATED, MISSING)
-_SIDE = 8  # the pictures are decoded whole; what becomes of them does not matter
+_SIDE = 8  # the images are decoded whole; what becomes of them does not matter
 _BLOCK = 1024
 
 
 def check_source(path: str | os.PathLike, progress: bool = True) -> dict[str, Any]:
-    """Open a source and decode every picture.
+    """Open a source and decode every image.
 
     Returns:
-        ``{"path", "kind", "splits": {name: {"pictures", "captions per picture", "concepts"}}, "left out", "corrupt",
-        "unreadable", "passed over", "reasons"}``; ``concepts`` counts pictures without a concept as one each, ``left
-        out`` the pictures that the folder's metadata does not name, ``unreadable`` folders that cannot be listed and
+        ``{"path", "kind", "splits": {name: {"images", "captions per image", "concepts"}}, "left out", "corrupt",
+        "unreadable", "passed over", "reasons"}``; ``concepts`` counts images without a concept as one each, ``left
+        out`` the images that the folder's metadata does not name, ``unreadable`` folders that cannot be listed and
         entries that are no files, ``passed over`` other files by their suffix; ``reasons`` name the first 20 of what is
         unreadable or cannot be decoded.
 
@@ -52,27 +52,27 @@ def check_source(path: str | os.PathLike, progress: bool = True) -> dict[str, An
 
 
 def check_benchmark(
-    name: str, folder: str | os.PathLike, pictures: str | os.PathLike | None = None, progress: bool = True
+    name: str, folder: str | os.PathLike, images: str | os.PathLike | None = None, progress: bool = True
 ) -> dict[str, Any]:
-    """Read every split of a published benchmark that is there, and look for every picture; none is decoded.
+    """Read every split of a published benchmark that is there, and look for every image; none is decoded.
 
     Args:
         name: a key of `ashnets.data.benchmarks.BENCHMARKS`.
         folder: holds the annotation files.
-        pictures: holds the pictures, where they lie elsewhere.
+        images: holds the images, where they lie elsewhere.
 
     Returns:
-        ``{"dataset", "path", "splits": {name: {"records", "published", "captions", "pictures", "missing pictures"}},
-        "missing files": {name: {"splits", "from"}}, "pictures from", "faults": {"broken", "repeated", "missing
-        pictures"}, "reasons"}``. ``published`` is the number of records that the makers state, None where they state
-        none; ``captions`` stands with captions alone; ``missing pictures`` counts files, not records; ``reasons`` are
+        ``{"dataset", "path", "splits": {name: {"records", "published", "captions", "images", "missing images"}},
+        "missing files": {name: {"splits", "from"}}, "images from", "faults": {"broken", "repeated", "missing
+        images"}, "reasons"}``. ``published`` is the number of records that the makers state, None where they state
+        none; ``captions`` stands with captions alone; ``missing images`` counts files, not records; ``reasons`` are
         the first 20 faults, each with file and line or entry.
 
     Raises:
         ConfigurationError: no such benchmark.
         DataError: no such folder, or no split whose files are all there.
     """
-    benchmark = open_benchmark(name, folder, pictures)
+    benchmark = open_benchmark(name, folder, images)
     absent = benchmark.missing_files()
     if not benchmark.splits:
         files, origins = (", ".join(dict.fromkeys(getattr(file, key) for file in absent)) for key in ("name", "origin"))
@@ -86,7 +86,7 @@ def check_benchmark(
         "path": str(benchmark.folder),
         "splits": splits,
         "missing files": {file.name: {"splits": list(file.splits), "from": file.origin} for file in absent},
-        "pictures from": benchmark.picture_origin,
+        "images from": benchmark.image_origin,
         "faults": {kind: faults.counts[kind] for kind in KINDS},
         "reasons": faults.reasons,
     }
@@ -102,19 +102,19 @@ def _read_splits(benchmark: Benchmark, faults: Faults, progress: bool) -> dict[s
         found[split]["records"] += 1
         if isinstance(record, Captioned):
             found[split]["captions"] = found[split].get("captions", 0) + len(record.captions)
-        for picture in record.pictures:
-            named[split].setdefault(picture, place)
+        for image in record.images:
+            named[split].setdefault(image, place)
     there: dict[str, bool] = {}
     for split, places in named.items():
-        found[split]["pictures"] = len(places)
+        found[split]["images"] = len(places)
         found[split][MISSING] = 0
-        looked = tqdm(places.items(), desc=f"pictures of {split}", unit="picture", disable=not progress or None)
-        for picture, place in looked:
-            if picture not in there:
-                there[picture] = benchmark.find_picture(picture) is not None
-                if not there[picture]:
-                    faults.report(MISSING, place, f"picture {picture} is missing or empty.")
-            found[split][MISSING] += not there[picture]
+        looked = tqdm(places.items(), desc=f"images of {split}", unit="image", disable=not progress or None)
+        for image, place in looked:
+            if image not in there:
+                there[image] = benchmark.find_image(image) is not None
+                if not there[image]:
+                    faults.report(MISSING, place, f"image {image} is missing or empty.")
+            found[split][MISSING] += not there[image]
     return found
 
 
@@ -122,14 +122,14 @@ def _counts(rows: pa.Table) -> dict[str, Any]:
     concepts = rows["concept"]
     captions = pc.sum(pc.list_value_length(rows["captions"])).as_py()
     return {
-        "pictures": rows.num_rows,
-        "captions per picture": round(captions / rows.num_rows, 2),
+        "images": rows.num_rows,
+        "captions per image": round(captions / rows.num_rows, 2),
         "concepts": len(concepts.drop_null().unique()) + concepts.null_count,
     }
 
 
 def _failures(source: Source, progress: bool) -> Iterator[str | None]:
-    """For each picture, why it cannot be decoded, or None. Pillow decodes outside the interpreter's lock."""
+    """For each image, why it cannot be decoded, or None. Pillow decodes outside the interpreter's lock."""
     pairs = Pairs(source, source.splits, _SIDE)
 
     def failure(index: int) -> str | None:
@@ -139,7 +139,7 @@ def _failures(source: Source, progress: bool) -> Iterator[str | None]:
             return str(error)
         return None
 
-    bar = tqdm(total=len(pairs), desc="decoding pictures", unit="picture", disable=not progress or None)
+    bar = tqdm(total=len(pairs), desc="decoding images", unit="image", disable=not progress or None)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(pairs), _BLOCK):
             for reason in pool.map(failure, range(start, min(start + _BLOCK, len(pairs)))):

@@ -1,4 +1,4 @@
-"""Reading a built corpus (parquet + manifest) and a gallery (a folder of pictures + metadata.jsonl)."""
+"""Reading a built corpus (parquet + manifest) and a gallery (a folder of images + metadata.jsonl)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ashnets.data.source_parquet import damaged, open_parquet
-from ashnets.data.source_rows import path_inside
+from ashnets.data.sources.parquet import damaged, open_parquet
+from ashnets.data.sources.rows import path_inside
 from ashnets.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -22,7 +22,7 @@ GALLERY_KEYS = ("file_name", "image_id", "concept", "name", "group", "captions",
 
 
 class Split:
-    """Rows of one split: ``split[i]`` is a dict, ``split.column("name")`` a list; pictures are undecoded PNG bytes."""
+    """Rows of one split: ``split[i]`` is a dict, ``split.column("name")`` a list; images are undecoded PNG bytes."""
 
     def __init__(self, name: str, table: pa.Table):
         self.name = name
@@ -126,7 +126,7 @@ def open_corpus(path: str | Path, *, verify: bool = False) -> Corpus:
 
 
 class Gallery:
-    """Pictures and sentences of a gallery: ``gallery[i]`` is a dict of metadata with ``path``, the picture's file."""
+    """Images and sentences of a gallery: ``gallery[i]`` is a dict of metadata with ``path``, the image's file."""
 
     def __init__(self, path: Path, rows: list[dict[str, Any]]):
         self.path = path
@@ -144,7 +144,7 @@ class Gallery:
 
 
 def open_gallery(path: str | Path) -> Gallery:
-    """Open a gallery folder; raises DataError for missing or damaged metadata and for missing pictures."""
+    """Open a gallery folder; raises DataError for missing or damaged metadata and for missing images."""
     path = Path(path)
     metadata = path / METADATA
     try:
@@ -164,7 +164,7 @@ def open_gallery(path: str | Path) -> Gallery:
             raise DataError(f"{metadata}, line {number} is damaged ({error}). Restore the file.") from None
         row["path"] = path / row["file_name"]
         if not row["path"].is_file():
-            raise DataError(f"{metadata}, line {number}: picture {row['file_name']} is missing. Restore the folder.")
+            raise DataError(f"{metadata}, line {number}: image {row['file_name']} is missing. Restore the folder.")
         rows.append(row)
     if not rows:
         raise DataError(f"{metadata} is empty. Restore the file.")

@@ -1,7 +1,7 @@
-r"""The random draws of a training pair, as functions of (seed, epoch, picture) alone.
+r"""The random draws of a training pair, as functions of (seed, epoch, image) alone.
 
-Like the spikes of a picture, its crop, caption, masks and negatives do not depend on its batch, its rank, the number of
-workers, or where a run was resumed: each picture has a counter-based stream (Philox) of its own in each epoch.
+Like the spikes of an image, its crop, caption, masks and negatives do not depend on its batch, its rank, the number of
+workers, or where a run was resumed: each image has a counter-based stream (Philox) of its own in each epoch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Draws:
 
 
 def draw(seed: int, epoch: int, keys: Sequence[int], length: int) -> Draws:
-    """The draws of the pictures ``keys`` (see :func:`ashnets.model.sampling.image_key`) in an epoch.
+    """The draws of the images ``keys`` (see :func:`ashnets.model.sampling.image_key`) in an epoch.
 
     Args:
         length: L, tokens of a text at most.

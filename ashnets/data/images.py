@@ -1,4 +1,4 @@
-"""Any picture to RGB, with one clear error for everything that is not a usable picture."""
+"""Any image to RGB, with one clear error for everything that is not a usable image."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that no pixel n
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def is_picture(file: str) -> bool:
-    """Whether the name ends like that of a picture that we read."""
+def is_image(file: str) -> bool:
+    """Whether the name ends like that of an image that we read."""
     return PurePosixPath(file).suffix.lower() in SUFFIXES
 
 
 def load_image(
     source: ImageSource, *, background: tuple[int, int, int] = (255, 255, 255), max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Read a picture as RGB; transparency is laid over ``background``, the EXIF orientation is applied.
+    """Read an image as RGB; transparency is laid over ``background``, the EXIF orientation is applied.
 
     ``source``: PIL image, path, encoded bytes, binary file, or array (H, W), (H, W, 1 | 3 | 4) of uint8 or of float
-    in [0, 1]. Of an animation the first frame is taken; CMYK, palettes, grey and 16-bit grey are converted.
-    Raises InputError for anything else, for damaged files, for sides under 8 px, and, before decoding, for pictures
+    in [0, 1]. Of an animation the first frame is taken; CMYK, palettes, gray and 16-bit gray are converted.
+    Raises InputError for anything else, for damaged files, for sides under 8 px, and, before decoding, for images
     of more than ``max_pixels`` pixels.
     """
     rgba = load_rgba(source, max_pixels=max_pixels)
@@ -83,25 +83,25 @@ def _decode(data: bytes, label: str, max_pixels: int) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # raised at opening, before any decoding
         raise InputError(f"{label} has too many pixels to be decoded; the limit is {max_pixels}.") from None
     except UnidentifiedImageError:
-        raise InputError(f"{label} is not a picture that can be read; give one of {', '.join(FORMATS)}.") from None
+        raise InputError(f"{label} is not an image that can be read; give one of {', '.join(FORMATS)}.") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
         raise InputError(f"{label} is damaged or cut short and cannot be decoded ({reason(error)}).") from None
 
 
 def _label(source: Any) -> str:
     if isinstance(source, str | os.PathLike):
-        return f"Picture {os.fspath(source)!r}"
+        return f"Image {os.fspath(source)!r}"
     if isinstance(source, np.ndarray):
-        return f"Picture array of shape {source.shape}"
+        return f"Image array of shape {source.shape}"
     name = getattr(source, "filename", "") or getattr(source, "name", "")
-    return f"Picture {name!r}" if isinstance(name, str) and name else f"Picture ({type(source).__name__})"
+    return f"Image {name!r}" if isinstance(name, str) and name else f"Image ({type(source).__name__})"
 
 
 def _read(source: Any, label: str) -> bytes:
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if path.is_dir():
-            raise InputError(f"{label} is a folder. Give the path of one picture.")
+            raise InputError(f"{label} is a folder. Give the path of one image.")
         try:
             data = read_file(path, MAX_BYTES)
         except FileNotFoundError:
@@ -115,7 +115,7 @@ def _read(source: Any, label: str) -> bytes:
         if not isinstance(data, bytes):
             raise InputError(f"{label} yields text. Open the file in binary mode ('rb').")
     else:
-        raise InputError(f"{label} is no picture. Give a PIL image, a path, bytes, a binary file or a numpy array.")
+        raise InputError(f"{label} is no image. Give a PIL image, a path, bytes, a binary file or a numpy array.")
     if not data:
         raise InputError(f"{label} is empty (0 bytes).")
     return data
@@ -189,18 +189,18 @@ def _transparent(image: Image.Image, packed: Any, data: bytes | None) -> np.ndar
     return ((np.asarray(image, dtype=np.uint16) << 8 | low) == np.array(color)).all(-1)
 
 
-def _to_8_bits(grey: np.ndarray) -> np.ndarray:
-    """16-bit grey, also where Pillow holds it in 32 bits, to 8 bits: 65535 becomes 255."""
-    return np.round(np.clip(grey.astype(np.float64), 0, 65535) / 257.0).astype(np.uint8)
+def _to_8_bits(gray: np.ndarray) -> np.ndarray:
+    """16-bit gray, also where Pillow holds it in 32 bits, to 8 bits: 65535 becomes 255."""
+    return np.round(np.clip(gray.astype(np.float64), 0, 65535) / 257.0).astype(np.uint8)
 
 
 def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
-    label = f"Picture array of shape {array.shape}"
+    label = f"Image array of shape {array.shape}"
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
         hint = " Move the channels to the end." if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
-        raise InputError(f"{label} is no picture: expected (height, width) or (height, width, 1, 3 or 4).{hint}")
+        raise InputError(f"{label} is no image: expected (height, width) or (height, width, 1, 3 or 4).{hint}")
     _check_size(label, (array.shape[1], array.shape[0]), max_pixels)
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():

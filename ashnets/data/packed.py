@@ -1,6 +1,6 @@
-"""Random access to the encoded pictures of a parquet file.
+"""Random access to the encoded images of a parquet file.
 
-A parquet file can only be read a row group at a time: one picture would cost hundreds. So its picture column is copied
+A parquet file can only be read a row group at a time: one image would cost hundreds. So its image column is copied
 once, as it is, to an uncompressed Arrow file in the cache, which processes map into memory and share.
 """
 
@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 from huggingface_hub.utils import WeakFileLock
 from tqdm import tqdm
 
-from ashnets.data.source_parquet import damaged, open_parquet, picture_column
+from ashnets.data.sources.parquet import damaged, image_column, open_parquet
 from ashnets.errors import DataError
 from ashnets.files import cache_folder
 
-_PICTURES = pa.schema([("image", pa.large_binary())])
-_BATCH = 64  # pictures that are copied at a time
+_IMAGES = pa.schema([("image", pa.large_binary())])
+_BATCH = 64  # images that are copied at a time
 _KEPT_S = 30 * 24 * 3600  # since the last use
 
 
@@ -35,7 +35,7 @@ def pack(path: Path) -> Path:
         state = path.stat()
     except FileNotFoundError:
         raise DataError(f"{path} is missing. Fetch or build it again.") from None
-    folder = cache_folder("pictures")
+    folder = cache_folder("images")
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]
     packed = folder / f"{name}-{state.st_size}-{state.st_mtime_ns}.arrow"
     try:
@@ -57,7 +57,7 @@ def pack(path: Path) -> Path:
         if packed.is_file():  # a cache that can only be read serves too
             return packed
         raise DataError(
-            f"{path} cannot be unpacked to {folder} ({error}); it takes as much room as its pictures. Free space, or "
+            f"{path} cannot be unpacked to {folder} ({error}); it takes as much room as its images. Free space, or "
             "set ASHNETS_CACHE to a folder that has it."
         ) from None
     return packed
@@ -65,10 +65,11 @@ def pack(path: Path) -> Path:
 
 def _copy(path: Path, target: Path) -> None:
     parquet = open_parquet(path)
-    column = picture_column(path, parquet.schema_arrow)
-    bar = tqdm(total=parquet.metadata.num_rows, desc=f"unpacking {path.name}", unit="picture", delay=3, leave=False,
-               disable=None)  # fmt: skip
-    with bar, pa.OSFile(os.fspath(target), "wb") as sink, pa.ipc.new_file(sink, _PICTURES) as writer:
+    column = image_column(path, parquet.schema_arrow)
+    bar = tqdm(
+        total=parquet.metadata.num_rows, desc=f"unpacking {path.name}", unit="image", delay=3, leave=False, disable=None
+    )
+    with bar, pa.OSFile(os.fspath(target), "wb") as sink, pa.ipc.new_file(sink, _IMAGES) as writer:
         batches = parquet.iter_batches(_BATCH, columns=[column])
         while True:
             try:
@@ -77,15 +78,15 @@ def _copy(path: Path, target: Path) -> None:
                 raise damaged(path, error) from None
             if batch is None:
                 break
-            pictures = batch.column(0)
-            if pa.types.is_struct(pictures.type):
-                pictures = pc.struct_field(pictures, "bytes")
-            writer.write_batch(pa.record_batch([pictures.cast(pa.large_binary())], schema=_PICTURES))
-            bar.update(len(pictures))
+            images = batch.column(0)
+            if pa.types.is_struct(images.type):
+                images = pc.struct_field(images, "bytes")
+            writer.write_batch(pa.record_batch([images.cast(pa.large_binary())], schema=_IMAGES))
+            bar.update(len(images))
 
 
-class PackedPictures:
-    """``pictures[row]`` is the encoded picture of a row, or None where the row holds none."""
+class PackedImages:
+    """``images[row]`` is the encoded image of a row, or None where the row holds none."""
 
     def __init__(self, path: Path) -> None:
         self._map = pa.memory_map(os.fspath(pack(path)))

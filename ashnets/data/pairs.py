@@ -1,6 +1,6 @@
-"""Picture–caption pairs of one or more splits; a picture is read and decoded when it is asked for.
+"""Image–caption pairs of one or more splits; an image is read and decoded when it is asked for.
 
-Held in memory are the captions and ids, as Arrow; pictures stay in their files. So a worker of a DataLoader decodes its
+Held in memory are the captions and ids, as Arrow; images stay in their files. So a worker of a DataLoader decodes its
 own batches only, and sending it the pairs costs what the texts weigh.
 """
 
@@ -18,24 +18,24 @@ from PIL import Image
 
 from ashnets.data.augment import on_background
 from ashnets.data.images import load_rgba
-from ashnets.data.packed import PackedPictures, pack
-from ashnets.data.sources import Source
+from ashnets.data.packed import PackedImages, pack
+from ashnets.data.sources.opening import Source
 from ashnets.errors import DataError, InputError
 
 
 class Pairs:
-    """Pictures and captions by index; picklable, and safe to read from many processes.
+    """Images and captions by index; picklable, and safe to read from many processes.
 
     Args:
         source: what `open_source` gives.
         splits: names of splits, read one after the other.
-        side: of the decoded pictures, in pixels.
+        side: of the decoded images, in pixels.
 
     Raises:
-        DataError: a split that does not exist; a parquet file whose pictures cannot be read.
+        DataError: a split that does not exist; a parquet file whose images cannot be read.
 
     Attributes:
-        samples: (n,), int64; equal where two pictures show the same concept.
+        samples: (n,), int64; equal where two images show the same concept.
     """
 
     def __init__(self, source: Source, splits: Iterable[str], side: int) -> None:
@@ -50,7 +50,7 @@ class Pairs:
         )
         self._rows = rows["row"].to_numpy()
         self.samples = torch.from_numpy(_numbers(rows["concept"].to_pylist()))
-        self._packed: dict[str, PackedPictures] = {}
+        self._packed: dict[str, PackedImages] = {}
         for file in rows.filter(pc.greater_equal(rows["row"], 0))["file"].unique().to_pylist():
             pack(self._folder / file)  # now, so that damage and full disks show before the first batch
 
@@ -64,20 +64,20 @@ class Pairs:
 
     @cached_property
     def image_ids(self) -> list[str]:
-        """Names of the pictures, unique."""
+        """Names of the images, unique."""
         return self._ids.to_pylist()
 
     @cached_property
     def names(self) -> list[str]:
-        """The bare name of each picture's concept; its first caption where the data names none."""
+        """The bare name of each image's concept; its first caption where the data names none."""
         return self._names.to_pylist()
 
     def captions_of(self, index: int) -> list[str]:
-        """All captions of a picture, its bare name first where the data has one."""
+        """All captions of an image, its bare name first where the data has one."""
         return self._captions[int(index)].as_py()
 
     def decode(self, index: int) -> torch.Tensor:
-        """One picture as RGBA, scaled to the square: (4, side, side), uint8. Raises DataError if it cannot be."""
+        """One image as RGBA, scaled to the square: (4, side, side), uint8. Raises DataError if it cannot be."""
         index = int(index)
         file, row = self._files[index].as_py(), int(self._rows[index])
         try:
@@ -92,25 +92,25 @@ class Pairs:
         return torch.stack([self.decode(i) for i in indices]).float() / 255
 
     def on_white(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """(B, 3, side, side) in [0, 1]: the form that the processor gives for the same picture."""
+        """(B, 3, side, side) in [0, 1]: the form that the processor gives for the same image."""
         return on_background(self.rgba(indices), torch.ones(1, 3, 1, 1))
 
     def _encoded(self, file: str, row: int) -> memoryview:
         if file not in self._packed:
-            self._packed[file] = PackedPictures(self._folder / file)
+            self._packed[file] = PackedImages(self._folder / file)
         data = self._packed[file][row]
         if data is None:
-            raise InputError("The row holds no picture.")
+            raise InputError("The row holds no image.")
         return memoryview(data)
 
     def _place(self, index: int) -> str:
         file, row = self._files[index].as_py(), int(self._rows[index])
         where = "" if row < 0 else f" ({self._folder / file}, row {row})"
-        return f"picture {self._ids[index].as_py()!r}{where}"
+        return f"image {self._ids[index].as_py()!r}{where}"
 
 
 def _numbers(concepts: list[str | None]) -> np.ndarray:
-    """Equal numbers for equal concepts; one of its own for each picture without."""
+    """Equal numbers for equal concepts; one of its own for each image without."""
     order = {concept: i for i, concept in enumerate(sorted({c for c in concepts if c is not None}))}
     own = iter(range(len(order), len(order) + len(concepts)))
     return np.array([next(own) if concept is None else order[concept] for concept in concepts], dtype=np.int64)

@@ -1,6 +1,6 @@
 r"""Groups of similar images: Retrieve(Pic_k, φ) as a permutation (section III-A.2).
 
-Each epoch every image occurs once ("only change the order"); consecutive runs of φ are neighbours in the space of ITC
+Each epoch every image occurs once ("only change the order"); consecutive runs of φ are neighbors in the space of ITC
 image embeddings, in descending similarity to the first of their group. Images open a group in random order; an opener
 takes the φ - 1 nearest of those that are still free.
 """
@@ -19,7 +19,7 @@ EXACT_UP_TO = 10_000  # images searched at once: above, k-means cells of this si
 FINDS = 4  # images looked up for each place in a group: some are taken by the time it is filled
 ROUND = 8  # openers searched at once claim at most 1/ROUND of the pool, so that few want the same images
 BLOCK = 1 << 24  # similarities, or numbers of embeddings, that torch holds at once (64 or 128 MB)
-SPARE = 8  # more than the wanted neighbours that FAISS finds, to know that none is missing
+SPARE = 8  # more than the wanted neighbors that FAISS finds, to know that none is missing
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Grouping:
 
 
 def similar_groups(embeddings: np.ndarray, group_size: int, seed: int, *, exact_up_to: int = EXACT_UP_TO) -> Grouping:
-    """Partition n images into groups of neighbours.
+    """Partition n images into groups of neighbors.
 
     Above ``exact_up_to`` images the search is an inverted file with one cell probed: k-means cells, exact search inside
     each. Half of a cell is grouped; the other halves meet again in the cells of the next, smaller round. Without FAISS
@@ -180,8 +180,8 @@ def _cells(embeddings: np.ndarray, limit: int, seed: int) -> list[np.ndarray]:
     count = -(-len(embeddings) // limit)
     kmeans = faiss.Kmeans(embeddings.shape[1], count, niter=8, seed=seed, spherical=True, min_points_per_centroid=1)
     kmeans.train(embeddings)
-    nearest_centre = kmeans.assign(embeddings)[1]
-    members = np.split(np.argsort(nearest_centre, kind="stable"), np.cumsum(np.bincount(nearest_centre))[:-1])
+    nearest_center = kmeans.assign(embeddings)[1]
+    members = np.split(np.argsort(nearest_center, kind="stable"), np.cumsum(np.bincount(nearest_center))[:-1])
     return [part for cell in members if len(cell) for part in np.array_split(cell, -(-len(cell) // (2 * limit)))]
 
 

@@ -1,7 +1,7 @@
 """A smaller WordPiece vocabulary for a small model, cut from BERT's so that its word embeddings can be copied.
 
 Pieces that a corpus uses are kept, and every ASCII character alone and after '##': another word falls into pieces
-instead of [UNK]. WordPiece takes the longest piece that fits, so texts of the corpus are tokenised exactly as by the
+instead of [UNK]. WordPiece takes the longest piece that fits, so texts of the corpus are tokenized exactly as by the
 full vocabulary.
 """
 
@@ -44,7 +44,7 @@ def prune_vocabulary(vocab_file: str | os.PathLike, texts: Iterable[str], *, ext
 
     Args:
         vocab_file: BERT's ``vocab.txt`` (lower case).
-        texts: the corpus; every piece that tokenising it uses is kept.
+        texts: the corpus; every piece that tokenizing it uses is kept.
         extra: pieces to keep besides.
 
     Raises:

@@ -75,7 +75,7 @@ def block_of(steps: int) -> int:
 
 @kernel
 def rows(steps, neurons):
-    """An uninitialised (steps, neurons) in float32 that begins at a cache line: half of numba's own lie across two."""
+    """An uninitialized (steps, neurons) in float32 that begins at a cache line: half of numba's own lie across two."""
     room = np.empty(steps * neurons + 16, np.float32)
     first = (-room.ctypes.data % 64) // 4
     return room[first : first + steps * neurons].reshape(steps, neurons)

@@ -143,9 +143,27 @@ def _forward(x, v0, scale, shift, affine, beta, theta, s, v, block, low, high):
 
 @kernel
 def _backward(
-    x, v0, scale, shift, affine, mean, sums, grad_s, grad_v, beta, theta, k, detach,
-    grad_x, grad_v0, grad_sum, product_sum, block, low, high,
-):  # fmt: skip
+    x,
+    v0,
+    scale,
+    shift,
+    affine,
+    mean,
+    sums,
+    grad_s,
+    grad_v,
+    beta,
+    theta,
+    k,
+    detach,
+    grad_x,
+    grad_v0,
+    grad_sum,
+    product_sum,
+    block,
+    low,
+    high,
+):
     steps = x.shape[0]
     h, exact = rows(steps, block), np.empty(block, np.float32)
     k2 = f32(2.0) * k
@@ -184,10 +202,10 @@ def _add(x, total):
 
 
 @fused
-def _add_square(x, centre, total, square):
+def _add_square(x, center, total, square):
     full_vectors()
     for j in range(x.size):
-        d = single(x[j]) - centre[j]
+        d = single(x[j]) - center[j]
         total[j] += d
         square[j] += d * d
 
@@ -198,24 +216,24 @@ def _moments(x, mean, square, block, low, high):
     rest = np.empty(block, np.float32)
     for a in range(low, high, block):
         b = min(a + block, high)
-        centre = mean[a:b]
-        centre[:] = f32(0.0)
+        center = mean[a:b]
+        center[:] = f32(0.0)
         for t in range(steps):
-            _add(x[t, a:b], centre)
+            _add(x[t, a:b], center)
         for j in range(b - a):
-            centre[j] /= f32(steps)
+            center[j] /= f32(steps)
         square[a:b] = f32(0.0)
         rest[:] = f32(0.0)
         for t in range(steps):
-            _add_square(x[t, a:b], centre, rest[: b - a], square[a:b])
+            _add_square(x[t, a:b], center, rest[: b - a], square[a:b])
         for j in range(b - a):
             more = rest[j] / f32(steps)
             square[a + j] -= rest[j] * more
-            centre[j] += more
+            center[j] += more
 
 
 @fused
-def _normalise_back(grad, x, mean, factor, grad_mean, product):
+def _normalize_back(grad, x, mean, factor, grad_mean, product):
     full_vectors()
     for j in range(grad.size):
         g = factor[j] * (single(grad[j]) - grad_mean[j]) - product[j] * (single(x[j]) - mean[j])
@@ -227,7 +245,7 @@ def _norm_backward(grad, x, mean, factor, grad_mean, product, block, low, high):
     for a in range(low, high, block):
         b = min(a + block, high)
         for t in range(x.shape[0]):
-            _normalise_back(grad[t, a:b], x[t, a:b], mean[a:b], factor[a:b], grad_mean[a:b], product[a:b])
+            _normalize_back(grad[t, a:b], x[t, a:b], mean[a:b], factor[a:b], grad_mean[a:b], product[a:b])
 
 
 @kernel
@@ -253,9 +271,19 @@ def _sample(spread, bar, low_keys, high_keys, out, block, low, high):
 def lif_forward(x, v, scale, shift, beta, theta):
     s, last = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(v)
     over_neurons(
-        _forward, x.shape, block_of(x.shape[0]), array(x), array(v), array(scale), array(shift), scale is not None,
-        f32(beta), f32(theta), array(s), last.numpy(),
-    )  # fmt: skip
+        _forward,
+        x.shape,
+        block_of(x.shape[0]),
+        array(x),
+        array(v),
+        array(scale),
+        array(shift),
+        scale is not None,
+        f32(beta),
+        f32(theta),
+        array(s),
+        last.numpy(),
+    )
     return s, last
 
 
@@ -264,10 +292,27 @@ def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detac
     grad_x, grad_v0 = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(v)
     grad_sum, product_sum = (torch.empty_like(v), torch.empty_like(v)) if sums else (None, None)
     over_neurons(
-        _backward, x.shape, block_of(x.shape[0]), array(x), array(v), array(scale), array(shift), scale is not None,
-        array(mean), sums, array(grad_s), array(grad_v), f32(beta), f32(theta), f32(k), bool(detach),
-        array(grad_x), grad_v0.numpy(), array(grad_sum), array(product_sum),
-    )  # fmt: skip
+        _backward,
+        x.shape,
+        block_of(x.shape[0]),
+        array(x),
+        array(v),
+        array(scale),
+        array(shift),
+        scale is not None,
+        array(mean),
+        sums,
+        array(grad_s),
+        array(grad_v),
+        f32(beta),
+        f32(theta),
+        f32(k),
+        bool(detach),
+        array(grad_x),
+        grad_v0.numpy(),
+        array(grad_sum),
+        array(product_sum),
+    )
     return grad_x, grad_v0, grad_sum, product_sum
 
 

@@ -72,7 +72,7 @@ def _slope(distance, k2):
 @triton.jit(do_not_specialize=["steps"])
 def ashnets_lif_forward(
     x, v0, scale, shift, s, v_last, steps, neurons, beta, theta, K: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+):
     column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     own = column < neurons
     v = tl.load(v0 + column, mask=own, other=0.0)
@@ -95,9 +95,27 @@ def ashnets_lif_forward(
 
 @triton.jit(do_not_specialize=["steps"])
 def ashnets_lif_backward(
-    x, v0, scale, shift, mean, grad_s, grad_v, kept, grad_x, grad_v0, grad_sum, product_sum, steps, neurons, beta,
-    theta, k2, DETACH: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    x,
+    v0,
+    scale,
+    shift,
+    mean,
+    grad_s,
+    grad_v,
+    kept,
+    grad_x,
+    grad_v0,
+    grad_sum,
+    product_sum,
+    steps,
+    neurons,
+    beta,
+    theta,
+    k2,
+    DETACH: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     own = column < neurons
     if scale is not None:
@@ -118,7 +136,7 @@ def ashnets_lif_backward(
 
     g = tl.load(grad_v + column, mask=own, other=0.0)
     if mean is not None:
-        centre = tl.load(mean + column, mask=own, other=0.0)
+        center = tl.load(mean + column, mask=own, other=0.0)
         total = tl.full((BLOCK,), 0.0, tl.float32)
         product = tl.full((BLOCK,), 0.0, tl.float32)
     for back in range(last + 1):
@@ -149,7 +167,7 @@ def ashnets_lif_backward(
             g = tl.where(inside, beta * grad, g)
             if mean is not None:
                 total += tl.where(inside, grad, 0.0)
-                product += tl.where(inside, grad * (currents[K - 1 - j] - centre), 0.0)
+                product += tl.where(inside, grad * (currents[K - 1 - j] - center), 0.0)
     tl.store(grad_v0 + column, g, mask=own)
     if mean is not None:
         tl.store(grad_sum + column, total, mask=own)
@@ -165,33 +183,33 @@ def ashnets_moments(x, mean, square, steps, neurons, K: tl.constexpr, BLOCK: tl.
     column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     own = column < neurons
     first = tl.load(x + column, mask=own, other=0.0).to(tl.float32)
-    centre = tl.full((BLOCK,), 0.0, tl.float32)
+    center = tl.full((BLOCK,), 0.0, tl.float32)
     squares = tl.full((BLOCK,), 0.0, tl.float32)
     for start in range(0, steps, K):
         rows = _read(x, column, start, steps, neurons, K)
         count = tl.minimum(steps - start, K)
         away = tl.full((BLOCK,), 0.0, tl.float32)
         for i in tl.static_range(K):
-            away += tl.where(_inside(column, start + i, steps, neurons), rows[i] - first - centre, 0.0)
+            away += tl.where(_inside(column, start + i, steps, neurons), rows[i] - first - center, 0.0)
         away = away / count
         for i in tl.static_range(K):
-            d = tl.where(_inside(column, start + i, steps, neurons), rows[i] - first - centre - away, 0.0)
+            d = tl.where(_inside(column, start + i, steps, neurons), rows[i] - first - center - away, 0.0)
             squares += d * d
         share = count / (start + count)
         squares += away * away * (start * share)
-        centre += away * share
-    tl.store(mean + column, first + centre, mask=own)
+        center += away * share
+    tl.store(mean + column, first + center, mask=own)
     tl.store(square + column, squares, mask=own)
 
 
 @triton.jit(do_not_specialize=["steps"])
 def ashnets_norm_backward(
     grad, x, mean, factor, grad_mean, product, steps, neurons, K: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+):
     column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     start = tl.program_id(1) * K
     own = column < neurons
-    centre = tl.load(mean + column, mask=own, other=0.0)
+    center = tl.load(mean + column, mask=own, other=0.0)
     a = tl.load(factor + column, mask=own, other=0.0)
     b = tl.load(grad_mean + column, mask=own, other=0.0)
     c = tl.load(product + column, mask=own, other=0.0)
@@ -199,7 +217,7 @@ def ashnets_norm_backward(
     rows = _read(x, column, start, steps, neurons, K)
     for i in tl.static_range(K):
         inside = _inside(column, start + i, steps, neurons)
-        found = a * (grads[i] - b) - c * (rows[i] - centre)
+        found = a * (grads[i] - b) - c * (rows[i] - center)
         tl.store(_row(grad, column, start + i, neurons), found, mask=inside)
 
 
@@ -234,9 +252,20 @@ def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detac
     grad_sum, product_sum = (torch.empty_like(v), torch.empty_like(v)) if sums else (None, None)
     kept = v.new_empty((x.shape[0] - 1) // _segment(x.shape[0]), v.shape[0])
     _launch(
-        ashnets_lif_backward, x, *_dense(x, v, scale, shift, mean, grad_s, grad_v), kept, grad_x, grad_v0, grad_sum,
-        product_sum, *x.shape, float(beta), float(theta), 2.0 * k, DETACH=bool(detach),
-    )  # fmt: skip
+        ashnets_lif_backward,
+        x,
+        *_dense(x, v, scale, shift, mean, grad_s, grad_v),
+        kept,
+        grad_x,
+        grad_v0,
+        grad_sum,
+        product_sum,
+        *x.shape,
+        float(beta),
+        float(theta),
+        2.0 * k,
+        DETACH=bool(detach),
+    )
     return grad_x, grad_v0, grad_sum, product_sum
 
 
@@ -248,9 +277,7 @@ def moments(x):
 
 def norm_backward(grad, x, mean, factor, grad_mean, product):
     parts = triton.cdiv(x.shape[0], _segment(x.shape[0]))
-    _launch(
-        ashnets_norm_backward, x, grad, *_dense(x, mean, factor, grad_mean, product), *x.shape, parts=parts
-    )  # fmt: skip
+    _launch(ashnets_norm_backward, x, grad, *_dense(x, mean, factor, grad_mean, product), *x.shape, parts=parts)
 
 
 def is_compiled() -> bool:

@@ -96,7 +96,7 @@ def _forward(a, v0, bias, m, bar, s, last, block, low, high):
 @kernel
 def _backward(
     a, v0, bias, m, bar, step, grad_s, grad_v, k, through_reset, grad_a, grad_v0, grad_bias, block, low, high
-):  # fmt: skip
+):
     steps = a.shape[0]
     h = rows(steps, block).view(np.int32)
     v, offset = np.empty(block, np.int32), np.empty(block, np.int32)
@@ -114,9 +114,18 @@ def _backward(
         grad_bias[start:end] = f32(0.0)
         for t in range(steps - 1, -1, -1):
             _adjoint(
-                h[t, :n], grad_s[t, start:end], g, grad_a[t, start:end], grad_bias[start:end], bar, beta, step, unit,
-                k2, through_reset,
-            )  # fmt: skip
+                h[t, :n],
+                grad_s[t, start:end],
+                g,
+                grad_a[t, start:end],
+                grad_bias[start:end],
+                bar,
+                beta,
+                step,
+                unit,
+                k2,
+                through_reset,
+            )
         for j in range(n):
             g[j] *= unit
 
@@ -129,9 +138,17 @@ def _bar(threshold: torch.Tensor) -> np.int32:
 def lif_forward(a, v, bias, threshold, decay):
     s, last = torch.empty_like(a, memory_format=torch.contiguous_format), torch.empty_like(v)
     over_neurons(
-        _forward, a.shape, block_of(a.shape[0]), array(a), array(v), array(bias), i32(DECAY_ONE - decay),
-        _bar(threshold), array(s), array(last),
-    )  # fmt: skip
+        _forward,
+        a.shape,
+        block_of(a.shape[0]),
+        array(a),
+        array(v),
+        array(bias),
+        i32(DECAY_ONE - decay),
+        _bar(threshold),
+        array(s),
+        array(last),
+    )
     return s, last
 
 
@@ -139,10 +156,23 @@ def lif_backward(a, v, bias, threshold, decay, step, grad_s, grad_v, k, detach):
     grad_a = torch.empty_like(a, memory_format=torch.contiguous_format)
     grad_v0, grad_bias = torch.empty_like(v), torch.empty_like(v)
     over_neurons(
-        _backward, a.shape, block_of(a.shape[0]), array(a), array(v), array(bias), i32(DECAY_ONE - decay),
-        _bar(threshold), f32(float(step)), array(grad_s), array(grad_v), f32(k), f32(not detach), array(grad_a),
-        array(grad_v0), array(grad_bias),
-    )  # fmt: skip
+        _backward,
+        a.shape,
+        block_of(a.shape[0]),
+        array(a),
+        array(v),
+        array(bias),
+        i32(DECAY_ONE - decay),
+        _bar(threshold),
+        f32(float(step)),
+        array(grad_s),
+        array(grad_v),
+        f32(k),
+        f32(not detach),
+        array(grad_a),
+        array(grad_v0),
+        array(grad_bias),
+    )
     return grad_a, grad_v0, grad_bias
 
 

@@ -41,9 +41,17 @@ def _(a: torch.Tensor, v: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Te
 
 @torch.library.custom_op("ashnets::integer_lif_backward", mutates_args=())
 def lif_backward(
-    a: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, threshold: torch.Tensor, decay: int, step: torch.Tensor,
-    grad_s: torch.Tensor, grad_v: torch.Tensor | None, k: float, detach: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    a: torch.Tensor,
+    v: torch.Tensor,
+    bias: torch.Tensor,
+    threshold: torch.Tensor,
+    decay: int,
+    step: torch.Tensor,
+    grad_s: torch.Tensor,
+    grad_v: torch.Tensor | None,
+    k: float,
+    detach: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of currents, first membrane and bias; ``grad_v`` of None is zero."""
     if grad_v is None:
         # as in ashnets.kernels.operators: no parallel region just before the kernel's

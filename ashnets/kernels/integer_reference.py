@@ -51,9 +51,17 @@ def lif_forward(
 
 
 def lif_backward(
-    a: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, threshold: torch.Tensor, decay: int, step: torch.Tensor,
-    grad_s: torch.Tensor, grad_v: torch.Tensor, k: float, detach: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    a: torch.Tensor,
+    v: torch.Tensor,
+    bias: torch.Tensor,
+    threshold: torch.Tensor,
+    decay: int,
+    step: torch.Tensor,
+    grad_s: torch.Tensor,
+    grad_v: torch.Tensor,
+    k: float,
+    detach: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """ā (T, N), v̄ of the first membrane and b̄, (N,) each."""
     membrane, offset, bar, unit = v.double(), bias.double() * BIT, threshold * BIT, step / BIT
     h = torch.empty_like(a, dtype=torch.float32)

@@ -57,10 +57,18 @@ def _(x: torch.Tensor, v: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Te
 
 @torch.library.custom_op("ashnets::lif_backward", mutates_args=())
 def lif_backward(
-    x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor | None,
-    mean: torch.Tensor | None, grad_s: torch.Tensor, grad_v: torch.Tensor | None, beta: float, theta: float, k: float,
+    x: torch.Tensor,
+    v: torch.Tensor,
+    scale: torch.Tensor | None,
+    shift: torch.Tensor | None,
+    mean: torch.Tensor | None,
+    grad_s: torch.Tensor,
+    grad_v: torch.Tensor | None,
+    beta: float,
+    theta: float,
+    k: float,
     detach: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of currents and first membrane, and both sums; these are empty without ``mean``.
 
     ``grad_v`` of None is zero.
@@ -96,10 +104,14 @@ def _(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.library.custom_op("ashnets::norm_backward", mutates_args=("grad",))
 def norm_backward(
-    grad: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, factor: torch.Tensor, grad_mean: torch.Tensor,
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    factor: torch.Tensor,
+    grad_mean: torch.Tensor,
     product: torch.Tensor,
-) -> None:  # fmt: skip
-    """The gradient through normalised currents, in place."""
+) -> None:
+    """The gradient through normalized currents, in place."""
     kernels = _kernels(x)
     changed, currents = _readable(kernels, grad, x)
     kernels.norm_backward(changed, currents, mean, factor, grad_mean, product)

@@ -2,7 +2,7 @@ r"""What the kernels compute, in plain torch: the definition that the fast ones 
 
 Leaky integrate-and-fire neurons (eq. 2, 3) behind an affine map, over a sequence with explicit state:
 
-    y[t] = x[t]·a + c                        a, c of each neuron: a normalisation that was folded; else y = x
+    y[t] = x[t]·a + c                        a, c of each neuron: a normalization that was folded; else y = x
     h[t] = β·v[t−1] + y[t]
     s[t] = H(h[t] − θ),  strictly above
     v[t] = h[t]·(1 − s[t])
@@ -47,9 +47,18 @@ def lif_forward(
 
 
 def lif_backward(
-    x: torch.Tensor, v: torch.Tensor, scale: Vector, shift: Vector, mean: Vector, grad_s: torch.Tensor,
-    grad_v: torch.Tensor, beta: float, theta: float, k: float, detach: bool,
-) -> tuple[torch.Tensor, torch.Tensor, Vector, Vector]:  # fmt: skip
+    x: torch.Tensor,
+    v: torch.Tensor,
+    scale: Vector,
+    shift: Vector,
+    mean: Vector,
+    grad_s: torch.Tensor,
+    grad_v: torch.Tensor,
+    beta: float,
+    theta: float,
+    k: float,
+    detach: bool,
+) -> tuple[torch.Tensor, torch.Tensor, Vector, Vector]:
     """ȳ (T, N), v̄ of the first membrane (N,), and with ``mean`` Σ_t ȳ and Σ_t ȳ·(x − mean), (N,) each, else None."""
     h = torch.empty_like(x)
     for t, current in enumerate(x.unbind(0)):
@@ -72,8 +81,12 @@ def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def norm_backward(
-    grad: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, factor: torch.Tensor, grad_mean: torch.Tensor,
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    factor: torch.Tensor,
+    grad_mean: torch.Tensor,
     product: torch.Tensor,
-) -> None:  # fmt: skip
+) -> None:
     """``grad`` becomes factor·(grad − grad_mean) − product·(x − mean), in place."""
     grad.sub_(grad_mean).mul_(factor).sub_((x - mean).mul_(product))

@@ -32,8 +32,12 @@ def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *argument
         kernel(*arguments, block, 0, neurons)
         return
     count = min(blocks, workers * _SHARES, amount // _SHARE)
-    shares = iter([(min(neurons, block * (blocks * i // count)), min(neurons, block * (blocks * (i + 1) // count)))
-                   for i in range(count)])  # fmt: skip
+    shares = iter(
+        [
+            (min(neurons, block * (blocks * i // count)), min(neurons, block * (blocks * (i + 1) // count)))
+            for i in range(count)
+        ]
+    )
 
     def work() -> None:
         for low, high in shares:  # a list's iterator gives each share to one thread

@@ -1,11 +1,11 @@
 r"""The answers that a VQA classifier chooses from, and what it learns to give each of them.
 
     answers a with #{questions of train + val whose right answer is a} ≥ 9        3,129 of VQA v2
-    target(a) = 0, .3, .6, .9, 1 for 0, 1, 2, 3, 4 or more annotators who gave a
+    target(a) = 0, 0.3, 0.6, 0.9, 1 for 0, 1, 2, 3, 4 or more annotators who gave a
 
-The right answer is ``multiple_choice_answer``, normalised and without the commas that are left. Annotators' answers are
+The right answer is ``multiple_choice_answer``, normalized and without the commas that are left. Annotators' answers are
 counted as they stand, as the published targets do. An answer scores 1 against the official accuracy from four
-annotators on, .3 per annotator below: the targets are that accuracy.
+annotators on, 0.3 per annotator below: the targets are that accuracy.
 
 Source: Teney et al., Tips and Tricks for Visual Question Answering, 2018, and the implementation that later work took
 over, https://github.com/hengyuan-hu/bottom-up-attention-vqa, tools/compute_softscore.py. That orders by a Python 2
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 
 from ashnets.data.benchmarks.records import Question
 from ashnets.errors import InputError
-from ashnets.metrics.answers import normalise_answer
+from ashnets.metrics.answers import normalize_answer
 
 MINIMUM = 9
 _SCORES = (0.0, 0.3, 0.6, 0.9, 1.0)
@@ -42,7 +42,7 @@ def answer_vocabulary(questions: Iterable[Question], minimum: int = MINIMUM) -> 
 
 
 def _cleaned(answer: str) -> str:
-    return normalise_answer(answer).replace(",", "")
+    return normalize_answer(answer).replace(",", "")
 
 
 def soft_targets(question: Question, indices: Mapping[str, int]) -> dict[int, float]:

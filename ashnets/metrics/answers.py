@@ -50,7 +50,7 @@ _MOST_FULL_STOPS = int(re.UNICODE)
 
 
 @lru_cache(maxsize=1 << 17)
-def normalise_answer(answer: str) -> str:
+def normalize_answer(answer: str) -> str:
     """An answer as VQA compares it: `without_punctuation`, then `with_digits`."""
     return with_digits(without_punctuation(answer))
 

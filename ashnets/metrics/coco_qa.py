@@ -3,7 +3,7 @@ r"""COCO-QA: accuracy for each type of question, and WUPS, which forgives an ans
     WUPS_θ = mean over questions of min( Π_a max_t μ(a, t), Π_t max_a μ(a, t) )      a: items predicted, t: true ones
     μ(a, t) = wup if wup ≥ θ else wup / 10,      wup = max over senses of Wu and Palmer's similarity; 1 if a = t
 
-Items are separated by commas; COCO-QA has one each, so the formula is μ alone. θ = .9 is the strict form, θ = 0 the
+Items are separated by commas; COCO-QA has one each, so the formula is μ alone. θ = 0.9 is the strict form, θ = 0 the
 lenient one. A word that WordNet does not know is similar to itself only. Percentages as published are ours · 100.
 Sources: Ren et al., 2015, section 3; Malinowski and Fritz, A Multi-World Approach, 2014, and their calculate_wups.py.
 """

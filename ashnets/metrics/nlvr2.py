@@ -1,4 +1,4 @@
-"""NLVR2: accuracy, and consistency: the share of sentences that are judged rightly with every pair of pictures.
+"""NLVR2: accuracy, and consistency: the share of sentences that are judged rightly with every pair of images.
 
 A sentence is known by its set and its number: in ``dev-850-0-1``, that is ``dev-850-·-1``. It comes with up to four
 pairs, some of which make it true, so that a model without eyes has an accuracy of about a half and a consistency near
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ashnets.data.benchmarks.records import PicturePair
+from ashnets.data.benchmarks.records import ImagePair
 from ashnets.errors import InputError
 
 
-def nlvr2_accuracy(pairs: Iterable[PicturePair], predictions: Mapping[str, bool]) -> dict[str, Any]:
+def nlvr2_accuracy(pairs: Iterable[ImagePair], predictions: Mapping[str, bool]) -> dict[str, Any]:
     """Accuracy and consistency in [0, 1].
 
     Args:

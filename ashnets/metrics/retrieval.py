@@ -2,8 +2,8 @@ r"""Retrieval: recall at K over a table of similarities, its chance level, and r
 
     R@K = share of queries with a right item among the K best
 
-On COCO and Flickr30K a picture has five captions. Text → image asks for the picture of each caption; image → text
-counts the best of a picture's captions. COCO's "1K" is the mean over five folds of 1,000 pictures in the order of
+On COCO and Flickr30K an image has five captions. Text → image asks for the image of each caption; image → text
+counts the best of an image's captions. COCO's "1K" is the mean over five folds of 1,000 images in the order of
 Karpathy's test split, its "5K" ranks them all (Karpathy and Fei-Fei, 2015; Faghri et al., VSE++, 2018).
 
 An item counts as ranked behind every wrong item of the same score: a model that gives all pairs one score has R@K = 0,
@@ -86,8 +86,8 @@ def recall_both_ways(
     """R@K of text → image and of image → text.
 
     Args:
-        similarity: (I, C), pictures by captions, higher is better.
-        owners: (C,), the picture that each caption is about.
+        similarity: (I, C), images by captions, higher is better.
+        owners: (C,), the image that each caption is about.
         ks: the K.
         scale: see :func:`ranks`.
 
@@ -95,18 +95,18 @@ def recall_both_ways(
         ``{"text_to_image": {"R@1": …}, "image_to_text": {…}}``, in [0, 1].
 
     Raises:
-        InputError: shapes that do not fit, an owner that is no picture, a picture without caption, NaN scores.
+        InputError: shapes that do not fit, an owner that is no image, an image without caption, NaN scores.
     """
     if similarity.dim() != 2 or 0 in similarity.shape:
         raise InputError(f"similarity of shape {tuple(similarity.shape)}: give (I, C), at least one of each")
-    pictures, captions = similarity.shape
-    owned: list[set[int]] = [set() for _ in range(pictures)]
+    images, captions = similarity.shape
+    owned: list[set[int]] = [set() for _ in range(images)]
     if owners.shape != (captions,):
-        raise InputError(f"owners of shape {tuple(owners.shape)} for {captions} captions: give one picture for each")
-    for caption, picture in enumerate(owners.tolist()):
-        if not 0 <= picture < pictures:
-            raise InputError(f"caption {caption} belongs to picture {picture}: give an index in 0..{pictures - 1}")
-        owned[picture].add(caption)
+        raise InputError(f"owners of shape {tuple(owners.shape)} for {captions} captions: give one image for each")
+    for caption, image in enumerate(owners.tolist()):
+        if not 0 <= image < images:
+            raise InputError(f"caption {caption} belongs to image {image}: give an index in 0..{images - 1}")
+        owned[image].add(caption)
     return {
         "text_to_image": recall_at(similarity.T, owners, ks, scale),
         "image_to_text": recall_at(similarity, owned, ks, scale),
@@ -120,20 +120,20 @@ def recall_in_folds(
     ks: Sequence[int] = (1, 5, 10),
     scale: float = 0.0,
 ) -> dict[str, dict[str, float]]:
-    """`recall_both_ways` within each fold of ``size`` consecutive pictures and their captions; the mean over folds.
+    """`recall_both_ways` within each fold of ``size`` consecutive images and their captions; the mean over folds.
 
     Args:
         similarity: (I, C); I must be a multiple of ``size``.
         owners: (C,).
 
     Raises:
-        InputError: as `recall_both_ways`, and where the pictures do not fill the folds.
+        InputError: as `recall_both_ways`, and where the images do not fill the folds.
     """
-    pictures = len(similarity)
-    if size < 1 or pictures % size:
-        raise InputError(f"{pictures} pictures do not fill folds of {size}: give a multiple of it")
+    images = len(similarity)
+    if size < 1 or images % size:
+        raise InputError(f"{images} images do not fill folds of {size}: give a multiple of it")
     found = []
-    for start in range(0, pictures, size):
+    for start in range(0, images, size):
         inside = (owners >= start) & (owners < start + size)
         fold = similarity[start : start + size, inside.to(similarity.device)]
         found.append(recall_both_ways(fold, owners[inside] - start, ks, scale))

@@ -1,6 +1,6 @@
 """Score a file of predictions as the benchmark's own tools do.
 
-    score("vqa-v2", "answers.json", "data/vqa")          → {"dataset": "vqa-v2", "split": "val", "accuracy": .71, …}
+    score("vqa-v2", "answers.json", "data/vqa")          → {"dataset": "vqa-v2", "split": "val", "accuracy": 0.71, …}
 
 ============== ======================================================== ================================
 benchmark      file of predictions                                      result
@@ -26,20 +26,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ashnets.data.benchmarks import open_benchmark
-from ashnets.data.benchmarks.records import Captioned, Entailment, PicturePair, Question, Record
+from ashnets.data.benchmarks.records import Captioned, Entailment, ImagePair, Question, Record
 from ashnets.data.benchmarks.snli_ve import LABELS
 from ashnets.errors import ConfigurationError, DataError, InputError
 from ashnets.metrics.coco_qa import coco_qa_accuracy
 from ashnets.metrics.entailment import entailment_accuracy
 from ashnets.metrics.nlvr2 import nlvr2_accuracy
-from ashnets.metrics.submission import read_answer_lines, read_answers, read_judgements, read_labels
+from ashnets.metrics.submission import read_answer_lines, read_answers, read_judgments, read_labels
 from ashnets.metrics.vqa import vqa_accuracy
 from ashnets.metrics.wordnet import WordNet
 
 if TYPE_CHECKING:
     import torch
 
-CAPTIONS = 5  # a few pictures of COCO have more; published recalls take the first five
+CAPTIONS = 5  # a few images of COCO have more; published recalls take the first five
 _FOLD = 1000
 
 
@@ -56,7 +56,7 @@ def score(
     Args:
         dataset: the benchmark's name, as in `ashnets.data.benchmarks.BENCHMARKS`.
         predictions: see the table above.
-        annotations: the folder that `open_benchmark` reads; its pictures are not needed.
+        annotations: the folder that `open_benchmark` reads; its images are not needed.
         split: the benchmark's ``default_split`` if None.
         wordnet: folder of WordNet's database; COCO-QA's WUPS are left out without it.
 
@@ -83,12 +83,12 @@ def score(
     return {"dataset": dataset, "split": split, **_SCORERS[dataset](records, predictions, known)}
 
 
-def retrieval_tensors(path: str | os.PathLike, pictures: int, captions: int) -> tuple[torch.Tensor, float]:
-    """The similarities (pictures, captions) that a safetensors file holds, in the order of the annotations, and their
+def retrieval_tensors(path: str | os.PathLike, image_count: int, captions: int) -> tuple[torch.Tensor, float]:
+    """The similarities (image_count, captions) that a safetensors file holds, in the order of the annotations, and their
     scale (:func:`ashnets.metrics.retrieval.ranks`).
 
     The file holds ``similarity`` (I, C), or ``images`` (I, D) and ``texts`` (C, D) whose inner products are taken, in
-    any floating type; picture i's captions stand side by side, at most `CAPTIONS` of each.
+    any floating type; image i's captions stand side by side, at most `CAPTIONS` of each.
 
     Raises:
         InputError: no such file, tensors or shapes.
@@ -114,10 +114,10 @@ def retrieval_tensors(path: str | os.PathLike, pictures: int, captions: int) -> 
         scale = float(images.norm(dim=1).amax() * texts.norm(dim=1).amax())
     else:
         raise InputError(f"{path} holds {sorted(tensors)}; it must hold similarity, or images and texts.")
-    if similarity.shape != (pictures, captions):
+    if similarity.shape != (image_count, captions):
         raise InputError(
-            f"{path} is about {tuple(similarity.shape)} pictures and captions, the split has {(pictures, captions)}: "
-            f"give all of them in the order of the annotations, the first {CAPTIONS} captions of each picture."
+            f"{path} is about {tuple(similarity.shape)} images and captions, the split has {(image_count, captions)}: "
+            f"give all of them in the order of the annotations, the first {CAPTIONS} captions of each image."
         )
     return similarity, scale
 
@@ -133,8 +133,8 @@ def _single_answers(records: list[Record], path: str | os.PathLike, wordnet: Wor
 
 
 def _nlvr2(records: list[Record], path: str | os.PathLike, _: WordNet | None) -> dict[str, Any]:
-    pairs = cast(list[PicturePair], records)
-    return nlvr2_accuracy(pairs, read_judgements(path, [pair.id for pair in pairs]))
+    pairs = cast(list[ImagePair], records)
+    return nlvr2_accuracy(pairs, read_judgments(path, [pair.id for pair in pairs]))
 
 
 def _entailment(records: list[Record], path: str | os.PathLike, _: WordNet | None) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _retrieval(records: list[Record], path: str | os.PathLike, _: WordNet | None
     owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))  # (C,)
     similarity, scale = retrieval_tensors(path, len(counts), len(owners))
     recalls = recall_both_ways(similarity, owners, scale=scale)
-    found: dict[str, Any] = {"pictures": len(counts), "captions": len(owners), **recalls}
+    found: dict[str, Any] = {"images": len(counts), "captions": len(owners), **recalls}
     if len(counts) > _FOLD and len(counts) % _FOLD == 0:
         found["folds of 1000"] = recall_in_folds(similarity, owners, _FOLD, scale=scale)
     return found

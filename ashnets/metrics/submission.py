@@ -50,8 +50,8 @@ def read_labels(path: str | os.PathLike, pair_ids: Collection[str], labels: Coll
     return predicted
 
 
-def read_judgements(path: str | os.PathLike, identifiers: Collection[str]) -> dict[str, bool]:
-    """The judgements predicted for NLVR2 (``identifier,prediction`` a line), one for each of ``identifiers``.
+def read_judgments(path: str | os.PathLike, identifiers: Collection[str]) -> dict[str, bool]:
+    """The judgments predicted for NLVR2 (``identifier,prediction`` a line), one for each of ``identifiers``.
 
     Raises:
         InputError: no such form, or not every pair exactly once.
@@ -60,12 +60,12 @@ def read_judgements(path: str | os.PathLike, identifiers: Collection[str]) -> di
     for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        identifier, _, judgement = (part.strip() for part in line.partition(","))
-        if judgement.lower() not in ("true", "false"):
+        identifier, _, judgment = (part.strip() for part in line.partition(","))
+        if judgment.lower() not in ("true", "false"):
             raise InputError(
                 f"{path}, line {number} is {line[:60]!r}; it must be an identifier, a comma, True or False."
             )
-        found.append((identifier, judgement.lower() == "true"))
+        found.append((identifier, judgment.lower() == "true"))
     require_each_once(str(path), [identifier for identifier, _ in found], identifiers, "identifier")
     return dict(found)
 

@@ -2,8 +2,8 @@ r"""VQA's soft accuracy: an answer is right as far as annotators gave it.
 
     accuracy = 1/10 · Σ_i min(#{others than annotator i who gave the answer} / 3, 1)
 
-Each of the ten is left out once, so that machine and human are measured alike: three of ten who agree give .9, not 1,
-and four give 1. Answers are put into one form (`normalise_answer`) if the annotators gave more than one answer, letter
+Each of the ten is left out once, so that machine and human are measured alike: three of ten who agree give 0.9, not 1,
+and four give 1. Answers are put into one form (`normalize_answer`) if the annotators gave more than one answer, letter
 by letter; otherwise they are compared as they stand, so ``Two`` misses ``two`` given by all.
 
 Source: Antol et al., VQA, 2015, https://visualqa.org/evaluation.html, and the official vqaEval.py, whose percentages
@@ -17,7 +17,7 @@ from typing import Any
 
 from ashnets.data.benchmarks.records import Question
 from ashnets.errors import InputError
-from ashnets.metrics.answers import normalise_answer, trimmed
+from ashnets.metrics.answers import normalize_answer, trimmed
 from ashnets.metrics.means import accuracy_by
 
 
@@ -38,7 +38,7 @@ def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
 def paper_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """The paper's simplified form, its eq. 12: Accuracy(a) = min(#humans that said (a) / 3, 1).
 
-    No annotator is left out, so it is at least `soft_accuracy`: two of ten who agree give .667 here, .6 there. The
+    No annotator is left out, so it is at least `soft_accuracy`: two of ten who agree give 0.667 here, 0.6 there. The
     paper's tables are from the official evaluation server; compare with them by `soft_accuracy`.
 
     Raises:
@@ -54,7 +54,7 @@ def _compared(prediction: str, answers: Sequence[str]) -> tuple[str, list[str]]:
         raise InputError("the question has no answers: the accuracy needs those of its annotators")
     given, said = [trimmed(answer) for answer in answers], trimmed(prediction)
     if len(set(given)) > 1:
-        given, said = [normalise_answer(answer) for answer in given], normalise_answer(said)
+        given, said = [normalize_answer(answer) for answer in given], normalize_answer(said)
     return said, given
 
 

@@ -26,9 +26,16 @@ from ashnets.errors import DataError
 
 FILES = ("index.noun", "data.noun", "noun.exc")
 _ENDINGS = (
-    ("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"),
-    ("men", "man"), ("ies", "y"),
-)  # fmt: skip
+    ("s", ""),
+    ("ses", "s"),
+    ("ves", "f"),
+    ("xes", "x"),
+    ("zes", "z"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("men", "man"),
+    ("ies", "y"),
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ class WordNet:
 
 
 def _read_index(path: Path) -> dict[str, tuple[int, ...]]:
-    """``lemma pos synsets pointers [pointer…] senses tagged offset…``; the licence's lines begin with a space."""
+    """``lemma pos synsets pointers [pointer…] senses tagged offset…``; the license's lines begin with a space."""
     index: dict[str, tuple[int, ...]] = {}
     for number, line in enumerate(path.read_text(encoding="ascii", errors="replace").split("\n"), start=1):
         if line.startswith(" ") or not line:

@@ -64,7 +64,7 @@ class AbstractEncoder(nn.Module):
 
         Args:
             spikes: (T', B', 3, H, W), 0 and 1.
-            state: membranes, one tensor (B', C, h, w) a layer; ``None`` starts at rest.
+            state: membranes, one tensor (B', C, h, w) a layer; ``None`` starts from a reset state.
 
         Returns:
             Spikes of each layer by name, (T', B', C, h, w), and the membranes after the last step. Running T' steps
@@ -81,7 +81,7 @@ class AbstractEncoder(nn.Module):
         return outputs, tuple(membranes)
 
     def _membranes(self, batch: int, spikes: torch.Tensor, state: State | None) -> State:
-        """``state``, or membranes at rest for ``batch`` sequences of spikes (..., H, W).
+        """``state``, or reset membranes for ``batch`` sequences of spikes (..., H, W).
 
         Raises:
             InputError: the state has another number of layers or another shape.
@@ -116,9 +116,9 @@ class AbstractEncoder(nn.Module):
 
         Args:
             spikes: P_binary, (T, B, 3, H, W).
-            group_size: φ; B must be a multiple of it. 1 is the single-image form, which starts at rest.
+            group_size: φ; B must be a multiple of it. 1 is the single-image form, which starts from a reset state.
             readout: ``shared`` or ``per_image``; the configuration's by default.
-            state: membranes to start from, (B/φ, C, h, w) each, (B, C, h, w) without carry; ``None`` starts at rest.
+            state: membranes to start from, (B/φ, C, h, w) each, (B, C, h, w) without carry; ``None`` starts from a reset state.
 
         Raises:
             InputError: B is not a multiple of φ, the readout is unknown, or the state has another shape.

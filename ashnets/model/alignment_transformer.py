@@ -25,10 +25,19 @@ from ashnets.model.offloading import at_hand
 def bert_config(config: AshNetsConfig) -> BertConfig:
     """The transformers configuration of the layers."""
     names = (
-        "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
-        "hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps", "initializer_range",
-        "max_position_embeddings", "vocab_size", "pad_token_id",
-    )  # fmt: skip
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "hidden_act",
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "layer_norm_eps",
+        "initializer_range",
+        "max_position_embeddings",
+        "vocab_size",
+        "pad_token_id",
+    )
     settings: dict[str, Any] = {name: getattr(config, name) for name in names}
     settings["attn_implementation"] = config._attn_implementation
     return BertConfig(**settings, type_vocab_size=2)
@@ -94,7 +103,7 @@ class AlignmentTransformer(nn.Module):
         ):
             raise InputError(
                 f"input_ids span {int(input_ids.min())} to {int(input_ids.max())}, this model's vocabulary is 0 to "
-                f"{size - 1}: tokenise with the processor that was saved with it"
+                f"{size - 1}: tokenize with the processor that was saved with it"
             )
         positions = torch.arange(length, device=input_ids.device).expand_as(input_ids)
         return self.bert.embeddings(
@@ -145,7 +154,7 @@ class AlignmentTransformer(nn.Module):
             masks.append(torch.ones(visual.shape[:2], dtype=torch.long, device=visual.device))
         hidden = torch.cat(parts, dim=1)
         if hidden.shape[0] == 0:
-            raise InputError("an empty batch has nothing to encode: give at least one text or picture")
+            raise InputError("an empty batch has nothing to encode: give at least one text or image")
         padding = torch.cat(masks, dim=1)
         if output_attentions:
             attentions: deque[torch.Tensor] = deque()  # not a list, which accelerate's hooks would copy

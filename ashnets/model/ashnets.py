@@ -1,8 +1,8 @@
-"""ASH-Nets (paper, Fig. 1): pictures and text to one aligned sequence.
+"""ASH-Nets (paper, Fig. 1): images and text to one aligned sequence.
 
-    pictures ─┬─ V ─────────────── F_CNN ─┬─ SR ─ Output ─┐
-              └─ sampler ─ E ─ S ─ C ─ F_SNN ┘             ├─ alignment transformer
-    text ─────────────────────────────────────────────────┘
+images ─┬─ V ─────────────── F_CNN ─┬─ SR ─ Output ─┐
+          └─ sampler ─ E ─ S ─ C ─ F_SNN ┘             ├─ alignment transformer
+text ─────────────────────────────────────────────────┘
 """
 
 from __future__ import annotations
@@ -35,16 +35,18 @@ class VisualSemanticModule(nn.Module):
             self.collector = SemanticCollector(config) if config.collector else SpikeRate()
         self.summary_ratio = SummaryRatio(config)
 
-    def sample(self, pixel_values: torch.Tensor, image_ids: Sequence[int] | torch.Tensor | None = None) -> torch.Tensor:
+    def sample(
+        self, pixel_values: torch.Tensor, image_keys: Sequence[int] | torch.Tensor | None = None
+    ) -> torch.Tensor:
         """P_binary (T, B, 3, H, W); images without ids are named by their content."""
-        if image_ids is None:
-            image_ids = content_keys(pixel_values)
-        return probabilistic_sampling(pixel_values, image_ids, self.config.time_steps, self.config.sampling_seed)
+        if image_keys is None:
+            image_keys = content_keys(pixel_values)
+        return probabilistic_sampling(pixel_values, image_keys, self.config.time_steps, self.config.sampling_seed)
 
     def forward(
         self,
         pixel_values: torch.Tensor,
-        image_ids: Sequence[int] | torch.Tensor | None = None,
+        image_keys: Sequence[int] | torch.Tensor | None = None,
         spikes: torch.Tensor | None = None,
         group_size: int = 1,
         readout: str | None = None,
@@ -55,7 +57,7 @@ class VisualSemanticModule(nn.Module):
 
         Args:
             pixel_values: (B, 3, H, W) in [0, 1].
-            image_ids: (B,), the images' ids for the sampler.
+            image_keys: (B,), the images' ids for the sampler.
             spikes: (T, B, 3, H, W), spikes to use instead of the sampler's.
             group_size: φ, consecutive images that share a time axis; 1 treats each alone.
             readout, state: see :meth:`AbstractEncoder.forward`.
@@ -65,10 +67,10 @@ class VisualSemanticModule(nn.Module):
         if concrete_only or not self.config.has_spiking_branch:
             return VisualOutput(output=concrete, concrete=concrete, summary_ratio=torch.zeros_like(concrete[..., :1]))
         if spikes is None:
-            spikes = self.sample(pixel_values, image_ids)
+            spikes = self.sample(pixel_values, image_keys)
         elif spikes.shape[1:] != pixel_values.shape:
             raise InputError(
-                f"spikes of shape {tuple(spikes.shape)} for pictures of shape {tuple(pixel_values.shape)}: "
+                f"spikes of shape {tuple(spikes.shape)} for images of shape {tuple(pixel_values.shape)}: "
                 f"they must be (T, {', '.join(map(str, pixel_values.shape))})"
             )
         spiking = self.abstract_encoder(spikes, group_size, readout, state)
@@ -94,8 +96,8 @@ class VisualSemanticModule(nn.Module):
 class AshNetsModel(AshNetsPreTrainedModel):
     """The whole of ASH-Nets without a task head.
 
-    ``forward`` takes pictures, text, or both. Groups of similar images (``group_size`` = φ) share the spiking time
-    axis; without it each image starts at rest and its result does not depend on its batch mates.
+    ``forward`` takes images, text, or both. Groups of similar images (``group_size`` = φ) share the spiking time
+    axis; without it each image starts from a reset state and its result does not depend on its batch mates.
     """
 
     # A checkpoint with a head serves the bare model: the heads are left out knowingly.
@@ -121,7 +123,7 @@ class AshNetsModel(AshNetsPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        image_ids: Sequence[int] | torch.Tensor | None = None,
+        image_keys: Sequence[int] | torch.Tensor | None = None,
         spikes: torch.Tensor | None = None,
         group_size: int = 1,
         readout: str | None = None,
@@ -129,16 +131,16 @@ class AshNetsModel(AshNetsPreTrainedModel):
         concrete_only: bool = False,
         output_attentions: bool = False,
     ) -> AshNetsOutput:
-        """Encode B pictures (B, 3, H, W), B texts (B, L), or B pairs; see :class:`AshNetsOutput`.
+        """Encode B images (B, 3, H, W), B texts (B, L), or B pairs; see :class:`AshNetsOutput`.
 
         Raises:
-            InputError: nothing given, or different numbers of pictures and texts.
+            InputError: nothing given, or different numbers of images and texts.
         """
         visual = None
         if pixel_values is not None:
             if input_ids is not None and input_ids.shape[0] != pixel_values.shape[0]:
-                raise InputError(f"{pixel_values.shape[0]} pictures and {input_ids.shape[0]} texts do not make pairs")
-            visual = self.vision(pixel_values, image_ids, spikes, group_size, readout, state, concrete_only)
+                raise InputError(f"{pixel_values.shape[0]} images and {input_ids.shape[0]} texts do not make pairs")
+            visual = self.vision(pixel_values, image_keys, spikes, group_size, readout, state, concrete_only)
         hidden, attentions = self.transformer(
             input_ids, attention_mask, None if visual is None else visual.output, output_attentions
         )

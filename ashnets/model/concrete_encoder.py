@@ -32,7 +32,7 @@ IMAGENET_REPOSITORIES = {
 def backbone_config(config: AshNetsConfig) -> ResNetConfig | ViTConfig:
     """The transformers configuration of the backbone."""
     if config.backbone == "vit-b16":
-        # Positions are learnt on 14 × 14 patches (224 px) and interpolated to the grid of image_size.
+        # Positions are learned on 14 × 14 patches (224 px) and interpolated to the grid of image_size.
         attention: dict[str, Any] = {"attn_implementation": config._attn_implementation}
         return ViTConfig(image_size=224, patch_size=16, **attention)
     if config.backbone == "resnet-tiny":
@@ -48,9 +48,9 @@ def backbone_config(config: AshNetsConfig) -> ResNetConfig | ViTConfig:
 
 
 class ConcreteEncoder(nn.Module):
-    """V: pictures to N concrete tokens.
+    """V: images to N concrete tokens.
 
-    Shape: pixel values (B, 3, H, W) in [0, 1] to F_CNN (B, N, M1). The ImageNet normalisation happens inside, because
+    Shape: pixel values (B, 3, H, W) in [0, 1] to F_CNN (B, N, M1). The ImageNet normalization happens inside, because
     the spiking branch needs the plain intensities of the same tensor.
     """
 

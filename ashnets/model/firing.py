@@ -49,13 +49,13 @@ def rates_warnings(rates: Mapping[str, float]) -> list[str]:
         if rate < SILENT:
             found.append(
                 f"spiking layer {layer} is silent: at inference {100 * rate:.2g} % of its neurons fire at a time step, "
-                f"under {100 * SILENT:g} %; train it with a lower optimisers.spiking.lr, or from the start with a "
+                f"under {100 * SILENT:g} %; train it with a lower optimizers.spiking.lr, or from the start with a "
                 "greater changes.tdbn_alpha (wider input currents) or a smaller changes.decay_k (less leak)"
             )
         elif rate > SATURATED:
             found.append(
                 f"spiking layer {layer} is saturated: at inference {100 * rate:.3g} % of its neurons fire at a time "
-                f"step, over {100 * SATURATED:g} %; train it with a lower optimisers.spiking.lr, or from the start "
+                f"step, over {100 * SATURATED:g} %; train it with a lower optimizers.spiking.lr, or from the start "
                 "with a smaller changes.tdbn_alpha (narrower input currents) or a greater changes.decay_k (more leak)"
             )
     if rates and not list(rates.values())[-1]:

@@ -79,7 +79,7 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         return F.normalize(self.text_projection(hidden[:, 0]).float(), dim=-1)
 
     def encode_image(self, pixel_values: torch.Tensor, **options: Any) -> tuple[torch.Tensor, VisualOutput]:
-        """Pictures to embeddings (B, 256) and the visual module's output; options as in ``AshNetsModel.forward``."""
+        """Images to embeddings (B, 256) and the visual module's output; options as in ``AshNetsModel.forward``."""
         visual = self.ashnets.vision(pixel_values, **options)
         return self.project_image(visual.output), visual
 
@@ -101,12 +101,12 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         output_attentions: bool = False,
-        image_ids: ImageIds | None = None,
+        image_keys: ImageIds | None = None,
         **options: Any,
     ) -> RetrievalOutput:
-        """Embed pictures, texts, or pairs; pairs also get their matching score and, on request, attentions."""
+        """Embed images, texts, or pairs; pairs also get their matching score and, on request, attentions."""
         out = RetrievalOutput()
-        self._fill(out, pixel_values, input_ids, attention_mask, output_attentions, image_ids=image_ids, **options)
+        self._fill(out, pixel_values, input_ids, attention_mask, output_attentions, image_keys=image_keys, **options)
         return out
 
     def _fill(
@@ -129,7 +129,7 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
             out.text_embeds = self.project_text(text)
         if out.visual is not None and input_ids is not None:
             if input_ids.shape[0] != pixel_values.shape[0]:
-                raise InputError(f"{pixel_values.shape[0]} pictures and {input_ids.shape[0]} texts do not make pairs")
+                raise InputError(f"{pixel_values.shape[0]} images and {input_ids.shape[0]} texts do not make pairs")
             joint, out.attentions = transformer(input_ids, attention_mask, out.visual.output, output_attentions)
             out.itm_logits = self.itm(joint[:, 0])
         return text, joint
@@ -161,7 +161,7 @@ class MaskedVisualHead(nn.Module):
         columns = concepts.float()  # (M1, M2)
         # the products are divided by ‖C_j‖, not C itself, which is much larger
         lengths = columns.square().sum(0).clamp_min(1e-24).sqrt()
-        # Over τ a cosine's last bit in bf16 would be .06 of a logit.
+        # Over τ a cosine's last bit in bf16 would be 0.06 of a logit.
         with torch.autocast(token.device.type, enabled=False):
             return token @ columns / (lengths * self.temperature())
 
@@ -215,7 +215,7 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
         self.mlm.decoder = value  # type: ignore[assignment]
 
     def mask_visual(self, visual: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
-        """Replace the tokens of (B, N, M1) that ``masked`` (B, N) marks by the learnt mask vector."""
+        """Replace the tokens of (B, N, M1) that ``masked`` (B, N) marks by the learned mask vector."""
         return torch.where(masked.unsqueeze(-1), self.visual_mask.to(visual.dtype), visual)
 
     def forward(
@@ -224,13 +224,13 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         output_attentions: bool = False,
-        image_ids: ImageIds | None = None,
+        image_keys: ImageIds | None = None,
         **options: Any,
     ) -> PreTrainingOutput:
-        """All heads on B pairs, nothing masked; pictures or texts alone give their embeddings."""
+        """All heads on B pairs, nothing masked; images or texts alone give their embeddings."""
         out = PreTrainingOutput()
         text, joint = self._fill(
-            out, pixel_values, input_ids, attention_mask, output_attentions, image_ids=image_ids, **options
+            out, pixel_values, input_ids, attention_mask, output_attentions, image_keys=image_keys, **options
         )
         if joint is None:
             return out
@@ -294,16 +294,16 @@ class AshNetsForVQA(_Classifier):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        image_ids: ImageIds | None = None,
+        image_keys: ImageIds | None = None,
         **options: Any,
     ) -> ClassifierOutput:
         """Answer B questions; ``labels`` are soft targets (B, answers) in [0, 1], scored by binary cross-entropy."""
-        out = self.ashnets(pixel_values, input_ids, attention_mask, image_ids, **options)
+        out = self.ashnets(pixel_values, input_ids, attention_mask, image_keys, **options)
         return self._output(out.pooled, labels, answer_loss, out)
 
 
 class AshNetsForVisualReasoning(_Classifier):
-    """NLVR2: is the sentence true of the pair of pictures? Each picture meets the sentence; both [CLS] are joined."""
+    """NLVR2: is the sentence true of the pair of images? Each image meets the sentence; both [CLS] are joined."""
 
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__(config, 2 * config.hidden_size, 2)
@@ -314,14 +314,14 @@ class AshNetsForVisualReasoning(_Classifier):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        image_ids: ImageIds | None = None,
+        image_keys: ImageIds | None = None,
         **options: Any,
     ) -> ClassifierOutput:
-        """Judge B pairs: ``pixel_values`` (B, 2, 3, H, W), ``image_ids`` (B, 2); logits (B, 2): false, true."""
+        """Judge B pairs: ``pixel_values`` (B, 2, 3, H, W), ``image_keys`` (B, 2); logits (B, 2): false, true."""
         if pixel_values.dim() != 5 or pixel_values.shape[1] != 2:
             raise InputError(f"pixel_values of shape {tuple(pixel_values.shape)}: NLVR2 takes (B, 2, 3, H, W)")
         mask = None if attention_mask is None else attention_mask.repeat_interleave(2, 0)
-        ids = None if image_ids is None else torch.as_tensor(image_ids).flatten()
+        ids = None if image_keys is None else torch.as_tensor(image_keys).flatten()
         out = self.ashnets(pixel_values.flatten(0, 1), input_ids.repeat_interleave(2, 0), mask, ids, **options)
         return self._output(out.pooled.unflatten(0, (-1, 2)).flatten(1), labels, F.cross_entropy, out)
 
@@ -340,11 +340,11 @@ class AshNetsForVisualEntailment(_Classifier):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        image_ids: ImageIds | None = None,
+        image_keys: ImageIds | None = None,
         **options: Any,
     ) -> ClassifierOutput:
         """Judge B pairs; logits (B, 3) in the order of ``LABELS``; ``labels`` (B,)."""
-        out = self.ashnets(pixel_values, input_ids, attention_mask, image_ids, **options)
+        out = self.ashnets(pixel_values, input_ids, attention_mask, image_keys, **options)
         return self._output(out.pooled, labels, F.cross_entropy, out)
 
 

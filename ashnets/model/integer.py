@@ -32,9 +32,19 @@ from ashnets.kernels.integer_reference import BIT, DECAY_ONE, MEMBRANE_LIMIT
 from ashnets.model.rows import Rows
 
 __all__ = [
-    "BIAS_LIMIT", "BIT", "CURRENT_LIMIT", "DECAY_ONE", "MEMBRANE_LIMIT", "IntegerConstants", "Integers", "check",
-    "integer_constants", "integer_lif", "integers", "straight_through",
-]  # fmt: skip
+    "BIAS_LIMIT",
+    "BIT",
+    "CURRENT_LIMIT",
+    "DECAY_ONE",
+    "MEMBRANE_LIMIT",
+    "IntegerConstants",
+    "Integers",
+    "check",
+    "integer_constants",
+    "integer_lif",
+    "integers",
+    "straight_through",
+]
 
 CURRENT_LIMIT = 1 << 17  # |a| below it, so that a << 6 keeps to 24 bits
 BIAS_LIMIT = 4096
@@ -201,9 +211,16 @@ class _IntegerLIF(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, a: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, threshold: torch.Tensor, decay: int,
-        step: torch.Tensor, k: float, detach_reset: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        ctx: Any,
+        a: torch.Tensor,
+        v: torch.Tensor,
+        bias: torch.Tensor,
+        threshold: torch.Tensor,
+        decay: int,
+        step: torch.Tensor,
+        k: float,
+        detach_reset: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(a, v, bias, threshold, step)
         ctx.constants = (decay, k, detach_reset)
@@ -211,9 +228,7 @@ class _IntegerLIF(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, grad_s: torch.Tensor | None, grad_v: torch.Tensor | None
-    ) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad_s: torch.Tensor | None, grad_v: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         a, v, bias, threshold, step = ctx.saved_tensors
         decay, k, detach_reset = ctx.constants
         grad_s = torch.zeros_like(a) if grad_s is None else grad_s

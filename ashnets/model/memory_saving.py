@@ -134,7 +134,7 @@ class _Layer:
         return lif.beta, lif.v_threshold, lif.k, lif.detach_reset
 
     def currents(self, piece: int) -> torch.Tensor:
-        """(T', N) of a piece, before normalisation."""
+        """(T', N) of a piece, before normalization."""
         conv = self.block.conv
         frames = self.source.frames(piece, self.plan.dtype)
         x = F.conv2d(frames, self.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -156,9 +156,14 @@ class _Layer:
     def weight_gradient(self, piece: int, grad: torch.Tensor) -> torch.Tensor:
         conv = self.block.conv
         return conv2d_weight(
-            self.source.frames(piece, self.plan.dtype), self.weight.shape, self.frames(grad), conv.stride, conv.padding,
-            conv.dilation, conv.groups,
-        ).float()  # fmt: skip
+            self.source.frames(piece, self.plan.dtype),
+            self.weight.shape,
+            self.frames(grad),
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+        ).float()
 
 
 class _Saving(torch.autograd.Function):
@@ -296,7 +301,7 @@ class _Adjoint:
     def currents(self) -> Pass:
         """Begin a pass over x̄."""
         layer, spread = self.layer, self.layer.rows.spread
-        centre, scale, grad_mean = spread(layer.mean), spread(layer.scale), spread(self._means[0].float())
+        center, scale, grad_mean = spread(layer.mean), spread(layer.scale), spread(self._means[0].float())
         factor = spread((layer.scale * layer.inverse.square() * self._means[1]).float())
         if not layer.held:
             through_neurons = self._through_neurons()
@@ -312,7 +317,7 @@ class _Adjoint:
             elif first and x is None:
                 x = layer.currents(piece)
             if x is not None:
-                operators.norm_backward(grad, x, centre, scale, grad_mean, factor)
+                operators.norm_backward(grad, x, center, scale, grad_mean, factor)
             del x
             if first:
                 self.weight += layer.weight_gradient(piece, grad)
@@ -325,13 +330,13 @@ class _Adjoint:
     def _through_neurons(self) -> Callable[[int, torch.Tensor], tuple[torch.Tensor, ...]]:
         """Begin a pass over x, ȳ, the gradient of a piece's first membrane from that of its last, and both sums."""
         layer, spread = self.layer, self.layer.rows.spread
-        scale, shift, centre = spread(layer.scale), spread(layer.shift), spread(layer.mean)
+        scale, shift, center = spread(layer.scale), spread(layer.shift), spread(layer.mean)
         upstream = self.upstream()
 
         def of(piece: int, v: torch.Tensor) -> tuple[torch.Tensor, ...]:
             x = layer.currents(piece)
             return x, *operators.lif_backward(
-                x, layer.membranes[piece], scale, shift, centre, upstream(piece), v, *layer.constants
+                x, layer.membranes[piece], scale, shift, center, upstream(piece), v, *layer.constants
             )
 
         return of

@@ -63,9 +63,7 @@ class _LIF(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, grad_s: torch.Tensor | None, grad_v: torch.Tensor | None
-    ) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad_s: torch.Tensor | None, grad_v: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         x, v = ctx.saved_tensors
         grad_s = torch.zeros_like(x) if grad_s is None else grad_s
         grad_x, grad_v, *_ = operators.lif_backward(x, v, None, None, None, grad_s, grad_v, *ctx.constants)

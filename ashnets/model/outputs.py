@@ -41,7 +41,7 @@ class AshNetsOutput(ModelOutput):
 
     Attributes:
         last_hidden_state: (B, L + N, M1): text tokens first, then visual tokens.
-        pooled: (B, M1), the hidden state of the first token: [CLS], or for pictures alone, which have none, the first
+        pooled: (B, M1), the hidden state of the first token: [CLS], or for images alone, which have none, the first
             visual token.
         visual: the visual semantic module's output, None for text alone.
         attentions: a layer each, (B, heads, L + N, L + N), on request.

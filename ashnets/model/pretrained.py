@@ -31,15 +31,29 @@ HUB_OPTIONS = ("revision", "namespace", "token", "cache_dir", "local_files_only"
 
 # What transformers' from_pretrained and its Auto classes take; any other keyword is a configuration key.
 LIBRARY_OPTIONS = {
-    "adapter_kwargs", "attn_implementation", "config", "device_map", "disable_mmap", "dtype",
-    "ignore_mismatched_sizes", "key_mapping", "low_cpu_mem_usage", "max_memory", "offload_buffers",
-    "offload_folder", "output_loading_info", "torch_dtype", "trust_remote_code", "use_safetensors", "variant",
+    "adapter_kwargs",
+    "attn_implementation",
+    "config",
+    "device_map",
+    "disable_mmap",
+    "dtype",
+    "ignore_mismatched_sizes",
+    "key_mapping",
+    "low_cpu_mem_usage",
+    "max_memory",
+    "offload_buffers",
+    "offload_folder",
+    "output_loading_info",
+    "torch_dtype",
+    "trust_remote_code",
+    "use_safetensors",
+    "variant",
     "_from_auto",
-}  # fmt: skip
+}
 
 
 class AshNetsPreTrainedModel(PreTrainedModel):
-    """Base of every ASH-Nets model: initialisation and strict loading."""
+    """Base of every ASH-Nets model: initialization and strict loading."""
 
     config_class = AshNetsConfig
     base_model_prefix = "ashnets"
@@ -167,7 +181,7 @@ def quiet() -> Iterator[None]:
     """transformers without progress bars and without reports that our own errors replace, in one thread at a time.
 
     These are settings of the process, as are those that transformers changes while it makes or loads a model: the
-    default type of torch, the functions that initialise, the one that ties weights.
+    default type of torch, the functions that initialize, the one that ties weights.
     """
     with _one_at_a_time:
         level, bars = library_logging.get_verbosity(), library_logging.is_progress_bar_enabled()

@@ -11,7 +11,7 @@ class Rows:
     """The order in which a sequence (T, ...) holds its neurons in memory.
 
     Args:
-        x: (T, ...), dense; channels-last pictures keep their format, anything irregular is read in logical order.
+        x: (T, ...), dense; channels-last images keep their format, anything irregular is read in logical order.
 
     Raises:
         InputError: no step.

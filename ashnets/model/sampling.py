@@ -1,4 +1,4 @@
-r"""Probabilistic sampling of pictures into spikes (section III-A.2).
+r"""Probabilistic sampling of images into spikes (section III-A.2).
 
     P_binary[t] = 1 where u(seed, id, t) < I,   I in [0, 1],   u uniform on [0, 1)
 
@@ -28,7 +28,7 @@ def image_key(name: str | int) -> int:
 
 
 def content_key(pixels: torch.Tensor) -> int:
-    """The id of an image that has no name: a hash of its pixels, so that equal pictures spike alike."""
+    """The id of an image that has no name: a hash of its pixels, so that equal images spike alike."""
     data = pixels.detach().to("cpu", torch.float32).contiguous().numpy()
     return int.from_bytes(hashlib.blake2b(data.tobytes(), digest_size=8).digest(), "little") >> 1
 
@@ -45,13 +45,13 @@ def _(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def probabilistic_sampling(
-    pixels: torch.Tensor, image_ids: torch.Tensor | Sequence[int], time_steps: int, seed: int = 0, first_step: int = 0
+    pixels: torch.Tensor, image_keys: torch.Tensor | Sequence[int], time_steps: int, seed: int = 0, first_step: int = 0
 ) -> torch.Tensor:
     """Draw Bernoulli spikes with the pixels' intensities as probabilities; no gradient passes.
 
     Args:
-        pixels: (B, C, H, W), intensities in [0, 1], before any normalisation.
-        image_ids: (B,), integers; see :func:`image_key`.
+        pixels: (B, C, H, W), intensities in [0, 1], before any normalization.
+        image_keys: (B,), integers; see :func:`image_key`.
         time_steps: T.
         seed: of the whole stream.
         first_step: index of the first step, for streaming.
@@ -62,26 +62,28 @@ def probabilistic_sampling(
     Raises:
         InputError: intensities outside [0, 1] or a wrong number of ids.
     """
-    if not isinstance(image_ids, torch.Tensor):
+    if not isinstance(image_keys, torch.Tensor):
         # a graph knows no integers beyond 64 bits, and none that are larger come from image_key
-        ids = list(image_ids) if torch.compiler.is_compiling() else [_signed(int(i), 64) for i in image_ids]
-        image_ids = torch.tensor(ids, dtype=torch.int64)
-    if image_ids.shape != pixels.shape[:1]:
-        raise InputError(f"{image_ids.numel()} image ids for {pixels.shape[0]} images: give one id for each image")
-    return _sample(pixels.detach(), image_ids.long(), time_steps, _signed(seed, 64), first_step)
+        ids = list(image_keys) if torch.compiler.is_compiling() else [_signed(int(i), 64) for i in image_keys]
+        image_keys = torch.tensor(ids, dtype=torch.int64)
+    if image_keys.shape != pixels.shape[:1]:
+        raise InputError(f"{image_keys.numel()} image keys for {pixels.shape[0]} images: give one key for each image")
+    return _sample(pixels.detach(), image_keys.long(), time_steps, _signed(seed, 64), first_step)
 
 
 @torch.library.custom_op("ashnets::sample", mutates_args=())
-def _sample(pixels: torch.Tensor, image_ids: torch.Tensor, time_steps: int, seed: int, first_step: int) -> torch.Tensor:
+def _sample(
+    pixels: torch.Tensor, image_keys: torch.Tensor, time_steps: int, seed: int, first_step: int
+) -> torch.Tensor:
     """As an operator: torch.compile sees one node, whatever the device's kernel."""
     low, high = (float(m) for m in torch.aminmax(pixels)) if pixels.numel() else (0.0, 0.0)
     if not (low >= 0 and high <= 1):
         raise InputError(
-            f"pixel intensities span [{low:.4g}, {high:.4g}]; the sampler needs [0, 1], before ImageNet normalisation"
+            f"pixel intensities span [{low:.4g}, {high:.4g}]; the sampler needs [0, 1], before ImageNet normalization"
         )
     # 24 bits of the hash against 24 bits of intensity: exact in float32, 0 never fires and 1 always does.
     bar = (pixels.float() * (1 << 24)).round().to(torch.int32)
-    keys = _keys(seed, image_ids.tolist(), first_step + np.arange(time_steps))
+    keys = _keys(seed, image_keys.tolist(), first_step + np.arange(time_steps))
     positions = torch.arange(pixels.shape[1:].numel(), dtype=torch.int32, device=pixels.device)
     spread = (positions * _signed(0x9E3779B9)).view(pixels.shape[1:])
     # channels last, the format that the first convolution wants
@@ -98,7 +100,7 @@ def _sample(pixels: torch.Tensor, image_ids: torch.Tensor, time_steps: int, seed
 
 
 @_sample.register_fake
-def _(pixels: torch.Tensor, image_ids: torch.Tensor, time_steps: int, seed: int, first_step: int) -> torch.Tensor:
+def _(pixels: torch.Tensor, image_keys: torch.Tensor, time_steps: int, seed: int, first_step: int) -> torch.Tensor:
     return _empty(pixels, time_steps)
 
 
@@ -109,7 +111,7 @@ def _empty(pixels: torch.Tensor, time_steps: int) -> torch.Tensor:
 
 
 def _hash24(spread: torch.Tensor, keys: list[int]) -> torch.Tensor:
-    """24 uniform bits for each key and position: the two-round multiply–xorshift finaliser, keyed twice."""
+    """24 uniform bits for each key and position: the two-round multiply–xorshift finalizer, keyed twice."""
 
     def column(values: list[int]) -> torch.Tensor:
         return torch.tensor([_signed(v) for v in values], dtype=torch.int32, device=spread.device).unsqueeze(1)
@@ -131,7 +133,7 @@ def _signed(value: int, bits: int = 32) -> int:
 
 
 def _keys(seed: int, ids: list[int], steps: np.ndarray) -> np.ndarray:
-    """A 64-bit key for each image and step, (B, T): a chain of the splitmix64 finaliser."""
+    """A 64-bit key for each image and step, (B, T): a chain of the splitmix64 finalizer."""
     words = (
         np.array([[seed & _U64]], np.uint64),
         np.array([[i & _U64] for i in ids], np.uint64).reshape(-1, 1),

@@ -1,7 +1,7 @@
 r"""One layer of the abstract encoder: convolution, tdBN and LIF neurons over (T, B, C, H, W).
 
 The three are modules of spikingjelly's kind, each of which can be watched. Unless one is, nothing stays on them after a
-call (:meth:`SpikingLayer.run`), so that threads may share a model, and tdBN and LIF run as one kernel: with normalised
+call (:meth:`SpikingLayer.run`), so that threads may share a model, and tdBN and LIF run as one kernel: with normalized
 currents y = a·x + c, a = γ/√(σ² + ε), c = β_bn − a·μ, neither y nor h is ever written to memory, and the gradient
 passes through the statistics as
 
@@ -78,10 +78,18 @@ class SpikingLayer(nn.Sequential):
         if norm.training:
             rows = Rows(x)
             mean, variance, count = norm.statistics([moments(rows.steps(x), rows)])
-            s, v = _NormalisedLIF.apply(
-                x, norm.weight.float(), norm.bias.float(), v, mean, variance, count, norm.eps, norm.sum_over_ranks,
+            s, v = _NormalizedLIF.apply(
+                x,
+                norm.weight.float(),
+                norm.bias.float(),
+                v,
+                mean,
+                variance,
+                count,
+                norm.eps,
+                norm.sum_over_ranks,
                 constants,
-            )  # fmt: skip
+            )
         else:
             with at_hand(norm):
                 scale, shift = norm.scale_and_shift(norm.running_mean, norm.running_var)
@@ -95,14 +103,23 @@ def _hooked(module: nn.Module) -> bool:
     )
 
 
-class _NormalisedLIF(torch.autograd.Function):
+class _NormalizedLIF(torch.autograd.Function):
     """LIF behind tdBN with the statistics of the sequence, with their gradient."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, v: torch.Tensor, mean: torch.Tensor,
-        variance: torch.Tensor, count: torch.Tensor, eps: float, sum_over_ranks: Any, constants: tuple,
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        v: torch.Tensor,
+        mean: torch.Tensor,
+        variance: torch.Tensor,
+        count: torch.Tensor,
+        eps: float,
+        sum_over_ranks: Any,
+        constants: tuple,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         inverse = torch.rsqrt(variance + eps)
         scale = weight * inverse
         shift = bias - mean * scale
@@ -113,9 +130,7 @@ class _NormalisedLIF(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, grad_s: torch.Tensor | None, grad_v: torch.Tensor | None
-    ) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad_s: torch.Tensor | None, grad_v: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         x, v, scale, shift, mean, inverse, count = ctx.saved_tensors
         sum_over_ranks, constants = ctx.rest
         rows = Rows(x)
@@ -124,9 +139,13 @@ class _NormalisedLIF(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             mean_total, mean_product = sum_over_ranks(torch.stack([total, product])) / count
             operators.norm_backward(
-                grad, rows.steps(x), rows.spread(mean), rows.spread(scale), rows.spread(mean_total.float()),
+                grad,
+                rows.steps(x),
+                rows.spread(mean),
+                rows.spread(scale),
+                rows.spread(mean_total.float()),
                 rows.spread((scale * inverse.square() * mean_product).float()),
-            )  # fmt: skip
+            )
         return rows.like_steps(grad), grad_weight, grad_bias, grad_v, None, None, None, None, None, None
 
 
@@ -144,9 +163,7 @@ class _AffineLIF(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, grad_s: torch.Tensor | None, grad_v: torch.Tensor | None
-    ) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad_s: torch.Tensor | None, grad_v: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         x, scale, shift, v = ctx.saved_tensors
         rows = Rows(x)
         nothing = torch.zeros_like(scale)
@@ -166,14 +183,26 @@ def _forward(
 
 
 def _backward(
-    rows: Rows, x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, mean: torch.Tensor,
-    grad_s: torch.Tensor | None, grad_v: torch.Tensor | None, constants: tuple,
-) -> tuple[torch.Tensor, ...]:  # fmt: skip
+    rows: Rows,
+    x: torch.Tensor,
+    v: torch.Tensor,
+    scale: torch.Tensor,
+    shift: torch.Tensor,
+    mean: torch.Tensor,
+    grad_s: torch.Tensor | None,
+    grad_v: torch.Tensor | None,
+    constants: tuple,
+) -> tuple[torch.Tensor, ...]:
     """ȳ in rows (T, N), the gradient of v, and of each channel Σȳ and Σȳ(x − μ)."""
     currents = rows.steps(x)
     grad, before, total, product = operators.lif_backward(
-        currents, rows.neurons(v), rows.spread(scale), rows.spread(shift), rows.spread(mean),
+        currents,
+        rows.neurons(v),
+        rows.spread(scale),
+        rows.spread(shift),
+        rows.spread(mean),
         torch.zeros_like(currents) if grad_s is None else rows.steps(grad_s),
-        None if grad_v is None else rows.neurons(grad_v), *constants,
-    )  # fmt: skip
+        None if grad_v is None else rows.neurons(grad_v),
+        *constants,
+    )
     return grad, rows.like_neurons(before), rows.total(total), rows.total(product)

@@ -1,9 +1,9 @@
-r"""Threshold-dependent batch normalisation (tdBN; Zheng et al., AAAI 2021, paper's reference [31]).
+r"""Threshold-dependent batch normalization (tdBN; Zheng et al., AAAI 2021, paper's reference [31]).
 
     y = γ·(x − μ)/√(σ² + ε) + β_bn,   γ starts at α·θ
 
 μ and σ² are taken over steps, batch and space in training; running estimates serve inference. Right after
-initialisation those estimates are 0 and 1, far from the truth of spike inputs, and deep layers stay silent in
+initialization those estimates are 0 and 1, far from the truth of spike inputs, and deep layers stay silent in
 evaluation mode: :func:`calibrate` sets them from data.
 """
 
@@ -54,7 +54,7 @@ class TdBN(layer.ThresholdDependentBatchNorm2d):
         return x * scale + shift
 
     def sum_over_ranks(self, x: torch.Tensor) -> torch.Tensor:
-        """``x`` where one process trains; a synchronised norm adds the others' values."""
+        """``x`` where one process trains; a synchronized norm adds the others' values."""
         return x
 
     @torch.no_grad()
@@ -101,7 +101,7 @@ def moments(currents: torch.Tensor, rows: Rows) -> Moments:
     neurons = means.numel() // channels
     mean = rows.total(means) / neurons
     square = rows.total(squares + steps * (means - rows.spread(mean.float())).square())
-    # the centre was rounded to float32
+    # the center was rounded to float32
     square = square - steps * neurons * (mean.float() - mean).square()
     return Moments(mean.new_tensor(steps * neurons), mean, square)
 

@@ -3,7 +3,7 @@ r"""Image–text contrastive learning (ITC; section III-C.1) against momentum ke
     p^{i2t}_m(I) = softmax_m( f(I)·g'(L_m) / τ ),      ℒ_ITC = ½·E[ H(y^{i2t}, p^{i2t}) + H(y^{t2i}, p^{t2i}) ]
 
 g' and f' are the momentum encoders, and m runs over the batch and the queue. y spreads evenly over all entries that are
-the same sample as the query: with several pictures of one concept, a sibling's text is no negative. With distillation,
+the same sample as the query: with several images of one concept, a sibling's text is no negative. With distillation,
 y = α·softmax_m(f'(I)·g'(L_m)/τ) + (1 − α)·y; α = 0 by default.
 """
 

@@ -1,6 +1,6 @@
 r"""Image–text matching (ITM) with hard negatives.
 
-For each pair one negative text and one negative picture are drawn with probability softmax(similarity/τ) over the
+For each pair one negative text and one negative image are drawn with probability softmax(similarity/τ) over the
 entries of the batch that are another sample; ℒ_ITM is the cross-entropy of "matching" over the three pairs.
 """
 

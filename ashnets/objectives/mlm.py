@@ -1,6 +1,6 @@
-r"""Masked language modelling (MLM): 15 % of the tokens; of these 80 % become [MASK], 10 % a random token, 10 % stay.
+r"""Masked language modeling (MLM): 15 % of the tokens; of these 80 % become [MASK], 10 % a random token, 10 % stay.
 
-    ℒ_MLM = E[ −log p(w_masked | text, picture) ]  over positive pairs
+ℒ_MLM = E[ −log p(w_masked | text, image) ]  over positive pairs
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-r"""Masked visual modelling (MVM) with labels from the spiking response (section III-B.2).
+r"""Masked visual modeling (MVM) with labels from the spiking response (section III-B.2).
 
 The label of a visual token is the concept that spiked most on it, argmax_j s_j; silent tokens have none. One label of
-each picture is drawn and all its tokens are masked together (as SOHO does), so that a neighbour cannot give it away;
+each image is drawn and all its tokens are masked together (as SOHO does), so that a neighbor cannot give it away;
 the loss is the cross-entropy of the label over the M2 concepts.
 """
 
@@ -20,11 +20,11 @@ def spike_labels(counts: torch.Tensor) -> torch.Tensor:
 
 
 def mask_one_label(labels: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Mark all tokens that share one drawn label, (B, N); nothing in a picture that is silent throughout.
+    """Mark all tokens that share one drawn label, (B, N); nothing in an image that is silent throughout.
 
     Args:
         labels: (B, N), as :func:`spike_labels` gives them.
-        uniform: (B,) in [0, 1): which of a picture's tokens that have a label decides.
+        uniform: (B,) in [0, 1): which of an image's tokens that have a label decides.
     """
     spoken = labels != SILENT
     order = spoken.cumsum(1)  # of the tokens that have a label, from 1

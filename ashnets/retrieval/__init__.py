@@ -1,1 +1,1 @@
-"""Retrieval between pictures and texts: embeddings, matching, and the two stages that join them."""
+"""Retrieval between images and texts: embeddings, matching, and the two stages that join them."""

@@ -1,4 +1,4 @@
-"""Pictures and texts to the unit vectors of 256 that ITC compares."""
+"""Images and texts to the unit vectors of 256 that ITC compares."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ashnets.model.sampling import image_key
 
 
 @torch.inference_mode()
-def embed_pictures(
+def embed_images(
     model: AshNetsForRetrieval,
     pairs: Pairs,
     indices: Sequence[int] | np.ndarray | None = None,
@@ -27,25 +27,25 @@ def embed_pictures(
     unreadable: dict[str, str] | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings (n, 256) and visual tokens (n, N, M1) of pictures, each from a reset state.
+    """Embeddings (n, 256) and visual tokens (n, N, M1) of images, each from a reset state.
 
     Args:
         indices: which of ``pairs``; all by default.
         keep_tokens: with False the tokens are empty, (0,).
-        unreadable: where given, pictures that cannot be read are noted here, name → why, and embedded as blank.
+        unreadable: where given, images that cannot be read are noted here, name → why, and embedded as blank.
 
     Raises:
-        DataError: a picture cannot be read, and ``unreadable`` is not given.
+        DataError: an image cannot be read, and ``unreadable`` is not given.
     """
     chosen = range(len(pairs)) if indices is None else indices
     embeds = [torch.empty(0, model.config.projection_size, device=model.device)]
     tokens: list[Any] = []
     starts = range(0, len(chosen), batch)
-    for start in tqdm(starts, desc="embedding pictures", unit="batch", leave=False, disable=not progress or None):
+    for start in tqdm(starts, desc="embedding images", unit="batch", leave=False, disable=not progress or None):
         part = [int(i) for i in chosen[start : start + batch]]
         pixels = torch.stack([_on_white(pairs, i, unreadable) for i in part]).to(model.device)
         keys = [image_key(pairs.image_ids[i]) for i in part]
-        embed, visual = model.encode_image(pixels, image_ids=keys, **options)
+        embed, visual = model.encode_image(pixels, image_keys=keys, **options)
         embeds.append(embed)
         if keep_tokens:
             tokens.append(visual.output)
@@ -55,7 +55,7 @@ def embed_pictures(
 def images_at_rest(
     pairs: Pairs, indices: Sequence[int] | np.ndarray, batch: int = 32
 ) -> Iterator[tuple[torch.Tensor, list[int]]]:
-    """Images (B, 3, S, S) as `embed_pictures` shows them, in batches with their keys. Raises DataError as it does."""
+    """Images (B, 3, S, S) as `embed_images` shows them, in batches with their keys. Raises DataError as it does."""
     for start in range(0, len(indices), batch):
         part = indices[start : start + batch]
         yield pairs.on_white(part), [image_key(pairs.image_ids[int(i)]) for i in part]

@@ -1,6 +1,6 @@
 r"""Two-stage retrieval: embeddings find candidates, the matching head orders them (Li et al., ALBEF, 2021).
 
-    candidates(q) = the k items with the largest ⟨f_q, f_i⟩         ITC: each picture and each text encoded once
+    candidates(q) = the k items with the largest ⟨f_q, f_i⟩         ITC: each image and each text encoded once
     ITM(q, i)     = log p(matching | q, i)/p(not matching | q, i)   one joint pass a pair, for the candidates alone
 
 The candidates are ordered by ITM, or by ⟨f_q, f_i⟩/τ + ITM(q, i), at no more cost. ITM's negatives are drawn by ITC:
@@ -62,13 +62,13 @@ class Ranking:
     cost: Cost
     scale: float
 
-    def recalls(self, pictures: Gold, texts: Gold, ks: Sequence[int]) -> dict[str, dict[str, float]]:
+    def recalls(self, images: Gold, texts: Gold, ks: Sequence[int]) -> dict[str, dict[str, float]]:
         """R@K both ways, ``{"text_to_image": {"R@1": …}, "image_to_text": {…}}``.
 
         Args:
-            pictures, texts: the right pictures of each text, and the right texts of each picture.
+            images, texts: the right images of each text, and the right texts of each image.
         """
-        tables, golds = (self.text_to_image, self.image_to_text), (pictures, texts)
+        tables, golds = (self.text_to_image, self.image_to_text), (images, texts)
         both = zip(WAYS, tables, golds, strict=True)
         return {way: recall_at(table, gold, ks, self.scale) for way, table, gold in both}
 
@@ -87,7 +87,7 @@ def rank_every_way(
 
     Args:
         text_embeds, image_embeds: (T, D) and (G, D), of unit length.
-        match: (P,) text and (P,) picture indices to (P,) finite log-odds of matching; None where ITC alone ranks.
+        match: (P,) text and (P,) image indices to (P,) finite log-odds of matching; None where ITC alone ranks.
         tau: τ of ITC.
         k: candidates of each query.
     """
@@ -121,38 +121,38 @@ def note_losses(ranked: Mapping[str, dict[str, Any]]) -> None:
 
 
 def rank_by_embeddings(text_embeds: torch.Tensor, image_embeds: torch.Tensor) -> Ranking:
-    """ITC alone: texts (T, D) and pictures (G, D) by their inner products."""
+    """ITC alone: texts (T, D) and images (G, D) by their inner products."""
     start = time.perf_counter()
     table = products(text_embeds, image_embeds)  # (T, G)
     return Ranking(table, table.T, Cost(0, table.numel(), time.perf_counter() - start), COSINES)
 
 
-def rank_exhaustively(texts: int, pictures: int, match: Match, progress: bool = True) -> Ranking:
+def rank_exhaustively(texts: int, images: int, match: Match, progress: bool = True) -> Ranking:
     """ITM on all T·G pairs."""
     start = time.perf_counter()
-    table = _scores(torch.ones(texts, pictures, dtype=torch.bool), match, progress)
+    table = _scores(torch.ones(texts, images, dtype=torch.bool), match, progress)
     return Ranking(table, table.T, Cost(table.numel(), table.numel(), time.perf_counter() - start), LOG_ODDS)
 
 
-def _asked(first: torch.Tensor, of_texts: torch.Tensor, of_pictures: torch.Tensor) -> torch.Tensor:
+def _asked(first: torch.Tensor, of_texts: torch.Tensor, of_images: torch.Tensor) -> torch.Tensor:
     """(T, G), True where a pair is a candidate in either direction."""
     wanted = torch.zeros_like(first, dtype=torch.bool)
     wanted.scatter_(1, of_texts, True)
-    wanted.T.scatter_(1, of_pictures, True)
+    wanted.T.scatter_(1, of_images, True)
     return wanted
 
 
 def _reordered(
     first: torch.Tensor,
     of_texts: torch.Tensor,
-    of_pictures: torch.Tensor,
+    of_images: torch.Tensor,
     table: torch.Tensor,
     cost: Cost,
     scale: float,
 ) -> Ranking:
     return Ranking(
-        rerank(first, of_texts, lambda text, picture: table[text, picture]),
-        rerank(first.T, of_pictures, lambda picture, text: table[text, picture]),
+        rerank(first, of_texts, lambda text, image: table[text, image]),
+        rerank(first.T, of_images, lambda image, text: table[text, image]),
         cost,
         scale,
     )
@@ -164,8 +164,8 @@ def _scores(wanted: torch.Tensor, match: Match, progress: bool) -> torch.Tensor:
     rows = max(1, _CHUNK * len(wanted) // max(1, int(wanted.sum())))
     with tqdm(total=int(wanted.sum()), desc="ITM", unit="pair", leave=False, disable=not progress or None) as bar:
         for start in range(0, len(wanted), rows):
-            text, picture = wanted[start : start + rows].nonzero(as_tuple=True)
-            table[text + start, picture] = match(text + start, picture).to(table)
+            text, image = wanted[start : start + rows].nonzero(as_tuple=True)
+            table[text + start, image] = match(text + start, image).to(table)
             bar.update(len(text))
     return table
 
@@ -178,25 +178,25 @@ def log_odds(logits: torch.Tensor) -> torch.Tensor:
 def matching_score(
     model: AshNetsForRetrieval, tokenizer: Any, texts: list[str], tokens: torch.Tensor, batch: int = 128
 ) -> Match:
-    """ITM as a function of (P,) text and (P,) picture indices: log-odds of matching.
+    """ITM as a function of (P,) text and (P,) image indices: log-odds of matching.
 
     Args:
-        tokens: (G, N, M1), visual tokens of the pictures.
+        tokens: (G, N, M1), visual tokens of the images.
     """
     encoded = tokenize(tokenizer, texts, model.config.max_text_length)
     ids, masks = encoded["input_ids"], encoded["attention_mask"]
     lengths = masks.sum(1)
 
     @torch.inference_mode()
-    def score(sentences: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
-        sentences, pictures = sentences.cpu(), pictures.to(tokens.device)
+    def score(sentences: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        sentences, images = sentences.cpu(), images.to(tokens.device)
         order = lengths[sentences].argsort(stable=True)  # texts of one length need no padding
         found = torch.empty(len(sentences), device=model.device)
         for chosen in order.split(batch):
             text = sentences[chosen]
             length = int(lengths[text].max())
             logits = model.match(
-                tokens[pictures[chosen.to(tokens.device)]].to(model.device),
+                tokens[images[chosen.to(tokens.device)]].to(model.device),
                 ids[text, :length].to(model.device),
                 masks[text, :length].to(model.device),
             )

@@ -28,7 +28,7 @@ def baselines(task: Classification, train: Sequence[Any], test: Sequence[Any]) -
     right in training: for yes/no a half, for 13 answers alike a thirteenth.
 
     Raises:
-        InputError: nothing in ``train`` that can be learnt.
+        InputError: nothing in ``train`` that can be learned.
     """
     train = [record for record in train if task.can_learn(record)]
     if not train:

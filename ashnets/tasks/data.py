@@ -12,32 +12,32 @@ import numpy as np
 import pyarrow as pa
 
 from ashnets.data.benchmarks import BENCHMARKS, Benchmark, Captioned, open_benchmark
-from ashnets.data.pictogram_tasks import PICTOGRAM_TASKS, PictogramTask, open_pictogram_task
-from ashnets.data.source_rows import ROWS, split_name
-from ashnets.data.sources import Source, open_source
+from ashnets.data.pictograms.tasks import PICTOGRAM_TASKS, PictogramTask, open_pictogram_task
+from ashnets.data.sources.opening import Source, open_source
+from ashnets.data.sources.rows import ROWS, split_name
 from ashnets.errors import ConfigurationError, DataError, did_you_mean
 
 TaskData = Benchmark | PictogramTask
 
 
-def open_task_data(name: str, folder: str | os.PathLike, pictures: str | os.PathLike | None = None) -> TaskData:
+def open_task_data(name: str, folder: str | os.PathLike, images: str | os.PathLike | None = None) -> TaskData:
     """A data set on disk.
 
     Args:
         name: a key of ``BENCHMARKS`` or ``PICTOGRAM_TASKS``.
         folder: of its annotations, or of the pictogram corpus.
-        pictures: holds the pictures, where they lie elsewhere.
+        images: holds the images, where they lie elsewhere.
 
     Raises:
-        ConfigurationError: no such data set, or ``pictures`` for one that holds its own.
+        ConfigurationError: no such data set, or ``images`` for one that holds its own.
         DataError: nothing there.
     """
     if name in PICTOGRAM_TASKS:
-        if pictures is not None:
-            raise ConfigurationError(f"--pictures {pictures}: {name} draws its pictures from the corpus; leave it out")
+        if images is not None:
+            raise ConfigurationError(f"--images {images}: {name} draws its images from the corpus; leave it out")
         return open_pictogram_task(name, folder)
     if name in BENCHMARKS:
-        return open_benchmark(name, folder, pictures)
+        return open_benchmark(name, folder, images)
     known = [*BENCHMARKS, *PICTOGRAM_TASKS]
     raise ConfigurationError(f"no data set {name!r}.{did_you_mean(name, known)} There are {', '.join(known)}.")
 
@@ -51,15 +51,15 @@ def require_kind(data: TaskData, records: Sequence[Any], kind: type, task: str) 
         raise ConfigurationError(f"{data.title} holds {found} records; {task} takes {kind.__name__}")
 
 
-def require_pictures(data: TaskData, records: Sequence[Any]) -> None:
-    """Raises DataError, with counts, if pictures of the records are missing; nothing is decoded."""
-    names = dict.fromkeys(name for record in records for name in record.pictures)
-    there = data.has_picture if isinstance(data, PictogramTask) else lambda name: data.find_picture(name) is not None
+def require_images(data: TaskData, records: Sequence[Any]) -> None:
+    """Raises DataError, with counts, if images of the records are missing; nothing is decoded."""
+    names = dict.fromkeys(name for record in records for name in record.images)
+    there = data.has_image if isinstance(data, PictogramTask) else lambda name: data.find_image(name) is not None
     missing = [name for name in names if not there(name)]
     if missing:
-        where = data.folder if isinstance(data, PictogramTask) else data.pictures
+        where = data.folder if isinstance(data, PictogramTask) else data.images
         raise DataError(
-            f"{len(missing)} of {len(names)} pictures are missing or empty under {where}, {missing[0]} for one; "
+            f"{len(missing)} of {len(names)} images are missing or empty under {where}, {missing[0]} for one; "
             "`ashnets data check` says where they come from"
         )
 
@@ -69,8 +69,8 @@ def train_and_valid(
 ) -> tuple[list[Any], list[Any], list[str]]:
     """Records to train on and to validate by.
 
-    Where the data has no split ``valid``, the items of a share ``hold_out`` of the training pictures are taken out,
-    chosen by a hash of the pictures' names: no picture is on both sides.
+    Where the data has no split ``valid``, the items of a share ``hold_out`` of the training images are taken out,
+    chosen by a hash of the images' names: no image is on both sides.
 
     Returns:
         The two, and sentences on what was held out.
@@ -82,17 +82,17 @@ def train_and_valid(
     known = data.all_splits() if isinstance(data, Benchmark) else data.splits
     if valid in known:
         return records, data.records(valid), []
-    pictures = sorted({name for r in records for name in r.pictures}, key=lambda n: hashlib.sha256(n.encode()).digest())
-    count = round(hold_out * len(pictures))
-    if not 0 < count < len(pictures):
+    images = sorted({name for r in records for name in r.images}, key=lambda n: hashlib.sha256(n.encode()).digest())
+    count = round(hold_out * len(images))
+    if not 0 < count < len(images):
         raise DataError(
             f"{data.title} has no split {valid!r}, and hold_out={hold_out} takes {count} of its "
-            f"{len(pictures)} training pictures to validate by; there are {', '.join(known)}"
+            f"{len(images)} training images to validate by; there are {', '.join(known)}"
         )
-    held = set(pictures[:count])
-    kept = [record for record in records if held.isdisjoint(record.pictures)]
-    out = [record for record in records if held.issuperset(record.pictures)]
-    return kept, out, [f"validation: {len(out)} items on {count} training pictures, held out by their names"]
+    held = set(images[:count])
+    kept = [record for record in records if held.isdisjoint(record.images)]
+    out = [record for record in records if held.issuperset(record.images)]
+    return kept, out, [f"validation: {len(out)} items on {count} training images, held out by their names"]
 
 
 def drawn(records: Sequence[Any], count: int, seed: int) -> list[Any]:
@@ -104,10 +104,10 @@ def drawn(records: Sequence[Any], count: int, seed: int) -> list[Any]:
 
 
 def as_source(data: TaskData, splits: Sequence[str]) -> Source:
-    """Captioned pictures as a source of pairs, as pre-training reads them.
+    """Captioned images as a source of pairs, as pre-training reads them.
 
     Raises:
-        DataError: pictures are missing.
+        DataError: images are missing.
         ConfigurationError: the data has no captions.
     """
     if isinstance(data, PictogramTask):
@@ -116,13 +116,17 @@ def as_source(data: TaskData, splits: Sequence[str]) -> Source:
     for split in splits:
         records: list[Any] = data.records(split)
         require_kind(data, records, Captioned, "retrieval")
-        require_pictures(data, records)
+        require_images(data, records)
         rows += [
             {
-                "image_id": record.picture, "split": split_name(split), "name": record.captions[0], "concept": None,
-                "captions": list(record.captions), "row": -1,
-                "file": data.picture_path(record.picture).relative_to(data.pictures).as_posix(),
+                "image_id": record.image,
+                "split": split_name(split),
+                "name": record.captions[0],
+                "concept": None,
+                "captions": list(record.captions),
+                "row": -1,
+                "file": data.image_path(record.image).relative_to(data.images).as_posix(),
             }
             for record in records
-        ]  # fmt: skip
-    return Source(Path(data.folder), "folder", data.pictures, pa.Table.from_pylist(rows, ROWS))
+        ]
+    return Source(Path(data.folder), "folder", data.images, pa.Table.from_pylist(rows, ROWS))

@@ -1,4 +1,4 @@
-"""Visual entailment: does a picture entail a hypothesis, contradict it, or neither? The premise's caption is unseen."""
+"""Visual entailment: does an image entail a hypothesis, contradict it, or neither? The premise's caption is unseen."""
 
 from __future__ import annotations
 

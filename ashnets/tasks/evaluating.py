@@ -1,16 +1,16 @@
 """How a fine-tuned model does on a split, and whether its answers depend on what is shown beside them.
 
 ============================ =======================================================================================
-variant                      pictures
+variant                      images
 ============================ =======================================================================================
-reset                        each from rest: the result that counts, since it depends on the item alone
+reset                        each from a reset state: the result that counts, since it depends on the item alone
 carry                        φ items on one time axis, in the order of the data: membranes are carried on
-carry, shuffled              the same in a random order: what differs from ``carry`` comes from the neighbours
-constant picture             grey in the place of every picture: what the text alone gives this model
-concrete alone               each from rest, the spiking branch switched off; on request
+carry, shuffled              the same in a random order: what differs from ``carry`` comes from the neighbors
+constant image             gray in the place of every image: what the text alone gives this model
+concrete alone               each from a reset state, the spiking branch switched off; on request
 ============================ =======================================================================================
 
-Baselines that never had a picture stand beside it (`ashnets.tasks.baselines`), where the splits that they learn from
+Baselines that never had an image stand beside it (`ashnets.tasks.baselines`), where the splits that they learn from
 are there. Where the makers keep the answers, predictions are written for their server and nothing is measured.
 """
 
@@ -36,10 +36,10 @@ from ashnets.hub.resolving import weights_sha256
 from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.baselines import baselines
-from ashnets.tasks.data import TaskData, drawn, open_task_data, require_kind, require_pictures
+from ashnets.tasks.data import TaskData, drawn, open_task_data, require_images, require_kind
 from ashnets.tasks.items import images_at_rest
 from ashnets.tasks.page import Example, examples_page
-from ashnets.tasks.predicting import predict, said_by
+from ashnets.tasks.predicting import predict, predicted_labels
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.retrieval import evaluate_captions
 from ashnets.tasks.task import Classification
@@ -57,7 +57,7 @@ def evaluate_named(
     *,
     dataset: str | None = None,
     split: str | None = None,
-    pictures: str | os.PathLike | None = None,
+    images: str | os.PathLike | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """`evaluate_task` of a model by name or folder, on a data set by folder, on the GPU if there is one.
@@ -74,7 +74,7 @@ def evaluate_named(
     dataset = dataset or record.get("data")
     if dataset is None:
         raise ConfigurationError(f"{name} does not say what it was fine-tuned on: name the data set with --dataset")
-    data = folder if isinstance(folder, TaskData) else open_task_data(dataset, folder, pictures)
+    data = folder if isinstance(folder, TaskData) else open_task_data(dataset, folder, images)
     trained_on = trained_splits(record, dataset)
     split = split_to_measure(data, split, trained_on, str(name))
     model = from_pretrained(name, task=task).to(own_device())
@@ -119,10 +119,10 @@ def evaluate_task(
         candidates: for retrieval, of each query, that ITM orders anew; by default as many as the tests of a benchmark
             take, else 0, which leaves ITM out.
         exhaustive: for retrieval, also let ITM rank all pairs.
-        limit: so many items, or pictures for retrieval, drawn by the seed; 0 takes all.
+        limit: so many items, or images for retrieval, drawn by the seed; 0 takes all.
         batch: items shown at once.
         seed: of the drawn items, the shuffled order and the choice of examples.
-        workers: processes that read pictures; 0 reads them between the batches.
+        workers: processes that read images; 0 reads them between the batches.
 
     Returns:
         ``{"task", "data", "split", "n", "branch", "variants": {name: metrics}, "baselines": {name: metrics},
@@ -135,7 +135,7 @@ def evaluate_task(
     Raises:
         ConfigurationError: data of another task, no such task, or candidates for another than retrieval; no split is
             given and the model was trained on the customary one; a part of a split whose answers are not public.
-        DataError: a split or pictures that are missing; answers that are not public, and no ``output``.
+        DataError: a split or images that are missing; answers that are not public, and no ``output``.
     """
     if task != "retrieval" and (candidates is not None or exhaustive):
         raise ConfigurationError(f"candidates and exhaustive are for retrieval, where ITM ranks; {task} ranks nothing")
@@ -144,8 +144,12 @@ def evaluate_task(
     records = drawn(whole, limit, seed)
     branch = "both" if model.config.has_spiking_branch else "concrete"
     found: dict[str, Any] = {
-        "task": task, "data": data.name, "split": split, "n": len(records), "branch": branch,
-    }  # fmt: skip
+        "task": task,
+        "data": data.name,
+        "split": split,
+        "n": len(records),
+        "branch": branch,
+    }
     subject = f"{data.title}, split {split}, n = {len(records)}."
     if split in trained_on:
         found[TRAINED_ON] = list(trained_on)
@@ -154,30 +158,50 @@ def evaluate_task(
     if task == "retrieval":
         found.update(
             evaluate_captions(
-                model, data, records, processor, folder, f"{title} · retrieval", subject, variants=variants,
-                ablate=ablate, candidates=candidates, exhaustive=exhaustive, batch=batch, seed=seed, workers=workers,
+                model,
+                data,
+                records,
+                processor,
+                folder,
+                f"{title} · retrieval",
+                subject,
+                variants=variants,
+                ablate=ablate,
+                candidates=candidates,
+                exhaustive=exhaustive,
+                batch=batch,
+                seed=seed,
+                workers=workers,
                 progress=progress,
             )
-        )  # fmt: skip
+        )
     elif task in CLASSIFICATIONS:
         kind = CLASSIFICATIONS[task]
         require_kind(data, records, kind.kind, task)
         secret = _answers_are_secret(data, split, records, folder, part=len(records) < len(whole))
-        require_pictures(data, records)
+        require_images(data, records)
         chosen = kind.of_config(model.config)
-        learnt, missing = ([], "") if secret else _learnt(chosen, data, trained_on or ["train"])
+        learned, missing = ([], "") if secret else _learned(chosen, data, trained_on or ["train"])
         said = {
-            name: said_by(
+            name: predicted_labels(
                 chosen,
                 predict(
-                    model, chosen, data, records, processor, batch=batch, workers=workers, progress=progress,
-                    title=name, **options,
+                    model,
+                    chosen,
+                    data,
+                    records,
+                    processor,
+                    batch=batch,
+                    workers=workers,
+                    progress=progress,
+                    title=name,
+                    **options,
                 ),
             )
             for name, options in _variants(
                 model, len(records), variants and not secret, ablate and not secret, seed
             ).items()
-        }  # fmt: skip
+        }
         if secret:
             found |= {"variants": {"reset": {"n": len(records)}}, "baselines": {}, SECRET: secret}
         else:
@@ -185,7 +209,7 @@ def evaluate_task(
                 name: {**chosen.metrics(records, one), **_changed(name, one, said["reset"])}
                 for name, one in said.items()
             }
-            found["baselines"] = {} if missing else baselines(chosen, learnt, records)
+            found["baselines"] = {} if missing else baselines(chosen, learned, records)
         if missing:
             found[LEFT_OUT] = missing
             subject += f" Baselines are left out: {missing}."
@@ -195,7 +219,7 @@ def evaluate_task(
             _write(folder, chosen, data, records, said, found, f"{title} · {task}", subject, seed)
     else:
         raise ConfigurationError(f"task={task!r} is not one of {', '.join(TASKS)}")
-    names = [record.picture for record in records] if task == "retrieval" else chain(*(r.pictures for r in records))
+    names = [record.image for record in records] if task == "retrieval" else chain(*(r.images for r in records))
     shown = list(islice(dict.fromkeys(names), MEASURED))
     if warnings := rates_warnings(layer_rates(model, images_at_rest(data, shown, processor, workers=workers))):
         found["warnings"] = warnings
@@ -213,7 +237,7 @@ def _variants(model: Any, items: int, wanted: bool, ablate: bool, seed: int) -> 
         found["carry"] = {"group_size": group}
         found["carry, shuffled"] = {"group_size": group, "order": shuffled}
     if wanted:
-        found["constant picture"] = {"constant": True}
+        found["constant image"] = {"constant": True}
     if ablate and model.config.has_spiking_branch:
         found["concrete alone"] = {"concrete_only": True}
     return found
@@ -255,7 +279,7 @@ def require_measurable(data: TaskData, split: str, output: Path | None, limit: i
     _answers_are_secret(data, split, records, output, part=0 < limit < len(records))
 
 
-def _learnt(task: Classification, data: TaskData, splits: Sequence[str]) -> tuple[list[Any], str]:
+def _learned(task: Classification, data: TaskData, splits: Sequence[str]) -> tuple[list[Any], str]:
     """What the text baselines learn from; or nothing, and why."""
     absent = [split for split in splits if split not in data.splits]
     if absent:
@@ -288,9 +312,16 @@ def _answers_are_secret(data: TaskData, split: str, records: Sequence[Any], fold
 
 
 def _write(
-    folder: Path, task: Classification, data: TaskData, records: Sequence[Any], said: dict[str, list[str]],
-    found: dict[str, Any], title: str, subject: str, seed: int,
-) -> None:  # fmt: skip
+    folder: Path,
+    task: Classification,
+    data: TaskData,
+    records: Sequence[Any],
+    said: dict[str, list[str]],
+    found: dict[str, Any],
+    title: str,
+    subject: str,
+    seed: int,
+) -> None:
     """Everything but ``results.json``."""
     answers, truths = said["reset"], [task.truth(record) for record in records]
     scores = task.scores(records, answers)
@@ -298,18 +329,29 @@ def _write(
     task.write(folder, records, answers)
     rows = []
     for number, record in enumerate(records):
-        rows.append({
-            "id": record.id, "pictures": " ".join(record.pictures), "text": task.text(record),
-            "kind": task.kind_of(record), "truth": truths[number],
-            **{name: one[number] for name, one in said.items()}, "score": round(scores[number], 4),
-        })  # fmt: skip
+        rows.append(
+            {
+                "id": record.id,
+                "images": " ".join(record.images),
+                "text": task.text(record),
+                "kind": task.kind_of(record),
+                "truth": truths[number],
+                **{name: one[number] for name, one in said.items()},
+                "score": round(scores[number], 4),
+            }
+        )
     write_csv(folder / "items.csv", rows)
     write_csv(folder / "confusion.csv", confusion(truths, answers))
     examples = [
-        Example([data.open_picture(name) for name in records[i].pictures], task.text(records[i]), truths[i], answers[i],
-                scores[i])
+        Example(
+            [data.open_image(name) for name in records[i].images],
+            task.text(records[i]),
+            truths[i],
+            answers[i],
+            scores[i],
+        )
         for i in chosen_examples(scores, seed)
-    ]  # fmt: skip
+    ]
     table = [
         {"": name, "accuracy": float(metrics["accuracy"]), "n": metrics["n"], "changed": metrics.get("changed", "")}
         for part in ("variants", "baselines")

@@ -1,7 +1,7 @@
-"""Fine-tuning on a task, by the loop of pre-training: the same folder, logs, checkpoints, optimisers and resume.
+"""Fine-tuning on a task, by the loop of pre-training: the same folder, logs, checkpoints, optimizers and resume.
 
-Questions, pairs and hypotheses are learnt by their head's loss (`TaskLearner`); retrieval by ITC and ITM, as in
-pre-training, on captioned pictures.
+Questions, pairs and hypotheses are learned by their head's loss (`TaskLearner`); retrieval by ITC and ITM, as in
+pre-training, on captioned images.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import torch
 from torch import nn
 
 from ashnets.configuration import AshNetsConfig
-from ashnets.data.learnt import merged, read_sketch, sketch
+from ashnets.data.learned import merged, read_sketch, sketch
 from ashnets.hub.resolving import resolve
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import (
     TaskData,
     as_source,
     drawn,
+    require_images,
     require_kind,
-    require_pictures,
     train_and_valid,
-)  # fmt: skip
+)
 from ashnets.tasks.items import ItemBatch, Items, images_at_rest
-from ashnets.tasks.predicting import predict, said_by
+from ashnets.tasks.predicting import predict, predicted_labels
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.starting import starting_model
 from ashnets.training.distributed import shares
@@ -43,32 +43,32 @@ class _FineTuning(Run):
 
     def __init__(self, recipe: TaskRecipe, source: Any, *arguments: Any) -> None:
         super().__init__(recipe, source, *arguments)
-        begun = recipe.weights == "pretrained" and recipe.peer is None
-        self.learnt_before = (read_sketch(Path(resolve(recipe.model))) or []) if begun else []
+        begun = recipe.weights == "pretrained" and recipe.baseline is None
+        self.learned_before = (read_sketch(Path(resolve(recipe.model))) or []) if begun else []
 
-    def _learnt(self) -> list[str]:
-        """See `Run._learnt`; the images of items are known by the name of their data set."""
-        return self.learnt_before
+    def _learned(self) -> list[str]:
+        """See `Run._learned`; the images of items are known by the name of their data set."""
+        return self.learned_before
 
     def plan(self) -> dict[str, Any]:
-        """See `Run.plan`; what is counted are items, which a pass may show several pictures of."""
+        """See `Run.plan`; what is counted are items, which a pass may show several images of."""
         found = super().plan()
         about = {"recipe": found.pop("recipe"), "task": self.recipe.task, "data": self.recipe.data}
-        return {**about, **{"items" if key == "pictures" else key: value for key, value in found.items()}}
+        return {**about, **{"items" if key == "images" else key: value for key, value in found.items()}}
 
     def _record(self) -> dict[str, Any]:
         return {**super()._record(), "task": self.recipe.task, "data": self.recipe.data, "train": self.recipe.train}
 
 
 class RetrievalRun(_FineTuning):
-    """Retrieval: ITC and ITM on captioned pictures; the validation searches by each picture's first caption."""
+    """Retrieval: ITC and ITM on captioned images; the validation searches by each image's first caption."""
 
     def __init__(self, recipe: TaskRecipe, data: TaskData, *arguments: Any) -> None:
         super().__init__(recipe, as_source(data, [*recipe.train, recipe.valid]), *arguments)
         self.data_name = data.title
 
-    def _learnt(self) -> list[str]:
-        return merged(self.learnt_before, sketch(self.pictures.train))
+    def _learned(self) -> list[str]:
+        return merged(self.learned_before, sketch(self.images.train))
 
     def _model(self, source: Any) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
         rows = (row for split in self.recipe.train for row in source.split(split)["captions"].to_pylist())
@@ -78,7 +78,7 @@ class RetrievalRun(_FineTuning):
 class TaskRun(_FineTuning):
     """A task with a classifier."""
 
-    def _learnt_from(self) -> dict[str, Any]:
+    def _learned_from(self) -> dict[str, Any]:
         return {"name": self.data_name, "splits": list(self.recipe.train), "items": len(self.items)}
 
     def _model(self, source: Any) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
@@ -92,7 +92,7 @@ class TaskRun(_FineTuning):
         said += [f"left out: {left} items whose answer is none of {len(self.task.labels)}"] if left else []
         self.items = drawn(self.items, recipe.train_items, recipe.seed)
         self.valid = drawn(valid, recipe.valid_items, recipe.seed)
-        require_pictures(source, [*self.items, *self.valid])
+        require_images(source, [*self.items, *self.valid])
         self.data = source
         texts = map(self.task.text, self.items)
         config, processor, model, origins = self._starting(texts, self.task.configuration())
@@ -102,22 +102,28 @@ class TaskRun(_FineTuning):
     def _starting(self, texts: Any, keys: dict[str, Any]) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
         return starting_model(self.recipe, texts, keys)
 
-    def _pictures(self, source: Any) -> Items:
+    def _images(self, source: Any) -> Items:
         return Items(self.recipe, self.config, self.task, source, self.items, self.processor)
 
     def _learner(self, model: Any) -> Learner:
         return TaskLearner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
 
     def _valid_images(self, readable: list[int], count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
-        names = list(dict.fromkeys(name for record in self.valid for name in record.pictures))
+        names = list(dict.fromkeys(name for record in self.valid for name in record.images))
         return images_at_rest(self.data, names[:count], self.processor)
 
     def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
         logits = predict(
-            self.learner.published.eval(), self.task, self.data, self.valid, self.processor, progress=self.progress,
-            workers=self.recipe.workers, concrete_only=phase.concrete_only,
-        )  # fmt: skip
-        scores = self.task.scores(self.valid, said_by(self.task, logits))
+            self.learner.published.eval(),
+            self.task,
+            self.data,
+            self.valid,
+            self.processor,
+            progress=self.progress,
+            workers=self.recipe.workers,
+            concrete_only=phase.concrete_only,
+        )
+        scores = self.task.scores(self.valid, predicted_labels(self.task, logits))
         return {"valid_accuracy": round(sum(scores) / len(scores), 4)}
 
 

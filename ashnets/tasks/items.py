@@ -1,4 +1,4 @@
-"""Items of a task in batches: each worker of each rank reads and tokenises its own."""
+"""Items of a task in batches: each worker of each rank reads and tokenizes its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ashnets.training.distributed import rank, world_size
 from ashnets.training.loader import Batches, load_epoch
 from ashnets.training.recipe import SINGLE, TaskRecipe
 
-GREY = 0.5
+GRAY = 0.5
 
 
 @dataclass
@@ -34,9 +34,9 @@ class ItemBatch:
         pixel_values: (B, 3, S, S) in [0, 1]; pairs (B, 2, 3, S, S).
         image_keys: (B,) or (B, 2), ids for the sampler.
         input_ids, attention_mask: (B, L).
-        labels: what the head's loss takes; None where nothing is learnt.
+        labels: what the head's loss takes; None where nothing is learned.
         group_size: items on one time axis.
-        image_ids: names of the pictures.
+        image_ids: names of the images.
         skipped: empty; a batch of pre-training has names here.
     """
 
@@ -67,13 +67,16 @@ class ItemBatch:
         return dataclasses.replace(self, **moved)
 
     def inputs(self) -> dict[str, Any]:
-        """Keywords of a head's ``forward``; the time axis of a pair's group has both its pictures."""
-        pictures = 1 if self.pixel_values.dim() == 4 else 2
+        """Keywords of a head's ``forward``; the time axis of a pair's group has both its images."""
+        images = 1 if self.pixel_values.dim() == 4 else 2
         return {
-            "pixel_values": self.pixel_values, "input_ids": self.input_ids, "attention_mask": self.attention_mask,
-            "labels": self.labels, "image_ids": self.image_keys,
-            "group_size": 1 if self.group_size == 1 else self.group_size * pictures,
-        }  # fmt: skip
+            "pixel_values": self.pixel_values,
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "labels": self.labels,
+            "image_keys": self.image_keys,
+            "group_size": 1 if self.group_size == 1 else self.group_size * images,
+        }
 
 
 class ItemBatches(Batches):
@@ -81,7 +84,7 @@ class ItemBatches(Batches):
 
     Args:
         learn: make labels.
-        constant: show grey pictures in the place of all.
+        constant: show blank images in the place of all.
     """
 
     def __init__(
@@ -100,31 +103,31 @@ class ItemBatches(Batches):
         self.processor, self.max_length, self.learn, self.constant = processor, max_length, learn, constant
 
     def read(self, number: int) -> ItemBatch:
-        """Pass ``number``. Raises DataError or InputError if a picture cannot be read."""
+        """Pass ``number``. Raises DataError or InputError if an image cannot be read."""
         share = self.shares[number]
         records = [self.records[int(i)] for i in share.indices]
         tokens = tokenize(self.processor.tokenizer, [self.task.text(r) for r in records], self.max_length)
-        # pictures that are all alike must also spike alike
-        keys = [[0 if self.constant else image_key(name) for name in record.pictures] for record in records]
+        # images that are all alike must also spike alike
+        keys = [[0 if self.constant else image_key(name) for name in record.images] for record in records]
         paired = len(keys[0]) == 2
         return ItemBatch(
-            pixel_values=self._pixels([record.pictures for record in records], paired),
+            pixel_values=self._pixels([record.images for record in records], paired),
             image_keys=torch.tensor(keys) if paired else torch.tensor(keys).flatten(),
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
             labels=self.task.targets(records) if self.learn else None,
             group_size=share.group_size,
-            image_ids=[name for record in records for name in record.pictures],
+            image_ids=[name for record in records for name in record.images],
         )
 
     def _pixels(self, names: list[tuple[str, ...]], paired: bool) -> torch.Tensor:
         if self.constant:
             side = self.processor.image_processor.image_size
             shape = (len(names), 2, 3, side, side) if paired else (len(names), 3, side, side)
-            return torch.full(shape, GREY)
-        opened = [[self.data.open_picture(name) for name in of_item] for of_item in names]
+            return torch.full(shape, GRAY)
+        opened = [[self.data.open_image(name) for name in of_item] for of_item in names]
         images: Any = opened if paired else [of_item[0] for of_item in opened]
-        # the ids are not used: content keys of each picture would cost a hash of its pixels
+        # the ids are not used: content keys of each image would cost a hash of its pixels
         ids = [0] * sum(map(len, names))
         return self.processor.image_processor.preprocess(images, ids)["pixel_values"]
 
@@ -141,7 +144,7 @@ class ImageBatches(Batches):
         """Share ``number``. Raises DataError or InputError if an image cannot be read."""
         names = [self.names[int(i)] for i in self.shares[number].indices]
         keys = [image_key(name) for name in names]
-        images = [self.data.open_picture(name) for name in names]
+        images = [self.data.open_image(name) for name in names]
         return self.processor.image_processor.preprocess(images, keys)["pixel_values"], keys
 
 
@@ -159,7 +162,7 @@ def images_at_rest(
 
 
 class Items:
-    """The training items of a run on one rank, as a run of pre-training knows its pictures.
+    """The training items of a run on one rank, as a run of pre-training knows its images.
 
     Raises:
         ConfigurationError: a batch that does not fit φ and the devices.
@@ -177,11 +180,11 @@ class Items:
         self.recipe, self.config, self.task, self.data = recipe, config, task, data
         self.records, self.processor = records, processor
         self.group = 1 if recipe.phases[0].grouping == SINGLE else config.group_size
-        if recipe.pairs % (self.group * world_size()):
+        if recipe.batch_size % (self.group * world_size()):
             raise ConfigurationError(
-                f"pairs={recipe.pairs} must be a multiple of φ × devices = {self.group} × {world_size()}"
+                f"batch_size={recipe.batch_size} must be a multiple of φ × devices = {self.group} × {world_size()}"
             )
-        self.image_ids = [f"{record.id} {' '.join(record.pictures)} {task.text(record)}" for record in records]
+        self.image_ids = [f"{record.id} {' '.join(record.images)} {task.text(record)}" for record in records]
         self.skipped: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -198,7 +201,7 @@ class Items:
 
     def plan(self, groups: list[np.ndarray]) -> list[list[Share]]:
         """The passes of an epoch, each a share a rank."""
-        return plan_epoch(groups, self.recipe.pairs, world_size())
+        return plan_epoch(groups, self.recipe.batch_size, world_size())
 
     def batches(self, planned: list[list[Share]], epoch: int) -> ItemBatches:
         """This rank's batches of the passes; the items of an epoch are shown as they are."""
@@ -208,7 +211,7 @@ class Items:
         )
 
     def note(self, unreadable: dict[str, str], ahead: int = 1) -> None:
-        """Nothing is left out: a picture that cannot be read has ended the run."""
+        """Nothing is left out: an image that cannot be read has ended the run."""
 
     def share_notes(self, ahead: int = 0) -> None:
         """See `note`."""

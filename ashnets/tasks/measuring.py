@@ -1,10 +1,10 @@
-"""Models on splits of a data set: `evaluate_task` for each, or retrieval on captioned pictures of any form.
+"""Models on splits of a data set: `evaluate_task` for each, or retrieval on captioned images of any form.
 
     evaluate(["ashnets-tiny", "runs/ann/model"], "retrieval", "data/pictograms", splits=["test-twitter-seen"])
     evaluate("runs/easy-vqa/model", "vqa", "site-packages/easy_vqa", output="out/easy-vqa")
 
-A data set has a name, which a fine-tuned model knows. Retrieval needs none: ``pictures`` is any source of captions
-(:mod:`ashnets.data.sources`), where the bare name of a picture, or its first caption, is its text.
+A data set has a name, which a fine-tuned model knows. Retrieval needs none: ``images`` is any source of captions
+(:mod:`ashnets.data.sources.opening`), where the bare name of an image, or its first caption, is its text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from ashnets.data.sources import open_source
+from ashnets.data.sources.opening import open_source
 from ashnets.digests import WEIGHTS_SHA256
 from ashnets.environment import environment
 from ashnets.errors import ConfigurationError
@@ -34,12 +34,12 @@ from ashnets.tasks.evaluating import (
     require_measurable,
     split_to_measure,
     trained_splits,
-)  # fmt: skip
+)
 from ashnets.training.evaluate import TRAINED_ON, evaluate_retrieval, training_record
-from ashnets.training.evaluate import as_rows as rows_of_pictures
+from ashnets.training.evaluate import as_rows as rows_of_images
 from ashnets.training.recipe import TASKS
 
-PICTURES, RESULTS = "pictures", "results.json"
+IMAGES, RESULTS = "images", "results.json"
 LAST = ("pairs_seen", WEIGHTS_SHA256, "device", "torch")  # columns of every table
 
 
@@ -50,7 +50,7 @@ def evaluate(
     *,
     dataset: str | None = None,
     splits: Sequence[str] = (),
-    pictures: str | os.PathLike | None = None,
+    images: str | os.PathLike | None = None,
     output: str | os.PathLike | None = None,
     sample: int = 0,
     candidates: int | None = None,
@@ -68,21 +68,21 @@ def evaluate(
         names: of a model or of several, or folders of trained ones.
         task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``.
         data: folder of the data set.
-        dataset: its name; by default the one that the models were fine-tuned on, and for retrieval else ``pictures``.
-        splits: by default the one that is customary, which no model must then have been trained on; of ``pictures``
+        dataset: its name; by default the one that the models were fine-tuned on, and for retrieval else ``images``.
+        splits: by default the one that is customary, which no model must then have been trained on; of ``images``
             ``test``, or ``valid`` where there is none.
-        pictures: where the pictures lie, if not in ``data``.
+        images: where the images lie, if not in ``data``.
         output: a file, ``.csv`` or ``.json``, for the table of results; or a folder, which receives it as
             ``results.json`` and ``results.csv``, and of a data set also predictions, items and a page of examples: in
-            folders of their own, MODEL/SPLIT, where there are several. Of ``pictures`` it receives the results alone.
-        sample: items of a split, or pictures; 0 takes all.
-        candidates, exhaustive, ablate, variants: as in `evaluate_task`; for ``pictures``, each of which is from rest,
+            folders of their own, MODEL/SPLIT, where there are several. Of ``images`` it receives the results alone.
+        sample: items of a split, or images; 0 takes all.
+        candidates, exhaustive, ablate, variants: as in `evaluate_task`; for ``images``, each of which is from a reset state,
             there are no variants, and no candidates unless asked for.
-        workers: processes that read pictures; 0 reads them between the batches, as those of ``pictures`` are.
+        workers: processes that read images; 0 reads them between the batches, as those of ``images`` are.
 
     Returns:
         ``{"task", "data", "models": {name: {"training": record, "weights_sha256", "splits": {split: result}}},
-        "environment"}``; a result is what `evaluate_task` gives, or, for ``pictures``, the entries of
+        "environment"}``; a result is what `evaluate_task` gives, or, for ``images``, the entries of
         :func:`ashnets.training.evaluate.evaluate_retrieval`. ``warnings``, where there are any, are those of all
         models, with their names.
 
@@ -100,9 +100,9 @@ def evaluate(
         require_writable(table or Path(output) / RESULTS)
     dataset = dataset or _dataset_of(models, task)
     result: dict[str, Any] = {"task": task, "data": dataset}
-    if dataset == PICTURES:
-        if task != "retrieval" or pictures is not None:
-            wrong = f"--pictures {pictures}" if task == "retrieval" else f"task {task}"
+    if dataset == IMAGES:
+        if task != "retrieval" or images is not None:
+            wrong = f"--images {images}" if task == "retrieval" else f"task {task}"
             raise ConfigurationError(f"{wrong} needs the name of a data set: give it with --dataset")
         if workers:
             raise ConfigurationError(f"--workers {workers} is for data sets with a name; leave it out for {data}")
@@ -111,12 +111,15 @@ def evaluate(
             models, Path(data), chosen, candidates or 0, ablate, progress, exhaustive=exhaustive, sample=sample
         )
     else:
-        opened = open_task_data(dataset, data, pictures)
+        opened = open_task_data(dataset, data, images)
         wanted: list[str | None] = [*splits] or [None]
         records = {name: training_record(name) for name in models}
         several = len(models) * len(wanted) > 1
-        chosen = [split_to_measure(opened, split, trained_splits(records[name], dataset), name)
-                  for name in models for split in wanted]  # fmt: skip
+        chosen = [
+            split_to_measure(opened, split, trained_splits(records[name], dataset), name)
+            for name in models
+            for split in wanted
+        ]
         for one in dict.fromkeys(chosen) if several else ():  # before the first of them takes its time
             require_measurable(opened, one, place, sample)
         folders, entries = as_folders(models), {}
@@ -126,10 +129,20 @@ def evaluate(
                 own = place / folders[name] / (split or "") if place and several else place
                 with result_folder(own, RESULTS, "keep") if own else nullcontext() as made:
                     found = evaluate_named(
-                        name, task, opened, dataset=dataset, split=split, output=made, limit=sample,
-                        candidates=candidates, exhaustive=exhaustive, ablate=ablate, variants=variants,
-                        workers=workers, progress=progress,
-                    )  # fmt: skip
+                        name,
+                        task,
+                        opened,
+                        dataset=dataset,
+                        split=split,
+                        output=made,
+                        limit=sample,
+                        candidates=candidates,
+                        exhaustive=exhaustive,
+                        ablate=ablate,
+                        variants=variants,
+                        workers=workers,
+                        progress=progress,
+                    )
                 kept = (key for key in found if key not in ("model", "training", WEIGHTS_SHA256, "environment"))
                 entry["splits"][found["split"]] = {key: found[key] for key in kept}
             entries[name] = entry
@@ -151,8 +164,8 @@ def as_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     started from, where that is known; of several models ``measured`` is the name that was given. ``trained on`` stands
     where the measured split is among those of a model's training.
     """
-    if result["data"] == PICTURES:
-        return rows_of_pictures(result)
+    if result["data"] == IMAGES:
+        return rows_of_images(result)
     rows = []
     several = len(result["models"]) > 1
     seen = any(TRAINED_ON in found for model in result["models"].values() for found in model["splits"].values())
@@ -160,15 +173,20 @@ def as_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
         training = model["training"] or {}
         for found in model["splits"].values():
             about = {
-                "model": training.get("model", name), **({"measured": name} if several else {}),
+                "model": training.get("model", name),
+                **({"measured": name} if several else {}),
                 "changes": " ".join(f"{key}={value}" for key, value in training.get("changes", {}).items()),
-                "recipe": training.get("recipe", ""), "seed": training.get("seed", ""), "data": found["data"],
-                "split": found["split"], **({TRAINED_ON: " ".join(found.get(TRAINED_ON, ()))} if seen else {}),
-            }  # fmt: skip
+                "recipe": training.get("recipe", ""),
+                "seed": training.get("seed", ""),
+                "data": found["data"],
+                "split": found["split"],
+                **({TRAINED_ON: " ".join(found.get(TRAINED_ON, ()))} if seen else {}),
+            }
             end = {
-                "pairs_seen": training.get("pairs_seen", ""), WEIGHTS_SHA256: model[WEIGHTS_SHA256],
+                "pairs_seen": training.get("pairs_seen", ""),
+                WEIGHTS_SHA256: model[WEIGHTS_SHA256],
                 **result["environment"],
-            }  # fmt: skip
+            }
             made = _retrieval_rows(found) if result["task"] == "retrieval" else _task_rows(found)
             rows += [{**about, **row, **{key: end[key] for key in LAST}} for row in made]
     keys = dict.fromkeys(key for row in rows for key in row if key not in LAST)
@@ -178,20 +196,20 @@ def as_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
 def remarks(result: dict[str, Any]) -> list[str]:
     """What must be known to read the rows of what `evaluate` gives, a sentence each."""
     said = []
-    if result["data"] == PICTURES:
+    if result["data"] == IMAGES:
         for name, model in result["models"].items():
             if not model["images_on_record"]:
-                said.append(f"{name} does not say which images it learnt from: these may be among them")
+                said.append(f"{name} does not say which images it learned from: these may be among them")
             for split, entries in model["splits"].items():
                 if found := entries[0].get(TRAINED_ON):
                     said.append(
-                        f"{TRAINED_ON}: {name} learnt from {found['images']} of these {found['of']} images of {split}"
+                        f"{TRAINED_ON}: {name} learned from {found['images']} of these {found['of']} images of {split}"
                     )
         return said
     for name, model in result["models"].items():
         for split, found in model["splits"].items():
             if TRAINED_ON in found:
-                said.append(f"{TRAINED_ON}: {name} learnt from {split} itself ({', '.join(found[TRAINED_ON])})")
+                said.append(f"{TRAINED_ON}: {name} learned from {split} itself ({', '.join(found[TRAINED_ON])})")
             if SECRET in found:
                 said.append(f"{split}: {found[SECRET]}")
             if LEFT_OUT in found:
@@ -224,14 +242,21 @@ def _retrieval_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         cost, lost = one.get("cost"), one.get("lost")
         for way in WAYS:
             yield {
-                "direction": way, "branch": used, "ranking": ranking, "pictures": reset["pictures"],
-                "texts": reset["captions"], **{key: round(share, 4) for key, share in one[way].items()},
+                "direction": way,
+                "branch": used,
+                "ranking": ranking,
+                "images": reset["images"],
+                "texts": reset["captions"],
+                **{key: round(share, 4) for key, share in one[way].items()},
                 **{f"chance {key}": round(share, 5) for key, share in chance[way].items()},
                 **({"changed": round(one["changed"], 4)} if "changed" in one else {}),
-                **({"pairs scored": cost["pairs"], "pairs": cost["of"], "seconds": round(cost["seconds"], 2)}
-                   if cost else {}),
+                **(
+                    {"pairs scored": cost["pairs"], "pairs": cost["of"], "seconds": round(cost["seconds"], 2)}
+                    if cost
+                    else {}
+                ),
                 **({"R@1 lost": round(lost[way], 4)} if lost else {}),
-            }  # fmt: skip
+            }
 
 
 def _flat(metrics: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -252,7 +277,7 @@ def _dataset_of(names: Sequence[str], task: str) -> str:
     if said:
         return said.pop()
     if task == "retrieval":
-        return PICTURES
+        return IMAGES
     raise ConfigurationError(f"{names[0]} does not say what it was fine-tuned on: name the data set with --dataset")
 
 

@@ -1,4 +1,4 @@
-"""Examples as one HTML page that needs nothing else: pictures, what was asked, the right answer and the model's."""
+"""Examples as one HTML page that needs nothing else: images, what was asked, the right answer and the model's."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ th:first-child, td:first-child {{ text-align: left; }}
 
 @dataclass(frozen=True)
 class Example:
-    """One item: its pictures in RGB, what the model read, the right answer, the model's, and how right that is."""
+    """One item: its images in RGB, what the model read, the right answer, the model's, and how right that is."""
 
-    pictures: Sequence[Image.Image]
+    images: Sequence[Image.Image]
     text: str
     truth: str
     said: str
@@ -88,8 +88,8 @@ def _cell(value: Any) -> str:
 
 def _card(example: Example) -> str:
     images = "".join(
-        f'<img src="data:image/png;base64,{_png(picture)}" alt="picture {number}"> '
-        for number, picture in enumerate(example.pictures, start=1)
+        f'<img src="data:image/png;base64,{_png(image)}" alt="image {number}"> '
+        for number, image in enumerate(example.images, start=1)
     )
     mark = "good" if example.score >= 0.5 else "bad"
     return (
@@ -98,8 +98,8 @@ def _card(example: Example) -> str:
     )
 
 
-def _png(picture: Image.Image) -> str:
-    small = picture.copy()
+def _png(image: Image.Image) -> str:
+    small = image.copy()
     small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     small.save(stream, "PNG", optimize=True)

@@ -1,4 +1,4 @@
-"""Answers of a model to the items of a task, each picture from rest or φ of them on one time axis."""
+"""Answers of a model to the items of a task, each image from a reset state or φ of them on one time axis."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shares_of(order: np.ndarray, group_size: int, batch: int) -> list[Share]:
 
 
 def shown(batches: Batches, workers: int, title: str, progress: bool) -> Iterator[tuple[Share, Any]]:
-    """Each share with its batch, under a bar of progress. Raises DataError where a picture cannot be read."""
+    """Each share with its batch, under a bar of progress. Raises DataError where an image cannot be read."""
     loaded = load_epoch(batches, 0, workers, pin=False)
     bar = tqdm(loaded, title, len(batches), leave=False, unit="batch", disable=not progress or None)
     return zip(batches.shares, bar, strict=True)
@@ -56,12 +56,12 @@ def predict(
     Args:
         model: a head in evaluation mode.
         order: in which the items are shown; as they stand by default.
-        group_size: items on one time axis; 1 shows each from rest.
-        constant: show grey pictures in the place of all.
+        group_size: items on one time axis; 1 shows each from a reset state.
+        constant: show blank images in the place of all.
         options: as in ``AshNetsModel.forward``.
 
     Raises:
-        DataError: a picture cannot be read.
+        DataError: an image cannot be read.
     """
     order = np.arange(len(records)) if order is None else order
     shares = shares_of(order, group_size, batch)
@@ -73,6 +73,6 @@ def predict(
     return found
 
 
-def said_by(task: Classification, logits: torch.Tensor) -> list[str]:
+def predicted_labels(task: Classification, logits: torch.Tensor) -> list[str]:
     """The label of the greatest logit of each item."""
     return [task.labels[int(i)] for i in logits.argmax(1)]

@@ -1,8 +1,8 @@
-"""Retrieval on captioned pictures: every caption ranks all pictures, every picture all captions.
+"""Retrieval on captioned images: every caption ranks all images, every image all captions.
 
 ITC ranks by embeddings; then ITM, alone and with ITC, orders the best candidates of each query anew, or, on request,
-all pairs (:mod:`ashnets.retrieval.two_stage`). A picture has the first five captions at most, as published recalls
-have; where all pictures fill folds of 1,000, ITC's mean over folds ("1K") stands beside the whole ("5K").
+all pairs (:mod:`ashnets.retrieval.two_stage`). An image has the first five captions at most, as published recalls
+have; where all images fill folds of 1,000, ITC's mean over folds ("1K") stands beside the whole ("5K").
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ashnets.metrics.scoring import CAPTIONS
 from ashnets.processor import AshNetsProcessor
 from ashnets.retrieval.embedding import embed_texts
 from ashnets.retrieval.two_stage import CANDIDATES, WAYS, matching_score, note_losses, rank_every_way
-from ashnets.tasks.data import TaskData, require_kind, require_pictures
-from ashnets.tasks.items import GREY, ImageBatches
+from ashnets.tasks.data import TaskData, require_images, require_kind
+from ashnets.tasks.items import GRAY, ImageBatches
 from ashnets.tasks.page import Example, examples_page
 from ashnets.tasks.predicting import shares_of, shown
 from ashnets.ties import COSINES, best, products
@@ -54,12 +54,12 @@ def evaluate_captions(
 ) -> dict[str, Any]:
     """What `ashnets.tasks.evaluating.evaluate_task` gives and writes for retrieval.
 
-    ``variants`` are rankings by ITC; ``changed`` is the share of captions whose best picture is another than in
+    ``variants`` are rankings by ITC; ``changed`` is the share of captions whose best image is another than in
     ``reset``. Where ITM ranks too, ``rankings`` holds, by name, the recalls of each ranking of
-    `ashnets.retrieval.two_stage.rank_every_way` on the pictures of ``reset``, with ``cost`` (``pairs`` scored, ``of``
+    `ashnets.retrieval.two_stage.rank_every_way` on the images of ``reset``, with ``cost`` (``pairs`` scored, ``of``
     all, ``seconds``) and, beside exhaustive ones, ``lost``: the R@1 both ways that they are ahead. The files are
     ``predictions.safetensors`` (``images`` and ``texts``, as `ashnets.metrics.scoring` takes them), ``items.csv`` (a
-    row a caption: ITC's rank of its picture and the best one) and ``examples.html``.
+    row a caption: ITC's rank of its image and the best one) and ``examples.html``.
 
     Args:
         candidates: of each query, that ITM orders anew; by default as many as the tests of a benchmark take, else 0,
@@ -67,7 +67,7 @@ def evaluate_captions(
         exhaustive: also let ITM rank all pairs.
     """
     require_kind(data, records, Captioned, "retrieval")
-    require_pictures(data, records)
+    require_images(data, records)
     texts = [caption for record in records for caption in record.captions[:CAPTIONS]]
     counts = torch.tensor([len(record.captions[:CAPTIONS]) for record in records])
     owners = torch.arange(len(records)).repeat_interleave(counts)  # (C,)
@@ -81,7 +81,7 @@ def evaluate_captions(
         shown["carry"] = {"group_size": group}
         shown["carry, shuffled"] = {"group_size": group, "order": shuffled}
     if variants:
-        shown["constant picture"] = {"constant": True}
+        shown["constant image"] = {"constant": True}
     if ablate and model.config.has_spiking_branch:
         shown["concrete alone"] = {"concrete_only": True}
     both = {
@@ -92,19 +92,19 @@ def evaluate_captions(
     }
     embeds = {name: images for name, (images, _) in both.items()}
     found: dict[str, dict[str, Any]] = {}
-    firsts: dict[str, torch.Tensor] = {}  # variant → the best picture of each caption, (C,)
+    firsts: dict[str, torch.Tensor] = {}  # variant → the best image of each caption, (C,)
     for name, images in embeds.items():
         similarity = products(images, text_embeds)  # (I, C)
         firsts[name] = best(similarity.T, 1).squeeze(1)
         recalls = recall_both_ways(similarity, owners, KS, COSINES)
-        found[name] = {"pictures": len(records), "captions": len(texts), **recalls}
+        found[name] = {"images": len(records), "captions": len(texts), **recalls}
         if len(records) > _FOLD and len(records) % _FOLD == 0:
             found[name]["folds of 1000"] = recall_in_folds(similarity, owners, _FOLD, KS, COSINES)
         if name == "reset":
             places = ranks(similarity.T, owners, COSINES).tolist()
         else:
             found[name]["changed"] = float((firsts[name] != firsts["reset"]).double().mean())
-    owned = [set((owners == picture).nonzero().flatten().tolist()) for picture in range(len(records))]
+    owned = [set((owners == image).nonzero().flatten().tolist()) for image in range(len(records))]
     chance = {
         "text_to_image": chance_at(owners, len(records), KS),
         "image_to_text": chance_at(owned, len(texts), KS),
@@ -127,23 +127,34 @@ def evaluate_captions(
 
 @torch.inference_mode()
 def _embed(
-    model: Any, data: TaskData, records: Sequence[Any], processor: AshNetsProcessor, *, order: np.ndarray | None = None,
-    group_size: int = 1, constant: bool = False, keep_tokens: bool = False, batch: int, workers: int,
-    progress: bool, title: str, **options: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    model: Any,
+    data: TaskData,
+    records: Sequence[Any],
+    processor: AshNetsProcessor,
+    *,
+    order: np.ndarray | None = None,
+    group_size: int = 1,
+    constant: bool = False,
+    keep_tokens: bool = False,
+    batch: int,
+    workers: int,
+    progress: bool,
+    title: str,
+    **options: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings (I, D) and, where kept, visual tokens (I, N, M1), on the CPU and in the order of ``records``."""
     order = np.arange(len(records)) if order is None else order
     found, tokens = torch.empty(len(records), model.config.projection_size), torch.empty(0)
     if constant:  # one embedding for all, to the bit: ties then count as what they are
         side = processor.image_processor.image_size
-        grey = torch.full((1, 3, side, side), GREY, device=model.device)
-        embed = model.encode_image(grey, image_ids=[0])[0].float().cpu()
+        gray = torch.full((1, 3, side, side), GRAY, device=model.device)
+        embed = model.encode_image(gray, image_keys=[0])[0].float().cpu()
         return embed.expand(len(records), -1).contiguous(), tokens
     shares = shares_of(order, group_size, batch)
-    batches = ImageBatches(data, [record.picture for record in records], shares, processor)
+    batches = ImageBatches(data, [record.image for record in records], shares, processor)
     for share, (pixels, keys) in shown(batches, workers, title, progress):
         embed, visual = model.encode_image(
-            pixels.to(model.device), image_ids=keys, group_size=share.group_size, **options
+            pixels.to(model.device), image_keys=keys, group_size=share.group_size, **options
         )
         places = torch.as_tensor(share.indices)
         found[places] = embed.float().cpu()
@@ -155,11 +166,20 @@ def _embed(
 
 
 def _write(
-    folder: Path, data: TaskData, records: Sequence[Any], texts: list[str], owners: torch.Tensor, places: list[int],
-    first: torch.Tensor, found: dict[str, dict[str, Any]], title: str, subject: str, seed: int,
-) -> None:  # fmt: skip
+    folder: Path,
+    data: TaskData,
+    records: Sequence[Any],
+    texts: list[str],
+    owners: torch.Tensor,
+    places: list[int],
+    first: torch.Tensor,
+    found: dict[str, dict[str, Any]],
+    title: str,
+    subject: str,
+    seed: int,
+) -> None:
     rows = [
-        {"picture": records[int(own)].picture, "caption": text, "rank": rank, "best": records[int(top)].picture}
+        {"image": records[int(own)].image, "caption": text, "rank": rank, "best": records[int(top)].image}
         for text, own, rank, top in zip(texts, owners, places, first, strict=True)
     ]
     write_csv(folder / "items.csv", rows)
@@ -167,13 +187,16 @@ def _write(
     wrong, right = [i for i in draw if places[i] > 1], [i for i in draw if places[i] == 1]
     examples = []
     for i in sorted([*wrong[:_EXAMPLES], *right[:_EXAMPLES]]):
-        own, top = rows[i]["picture"], rows[i]["best"]
-        pictures = [data.open_picture(name) for name in dict.fromkeys((top, own))]
+        own, top = rows[i]["image"], rows[i]["best"]
+        pair = [data.open_image(name) for name in dict.fromkeys((top, own))]
         said = f"found first: {top}" if places[i] == 1 else f"first: {top}; the right one at rank {places[i]}"
-        examples.append(Example(pictures, texts[i], own, said, float(places[i] == 1)))
+        examples.append(Example(pair, texts[i], own, said, float(places[i] == 1)))
     table = [
-        {"": name, **{f"{way} {key}": metrics[way][key] for way in WAYS for key in
-                      metrics[way]}, "changed": metrics.get("changed", "")}
+        {
+            "": name,
+            **{f"{way} {key}": metrics[way][key] for way in WAYS for key in metrics[way]},
+            "changed": metrics.get("changed", ""),
+        }
         for name, metrics in found.items()
-    ]  # fmt: skip
+    ]
     write_atomically(folder / "examples.html", examples_page(title, subject, table, examples).encode())

@@ -18,7 +18,7 @@ from ashnets.data.benchmarks.records import Record
 
 
 class Classification(ABC):
-    """A task whose head chooses one of some labels for a text and its picture or pictures.
+    """A task whose head chooses one of some labels for a text and its image or images.
 
     Args:
         labels: what the classifier's outputs mean, in their order.

@@ -1,7 +1,7 @@
 """Checkpoints of a run: safetensors and JSON in a folder that appears whole or not at all.
 
-``step-00000120/`` holds the state after that many steps of the optimisers: the tensors of each module, of the
-optimisers, the order of the epoch it was taken in, and ``state.json``, without which it is none. It is written aside
+``step-00000120/`` holds the state after that many steps of the optimizers: the tensors of each module, of the
+optimizers, the order of the epoch it was taken in, and ``state.json``, without which it is none. It is written aside
 and renamed, and the one before it goes only then: at every moment, in a kill too, the last whole checkpoint is there.
 """
 
@@ -22,7 +22,7 @@ from ashnets.errors import TrainingError
 from ashnets.files import write_json
 from ashnets.result_folder import result_folder
 
-WEIGHTS, OPTIMISERS, ORDER, STATE = "model.safetensors", "optimisers.safetensors", "order.safetensors", "state.json"
+WEIGHTS, OPTIMIZERS, ORDER, STATE = "model.safetensors", "optimizers.safetensors", "order.safetensors", "state.json"
 KEPT = 2  # the newest, and one to go back to when the newest is damaged
 
 
@@ -41,7 +41,7 @@ def save_checkpoint(
     folder: Path,
     modules: Mapping[str, nn.Module],
     state: dict[str, Any],
-    optimisers: Mapping[str, torch.optim.Optimizer] | None = None,
+    optimizers: Mapping[str, torch.optim.Optimizer] | None = None,
     order: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write a checkpoint; ``folder`` appears when it is whole.
@@ -49,7 +49,7 @@ def save_checkpoint(
     Args:
         modules: file stem → module; ``model`` is one of them.
         state: what JSON can hold.
-        optimisers, order: further tensors that a run needs to go on.
+        optimizers, order: further tensors that a run needs to go on.
 
     Raises:
         TrainingError: it could not be written (a full disk, for one); what was there before is untouched.
@@ -58,8 +58,8 @@ def save_checkpoint(
         with result_folder(folder, STATE) as aside:
             for name, module in modules.items():
                 save_file(tensors_of(module), aside / f"{name}.safetensors")
-            if optimisers is not None:
-                save_file(_flatten(optimisers), aside / OPTIMISERS)
+            if optimizers is not None:
+                save_file(_flatten(optimizers), aside / OPTIMIZERS)
             if order:
                 save_file(order, aside / ORDER)
             write_json(aside / STATE, state)
@@ -100,9 +100,9 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(
-    folder: Path, modules: Mapping[str, nn.Module], optimisers: Mapping[str, torch.optim.Optimizer]
+    folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Load every module and optimiser; returns the state and the order.
+    """Load every module and optimizer; returns the state and the order.
 
     Raises:
         TrainingError: damaged files, or tensors that do not fit.
@@ -111,7 +111,7 @@ def load_checkpoint(
     try:
         for name, module in modules.items():
             load_weights(folder / f"{name}.safetensors", module)
-        _restore(optimisers, load_file(folder / OPTIMISERS))
+        _restore(optimizers, load_file(folder / OPTIMIZERS))
         order = load_file(folder / ORDER) if (folder / ORDER).exists() else {}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainingError(
@@ -135,29 +135,29 @@ def load_weights(path: Path, model: nn.Module, *, partly: bool = False) -> None:
     model.load_state_dict(tensors, strict=False)
 
 
-def _flatten(optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+def _flatten(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
     flat = {}
-    for part, optimiser in optimisers.items():
-        for index, entries in optimiser.state_dict()["state"].items():
+    for part, optimizer in optimizers.items():
+        for index, entries in optimizer.state_dict()["state"].items():
             for key, value in entries.items():
                 if value is not None:
                     flat[f"{part}/{index}/{key}"] = torch.as_tensor(value).contiguous()
     return flat or {"empty": torch.zeros(0)}
 
 
-def _restore(optimisers: Mapping[str, torch.optim.Optimizer], flat: dict[str, torch.Tensor]) -> None:
-    states: dict[str, dict[int, dict[str, torch.Tensor]]] = {part: {} for part in optimisers}
+def _restore(optimizers: Mapping[str, torch.optim.Optimizer], flat: dict[str, torch.Tensor]) -> None:
+    states: dict[str, dict[int, dict[str, torch.Tensor]]] = {part: {} for part in optimizers}
     for name, tensor in flat.items():
         if name == "empty":
             continue
         part, index, key = name.split("/")
         states[part].setdefault(int(index), {})[key] = tensor
-    for part, optimiser in optimisers.items():
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    for part, optimizer in optimizers.items():
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for number, entries in states[part].items():
             shapes = {tuple(entry.shape) for entry in entries.values() if entry.dim()}
             if number >= len(parameters) or shapes - {tuple(parameters[number].shape)}:
-                raise ValueError(f"the state of parameter {number} of optimiser {part} has another shape")
-        full = optimiser.state_dict()
+                raise ValueError(f"the state of parameter {number} of optimizer {part} has another shape")
+        full = optimizer.state_dict()
         full["state"] = states[part]
-        optimiser.load_state_dict(full)
+        optimizer.load_state_dict(full)

@@ -1,7 +1,7 @@
 r"""One batch over many ranks: what the objectives and the norms need to know of the others.
 
 A run on W ranks computes what one process would compute on the whole batch: contrastive losses meet the keys of all
-ranks, means are taken over all items, and batch normalisation takes its statistics over all ranks.
+ranks, means are taken over all items, and batch normalization takes its statistics over all ranks.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def mean_over_ranks(x: torch.Tensor) -> torch.Tensor:
     return x / world_size()
 
 
-class _SyncedNormalisation(torch.autograd.Function):
-    """Batch normalisation of (n, C, ...) with mean and variance over all ranks.
+class _SyncedNormalization(torch.autograd.Function):
+    """Batch normalization of (n, C, ...) with mean and variance over all ranks.
 
     With x̂ = (x − μ)/√(σ² + ε) and N items a channel over all ranks:
     ∂x = γ/√(σ² + ε)·(∂y − Σ∂y/N − x̂·Σ(∂y·x̂)/N), both sums over all ranks.
@@ -102,12 +102,12 @@ class _SyncedNormalisation(torch.autograd.Function):
         dist.all_reduce(moments)
         count = moments[-1]
         mean = moments[:-1] / count
-        centred = wide - mean.view(shape)
-        square = centred.square().sum(axes)
+        centered = wide - mean.view(shape)
+        square = centered.square().sum(axes)
         dist.all_reduce(square)
         variance = square / count
         scale = (variance + eps).rsqrt()
-        normed = centred.mul_(scale.view(shape))
+        normed = centered.mul_(scale.view(shape))
         ctx.save_for_backward(normed, weight, scale, count)
         ctx.dtype = x.dtype
         y = (normed * weight.view(shape) + bias.view(shape)).to(x.dtype)
@@ -129,7 +129,7 @@ class _SyncedNormalisation(torch.autograd.Function):
 
 
 def _synced_forward(norm: Any, x: torch.Tensor) -> torch.Tensor:
-    y, mean, variance, count = _SyncedNormalisation.apply(x, norm.weight, norm.bias, norm.eps)
+    y, mean, variance, count = _SyncedNormalization.apply(x, norm.weight, norm.bias, norm.eps)
     with torch.no_grad():
         norm.num_batches_tracked += 1
         momentum = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
@@ -139,7 +139,7 @@ def _synced_forward(norm: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation over all ranks while it trains, on any device (torch's own needs a GPU)."""
+    """Batch normalization over all ranks while it trains, on any device (torch's own needs a GPU)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _synced_forward(self, x) if self.training else super().forward(x)
@@ -157,8 +157,8 @@ class SyncedTdBN(TdBN):
         return _synced_forward(self, x) if self.training else super().super_forward(x)
 
 
-def synchronise_norms(model: nn.Module) -> None:
-    """Make every batch normalisation of ``model`` one over all ranks; tensors and their names stay."""
+def synchronize_norms(model: nn.Module) -> None:
+    """Make every batch normalization of ``model`` one over all ranks; tensors and their names stay."""
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncedBatchNorm2d

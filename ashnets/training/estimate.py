@@ -23,7 +23,7 @@ def estimate(
     model: nn.Module,
     run_step: Callable[[], object],
     *,
-    optimisers: Mapping[str, torch.optim.Optimizer],
+    optimizers: Mapping[str, torch.optim.Optimizer],
     copies: int,
     queue_bytes: int,
     pairs: int,
@@ -35,39 +35,39 @@ def estimate(
 
     ``flops_*`` are those of torch's counter over forward and backward pass: two for each multiply-accumulate of a
     convolution, matrix product or attention. Spiking layers are counted dense, as if every input were a spike. What
-    lies outside is not counted: normalisation, activations and the neurons, the optimiser, and kernels that torch's
+    lies outside is not counted: normalization, activations and the neurons, the optimizer, and kernels that torch's
     counter does not know, the fused attention on CPU among them.
 
     ``bytes_activations`` is the greatest sum of all that autograd kept at one time for the backward pass, input
     batch included; a storage that was kept twice counts once. What a kernel needs while it runs is not in it, nor,
     under activation checkpointing, what the block at work computes again.
-    ``bytes_total`` adds up weights, gradients, optimiser, copies, queues and activations; on CUDA the allocator's own
+    ``bytes_total`` adds up weights, gradients, optimizer, copies, queues and activations; on CUDA the allocator's own
     peak over the step, ``bytes_step_peak``, replaces gradients and activations. Libraries, the CUDA context, the
     data and the loaders come on top.
 
     ``seconds_a_step`` is the median of two steps after a first one that does the counting. It holds neither the
-    optimiser nor loading, validation or logging.
+    optimizer nor loading, validation or logging.
 
     Args:
         model: in the state of a step: what does not require a gradient counts as frozen.
-        run_step: forward and backward pass of one real batch on ``device``, no optimiser step.
-        optimisers: those of the run; of SGD, Adam and AdamW the state per parameter is known.
+        run_step: forward and backward pass of one real batch on ``device``, no optimizer step.
+        optimizers: those of the run; of SGD, Adam and AdamW the state per parameter is known.
         copies: how many averaged copies of the model the run keeps (momentum encoder, EMA).
         queue_bytes: of queues of embeddings.
-        pairs, steps: picture-text pairs of the batch, and optimiser steps of the run.
+        pairs, steps: image-text pairs of the batch, and optimizer steps of the run.
         beside: further modules whose state a step changes, such as a momentum encoder or a queue.
 
     Returns:
         ``parameters``, ``parameters_trainable``, and ``parameters_PART`` of each part of the model;
         ``flops_a_step``, ``flops_a_pair``, ``flops_run``; ``bytes_weights`` (buffers included), ``bytes_gradients``,
-        ``bytes_optimisers``, ``bytes_copies``, ``bytes_queues``, ``bytes_activations``, ``bytes_total``, on CUDA
+        ``bytes_optimizers``, ``bytes_copies``, ``bytes_queues``, ``bytes_activations``, ``bytes_total``, on CUDA
         ``bytes_step_peak``; ``seconds_a_step``, ``pairs_a_second``, ``seconds_run``.
 
     Raises:
-        ConfigurationError: an optimiser of another kind.
+        ConfigurationError: an optimizer of another kind.
     """
     device = torch.device(device)
-    result: dict[str, int | float] = {**count_parameters(model), **_fixed_bytes(model, optimisers)}
+    result: dict[str, int | float] = {**count_parameters(model), **_fixed_bytes(model, optimizers)}
     result |= {"bytes_copies": copies * result["bytes_weights"], "bytes_queues": queue_bytes}
     modules = [model, *beside]
     with unchanged(*modules):
@@ -88,7 +88,7 @@ def estimate(
     a_step = statistics.median(seconds)
     result["bytes_activations"] = kept.peak
     passing = result.get("bytes_step_peak", result["bytes_gradients"] + kept.peak)
-    resident = ("bytes_weights", "bytes_optimisers", "bytes_copies", "bytes_queues")
+    resident = ("bytes_weights", "bytes_optimizers", "bytes_copies", "bytes_queues")
     return {
         **result,
         "bytes_total": sum(result[key] for key in resident) + passing,
@@ -107,7 +107,7 @@ def bytes_of(module: nn.Module) -> int:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Parameters in total, trainable ones, and those of each part that has its own optimiser."""
+    """Parameters in total, trainable ones, and those of each part that has its own optimizer."""
     counts = {"parameters": 0, "parameters_trainable": 0}
     for name, parameter in model.named_parameters():
         part = f"parameters_{part_of(name)}"
@@ -117,28 +117,28 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     return counts
 
 
-def _fixed_bytes(model: nn.Module, optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, int]:
+def _fixed_bytes(model: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, int]:
     trainable = [p for p in model.parameters() if p.requires_grad]
     state = 0
-    for part, optimiser in optimisers.items():
-        for group in optimiser.param_groups:
-            copies = _state_copies(part, optimiser, group)
+    for part, optimizer in optimizers.items():
+        for group in optimizer.param_groups:
+            copies = _state_copies(part, optimizer, group)
             state += copies * sum(p.numel() * p.element_size() for p in group["params"] if p.requires_grad)
     return {
         "bytes_weights": bytes_of(model),
         "bytes_gradients": sum(p.numel() * p.element_size() for p in trainable),
-        "bytes_optimisers": state,
+        "bytes_optimizers": state,
     }
 
 
-def _state_copies(part: str, optimiser: torch.optim.Optimizer, group: dict[str, Any]) -> int:
-    """How many tensors like the parameter the optimiser keeps for it."""
-    if isinstance(optimiser, torch.optim.Adam):  # AdamW is one
+def _state_copies(part: str, optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> int:
+    """How many tensors like the parameter the optimizer keeps for it."""
+    if isinstance(optimizer, torch.optim.Adam):  # AdamW is one
         return 3 if group["amsgrad"] else 2
-    if isinstance(optimiser, torch.optim.SGD):
+    if isinstance(optimizer, torch.optim.SGD):
         return 1 if group["momentum"] else 0
-    kind = type(optimiser).__name__
-    raise ConfigurationError(f"optimisers.{part}: what {kind} keeps is not known; SGD, Adam and AdamW can be estimated")
+    kind = type(optimizer).__name__
+    raise ConfigurationError(f"optimizers.{part}: what {kind} keeps is not known; SGD, Adam and AdamW can be estimated")
 
 
 class _Kept:
@@ -191,7 +191,7 @@ def _start_peak(device: torch.device) -> int:
 def unchanged(*modules: nn.Module) -> Iterator[None]:
     """Give buffers, gradients, modes and torch's random state back as they were; inside, no gradient is there yet.
 
-    Parameters are not copied: what is done inside must not step an optimiser.
+    Parameters are not copied: what is done inside must not step an optimizer.
     """
     owners = {id(m): m for module in modules for m in module.modules()}.values()
     modes = [(m, m.training) for m in owners]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ashnets.data.learnt import images_learnt, read_sketch
+from ashnets.data.learned import images_learned, read_sketch
 from ashnets.data.pairs import Pairs
-from ashnets.data.sources import open_source
+from ashnets.data.sources.opening import open_source
 from ashnets.device import own_device
 from ashnets.digests import WEIGHTS_SHA256
 from ashnets.environment import environment
@@ -25,12 +25,12 @@ from ashnets.metrics.retrieval import chance_at
 from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
 from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.processor import AshNetsProcessor
-from ashnets.retrieval.embedding import embed_pictures, embed_texts, images_at_rest
+from ashnets.retrieval.embedding import embed_images, embed_texts, images_at_rest
 from ashnets.retrieval.two_stage import WAYS, matching_score, note_losses, rank_every_way
 
 KS = (1, 5, 10)
 TRAINING_RECORD = "training.json"
-TRAINED_ON = "trained on"  # in a result where the model learnt from what it is measured on
+TRAINED_ON = "trained on"  # in a result where the model learned from what it is measured on
 
 
 def retrieval(
@@ -56,7 +56,7 @@ def rankings(
     indices: Sequence[int] | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """R@K both ways over the pictures of a split; a text is the bare name of a concept, or a first caption.
+    """R@K both ways over the images of a split; a text is the bare name of a concept, or a first caption.
 
     Args:
         candidates: of each query, that ITM ranks again; 0 leaves that out.
@@ -64,7 +64,7 @@ def rankings(
         indices: which of ``pairs``; all by default.
 
     Returns:
-        An entry a ranking of `ashnets.retrieval.two_stage.rank_every_way`: ``{"pictures", "texts", "ranking",
+        An entry a ranking of `ashnets.retrieval.two_stage.rank_every_way`: ``{"images", "texts", "ranking",
         "text_to_image": {"R@1", ...}, "image_to_text", "chance", "cost": {"pairs", "of", "seconds",
         "seconds_embedding"}}``, recalls in [0, 1]; beside exhaustive rankings, the others
         also have ``lost``: the R@1 both ways that those are ahead.
@@ -78,7 +78,7 @@ def rankings(
         gold_image[place[name]].add(i)
     start = time.perf_counter()
     matched = bool(candidates) or exhaustive
-    image_embeds, tokens = embed_pictures(model, pairs, indices, progress=progress, keep_tokens=matched, **options)
+    image_embeds, tokens = embed_images(model, pairs, indices, progress=progress, keep_tokens=matched, **options)
     text_embeds = embed_texts(model, tokenizer, texts)
     embedding = time.perf_counter() - start
     match = matching_score(model, tokenizer, texts, tokens) if matched else None
@@ -90,7 +90,7 @@ def rankings(
     }
     entries: dict[str, dict[str, Any]] = {
         name: {
-            "pictures": len(names),
+            "images": len(names),
             "texts": len(texts),
             "ranking": name,
             **ranking.recalls(gold_image, gold_text, KS),
@@ -118,15 +118,15 @@ def evaluate_retrieval(
     Args:
         candidates: also rank with ITM on that many candidates of each query; 0 leaves it at ITC.
         exhaustive: also rank with ITM on all pairs.
-        sample: pictures of each split, the same draw for every model; 0 takes all.
+        sample: images of each split, the same draw for every model; 0 takes all.
         ablate: also rank by the concrete branch alone, the same weights with the spiking branch switched off.
 
     Returns:
         ``{"models": {name: {"training": ..., "images_on_record": ..., "weights_sha256": ..., "splits": {split: [entry,
         ...]}}}, "environment": ...}``. An entry is what :func:`rankings` gives, the ``branch`` that it used, and, where
-        the model learnt from some of these very images, ``trained on``: how many ``images``, ``of`` how many; an
-        estimate where it learnt from thousands. ``images_on_record`` is false where a model does not say what it
-        learnt from. A model with silent or saturated spiking layers also has ``warnings``, which name
+        the model learned from some of these very images, ``trained on``: how many ``images``, ``of`` how many; an
+        estimate where it learned from thousands. ``images_on_record`` is false where a model does not say what it
+        learned from. A model with silent or saturated spiking layers also has ``warnings``, which name
         them.
 
     Raises:
@@ -144,11 +144,13 @@ def evaluate_retrieval(
         known = read_sketch(Path(resolve(name)))
         opened = first
         if record is not None and "hold_out" in record:
-            opened = open_source(corpus, record["hold_out"])  # the validation pictures of that training, and no others
+            opened = open_source(corpus, record["hold_out"])  # the validation images of that training, and no others
         entry: dict[str, Any] = {
-            "training": record, "images_on_record": known is not None, WEIGHTS_SHA256: weights_sha256(name),
+            "training": record,
+            "images_on_record": known is not None,
+            WEIGHTS_SHA256: weights_sha256(name),
             "splits": {},
-        }  # fmt: skip
+        }
         shown = Pairs(opened, splits[:1], model.config.image_size)
         if found := rates_warnings(layer_rates(model, images_at_rest(shown, range(len(shown))[:MEASURED]))):
             entry["warnings"] = found
@@ -161,10 +163,10 @@ def evaluate_retrieval(
             drawn = None
             if 0 < sample < len(pairs):
                 drawn = sorted(np.random.default_rng(0).permutation(len(pairs))[:sample].tolist())
-            seen = images_learnt(known or [], pairs, drawn)
-            learnt = {TRAINED_ON: {"images": seen, "of": len(pairs) if drawn is None else sample}} if seen else {}
+            seen = images_learned(known or [], pairs, drawn)
+            learned = {TRAINED_ON: {"images": seen, "of": len(pairs) if drawn is None else sample}} if seen else {}
             entry["splits"][split] = [
-                {"branch": branch, **learnt, **ranked}
+                {"branch": branch, **learned, **ranked}
                 for branch, options in branches
                 for ranked in rankings(model, tokenizer, pairs, candidates, exhaustive, progress, drawn, **options)
             ]
@@ -178,11 +180,11 @@ def as_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
     Where ITM ranked, columns for its cost follow the recalls: pairs scored and seconds (of both directions together),
     and the R@1 that the exhaustive ranking is ahead, empty without one. ``model`` is what a training started from,
     where that is known; of several models ``measured`` is the name that was given. ``trained on`` stands where one of
-    them learnt from the images that it is measured on.
+    them learned from the images that it is measured on.
     """
     rows = []
     entries = [entry for model in results["models"].values() for split in model["splits"].values() for entry in split]
-    learnt = any(TRAINED_ON in entry for entry in entries)
+    learned = any(TRAINED_ON in entry for entry in entries)
     with_costs = any(entry["cost"]["pairs"] for entry in entries)
     for name, model in results["models"].items():
         training = model["training"] or {}
@@ -195,32 +197,34 @@ def as_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
                         "seconds": round(entry["cost"]["seconds"], 2),
                         "R@1 lost": round(entry["lost"][direction], 4) if "lost" in entry else "",
                     }
-                    rows.append({
-                        "model": training.get("model", name),
-                        **({"measured": name} if len(results["models"]) > 1 else {}),
-                        "recipe": training.get("recipe", ""),
-                        "seed": training.get("seed", ""),
-                        "split": split,
-                        **({TRAINED_ON: _share_learnt(entry)} if learnt else {}),
-                        "direction": direction,
-                        "branch": entry["branch"],
-                        "ranking": entry["ranking"],
-                        "pictures": entry["pictures"],
-                        "texts": entry["texts"],
-                        **{key: round(share, 4) for key, share in entry[direction].items()},
-                        **{f"chance {key}": round(share, 5) for key, share in entry["chance"][direction].items()},
-                        **(costs if with_costs else {}),
-                        "pairs_seen": training.get("pairs_seen", ""),
-                        "training_seconds": training.get("seconds", ""),
-                        WEIGHTS_SHA256: model[WEIGHTS_SHA256],
-                        "device": results["environment"]["device"],
-                        "torch": results["environment"]["torch"],
-                    })  # fmt: skip
+                    rows.append(
+                        {
+                            "model": training.get("model", name),
+                            **({"measured": name} if len(results["models"]) > 1 else {}),
+                            "recipe": training.get("recipe", ""),
+                            "seed": training.get("seed", ""),
+                            "split": split,
+                            **({TRAINED_ON: _share_learned(entry)} if learned else {}),
+                            "direction": direction,
+                            "branch": entry["branch"],
+                            "ranking": entry["ranking"],
+                            "images": entry["images"],
+                            "texts": entry["texts"],
+                            **{key: round(share, 4) for key, share in entry[direction].items()},
+                            **{f"chance {key}": round(share, 5) for key, share in entry["chance"][direction].items()},
+                            **(costs if with_costs else {}),
+                            "pairs_seen": training.get("pairs_seen", ""),
+                            "training_seconds": training.get("seconds", ""),
+                            WEIGHTS_SHA256: model[WEIGHTS_SHA256],
+                            "device": results["environment"]["device"],
+                            "torch": results["environment"]["torch"],
+                        }
+                    )
     return rows
 
 
-def _share_learnt(entry: dict[str, Any]) -> str:
-    found = entry.get(TRAINED_ON, {"images": 0, "of": entry["pictures"]})
+def _share_learned(entry: dict[str, Any]) -> str:
+    found = entry.get(TRAINED_ON, {"images": 0, "of": entry["images"]})
     return f"{found['images']} of {found['of']} images"
 
 

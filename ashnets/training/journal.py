@@ -93,7 +93,7 @@ class Journal:
         return SummaryWriter(str(self.folder / EVENTS), purge_step=purge_step)
 
     def step(self, record: Mapping[str, Any]) -> None:
-        """Log a step: ``step`` (optimiser steps done so far), ``epoch``, and numbers or words."""
+        """Log a step: ``step`` (optimizer steps done so far), ``epoch``, and numbers or words."""
         self._write(STEPS, record)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
@@ -179,10 +179,17 @@ class Progress:
     """
 
     def __init__(
-        self, total: int, done: int = 0, description: str = "", *, run_left: int | None = None,
-        device: torch.device | str = "cpu", enabled: bool = True, stream: TextIO | None = None,
+        self,
+        total: int,
+        done: int = 0,
+        description: str = "",
+        *,
+        run_left: int | None = None,
+        device: torch.device | str = "cpu",
+        enabled: bool = True,
+        stream: TextIO | None = None,
         seconds_a_line: float = 60.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.total, self.done, self.description, self.run_left = total, done, description, run_left
         self.device, self.enabled, self.seconds_a_line = torch.device(device), enabled, seconds_a_line
         self.stream = stream if stream is not None else sys.stderr
@@ -191,9 +198,13 @@ class Progress:
         self.bar = None
         if enabled and self.stream.isatty():
             self.bar = tqdm(
-                total=total, initial=done, desc=description, file=self.stream, dynamic_ncols=True,
+                total=total,
+                initial=done,
+                desc=description,
+                file=self.stream,
+                dynamic_ncols=True,
                 bar_format="{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}",
-            )  # fmt: skip
+            )
 
     def advance(self, pairs: int, loss: float | None = None) -> None:
         """One step over ``pairs`` pairs is done; without ``loss`` the last one stays."""
@@ -235,8 +246,9 @@ class Progress:
         left = max(self.total - done, 0) * (self.last_line - self.began) / self.steps
         print(
             f"{self.description}: step {done}/{self.total}, {tqdm.format_interval(left)} left, {self._figures()}",
-            file=self.stream, flush=True,
-        )  # fmt: skip
+            file=self.stream,
+            flush=True,
+        )
 
 
 def _memory(device: torch.device) -> int:

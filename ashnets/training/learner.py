@@ -1,4 +1,4 @@
-"""What learns: the model, its averages, the queues and the optimisers; one step of all of them."""
+"""What learns: the model, its averages, the queues and the optimizers; one step of all of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from ashnets.errors import ConfigurationError
 from ashnets.model.tdbn import calibrating
 from ashnets.objectives import EmbeddingQueue
-from ashnets.training.distributed import mean_over_ranks, synchronise_norms
+from ashnets.training.distributed import mean_over_ranks, synchronize_norms
 from ashnets.training.means import Means
-from ashnets.training.optim import build_optimisers
+from ashnets.training.optim import build_optimizers
 from ashnets.training.pretrain import Keys, PreTrainingStep, momentum_keys
 from ashnets.training.recipe import Phase, Recipe
 from ashnets.training.recompute import recompute_activations
@@ -52,8 +52,8 @@ class Learner:
             # On CPU the fused attention's backward pass takes most of a step; plain matrix products do not.
             model.ashnets.transformer.bert.set_attn_implementation("eager")
         if self.ranks > 1:
-            synchronise_norms(model)
-        self.optimisers = build_optimisers(model, recipe)
+            synchronize_norms(model)
+        self.optimizers = build_optimizers(model, recipe)
         self.modules: dict[str, nn.Module] = {"model": model}
         self.encoders = self.queue = self.average = None
         if recipe.queue:
@@ -124,18 +124,20 @@ class Learner:
         with calibrating(nn.ModuleList(norms)), self.autocast():
             for batch in batches:
                 pixels, keys, group_size = batch.to(self.device).shown()
-                model.ashnets.vision(
-                    pixels, image_ids=keys, group_size=group_size, concrete_only=phase.concrete_only
-                )  # fmt: skip
+                model.ashnets.vision(pixels, image_keys=keys, group_size=group_size, concrete_only=phase.concrete_only)
 
     def step_of(self, phase: Phase) -> nn.Module:
         """The losses of a phase as one module."""
         recipe = self.recipe
         return PreTrainingStep(
-            self.model, list(phase.objectives), concrete_only=phase.concrete_only,
-            fused_share=recipe.fused_pairs / recipe.pairs, mask_id=self.mask_id,
-            negative_temperature=phase.negative_temperature, distillation=recipe.distillation,
-        )  # fmt: skip
+            self.model,
+            list(phase.objectives),
+            concrete_only=phase.concrete_only,
+            fused_share=recipe.fused_pairs / recipe.batch_size,
+            mask_id=self.mask_id,
+            negative_temperature=phase.negative_temperature,
+            distillation=recipe.distillation,
+        )
 
     def forward(self, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor], Keys | None]:
         """The weighted loss of the phase, what is logged of it, and the keys that are to go into the queue."""
@@ -151,15 +153,15 @@ class Learner:
             loss = torch.stack([weight * losses[name] for name, weight in phase.objectives.items()]).sum()
         return loss, {"loss": loss.detach(), **{k: v.detach() for k, v in losses.items()}, **figures}, keys
 
-    def optimise(self, batches: list[Any], number: int, means: Means) -> None:
-        """Step ``number`` (from 0) of the optimisers, over one pass or several.
+    def optimize(self, batches: list[Any], number: int, means: Means) -> None:
+        """Step ``number`` (from 0) of the optimizers, over one pass or several.
 
         Raises:
             NotFinite: on every rank, and before a weight has changed.
         """
         recipe = self.recipe
-        for optimiser in self.optimisers.values():
-            optimiser.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
         finite, passes = torch.ones((), device=self.device), []
         for i, batch in enumerate(batches):
             torch.manual_seed(recipe.seed * 1_000_003 + (number * recipe.accumulate + i) * 1009 + self.rank)
@@ -178,17 +180,17 @@ class Learner:
         if mean_over_ranks(finite * torch.isfinite(norm)) < 1:
             found = [name for values in passes for name, value in values.items() if not torch.isfinite(value)]
             raise NotFinite(list(dict.fromkeys(found)) or ["the gradient"])
-        for optimiser in self.optimisers.values():
-            optimiser.step()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
         for copy in (self.encoders, self.average):
             if copy is not None:
                 copy.update_parameters(self.model)
 
     def check_weights(self) -> None:
-        """Raises NotFinite if a step has spoilt the weights."""
-        spoilt = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
-        if spoilt:
-            raise NotFinite(spoilt[:4])
+        """Raises NotFinite if a step has non_finite the weights."""
+        non_finite = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
+        if non_finite:
+            raise NotFinite(non_finite[:4])
 
     def renew_copies(self) -> None:
         """Take over what was changed in the model outside of a step."""
@@ -210,5 +212,5 @@ def _check_heads(recipe: Recipe, model: Any) -> None:
     if recipe.stdp is not None and model.config.precision != "float":
         raise ConfigurationError(
             f"stdp: {recipe.model} with precision={model.config.precision!r} computes in integers, where small "
-            "changes of weights are lost; run the stage with precision float and quantise afterwards"
+            "changes of weights are lost; run the stage with precision float and quantize afterwards"
         )

@@ -1,4 +1,4 @@
-"""Batches of an epoch: each worker of each rank reads, varies and tokenises its own pictures and texts alone."""
+"""Batches of an epoch: each worker of each rank reads, varies and tokenizes its own images and texts alone."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class EpochBatches(Batches):
         self.max_length = max_length
 
     def read(self, number: int) -> Batch:
-        """Pass ``number``. Raises DataError if none of its pictures can be read."""
+        """Pass ``number``. Raises DataError if none of its images can be read."""
         share, pairs, recipe = self.shares[number], self.pairs, self.recipe
-        indices, pictures, skipped = read_group_by_group(pairs, share)
+        indices, images, skipped = read_group_by_group(pairs, share)
         keys = [image_key(pairs.image_ids[i]) for i in indices]
         draws = draw(recipe.seed, self.epoch, keys, self.max_length)
-        rgba = pictures.float() / 255
+        rgba = images.float() / 255
         pixels = augment(rgba, draws.augment) if recipe.augment else on_background(rgba, torch.ones(1, 3, 1, 1))
         captions = [
             chosen_caption(pairs.captions_of(int(i)), float(bare), float(which), recipe.bare_name)
@@ -83,13 +83,13 @@ class EpochBatches(Batches):
 
 
 def read_group_by_group(pairs: Pairs, share: Share) -> tuple[np.ndarray, torch.Tensor, dict[str, str]]:
-    """Read a share's pictures; for one that cannot be read, the nearest of its group stands once more.
+    """Read a share's images; for one that cannot be read, the nearest of its group stands once more.
 
     Returns:
-        The indices that were read, their pictures (B, 4, side, side), uint8, and name → why of those that were not.
+        The indices that were read, their images (B, 4, side, side), uint8, and name → why of those that were not.
 
     Raises:
-        DataError: no picture of the share can be read.
+        DataError: no image of the share can be read.
     """
     read: dict[int, torch.Tensor] = {}
     skipped = {}
@@ -99,7 +99,7 @@ def read_group_by_group(pairs: Pairs, share: Share) -> tuple[np.ndarray, torch.T
         except DataError as error:
             skipped[pairs.image_ids[index]] = str(error)
     if not read:
-        raise DataError(f"none of {len(share.indices)} pictures could be read: {next(iter(skipped.values()))}")
+        raise DataError(f"none of {len(share.indices)} images could be read: {next(iter(skipped.values()))}")
 
     def stand_in(place: int) -> int:
         group = place // share.group_size
@@ -120,21 +120,21 @@ def chosen_caption(captions: list[str], bare: float, which: float, bare_name: fl
     return others[int(which * len(others))]
 
 
-def calibration_batches(pictures: Any, count: int, workers: int, pin: bool) -> Iterator[Any]:
+def calibration_batches(images: Any, count: int, workers: int, pin: bool) -> Iterator[Any]:
     """Training batches in random groups, the same at each call, of about ``count`` images, or all there are.
 
     Statistics are gathered from them, to which each batch adds alike: one of less than half the size is left out.
 
     Args:
-        pictures: of a run; images that cannot be read are noted there.
+        images: of a run; images that cannot be read are noted there.
         workers, pin: as for `load_epoch`.
     """
-    groups = pictures.random_groups(0)
-    planned = pictures.plan(groups[: -(-count // len(groups[0]))])
+    groups = images.random_groups(0)
+    planned = images.plan(groups[: -(-count // len(groups[0]))])
     sizes = [sum(len(share.indices) for share in shares) for shares in planned]
     whole = [shares for shares, size in zip(planned, sizes, strict=True) if 2 * size >= max(sizes)]
-    for batch in load_epoch(pictures.batches(whole, 0), 0, workers, pin):
-        pictures.note(batch.skipped)
+    for batch in load_epoch(images.batches(whole, 0), 0, workers, pin):
+        images.note(batch.skipped)
         yield batch
 
 
@@ -146,12 +146,16 @@ def load_epoch(batches: Batches, first: int, workers: int, pin: bool) -> Iterato
         pin: put them into pinned memory, from where a GPU copies while it computes.
 
     Raises:
-        DataError: when a batch is taken of which no picture can be read.
+        DataError: when a batch is taken of which no image can be read.
     """
     loader = DataLoader(
-        batches, batch_size=None, sampler=range(first, len(batches)), num_workers=workers, pin_memory=pin,
+        batches,
+        batch_size=None,
+        sampler=range(first, len(batches)),
+        num_workers=workers,
+        pin_memory=pin,
         prefetch_factor=2 if workers else None,
-    )  # fmt: skip
+    )
     for batch in loader:
         if isinstance(batch, DataError):
             raise batch

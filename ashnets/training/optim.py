@@ -1,4 +1,4 @@
-"""Three optimisers for three kinds of parameters, and their common schedule (paper, section IV-A)."""
+"""Three optimizers for three kinds of parameters, and their common schedule (paper, section IV-A)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ashnets.model.tdbn import TdBN
-from ashnets.training.recipe import Optimiser, Recipe, Schedule
+from ashnets.training.recipe import Optimizer, Recipe, Schedule
 
 
 def part_of(name: str) -> str:
@@ -21,8 +21,8 @@ def part_of(name: str) -> str:
     return "transformer"
 
 
-def build_optimisers(model: nn.Module, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
-    """One optimiser a part that has parameters; norms, biases and tdBN's γ are not decayed."""
+def build_optimizers(model: nn.Module, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
+    """One optimizer a part that has parameters; norms, biases and tdBN's γ are not decayed."""
     undecayed = {
         id(p) for m in model.modules() if isinstance(m, nn.LayerNorm | nn.BatchNorm2d | TdBN) for p in m.parameters()
     }
@@ -30,10 +30,10 @@ def build_optimisers(model: nn.Module, recipe: Recipe) -> dict[str, torch.optim.
     for name, parameter in model.named_parameters():
         decayed, plain = groups.setdefault(part_of(name), ([], []))
         (plain if id(parameter) in undecayed or parameter.dim() < 2 else decayed).append(parameter)
-    return {part: _build(recipe.optimisers[part], *lists) for part, lists in groups.items()}
+    return {part: _build(recipe.optimizers[part], *lists) for part, lists in groups.items()}
 
 
-def _build(settings: Optimiser, decayed: list, plain: list) -> torch.optim.Optimizer:
+def _build(settings: Optimizer, decayed: list, plain: list) -> torch.optim.Optimizer:
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": plain, "weight_decay": 0.0},
@@ -58,8 +58,8 @@ def factor(schedule: Schedule, step: int, epoch: int, total_steps: int) -> float
     return warmup * schedule.gamma ** bisect.bisect_right(schedule.milestones, epoch)
 
 
-def set_learning_rates(optimisers: dict[str, torch.optim.Optimizer], recipe: Recipe, scale: float) -> None:
-    """Set each optimiser to its recipe's rate times ``scale``."""
-    for part, optimiser in optimisers.items():
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.optimisers[part].lr * scale
+def set_learning_rates(optimizers: dict[str, torch.optim.Optimizer], recipe: Recipe, scale: float) -> None:
+    """Set each optimizer to its recipe's rate times ``scale``."""
+    for part, optimizer in optimizers.items():
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.optimizers[part].lr * scale

@@ -1,4 +1,4 @@
-"""Pictures of a run from its two logs, drawn without a display."""
+"""Images of a run from its two logs, drawn without a display."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ from ashnets.files import write_atomically
 from ashnets.training.journal import EPOCHS, STEPS, read_records
 
 LOSSES = {
-    "loss": "weighted sum", "itc": "ITC: image-text contrast", "itm": "ITM: image-text matching",
-    "mlm": "MLM: masked words", "mvm": "MVM: masked concepts", "stua": "STUA: spikes and text",
-}  # fmt: skip
+    "loss": "weighted sum",
+    "itc": "ITC: image-text contrast",
+    "itm": "ITM: image-text matching",
+    "mlm": "MLM: masked words",
+    "mvm": "MVM: masked concepts",
+    "stua": "STUA: spikes and text",
+}
 WAYS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 RATES = {"rate_": "at inference, weights as published", "training_rate_": "in training mode"}
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee", "#777777")
+COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee", "#777777")
 BANDS = ("#ffffff", "#eef2f7")
-STEP = "optimiser step"
+STEP = "optimizer step"
 
 
 class Run:
-    """What the logs of a run say, as arrays over its optimiser steps."""
+    """What the logs of a run say, as arrays over its optimizer steps."""
 
     def __init__(self, folder: Path) -> None:
         self.steps = [r for r in read_records(folder / STEPS) if r.get("kind") is None and _finite(r.get("step"))]
@@ -65,14 +69,17 @@ def plot_run(folder: Path) -> list[Path]:
         folder: of the run; its ``log.jsonl`` and ``steps.jsonl`` are read, either may be missing.
 
     Returns:
-        The pictures under ``folder/plots/`` that were written: ``losses.png``, ``learning_rates.png``,
+        The images under ``folder/plots/`` that were written: ``losses.png``, ``learning_rates.png``,
         ``firing_rates.png``, ``summary_ratio.png``, ``validation.png``.
     """
     run = Run(Path(folder))
     drawings: dict[str, Callable[[Run], Figure | None]] = {
-        "losses": _losses, "learning_rates": _learning_rates, "firing_rates": _firing_rates,
-        "summary_ratio": _summary_ratio, "validation": _validation,
-    }  # fmt: skip
+        "losses": _losses,
+        "learning_rates": _learning_rates,
+        "firing_rates": _firing_rates,
+        "summary_ratio": _summary_ratio,
+        "validation": _validation,
+    }
     written = []
     for name, draw in drawings.items():
         figure = draw(run)
@@ -92,7 +99,7 @@ def _losses(run: Run) -> Figure | None:
     )
     for axes, name in zip(panels, present, strict=True):
         _shade(axes, run)
-        _draw(axes, run, name, COLOURS[list(LOSSES).index(name)])
+        _draw(axes, run, name, COLORS[list(LOSSES).index(name)])
         axes.set_title(LOSSES[name], fontsize=10, pad=16)
         axes.set(xlabel=STEP, ylabel=f"{name} (nats)" if name != "loss" else "loss (weighted nats)")
     return figure
@@ -107,7 +114,7 @@ def _learning_rates(run: Run) -> Figure | None:
     keys = run.fields("lr_")
     rates = [r[k] for r in run.steps + run.epochs for k in keys if _finite(r.get(k)) and r[k] > 0]
     if rates:
-        # A cosine ends in nothing: what is under a ten-thousandth of the greatest rate is no part of the picture.
+        # A cosine ends in nothing: what is under a ten-thousandth of the greatest rate is no part of the image.
         axes.set_yscale("log", nonpositive="mask")
         axes.set_ylim(max(min(rates) / 2, max(rates) / 1e4), 2 * max(rates))
     return figure
@@ -150,7 +157,7 @@ def _validation(run: Run) -> Figure | None:
         _shade(axes, run)
         recall = bool(lines[0][1])
         for i, (key, label) in enumerate(lines):
-            _draw(axes, run, key, COLOURS[i % len(COLOURS)], label, 100.0 if recall else 1.0)
+            _draw(axes, run, key, COLORS[i % len(COLORS)], label, 100.0 if recall else 1.0)
         axes.set_title(WAYS.get(name, name.removeprefix("valid_").replace("_", " ")), fontsize=10, pad=16)
         axes.set(xlabel=STEP, ylabel="recall (%)" if recall else name.removeprefix("valid_"))
         if recall:
@@ -173,7 +180,7 @@ def _draw_all(axes: Axes, run: Run, prefix: str, scale: float = 1.0) -> None:
     keys = run.fields(prefix)
     _shade(axes, run)
     for i, key in enumerate(keys):
-        _draw(axes, run, key, COLOURS[i % len(COLOURS)], key.removeprefix(prefix), scale)
+        _draw(axes, run, key, COLORS[i % len(COLORS)], key.removeprefix(prefix), scale)
     if len(keys) > 1:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False)
 
@@ -201,19 +208,26 @@ def _shade(axes: Axes, run: Run) -> None:
         if i:
             axes.axvline(begin, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
         axes.annotate(
-            name, (begin, 1), xycoords=("data", "axes fraction"), xytext=(1, 3), textcoords="offset points",
-            va="bottom", fontsize=8, color="#666666", parse_math=False,
-        )  # fmt: skip
+            name,
+            (begin, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(1, 3),
+            textcoords="offset points",
+            va="bottom",
+            fontsize=8,
+            color="#666666",
+            parse_math=False,
+        )
 
 
-def _draw(axes: Axes, run: Run, key: str, colour: str, label: str = "", scale: float = 1.0) -> None:
+def _draw(axes: Axes, run: Run, key: str, color: str, label: str = "", scale: float = 1.0) -> None:
     """Logged steps pale behind the epochs; whichever is there alone is drawn in full."""
-    style: dict[str, Any] = {"color": colour, "label": label or None}
+    style: dict[str, Any] = {"color": color, "label": label or None}
     x, y = _series(run.epochs, key)
     epochs = bool(np.isfinite(y).any())
     if epochs:
         axes.plot(x, scale * y, linewidth=1.4, marker="o", markersize=3.5, zorder=3, **style)
-        style = {"color": colour, "alpha": 0.4}
+        style = {"color": color, "alpha": 0.4}
     x, y = _series(run.steps, key)
     if np.isfinite(y).any():
         axes.plot(x, scale * y, linewidth=0.8 if epochs else 1.4, marker="." if len(x) == 1 else "", zorder=2, **style)

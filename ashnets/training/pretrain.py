@@ -19,7 +19,7 @@ from ashnets.training.distributed import gather, pad_to_longest, shares
 
 @dataclass
 class Batch:
-    """B pairs, groups of φ consecutive pictures.
+    """B pairs, groups of φ consecutive images.
 
     Attributes:
         pixel_values: (B, 3, H, W) in [0, 1].
@@ -29,8 +29,8 @@ class Batch:
         samples: (B,), equal where two pairs are of the same sample.
         draws: the uniform numbers of each pair.
         group_size: φ of this batch.
-        image_ids: names of the pictures.
-        skipped: name → why, of pictures that could not be read; a neighbour stands in their place.
+        image_ids: names of the images.
+        skipped: name → why, of images that could not be read; a neighbor stands in their place.
     """
 
     pixel_values: torch.Tensor
@@ -111,7 +111,7 @@ def momentum_keys(
 class PreTrainingStep(nn.Module):
     """The losses of a phase as one module, so that DistributedDataParallel can wrap it.
 
-    ITM takes a positive, a hard negative text and a hard negative picture for each fused pair, out of all ranks'; MLM
+    ITM takes a positive, a hard negative text and a hard negative image for each fused pair, out of all ranks'; MLM
     and MVM mask the positives of the same pairs in one pass. The other pairs only meet in ITC and STUA.
 
     Args:
@@ -181,9 +181,14 @@ class PreTrainingStep(nn.Module):
             if keys is None:
                 return obj.itc_loss(image, text, tau, positive, (gather(image), gather(text)))
             return obj.itc_loss(
-                image, text, tau, obj.same_sample(batch.samples, keys.samples), (keys.image, keys.text),
-                (keys.own_image, keys.own_text), self.distillation,
-            )  # fmt: skip
+                image,
+                text,
+                tau,
+                obj.same_sample(batch.samples, keys.samples),
+                (keys.image, keys.text),
+                (keys.own_image, keys.own_text),
+                self.distillation,
+            )
 
     def _itm(self, batch, tokens, image, text, positive, fused, tau):
         ids, mask = pad_to_longest(batch.input_ids), pad_to_longest(batch.attention_mask)
@@ -195,12 +200,12 @@ class PreTrainingStep(nn.Module):
             negative_image = obj.hard_negatives(to_image, positive[fused], tau, draws.negative_image[fused])
         has_text, has_image = negative_text >= 0, negative_image >= 0
         negative_text, negative_image = negative_text[has_text], negative_image[has_image]
-        pictures = torch.cat([tokens[fused], tokens[fused][has_text], gather(tokens)[negative_image]])
+        images = torch.cat([tokens[fused], tokens[fused][has_text], gather(tokens)[negative_image]])
         ids = torch.cat([ids[fused], gather(ids)[negative_text], ids[fused][has_image]])
         mask = torch.cat([mask[fused], gather(mask)[negative_text], mask[fused][has_image]])
         matching = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
         matching[: len(fused)] = 1
-        logits = self.model.match(pictures, ids, mask)
+        logits = self.model.match(images, ids, mask)
         accuracy = (logits.detach().argmax(1) == matching).float().mean()
         return obj.itm_loss(logits, matching), len(matching), accuracy
 
@@ -234,5 +239,5 @@ def fused_pairs(draws: torch.Tensor, group_size: int, share: float) -> torch.Ten
 
 
 def full_precision(device: torch.device) -> torch.autocast:
-    """Similarities over τ: in bf16 a cosine's last bit, divided by 0.07, is .06 of a logit."""
+    """Similarities over τ: in bf16 a cosine's last bit, divided by 0.07, is 0.06 of a logit."""
     return torch.autocast(device.type, enabled=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from ashnets.data.learnt import write_sketch
+from ashnets.data.learned import write_sketch
 from ashnets.files import write_json
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
@@ -19,11 +19,15 @@ from ashnets.training.folder import MODEL
 
 
 def write_model(
-    model: AshNetsPreTrainedModel, processor: AshNetsProcessor, run: Path, record: dict[str, Any], learnt: Sequence[str]
+    model: AshNetsPreTrainedModel,
+    processor: AshNetsProcessor,
+    run: Path,
+    record: dict[str, Any],
+    learned: Sequence[str],
 ) -> Path:
     """Write ``run/model``: weights in float16, configuration, processor, recipe, log, and the record of the run.
 
-    ``learnt`` is the sketch of what it learnt from (`ashnets.data.learnt`).
+    ``learned`` is the sketch of what it learned from (`ashnets.data.learned`).
 
     It is written as a :func:`~ashnets.result_folder.result_folder`: a folder ``model`` is a whole one.
     """
@@ -36,7 +40,7 @@ def write_model(
         (aside / "half").replace(aside / "model.safetensors")
         processor.save_pretrained(aside)
         write_json(aside / TRAINING_RECORD, record)
-        write_sketch(aside, learnt)
+        write_sketch(aside, learned)
         for name in ("recipe.yaml", "log.jsonl"):
             shutil.copyfile(run / name, aside / name)
     return run / MODEL

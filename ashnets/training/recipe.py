@@ -20,8 +20,8 @@ SINGLE = "single"
 TASKS = {"vqa": ("vqa",), "nlvr2": ("nlvr2",), "ve": ("ve",), "retrieval": ("itc", "itm")}
 WEIGHTS = ("pretrained", "initial")
 PARTS = ("transformer", "concrete", "spiking")
-PEERS = ("vilt", "frozen")
-_LATER = ("peer",)  # keys that came later are written where they say something, so that runs of before can go on
+BASELINES = ("vilt", "frozen")
+_LATER = ("baseline",)  # keys that came later are written where they say something, so that runs of before can go on
 _PLAIN = ("bool", "float", "int", "str")
 
 
@@ -48,7 +48,7 @@ class Phase:
 
 
 @dataclass
-class Optimiser:
+class Optimizer:
     """``adamw`` or ``sgd`` (momentum 0.9) for one part of the model."""
 
     kind: str
@@ -78,14 +78,14 @@ class Recipe:
         model: registry name of the architecture, trained from its configuration with ``changes``.
         corpus: name of the kind of corpus, for the record.
         train, valid: splits.
-        hold_out: share of the pictures that become ``valid`` where the data has no such split.
-        pairs: pairs of one forward pass over all devices; a multiple of φ × devices.
-        accumulate: forward passes for one step of the optimisers.
+        hold_out: share of the images that become ``valid`` where the data has no such split.
+        batch_size: pairs of one forward pass over all devices (the global batch size); a multiple of φ × devices.
+        accumulate: forward passes for one step of the optimizers.
         fused_pairs: pairs of a pass that ITM, MLM and MVM see, the same share of each group; the others only meet in
             ITC and STUA. The joint passes cost several times the unimodal ones.
-        bare_name: probability that a picture's caption is its first one, for pictograms its bare name; null draws from
+        bare_name: probability that an image's caption is its first one, for pictograms its bare name; null draws from
             all alike.
-        augment: vary background, geometry, colour and sharpness of each picture.
+        augment: vary background, geometry, color and sharpness of each image.
         queue: pairs that ITC's queues hold; with 0, ITC compares within the batch and needs no momentum encoders.
         momentum: of the momentum encoders that fill the queues.
         distillation: α, the share of the momentum encoders' soft targets in ITC's.
@@ -101,22 +101,22 @@ class Recipe:
         activation_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
         memory_saving: train the spiking encoder from packed spikes (:mod:`ashnets.model.memory_saving`): an eighth or
             less of its activation memory; gradients agree to single precision.
-        workers: processes of each device that read pictures; 0 reads between the steps.
-        max_skipped: unreadable pictures that a run leaves out before it stops.
+        workers: processes of each device that read images; 0 reads between the steps.
+        max_skipped: unreadable images that a run leaves out before it stops.
         log_every: steps between two lines of ``steps.jsonl``.
         checkpoint_every: steps between two checkpoints, besides the end of each epoch; 0 for that alone.
         stdp: an unsupervised stage on the first spiking layers before all else (settings of
             :class:`ashnets.training.stdp.STDP`); none by default.
         start: folder of an earlier run's phase checkpoint, whose tensors the model starts from; the phases up to
             and with that checkpoint's are left out. This is how two variants share one concrete phase.
-        peer: ``vilt`` or ``frozen`` (`ashnets.peers`): train that architecture, at the widths, layers and vocabulary of
-            ``model``, in its place.
+        baseline: ``vilt`` or ``frozen`` (`ashnets.baselines`): train that architecture, at the widths, layers and
+            vocabulary of ``model``, in its place.
     """
 
     name: str
     model: str
     phases: list[Phase]
-    optimisers: dict[str, Optimiser]
+    optimizers: dict[str, Optimizer]
     schedule: Schedule
     transformer_weights: str
     corpus: str = "pictograms"
@@ -125,7 +125,7 @@ class Recipe:
     valid: str = "valid"
     hold_out: float = 0.05
     seed: int = 0
-    pairs: int = 128
+    batch_size: int = 128
     accumulate: int = 1
     fused_pairs: int = 32
     bare_name: float | None = 0.4
@@ -146,7 +146,7 @@ class Recipe:
     checkpoint_every: int = 0
     stdp: STDP | None = None
     start: str | None = None
-    peer: str | None = None
+    baseline: str | None = None
 
     @property
     def epochs(self) -> int:
@@ -170,8 +170,8 @@ class TaskRecipe(Recipe):
     """What fine-tuning on a task depends on: a recipe with the key ``task``.
 
     Its phases have the loss of their task as the one objective (``vqa``, ``nlvr2``, ``ve``), or ``itc`` and ``itm``
-    for retrieval. ``grouping`` is ``single``, each picture from rest, or ``random``, φ items on one time axis; for
-    retrieval ``random`` or ``similar``.
+    for retrieval. ``grouping`` is ``single``, each image from a reset state, or ``random``, φ items on one time axis;
+    for retrieval ``random`` or ``similar``.
 
     Attributes:
         task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``: the head that is trained.
@@ -179,7 +179,7 @@ class TaskRecipe(Recipe):
         weights: ``pretrained`` starts from the trained weights of ``model`` (a name or a folder), ``initial`` as
             pre-training starts, from ``transformer_weights`` and ``backbone_weights``.
         answers_minimum: an answer that is right so many times in ``train`` can be given; 9 of VQA v2.
-        train_items, valid_items: so many items, drawn by the seed, are learnt from and judged after each epoch; 0
+        train_items, valid_items: so many items, drawn by the seed, are learned from and judged after each epoch; 0
             takes all. Not for retrieval.
     """
 
@@ -271,8 +271,8 @@ def _build(kind: type, data: Any, where: str) -> Any:
     values = {key: _typed(value, str(fields[key].type), f"{where}: {key}") for key, value in data.items()}
     if issubclass(kind, Recipe):
         values["phases"] = [_build(Phase, p, f"{where}: phases[{i}]") for i, p in enumerate(data["phases"] or [])]
-        values["optimisers"] = {
-            k: _build(Optimiser, v, f"{where}: optimisers.{k}") for k, v in (data["optimisers"] or {}).items()
+        values["optimizers"] = {
+            k: _build(Optimizer, v, f"{where}: optimizers.{k}") for k, v in (data["optimizers"] or {}).items()
         }
         values["schedule"] = _build(Schedule, data["schedule"] or {}, f"{where}: schedule")
         if data.get("stdp") is not None:
@@ -340,10 +340,10 @@ def _check(recipe: Recipe, where: str) -> None:
             not (phase.concrete_only and spiking),
             f"phases[{i}] is concrete_only but trains {', '.join(spiking)}, which need spikes",
         )
-    need(set(recipe.optimisers) == set(PARTS), f"optimisers must hold exactly {', '.join(PARTS)}")
-    for name, optimiser in recipe.optimisers.items():
-        need(optimiser.kind in ("adamw", "sgd"), f"optimisers.{name}.kind={optimiser.kind!r} is not adamw or sgd")
-        need(optimiser.lr > 0, f"optimisers.{name}.lr={optimiser.lr!r} must be positive")
+    need(set(recipe.optimizers) == set(PARTS), f"optimizers must hold exactly {', '.join(PARTS)}")
+    for name, optimizer in recipe.optimizers.items():
+        need(optimizer.kind in ("adamw", "sgd"), f"optimizers.{name}.kind={optimizer.kind!r} is not adamw or sgd")
+        need(optimizer.lr > 0, f"optimizers.{name}.lr={optimizer.lr!r} must be positive")
     need(recipe.schedule.kind in ("milestones", "cosine"), f"schedule.kind={recipe.schedule.kind!r}")
     milestones = recipe.schedule.milestones
     rising = milestones == sorted(set(milestones))
@@ -351,8 +351,8 @@ def _check(recipe: Recipe, where: str) -> None:
     need(recipe.seed >= 0, f"seed={recipe.seed} must not be negative")
     need(recipe.precision in ("bf16", "fp32"), f"precision={recipe.precision!r} is not bf16 or fp32")
     need(recipe.vocabulary in ("pruned", "full"), f"vocabulary={recipe.vocabulary!r} is not pruned or full")
-    fits = 0 < recipe.fused_pairs <= recipe.pairs or task in ("vqa", "nlvr2", "ve")  # which have no such share
-    need(fits, f"fused_pairs={recipe.fused_pairs} must lie in 1..pairs={recipe.pairs}")
+    fits = 0 < recipe.fused_pairs <= recipe.batch_size or task in ("vqa", "nlvr2", "ve")  # which have no such share
+    need(fits, f"fused_pairs={recipe.fused_pairs} must lie in 1..batch_size={recipe.batch_size}")
     for key in ("accumulate", "log_every"):
         need(getattr(recipe, key) >= 1, f"{key}={getattr(recipe, key)} must be at least 1")
     for key in ("queue", "workers", "max_skipped", "checkpoint_every"):
@@ -361,7 +361,10 @@ def _check(recipe: Recipe, where: str) -> None:
     need(share is None or 0 <= share <= 1, f"bare_name={share} must lie in [0, 1], or be null for all captions alike")
     for key in ("momentum", "distillation", "ema", "hold_out"):
         need(0 <= getattr(recipe, key) < 1, f"{key}={getattr(recipe, key)} must lie in [0, 1)")
-    need(recipe.peer is None or recipe.peer in PEERS, f"peer={recipe.peer!r} is not one of {', '.join(PEERS)}")
+    need(
+        recipe.baseline is None or recipe.baseline in BASELINES,
+        f"baseline={recipe.baseline!r} is not one of {', '.join(BASELINES)}",
+    )
     need(recipe.clip > 0, f"clip={recipe.clip} must be positive")
     need(recipe.queue > 0 or not recipe.distillation, "distillation needs the momentum encoders: set queue above 0")
     if isinstance(recipe, TaskRecipe):
@@ -383,9 +386,9 @@ def _check_task(recipe: TaskRecipe, need: Callable[[bool, str], None]) -> None:
     if recipe.task == "retrieval":
         return
     need(len({phase.grouping for phase in recipe.phases}) == 1, "all phases must have the same grouping")
-    need(not recipe.augment, "augment varies colours and places, which answers speak of: set augment to false")
+    need(not recipe.augment, "augment varies colors and places, which answers speak of: set augment to false")
     need(not recipe.queue, f"queue={recipe.queue} belongs to ITC; set it to 0")
-    need(not recipe.max_skipped, f"max_skipped={recipe.max_skipped}: an item without its picture is none; set it to 0")
+    need(not recipe.max_skipped, f"max_skipped={recipe.max_skipped}: an item without its image is none; set it to 0")
 
 
 def differences(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""A pre-training run: recipe and pictures in, a folder with model, logs, plots and checkpoints out."""
+"""A pre-training run: recipe and images in, a folder with model, logs, plots and checkpoints out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from safetensors import SafetensorError
 
 from ashnets.configuration import AshNetsConfig
-from ashnets.data.learnt import sketch
+from ashnets.data.learned import sketch
 from ashnets.environment import environment
 from ashnets.errors import TrainingError
 from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
@@ -28,12 +28,12 @@ from ashnets.training.checkpoint import load_checkpoint, read_state
 from ashnets.training.estimate import bytes_of, estimate
 from ashnets.training.evaluate import retrieval
 from ashnets.training.folder import RunFolder
+from ashnets.training.images import Images
 from ashnets.training.journal import Progress
 from ashnets.training.learner import Learner, NotFinite
 from ashnets.training.loader import CALIBRATED, calibration_batches, load_epoch
 from ashnets.training.means import Means
 from ashnets.training.optim import factor, set_learning_rates, warmup_steps
-from ashnets.training.pictures import Pictures
 from ashnets.training.pretrain import Batch
 from ashnets.training.publish import write_model
 from ashnets.training.recipe import Phase, Recipe
@@ -42,12 +42,12 @@ from ashnets.training.stdp import stdp_stage
 
 
 class Run:
-    """One run. All random draws come from (seed, epoch, picture or step): a resumed run repeats an undisturbed one.
+    """One run. All random draws come from (seed, epoch, image or step): a resumed run repeats an undisturbed one.
 
     On several ranks every process holds one; the first writes.
 
     Args:
-        source: pictures and captions; what a subclass trains on may be of another kind.
+        source: images and captions; what a subclass trains on may be of another kind.
         resume: take up the run in ``output``, or begin one there; None for neither.
     """
 
@@ -59,7 +59,7 @@ class Run:
             cpu=not torch.cuda.is_available(),
             kwargs_handlers=[
                 DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
-                # the first rank validates and searches neighbours while the others wait
+                # the first rank validates and searches neighbors while the others wait
                 InitProcessGroupKwargs(timeout=timedelta(hours=2)),
             ],
         )
@@ -70,14 +70,14 @@ class Run:
         self.folder = RunFolder(output, recipe, self.ranks, self.main)
         checkpoint = None if resume is None else self.folder.check(resume)
         self.config, self.processor, model, self.origins = self._model(source)
-        self.pictures = self._pictures(source)
+        self.images = self._images(source)
         self.data_name = source.title if hasattr(source, "title") else Path(source.path).resolve().name
         self.first_epoch = 0
         if recipe.start and checkpoint is None:
             self.first_epoch, origin = start_from(model, Path(recipe.start))
             self.origins.append(origin)
         self.learner = self._learner(model)
-        self.passes = len(self.pictures.plan(self.pictures.random_groups(0)))  # of an epoch
+        self.passes = len(self.images.plan(self.images.random_groups(0)))  # of an epoch
         self.steps_an_epoch = -(-self.passes // recipe.accumulate)
         self.step = self.first_epoch * self.steps_an_epoch
         self.pairs_seen = 0
@@ -91,8 +91,8 @@ class Run:
         captions = (c for split in recipe.train for row in source.split(split)["captions"].to_pylist() for c in row)
         return build_model(recipe, captions)
 
-    def _pictures(self, source: Any) -> Any:
-        return Pictures(self.recipe, self.config, source, self.processor.tokenizer, self._left_out)
+    def _images(self, source: Any) -> Any:
+        return Images(self.recipe, self.config, source, self.processor.tokenizer, self._left_out)
 
     def _learner(self, model: Any) -> Learner:
         return Learner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
@@ -100,29 +100,34 @@ class Run:
     def plan(self) -> dict[str, Any]:
         """What the run will do and need, before it does anything; the largest pass of an epoch is measured."""
         recipe, learner = self.recipe, self.learner
-        passes = self.pictures.plan(self.pictures.random_groups(0))
+        passes = self.images.plan(self.images.random_groups(0))
         largest = max(passes, key=lambda shares: max(len(share.indices) for share in shares))
-        batch = self.pictures.batches([largest], 0).read(0)
+        batch = self.images.batches([largest], 0).read(0)
         phases = {}
         for phase in recipe.phases:
             learner.prepare(phase)
             phases[phase.name] = estimate(
-                learner.model, lambda: learner.forward(batch)[0].backward(), optimisers=learner.optimisers,
-                copies=len(learner.copies), queue_bytes=0 if learner.queue is None else bytes_of(learner.queue),
-                pairs=recipe.pairs, steps=phase.epochs * self.passes, device=self.device,
+                learner.model,
+                lambda: learner.forward(batch)[0].backward(),
+                optimizers=learner.optimizers,
+                copies=len(learner.copies),
+                queue_bytes=0 if learner.queue is None else bytes_of(learner.queue),
+                pairs=recipe.batch_size,
+                steps=phase.epochs * self.passes,
+                device=self.device,
                 beside=list(learner.modules.values())[1:],
-            )  # fmt: skip
+            )
         return {
             "recipe": recipe.name,
             "model": recipe.model,
             "devices": self.ranks,
             "device": str(self.device),
-            "pictures": len(self.pictures.train),
+            "images": len(self.images.train),
             "steps_per_epoch": self.steps_an_epoch,
             "epochs": recipe.epochs,
             "first_epoch": self.first_epoch,
             "warmup_steps": warmup_steps(recipe.schedule, self._total_steps),
-            "initialised": self.origins,
+            "initialized": self.origins,
             **({"notes": notes} if (notes := self._notes()) else {}),
             "phases": phases,
         }
@@ -150,8 +155,8 @@ class Run:
                     self.folder.journal.note(note)
             if recipe.stdp is not None and self.step == 0:
                 self._stdp()
-            readable = self.pictures.readable_valid() if self.main else []
-            self.pictures.share_notes()
+            readable = self.images.readable_valid() if self.main else []
+            self.images.share_notes()
             for epoch in range(self.first_epoch, recipe.epochs):
                 phase = recipe.phase_of(epoch)
                 record = self._epoch(epoch, phase)
@@ -167,7 +172,7 @@ class Run:
                 if epoch + 1 == recipe.epochs or recipe.phase_of(epoch + 1) is not phase:
                     self.folder.save_phase(phase.name, modules={"model": self.learner.published}, state=state)
                 self.folder.save(
-                    self.step, modules=self.learner.modules, state=state, optimisers=self.learner.optimisers
+                    self.step, modules=self.learner.modules, state=state, optimizers=self.learner.optimizers
                 )
             self.accelerator.wait_for_everyone()
             return self._finish(readable)
@@ -188,33 +193,37 @@ class Run:
         if inside:
             groups, figures = inside["groups"], inside["figures"]
         elif phase.grouping != "similar":
-            groups, figures = self.pictures.random_groups(epoch), {}
+            groups, figures = self.images.random_groups(epoch), {}
         else:
             if first:
                 self._calibrate(phase)  # what it trains on may have rested till now
-            groups, figures = self.pictures.similar_groups(
+            groups, figures = self.images.similar_groups(
                 self.learner.published.eval(), epoch, phase, self.learner.autocast(), self.progress
             )
-        means, planned = Means(inside.get("sums")), self.pictures.plan(groups)
+        means, planned = Means(inside.get("sums")), self.images.plan(groups)
         self.learner.prepare(phase)
         passes = inside.get("passes", 0)
         batches = load_epoch(
-            self.pictures.batches(planned, epoch), passes, recipe.workers, pin=self.device.type == "cuda"
+            self.images.batches(planned, epoch), passes, recipe.workers, pin=self.device.type == "cuda"
         )
         total = self._total_steps
         steps, done = -(-len(planned) // recipe.accumulate), passes // recipe.accumulate
         bar = Progress(
-            steps, done, f"epoch {epoch + 1}/{recipe.epochs} {phase.name}", run_left=total - self.step,
-            device=self.device, enabled=self.progress,
-        )  # fmt: skip
+            steps,
+            done,
+            f"epoch {epoch + 1}/{recipe.epochs} {phase.name}",
+            run_left=total - self.step,
+            device=self.device,
+            enabled=self.progress,
+        )
         with bar:
             for number in range(done, steps):
                 several = planned[passes : passes + recipe.accumulate]
                 pairs = sum(len(share.indices) for step in several for share in step)
                 scale = factor(recipe.schedule, self.step, epoch, total)
-                set_learning_rates(self.learner.optimisers, recipe, scale)
+                set_learning_rates(self.learner.optimizers, recipe, scale)
                 last = number + 1 == steps
-                self._optimise([next(batches) for _ in several], epoch, means, last)
+                self._optimize([next(batches) for _ in several], epoch, means, last)
                 passes += len(several)
                 self.pairs_seen += pairs
                 due = bool(recipe.checkpoint_every) and self.step % recipe.checkpoint_every == 0 and not last
@@ -222,33 +231,39 @@ class Run:
                     self._log(means, phase, epoch, scale)
                 bar.advance(pairs, means.last.get("loss"))
                 if due or last:
-                    self.pictures.share_notes()
+                    self.images.share_notes()
                 if due:
                     self._save_inside(phase, epoch, groups, {"passes": passes, "sums": means.sums, "figures": figures})
-        return {"epoch": epoch + 1, "phase": phase.name, "step": self.step, "pairs_seen": self.pairs_seen,
-                **figures, **means.means()}  # fmt: skip
+        return {
+            "epoch": epoch + 1,
+            "phase": phase.name,
+            "step": self.step,
+            "pairs_seen": self.pairs_seen,
+            **figures,
+            **means.means(),
+        }
 
-    def _optimise(self, batches: list[Batch], epoch: int, means: Means, last: bool) -> None:
+    def _optimize(self, batches: list[Batch], epoch: int, means: Means, last: bool) -> None:
         try:
-            self.learner.optimise(batches, self.step, means)
+            self.learner.optimize(batches, self.step, means)
             if last:
                 self.learner.check_weights()
         except NotFinite as error:
             self._stop(batches, error.names, epoch)
         for batch in batches:
-            self.pictures.note(batch.skipped)
+            self.images.note(batch.skipped)
         self.step += 1
 
     def _stop(self, batches: list[Batch], names: list[str], epoch: int) -> None:
-        """Something is no number: name the pictures and end. The last checkpoint is from before."""
-        pictures = [name for batch in batches for name in batch.image_ids]
+        """Something is no number: name the images and end. The last checkpoint is from before."""
+        images = [name for batch in batches for name in batch.image_ids]
         if self.ranks > 1:
-            pictures, names = gather_object(pictures), list(dict.fromkeys(gather_object(names)))
+            images, names = gather_object(images), list(dict.fromkeys(gather_object(names)))
         found = self.folder.write(
-            "bad_batch.json", {"epoch": epoch + 1, "step": self.step, "not_finite": names, "image_ids": pictures}
+            "bad_batch.json", {"epoch": epoch + 1, "step": self.step, "not_finite": names, "image_ids": images}
         )
         raise TrainingError(
-            f"{', '.join(names)} became infinite or no number at step {self.step}; the pictures of the batch are named "
+            f"{', '.join(names)} became infinite or no number at step {self.step}; the images of the batch are named "
             f"in {found}; begin a run in a new folder with lower learning rates or precision=fp32 (start=PHASE-FOLDER "
             "takes finished phases over)"
         )
@@ -257,52 +272,66 @@ class Run:
         record = means.flush()
         if self.folder.journal is None:
             return
-        rates = {f"lr_{part}": self.recipe.optimisers[part].lr * scale for part in self.learner.optimisers}
-        self.folder.journal.step({
-            "step": self.step, "epoch": epoch + 1, "phase": phase.name, "pairs_seen": self.pairs_seen,
-            "seconds": self._seconds(), **record, **rates,
-        })  # fmt: skip
+        rates = {f"lr_{part}": self.recipe.optimizers[part].lr * scale for part in self.learner.optimizers}
+        self.folder.journal.step(
+            {
+                "step": self.step,
+                "epoch": epoch + 1,
+                "phase": phase.name,
+                "pairs_seen": self.pairs_seen,
+                "seconds": self._seconds(),
+                **record,
+                **rates,
+            }
+        )
 
-    def _left_out(self, text: str, picture: str, ahead: int) -> None:
+    def _left_out(self, text: str, image: str, ahead: int) -> None:
         if self.folder.journal is not None:
-            self.folder.journal.warn(text, picture=picture, step=self.step + ahead)
+            self.folder.journal.warn(text, image=image, step=self.step + ahead)
 
     def _seconds(self) -> float:
         return round(self.folder.seconds_before + time.monotonic() - self.began, 1)
 
     def _environment(self) -> dict[str, Any]:
-        return {**environment(), "devices": self.ranks, "initialised": self.origins}
+        return {**environment(), "devices": self.ranks, "initialized": self.origins}
 
     def _state(self, phase: Phase, epoch: int) -> dict[str, Any]:
         """What a checkpoint says of itself; ``epoch`` is the number of finished ones."""
         return {
-            "recipe": self.recipe.name, "phase": phase.name, "epoch": epoch, "step": self.step,
-            "pairs_seen": self.pairs_seen, "ranks": self.ranks, "pictures": self._fingerprint,
-            "skipped": self.pictures.skipped, "initialised": self.origins,
-        }  # fmt: skip
+            "recipe": self.recipe.name,
+            "phase": phase.name,
+            "epoch": epoch,
+            "step": self.step,
+            "pairs_seen": self.pairs_seen,
+            "ranks": self.ranks,
+            "images": self._fingerprint,
+            "skipped": self.images.skipped,
+            "initialized": self.origins,
+        }
 
     @cached_property
     def _fingerprint(self) -> str:
-        """Of the training pictures and their order, which groups and queues refer to."""
-        return hashlib.sha256("\n".join(self.pictures.train.image_ids).encode()).hexdigest()[:16]
+        """Of the training images and their order, which groups and queues refer to."""
+        return hashlib.sha256("\n".join(self.images.train.image_ids).encode()).hexdigest()[:16]
 
     def _save_inside(self, phase: Phase, epoch: int, groups: list[np.ndarray], inside: dict[str, Any]) -> None:
-        """A checkpoint inside an epoch, which must know the order of the pictures."""
+        """A checkpoint inside an epoch, which must know the order of the images."""
         order = {"indices": torch.as_tensor(np.concatenate(groups)).long(), "sizes": torch.tensor([*map(len, groups)])}
         self.folder.save(
-            self.step, modules=self.learner.modules, state={**self._state(phase, epoch), **inside},
-            optimisers=self.learner.optimisers, order=order,
-        )  # fmt: skip
+            self.step,
+            modules=self.learner.modules,
+            state={**self._state(phase, epoch), **inside},
+            optimizers=self.learner.optimizers,
+            order=order,
+        )
 
     def _resume_from(self, folder: Path) -> None:
         # first of all: other captions give another vocabulary, whose tensors would be refused in other words
-        if read_state(folder)["pictures"] != self._fingerprint:
-            raise TrainingError(
-                f"{folder} was made on other pictures: give the same --corpus, or choose another folder"
-            )
-        state, order = load_checkpoint(folder, self.learner.modules, self.learner.optimisers)
+        if read_state(folder)["images"] != self._fingerprint:
+            raise TrainingError(f"{folder} was made on other images: give the same --corpus, or choose another folder")
+        state, order = load_checkpoint(folder, self.learner.modules, self.learner.optimizers)
         self.first_epoch, self.step, self.pairs_seen = state["epoch"], state["step"], state["pairs_seen"]
-        self.pictures.skipped, self.origins = state["skipped"], state["initialised"]
+        self.images.skipped, self.origins = state["skipped"], state["initialized"]
         if order:
             groups = order["indices"].numpy()
             self.inside = {
@@ -317,7 +346,7 @@ class Run:
         """
         self.learner.calibrate(
             phase,
-            calibration_batches(self.pictures, CALIBRATED, self.recipe.workers, pin=self.device.type == "cuda"),
+            calibration_batches(self.images, CALIBRATED, self.recipe.workers, pin=self.device.type == "cuda"),
         )
 
     def _rates(self, readable: list[int]) -> dict[str, float]:
@@ -325,13 +354,17 @@ class Run:
         return layer_rates(self.learner.published.eval(), self._valid_images(readable, MEASURED))
 
     def _valid_images(self, readable: list[int], count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
-        return images_at_rest(self.pictures.valid, readable[:count])
+        return images_at_rest(self.images.valid, readable[:count])
 
     def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
         result = retrieval(
-            self.learner.published.eval(), self.processor.tokenizer, self.pictures.valid, indices=readable,
-            progress=self.progress, concrete_only=phase.concrete_only,
-        )  # fmt: skip
+            self.learner.published.eval(),
+            self.processor.tokenizer,
+            self.images.valid,
+            indices=readable,
+            progress=self.progress,
+            concrete_only=phase.concrete_only,
+        )
         return {
             f"valid_{way}_{k}": round(share, 4)
             for way in ("text_to_image", "image_to_text")
@@ -341,13 +374,13 @@ class Run:
     def _stdp(self) -> None:
         """The unsupervised stage on the first spiking layers; every rank does the same."""
         vision, settings = self.learner.model.ashnets.vision, self.recipe.stdp
-        batches = self.pictures.spikes(vision, settings.pictures, settings.batch, self.device)
+        batches = self.images.spikes(vision, settings.images, settings.batch, self.device)
         self.folder.write("stdp.json", stdp_stage(vision.abstract_encoder, batches, settings, self.progress))
         self.learner.renew_copies()
 
-    def _learnt_from(self) -> dict[str, Any]:
+    def _learned_from(self) -> dict[str, Any]:
         """In words for the model card: a folder by its own name, not by its path."""
-        return {"name": self.data_name, "splits": list(self.recipe.train), "images": len(self.pictures.train)}
+        return {"name": self.data_name, "splits": list(self.recipe.train), "images": len(self.images.train)}
 
     def _record(self) -> dict[str, Any]:
         return {
@@ -356,17 +389,17 @@ class Run:
             "changes": self.recipe.changes,
             "seed": self.recipe.seed,
             "hold_out": self.recipe.hold_out,
-            "learnt_from": self._learnt_from(),
+            "learned_from": self._learned_from(),
             "epochs": self.recipe.epochs,
             "pairs_seen": self.pairs_seen,
             "seconds": self._seconds(),
-            "initialised": self.origins,
+            "initialized": self.origins,
             "environment": {**environment(), "devices": self.ranks},
         }
 
-    def _learnt(self) -> list[str]:
-        """The sketch of all that the model learnt from."""
-        return sketch(self.pictures.train)
+    def _learned(self) -> list[str]:
+        """The sketch of all that the model learned from."""
+        return sketch(self.images.train)
 
     def _finish(self, readable: list[int]) -> dict[str, Any]:
         record = self._record()
@@ -375,7 +408,7 @@ class Run:
                 record["firing_rates"] = rates
             if found := rates_warnings(rates):
                 record["warnings"] = found
-            write_model(self.learner.published.eval(), self.processor, self.folder.path, record, self._learnt())
+            write_model(self.learner.published.eval(), self.processor, self.folder.path, record, self._learned())
         return record
 
 

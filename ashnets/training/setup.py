@@ -18,7 +18,7 @@ from ashnets.data.vocabulary import prune_vocabulary, read_vocabulary, row_indic
 from ashnets.errors import ConfigurationError, TrainingError, WeightsError
 from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.model.heads import AshNetsForPreTraining
-from ashnets.model.initialisation import load_backbone, load_transformer
+from ashnets.model.initialization import load_backbone, load_transformer
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.checkpoint import STATE, WEIGHTS, load_weights, read_state

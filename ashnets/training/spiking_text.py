@@ -2,7 +2,7 @@ r"""What the spikes say of a text: STUA's own alignment as retrieval (eq. 9, 10)
 
     r(S, L) = h_v(v)ᵀ h_w(w)        v the mean over tokens of SR·F_SNN, w the [CLS] of a text alone
 
-A picture's spikes rank the texts of all pictures. Nothing of the concrete branch is in v but the ratio SR, so that this
+An image's spikes rank the texts of all images. Nothing of the concrete branch is in v but the ratio SR, so that this
 measures the spiking branch where retrieval by ITC hardly sees it.
 """
 
@@ -27,16 +27,16 @@ KS = (1, 5, 10)
 def spiking_to_text(
     model: AshNetsForPreTraining, tokenizer: Any, pairs: Pairs, batch: int = 64, progress: bool = True
 ) -> dict[str, Any]:
-    """R@K of spikes → text over the pictures of ``pairs``, each from rest; a text is a bare name, or a first caption.
+    """R@K of spikes → text over the images of ``pairs``, each from a reset state; a text is a bare name, or a first caption.
 
     Args:
         model: in evaluation mode, with STUA's projections and hence a spiking branch.
 
     Returns:
-        ``{"pictures", "texts", "R@1", "R@5", "R@10", "chance": {"R@1", …}}``, recalls in [0, 1].
+        ``{"images", "texts", "R@1", "R@5", "R@10", "chance": {"R@1", …}}``, recalls in [0, 1].
 
     Raises:
-        DataError: a picture cannot be read.
+        DataError: an image cannot be read.
     """
     texts = list(dict.fromkeys(pairs.names))
     place = {text: number for number, text in enumerate(texts)}
@@ -51,8 +51,8 @@ def spiking_to_text(
     for start in tqdm(starts, desc="embedding spikes", unit="batch", leave=False, disable=not progress or None):
         part = range(start, min(start + batch, len(pairs)))
         keys = [image_key(pairs.image_ids[i]) for i in part]
-        visual = model.ashnets.vision(pairs.on_white(part).to(model.device), image_ids=keys)
+        visual = model.ashnets.vision(pairs.on_white(part).to(model.device), image_keys=keys)
         spiking.append(model.stua.project_spiking(visual))  # (b, 256)
     similarity = products(torch.cat(spiking), torch.cat(described))  # (n, texts)
     found = recall_at(similarity, gold, KS, COSINES)
-    return {"pictures": len(pairs), "texts": len(texts), **found, "chance": chance_at(gold, len(texts), KS)}
+    return {"images": len(pairs), "texts": len(texts), **found, "chance": chance_at(gold, len(texts), KS)}

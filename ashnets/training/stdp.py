@@ -6,14 +6,14 @@ The pair rule with exponential traces (Morrison, Diesmann & Gerstner, Biol. Cybe
     x̄[t] = (1 − 1/τ_pre)·x̄[t−1] + x[t],    s̄[t] = (1 − 1/τ_post)·s̄[t−1] + s[t]
     Δw = a·Σ_t (s[t]·x̄[t] − x[t]·s̄[t]),    w ← w + lr·Δw
 
-Δw is a mean over pictures and output positions, and a the usual spread of a filter's weights: lr means the same at any
-batch, picture size and layer. The rule is additive (f_pre and f_post constant): input and spike come nearly as often
+Δw is a mean over images and output positions, and a the usual spread of a filter's weights: lr means the same at any
+batch, image size and layer. The rule is additive (f_pre and f_post constant): input and spike come nearly as often
 in one order as in the other, so that soft bounds would mostly shrink weights. What keeps the additive rule in bounds
 is that each filter gets its mean and its standard deviation back after each update: the first takes out what
-strengthens all its synapses alike, which would make copies of all filters (subtractive normalisation, Miller & MacKay,
-Neural Computation 6, 1994), the second is synaptic scaling. Later optimisers find weights of the usual size.
+strengthens all its synapses alike, which would make copies of all filters (subtractive normalization, Miller & MacKay,
+Neural Computation 6, 1994), the second is synaptic scaling. Later optimizers find weights of the usual size.
 
-tdBN stands between synapse and neuron, and normalises by the statistics of the batch while its layer learns: fixed
+tdBN stands between synapse and neuron, and normalizes by the statistics of the batch while its layer learns: fixed
 statistics would part from weights that move, and the layer fall silent or saturate. Its running statistics are those
 of the trained weights in the end; layers that did not learn keep theirs, which ``calibrate()`` or training must renew.
 """
@@ -42,10 +42,10 @@ class STDP:
 
     Attributes:
         layers: spiking layers to train, from the first.
-        pictures: training pictures to show to each layer.
-        batch: pictures for one update of the weights. A batch needs some 4·B·C_in·C_out·h·w bytes beside the model.
+        images: training images to show to each layer.
+        batch: images for one update of the weights. A batch needs some 4·B·C_in·C_out·h·w bytes beside the model.
         lr: weight change for a Δw/a of 1, in standard deviations of a filter's weights.
-        tau_pre, tau_post: τ of the traces of input and output spikes, in time steps, 1 or more. Unequal ones favour
+        tau_pre, tau_post: τ of the traces of input and output spikes, in time steps, 1 or more. Unequal ones favor
             one order of the spikes, and filters soon resemble one another: see ``filter_similarity_after``.
 
     Raises:
@@ -53,14 +53,14 @@ class STDP:
     """
 
     layers: int = 2
-    pictures: int = 2000
+    images: int = 2000
     batch: int = 16
     lr: float = 1.0
     tau_pre: float = 2.0
     tau_post: float = 2.0
 
     def __post_init__(self) -> None:
-        for name, least in (("layers", 1), ("pictures", 1), ("batch", 1), ("tau_pre", 1), ("tau_post", 1)):
+        for name, least in (("layers", 1), ("images", 1), ("batch", 1), ("tau_pre", 1), ("tau_post", 1)):
             value = getattr(self, name)
             if not least <= value < math.inf:
                 raise ConfigurationError(f"stdp.{name}={value!r} must be {least} or more")
@@ -78,15 +78,15 @@ def stdp_stage(
         encoder: changed in place, in its own type and on its own device; nothing but the weights of the trained layers
             and their running statistics differs afterwards.
         batches: P_binary, (T, B, 3, H, W) each, read three times a layer: a list, or another object that starts anew
-            with each ``for`` and gives the same spikes then. Every picture starts at rest.
-        settings: :class:`STDP`; its ``pictures`` and ``batch`` are for the caller, who draws the batches.
+            with each ``for`` and gives the same spikes then. Every image starts from a reset state.
+        settings: :class:`STDP`; its ``images`` and ``batch`` are for the caller, who draws the batches.
         progress: show a bar for each layer.
 
     Returns:
         Layer name → ``relative_change``, ‖ΔW‖/‖W‖; ``firing_rate_before`` and ``firing_rate_after``, spikes /
-        (neurons·T) over all pictures, under the statistics of each batch; ``lowest_channel_rate`` and
+        (neurons·T) over all images, under the statistics of each batch; ``lowest_channel_rate`` and
         ``highest_channel_rate`` after; ``filter_similarity_before`` and ``filter_similarity_after``, the mean |cosine|
-        of two filters, 1 where all are the same; ``pictures`` seen.
+        of two filters, 1 where all are the same; ``images`` seen.
 
     Raises:
         InputError: no batches, an iterator that can be read only once, or batches of another shape.
@@ -144,26 +144,31 @@ def _train(
     before = _calibrated_rates(block, _inputs(trained, batches, weight))
 
     gradient, weight.grad = weight.grad, None
-    optimiser = torch.optim.SGD([weight], lr=settings.lr)
+    optimizer = torch.optim.SGD([weight], lr=settings.lr)
     learner = STDPLearner(
-        "m", block.conv, block.lif, settings.tau_pre, settings.tau_post,
-        f_pre=lambda w: amplitude, f_post=lambda w: amplitude,
-    )  # fmt: skip
+        "m",
+        block.conv,
+        block.lif,
+        settings.tau_pre,
+        settings.tau_post,
+        f_pre=lambda w: amplitude,
+        f_post=lambda w: amplitude,
+    )
     seen = 0
     block.norm.train()
     try:
         bar = tqdm(batches, desc=f"STDP {name}", unit="batch", disable=not progress or None)
         for x in _inputs(trained, bar, weight):
-            learner.reset()  # the traces of other pictures
+            learner.reset()  # the traces of other images
             spikes = _fire(block, x)  # (T, B, C, h, w)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             learner.step(on_grad=True, scale=1 / spikes[0, :, 0].numel())
-            optimiser.step()
+            optimizer.step()
             shifted, grown = _moments(weight)
             seen += x.shape[1]
             if not grown.isfinite().all():
                 raise TrainingError(
-                    f"the weights of spiking layer {name} are not finite after {seen} pictures of STDP: "
+                    f"the weights of spiking layer {name} are not finite after {seen} images of STDP: "
                     f"check the weights and spikes it was given, or lower stdp.lr={settings.lr}"
                 )
             weight.sub_(shifted).mul_(spread / grown.clamp_min(1e-30)).add_(mean)
@@ -181,7 +186,7 @@ def _train(
         "highest_channel_rate": after.max().item(),
         "filter_similarity_before": _similarity(start),
         "filter_similarity_after": _similarity(weight),
-        "pictures": seen,
+        "images": seen,
     }
 
 
@@ -195,7 +200,7 @@ def _inputs(trained: list[SpikingLayer], batches: Iterable[torch.Tensor], like: 
 
 
 def _fire(block: SpikingLayer, x: torch.Tensor) -> torch.Tensor:
-    """A layer's spikes, from rest."""
+    """A layer's spikes, from a reset state."""
     functional.reset_net(block)
     return block(x)
 

@@ -2,7 +2,7 @@
 
 Eager is the model as it is trained, convolution, tdBN and neurons apart, in evaluation mode without gradients: with
 kernels compiled for the neurons, as a user has it; in plain torch (``ASHNETS_KERNELS=reference``); and as
-spikingjelly's own layers with the same weights. One picture of T steps, from membranes at rest; the spikes of every
+spikingjelly's own layers with the same weights. One image of T steps, from reset membranes; the spikes of every
 form are compared before they are timed. The forms take turns, round after round; medians. Cost is processor time,
 which other work on the machine disturbs little; on one thread it is what a quiet machine takes, and the clock's time
 stands beside it. Weights are random where none are trained, which changes no time: convolutions are dense.
@@ -28,7 +28,7 @@ import onnx
 import onnxruntime
 import operator_profile
 import torch
-from networks import PeerEncoder
+from networks import BaselineEncoder
 from rich.console import Console
 from rich.table import Table
 from spikingjelly.activation_based import functional
@@ -39,9 +39,9 @@ from ashnets import zoo
 from ashnets.configuration import PRECISIONS, AshNetsConfig
 from ashnets.export.exporting import sample_spikes
 from ashnets.export.graph import SpikingGraph, from_model
-from ashnets.export.onnx_parts import Parts
-from ashnets.export.onnx_sequence import write_onnx_sequence
-from ashnets.export.onnx_step import write_onnx_step
+from ashnets.export.onnx.parts import Parts
+from ashnets.export.onnx.sequence import write_onnx_sequence
+from ashnets.export.onnx.step import write_onnx_step
 from ashnets.kernels import choosing, operators, reference
 from ashnets.model.abstract_encoder import AbstractEncoder
 
@@ -72,7 +72,7 @@ def session_of(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def eager_forms(encoder: AbstractEncoder, spikes: torch.Tensor, last: str) -> dict[str, Run]:
-    """Name → a run of one picture that returns the last layer's spikes, (T, 1, C, h, w)."""
+    """Name → a run of one image that returns the last layer's spikes, (T, 1, C, h, w)."""
 
     def eager() -> np.ndarray:
         with torch.inference_mode():
@@ -88,13 +88,13 @@ def eager_forms(encoder: AbstractEncoder, spikes: torch.Tensor, last: str) -> di
         finally:
             operators.kernels_for = choosing.kernels_for
 
-    peer = PeerEncoder(encoder).eval()
+    baseline = BaselineEncoder(encoder).eval()
 
     def spikingjelly() -> np.ndarray:
-        functional.reset_net(peer)
+        functional.reset_net(baseline)
         x = spikes
         with torch.inference_mode():
-            for block in peer.layers.values():
+            for block in baseline.layers.values():
                 x = block(x)
             return x.numpy()
 
@@ -102,7 +102,7 @@ def eager_forms(encoder: AbstractEncoder, spikes: torch.Tensor, last: str) -> di
 
 
 def onnx_forms(graph: SpikingGraph, spikes: torch.Tensor, folder: Path) -> dict[str, tuple[Path, Callable]]:
-    """Name → the file, and a run of one picture in a session of it."""
+    """Name → the file, and a run of one image in a session of it."""
     given, last = spikes.numpy(), graph.layers[-1].name
     rest = {f"v_{layer.name}": v.numpy() for layer, v in zip(graph.layers, graph.rest(1), strict=True)}
     names = [last, *(f"{name}_next" for name in rest)]
@@ -126,7 +126,7 @@ def onnx_forms(graph: SpikingGraph, spikes: torch.Tensor, folder: Path) -> dict[
 
 
 def convolutions(graph: SpikingGraph, spikes: torch.Tensor, folder: Path, threads: int) -> Run:
-    """A run of all convolutions over T pictures, without the neurons between them."""
+    """A run of all convolutions over T images, without the neurons between them."""
     parts, given = Parts(onnx, graph), {}
     outputs, _ = graph.run(spikes)
     for layer, arriving in zip(graph.layers, [spikes, *outputs.values()], strict=False):
@@ -225,10 +225,16 @@ def tables(rows: list[dict], title: str) -> list[Table]:
         for form, cost in row["cost_milliseconds"].items():
             ratios = [row["times_faster_than"].get(base, {}).get(form) for base in (EAGER, PLAIN, SPIKINGJELLY)]
             speed.add_row(
-                row["model"], row["precision"], "trained" if row["trained"] else "random", str(row["steps"]), form,
-                f"{cost:.2f}", f"{row['clock_milliseconds'][form]:.2f}",
-                *("–" if ratio is None else f"{ratio:.2f}" for ratio in ratios), str(row["mismatches"].get(form, "–")),
-            )  # fmt: skip
+                row["model"],
+                row["precision"],
+                "trained" if row["trained"] else "random",
+                str(row["steps"]),
+                form,
+                f"{cost:.2f}",
+                f"{row['clock_milliseconds'][form]:.2f}",
+                *("–" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+                str(row["mismatches"].get(form, "–")),
+            )
         for form, profile in row["profile_milliseconds"].items():
             shares.add_row(row["model"], row["precision"], form, operator_profile.largest(profile))
     return [speed, shares]
@@ -248,7 +254,7 @@ def main() -> None:
         for name in options.models
         for precision in options.precisions
     ]
-    title = f"one picture, medians of {options.rounds} in turn, threads: {options.threads}"
+    title = f"one image, medians of {options.rounds} in turn, threads: {options.threads}"
     console = Console(width=None if sys.stdout.isatty() else 160)
     for table in tables(rows, title):
         console.print(table)

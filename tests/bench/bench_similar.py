@@ -1,6 +1,6 @@
 """Regrouping by similarity at scale: how its cost grows, and how near its groups come to those of exact search.
 
-The embeddings are synthetic: 1,000 cluster centres with noise in 16 dimensions, laid into 256 with noise of their own.
+The embeddings are synthetic: 1,000 cluster centers with noise in 16 dimensions, laid into 256 with noise of their own.
 Cost is processor time over all threads, which other work on the machine disturbs little; the limit is by the clock.
 The exit code is 1 if a target is missed.
 """
@@ -28,15 +28,15 @@ LIMIT_IMAGES, LIMIT_SECONDS = 231_000, 60
 LEAST_SHARE = 0.95  # of the similarity that exact search reaches
 
 
-def mixture(n: int, centres: int = 1000, latent: int = 16) -> np.ndarray:
+def mixture(n: int, centers: int = 1000, latent: int = 16) -> np.ndarray:
     """Embeddings of unit length, (n, DIMENSIONS)."""
     rng = np.random.default_rng(SEED)
-    middle = rng.standard_normal((centres, latent), dtype=np.float32)
+    middle = rng.standard_normal((centers, latent), dtype=np.float32)
     laid_in = rng.standard_normal((latent, DIMENSIONS), dtype=np.float32) / np.float32(latent**0.5)
     found = np.empty((n, DIMENSIONS), dtype=np.float32)
     for start in range(0, n, 50_000):
         m = min(50_000, n - start)
-        points = middle[rng.integers(centres, size=m)] + 0.6 * rng.standard_normal((m, latent), dtype=np.float32)
+        points = middle[rng.integers(centers, size=m)] + 0.6 * rng.standard_normal((m, latent), dtype=np.float32)
         rows = points @ laid_in + 0.3 * rng.standard_normal((m, DIMENSIONS), dtype=np.float32)
         found[start : start + m] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return found
@@ -115,8 +115,15 @@ def main() -> None:
     for row in rows:
         cost = f"{row['of_exact_cost']:.2f}" if "of_exact_cost" in row else ""
         share = f"{row['of_exact_similarity']:.1%}" if "of_exact_cost" in row else ""
-        table.add_row(f"{row['n']:,}", f"{row['of_line']:.2f}", cost, f"{row['similarity']:.3f}", share,
-                      f"{row['random']:.3f}", row["index"])  # fmt: skip
+        table.add_row(
+            f"{row['n']:,}",
+            f"{row['of_line']:.2f}",
+            cost,
+            f"{row['similarity']:.3f}",
+            share,
+            f"{row['random']:.3f}",
+            row["index"],
+        )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     conclude(rows, targets(rows), options.json)
 

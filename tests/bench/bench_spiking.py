@@ -1,8 +1,8 @@
-"""The spiking core against its peers: LIF alone, the abstract encoder, the whole model, growth, memory,
+"""The spiking core against its baselines: LIF alone, the abstract encoder, the whole model, growth, memory,
 binary inputs, integers and halves.
 
 Every row is a ratio measured in one run, the median of interleaved rounds; a target that is missed makes the exit
-code 1. Table, record and picture: ``out/bench/spiking*.{csv,json,png}``. Needs Linux.
+code 1. Table, record and image: ``out/bench/spiking*.{csv,json,png}``. Needs Linux.
 """
 
 from __future__ import annotations
@@ -41,8 +41,14 @@ ROUNDS, QUICK_ROUNDS = 7, 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION",
-                        help=f"some of: {', '.join(SECTIONS)}")  # fmt: skip
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=SECTIONS,
+        default=list(SECTIONS),
+        metavar="SECTION",
+        help=f"some of: {', '.join(SECTIONS)}",
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run, not how fast is it")
     parser.add_argument("--rounds", type=int, help=f"of each run; {ROUNDS} by default, {QUICK_ROUNDS} with --quick")
     parser.add_argument("--pairs", type=int, help="pairs of the whole model's step; 16 (tiny) and 4 (r101) by default")

@@ -1,9 +1,9 @@
-"""Pictures a second of whole models: each beside its twin without spikes, and beside ResNet-18 on the same pictures.
+"""Images a second of whole models: each beside its twin without spikes, and beside ResNet-18 on the same images.
 
-A round shows one batch, pictures with texts of the greatest length, to every contestant in turn; a ratio is the
+A round shows one batch, images with texts of the greatest length, to every contestant in turn; a ratio is the
 median of the rounds' ratios, with their quartiles beside it. No absolute figure is kept: on a processor it says more
 about the machine than about the model. Weights are random, which changes no time: everything here computes densely,
-however many spikes there are. ResNet-18 is transformers', with its classifier, for pictures alone.
+however many spikes there are. ResNet-18 is transformers', with its classifier, for images alone.
 
     python tests/bench/bench_throughput.py --output zoo/results/throughput.csv     # then: python -m ashnets.zoo.numbers
 
@@ -32,55 +32,68 @@ from ashnets.zoo.numbers import read_csv
 
 MODELS = ["ashnets-tiny", "ashnets-r18", "ashnets-r101", "ashnets-r152", "ashnets-vit-b16"]
 RESNET18 = {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]}
-PEER, TWIN = "resnet18", "ann"
+BASELINE, TWIN = "resnet18", "ann"
 OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench" / "throughput.csv"
 Call = Callable[[], Any]
 
 
 def contestants(names: Sequence[str], batch: int, seed: int) -> dict[str, Call]:
-    """Name → inference on one batch, for models of one architecture; under ``PEER`` ResNet-18 on its pictures."""
+    """Name → inference on one batch, for models of one architecture; under ``BASELINE`` ResNet-18 on its images."""
     config = config_of(names[0])
     draw = torch.Generator().manual_seed(seed)
-    pictures = torch.rand(batch, 3, config.image_size, config.image_size, generator=draw)
+    images = torch.rand(batch, 3, config.image_size, config.image_size, generator=draw)
     words = torch.randint(1, config.vocab_size, (batch, config.max_text_length), generator=draw)
     torch.manual_seed(seed)
-    peer = ResNetForImageClassification(ResNetConfig(**RESNET18, num_labels=1000)).eval()
+    baseline = ResNetForImageClassification(ResNetConfig(**RESNET18, num_labels=1000)).eval()
 
     def of(name: str) -> Call:
         model = create(name, seed=seed)
         return torch.inference_mode()(
-            lambda: model(pixel_values=pictures, input_ids=words, image_ids=list(range(batch)))
+            lambda: model(pixel_values=images, input_ids=words, image_keys=list(range(batch)))
         )
 
-    return {PEER: torch.inference_mode()(lambda: peer(pictures)), **{name: of(name) for name in names}}
+    return {BASELINE: torch.inference_mode()(lambda: baseline(images)), **{name: of(name) for name in names}}
 
 
 def measure(names: Sequence[str], batch: int, rounds: int, seed: int) -> list[dict[str, Any]]:
     """A row for each of some models of one architecture; its twin without spikes is always among them."""
-    twin = next(name for name in (f"{entry(names[0]).architecture}{form}-ann" for form in ("", "-l3"))
-                if config_of(name).num_hidden_layers == config_of(names[0]).num_hidden_layers)  # fmt: skip
+    twin = next(
+        name
+        for name in (f"{entry(names[0]).architecture}{form}-ann" for form in ("", "-l3"))
+        if config_of(name).num_hidden_layers == config_of(names[0]).num_hidden_layers
+    )
     seconds = interleaved(contestants(list(dict.fromkeys([*names, twin])), batch, seed), rounds)
     place, config = machine.describe(), config_of(names[0])
     rows = []
-    for name in (name for name in seconds if name != PEER):
+    for name in (name for name in seconds if name != BASELINE):
         row: dict[str, Any] = {"model": name}
-        for title, other in ((PEER, seconds[PEER]), (TWIN, seconds[twin])):
+        for title, other in ((BASELINE, seconds[BASELINE]), (TWIN, seconds[twin])):
             found = quartiles(ratios(other, seconds[name]))  # of speeds: the other's time over ours
             keys = (f"ratio_{title}", f"low_{title}", f"high_{title}")
             row |= dict(zip(keys, (f"{value:.4g}" for value in found), strict=True))
-        rows.append(row | {
-            "batch": batch, "image_size": config.image_size, "text_tokens": config.max_text_length, "rounds": rounds,
-            "seed": seed, "weights": "random", "device": place["processor"], "threads": place["threads"],
-            "kernels": place["kernels"].rpartition(".")[2], "python": platform.python_version(),
-            **{lib: place["versions"][lib] for lib in ("ashnets", "torch", "transformers")},
-        })  # fmt: skip
+        rows.append(
+            row
+            | {
+                "batch": batch,
+                "image_size": config.image_size,
+                "text_tokens": config.max_text_length,
+                "rounds": rounds,
+                "seed": seed,
+                "weights": "random",
+                "device": place["processor"],
+                "threads": place["threads"],
+                "kernels": place["kernels"].rpartition(".")[2],
+                "python": platform.python_version(),
+                **{lib: place["versions"][lib] for lib in ("ashnets", "torch", "transformers")},
+            }
+        )
     return rows
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=MODELS, help=f"names; by default {' '.join(MODELS)}")
-    parser.add_argument("--batch", type=int, default=4, help="pictures, and texts, of a batch")
+    parser.add_argument("--batch", type=int, default=4, help="images, and texts, of a batch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the CSV, whose other rows stay")
@@ -95,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     for names in kin.values():
         for row in measure(names, options.batch, options.rounds, options.seed):
             rows[row["model"]] = row
-            cells = (f"{row[f'ratio_{one}']}|{row[f'low_{one}']} to {row[f'high_{one}']}" for one in (PEER, TWIN))
+            cells = (f"{row[f'ratio_{one}']}|{row[f'low_{one}']} to {row[f'high_{one}']}" for one in (BASELINE, TWIN))
             table.add_row(row["model"], *"|".join(cells).split("|"))
         write_csv(options.output, list(rows.values()))  # after each architecture: a kill costs one
     Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -1,4 +1,4 @@
-"""A benchmark's rows as one picture."""
+"""A benchmark's rows as one image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reporting import Row
 
 from ashnets.files import write_atomically
 
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44")
+COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44")
 
 
 def draw(rows: Sequence[Row], path: Path, title: str) -> None:
@@ -43,10 +43,10 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> None:
 
 
 def _neurons(axes: Axes, rows: list[Row]) -> None:
-    for colour, what in zip(COLOURS, dict.fromkeys(row.what for row in rows), strict=False):
+    for color, what in zip(COLORS, dict.fromkeys(row.what for row in rows), strict=False):
         own = [row for row in rows if row.what == what]
         sizes = [int(row.case.partition("N ")[2].replace(",", "")) for row in own]
-        _line(axes, sizes, own, colour, what)
+        _line(axes, sizes, own, color, what)
     axes.set(xscale="log", yscale="log", xlabel="neurons", ylabel="ratio")
     axes.axhline(1, color="#999999", linewidth=0.8)
     axes.legend(fontsize=8)
@@ -55,26 +55,26 @@ def _neurons(axes: Axes, rows: list[Row]) -> None:
 def _growth(axes: Axes, rows: list[Row]) -> None:
     rows = [row for row in rows if not row.what.startswith(spiking_growth.EXPONENT)]
     furthest = 1.0
-    for colour, axis in zip(COLOURS, dict.fromkeys(row.what.rpartition(" ")[2] for row in rows), strict=False):
+    for color, axis in zip(COLORS, dict.fromkeys(row.what.rpartition(" ")[2] for row in rows), strict=False):
         own = [row for row in rows if row.what.endswith(" " + axis)]
         amounts = [float(row.what.split()[2]) for row in own]
         furthest = max(furthest, *amounts)
-        _line(axes, amounts, own, colour, axis)
+        _line(axes, amounts, own, color, axis)
     axes.plot([1, furthest], [1, furthest], color="#999999", linewidth=0.8, label="linear")
     axes.set(xscale="log", yscale="log", xlabel="times the smallest", ylabel="times its time")
     axes.legend(fontsize=8)
 
 
-def _line(axes: Axes, xs: Sequence[float], rows: list[Row], colour: str, label: str) -> None:
+def _line(axes: Axes, xs: Sequence[float], rows: list[Row], color: str, label: str) -> None:
     spread = [[max(0.0, r.ratio - r.low) for r in rows], [max(0.0, r.high - r.ratio) for r in rows]]
     ratios = [r.ratio for r in rows]
-    axes.errorbar(xs, ratios, yerr=spread, color=colour, marker="o", markersize=4, capsize=2, label=label)
+    axes.errorbar(xs, ratios, yerr=spread, color=color, marker="o", markersize=4, capsize=2, label=label)
 
 
 def _bars(axes: Axes, rows: list[Row]) -> None:
     names = [f"{row.case}\n{row.what}" for row in rows]
     places = range(len(rows))
-    bars = axes.barh(places, [row.ratio for row in rows], color=COLOURS[0])
+    bars = axes.barh(places, [row.ratio for row in rows], color=COLORS[0])
     axes.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
     axes.set_yticks(places, names, fontsize=7)
     axes.invert_yaxis()

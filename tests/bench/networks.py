@@ -1,4 +1,4 @@
-"""The abstract encoder as its peers build it: the same weights, spikingjelly's layers and readout over all steps."""
+"""The abstract encoder as its baselines build it: the same weights, spikingjelly's layers and readout over all steps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def node_of(config: AshNetsConfig) -> nn.Module:
     return spikingjelly_node(config.beta, config.threshold, config.surrogate_k, config.detach_reset)
 
 
-class PeerEncoder(nn.Module):
+class BaselineEncoder(nn.Module):
     """conv → tdBN → LIF of spikingjelly, layer by layer, and the counts of the last.
 
     Args:
@@ -61,19 +61,24 @@ class PeerEncoder(nn.Module):
             conv = block.conv
             parts = OrderedDict(
                 conv=layer.Conv2d(
-                    conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=False,
+                    conv.in_channels,
+                    conv.out_channels,
+                    conv.kernel_size,
+                    conv.stride,
+                    conv.padding,
+                    bias=False,
                     step_mode="m",
                 ),
                 norm=layer.ThresholdDependentBatchNorm2d(
                     ours.config.tdbn_alpha, ours.config.threshold, conv.out_channels
                 ),
                 lif=neuron(ours.config),
-            )  # fmt: skip
+            )
             self.layers[name] = nn.Sequential(parts)
         self.load_state_dict(ours.state_dict())
 
     def sequence_of(self, spikes: torch.Tensor, group_size: int) -> torch.Tensor:
-        """P_binary (T, B, 3, H, W) as the peer likes it best, (φ·T, G, 3, H, W): no part of what is measured."""
+        """P_binary (T, B, 3, H, W) as the baseline likes it best, (φ·T, G, 3, H, W): no part of what is measured."""
         frames = as_sequence(spikes, group_size)
         kind = torch.channels_last if self.channels_last else torch.contiguous_format
         return frames.flatten(0, 1).contiguous(memory_format=kind).unflatten(0, frames.shape[:2])
@@ -92,7 +97,7 @@ class PeerEncoder(nn.Module):
 
 def input_of(encoder: nn.Module, spikes: torch.Tensor, group_size: int) -> torch.Tensor:
     """P_binary in the form that an encoder takes: ours as it is."""
-    return encoder.sequence_of(spikes, group_size) if isinstance(encoder, PeerEncoder) else spikes
+    return encoder.sequence_of(spikes, group_size) if isinstance(encoder, BaselineEncoder) else spikes
 
 
 def training_step(encoder: nn.Module, spikes: torch.Tensor, group_size: int, grad: torch.Tensor) -> tuple:
@@ -110,7 +115,9 @@ def inference(encoder: nn.Module, spikes: torch.Tensor, group_size: int) -> torc
 
 
 @torch.no_grad()
-def compare(ours: AbstractEncoder, peer: PeerEncoder, spikes: torch.Tensor, group_size: int) -> dict[str, float]:
+def compare(
+    ours: AbstractEncoder, baseline: BaselineEncoder, spikes: torch.Tensor, group_size: int
+) -> dict[str, float]:
     """Judge both by float64, each layer on the spikes that ours has before it.
 
     Ours must fire as float64 does wherever no membrane comes within ``NEAR`` of θ. spikingjelly's currents are first
@@ -118,31 +125,35 @@ def compare(ours: AbstractEncoder, peer: PeerEncoder, spikes: torch.Tensor, grou
     errors of its currents.
 
     Returns:
-        How far its normalised currents are from float64's at most; shares of the neurons: those too near θ for ours to
+        How far its normalized currents are from float64's at most; shares of the neurons: those too near θ for ours to
         be judged, and those that differ between the two.
 
     Raises:
         AssertionError: a neuron fires otherwise than in float64.
     """
-    functional.reset_net(peer)
-    sequence = peer.sequence_of(spikes, group_size)
+    functional.reset_net(baseline)
+    sequence = baseline.sequence_of(spikes, group_size)
     outputs, _ = ours.run(as_sequence(spikes, group_size))
     beta, theta = ours.config.beta, ours.config.threshold
     neurons = near = differ = 0
     worst = 0.0
-    for name, block in peer.layers.items():
+    for name, block in baseline.layers.items():
         expected = exact_currents(block, sequence)
         currents = block.norm(block.conv(sequence))
         off = float((currents - expected).abs().max())
         fired = block.lif(currents)
         truth, closest = exact_spikes(expected, beta, theta)
-        for who, found, least in (("ashnets", outputs[name], NEAR), ("peer", fired, NEAR + off / (1 - beta))):
+        for who, found, least in (("ashnets", outputs[name], NEAR), ("baseline", fired, NEAR + off / (1 - beta))):
             wrong = int(((found != truth).any(0) & (closest > least)).sum())
             assert not wrong, f"layer {name}, {who}: {wrong} of {closest.numel()} neurons differ from float64"
         neurons, near, worst = neurons + closest.numel(), near + int((closest <= NEAR).sum()), max(worst, off)
         differ += int((fired != outputs[name]).any(0).sum())
         sequence = outputs[name]
-    return {"peer_currents_off_by": worst, "share_near_threshold": near / neurons, "share_different": differ / neurons}
+    return {
+        "baseline_currents_off_by": worst,
+        "share_near_threshold": near / neurons,
+        "share_different": differ / neurons,
+    }
 
 
 def exact_currents(block: nn.Module, sequence: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""LIF neurons of ashnets and its peers, forward and backward, over the same (T, N) currents from rest.
+"""LIF neurons of ashnets and its baselines, forward and backward, over the same (T, N) currents from a reset state.
 
 All have β = ½, θ = 1, a hard reset without gradient and the surrogate derivative (k/2)·sech²(k·(h − θ)), k = 2, which
 is spikingjelly's and snntorch's sigmoid of slope 2k. spikingjelly fires at h ≥ θ, the others above θ.
@@ -39,9 +39,14 @@ def spikingjelly_lif(x: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor,
 
 def spikingjelly_node(beta: float = BETA, theta: float = THETA, k: float = K, detach_reset: bool = True):
     return neuron.LIFNode(
-        tau=1 / (1 - beta), decay_input=False, v_threshold=theta, v_reset=0.0,
-        surrogate_function=surrogate.Sigmoid(alpha=2 * k), detach_reset=detach_reset, step_mode="m",
-    )  # fmt: skip
+        tau=1 / (1 - beta),
+        decay_input=False,
+        v_threshold=theta,
+        v_reset=0.0,
+        surrogate_function=surrogate.Sigmoid(alpha=2 * k),
+        detach_reset=detach_reset,
+        step_mode="m",
+    )
 
 
 def snntorch_lif(x: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

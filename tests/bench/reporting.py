@@ -123,9 +123,15 @@ class Report:
                 table.add_section()
             spread = f"{row.low:.2f} to {row.high:.2f}" if row.rounds > 1 else ""
             table.add_row(
-                row.section if row.section != before else "", row.case, row.what, f"{row.ratio:.3g}", spread,
-                amount(row.over, row.unit), amount(row.under, row.unit), str(row.rounds),
-            )  # fmt: skip
+                row.section if row.section != before else "",
+                row.case,
+                row.what,
+                f"{row.ratio:.3g}",
+                spread,
+                amount(row.over, row.unit),
+                amount(row.under, row.unit),
+                str(row.rounds),
+            )
             before = row.section
         console.print(table)
         if self.targets:

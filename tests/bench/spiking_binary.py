@@ -20,14 +20,14 @@ SECTION = "binary inputs"
 RATES = [0.02, 0.05, 0.1, 0.2]
 QUICK = ["ashnets-tiny"]
 MODELS = ["ashnets-tiny", "ashnets-r18"]
-PICTURES = 4
+IMAGES = 4
 NEAR = 1e-4
 
 
 def run(settings: Settings, report: Report) -> None:
     for name in QUICK if settings.quick else MODELS:
         config = config_of(name)
-        shape = (config.time_steps * PICTURES, config.spiking_channels[-1], config.grid, config.grid)
+        shape = (config.time_steps * IMAGES, config.spiking_channels[-1], config.grid, config.grid)
         generator = torch.Generator().manual_seed(settings.seed)
         conv = nn.Conv2d(shape[1], config.response_size, 1).requires_grad_(False)
         for rate in RATES:

@@ -1,4 +1,4 @@
-"""The abstract encoder over one group of φ pictures: training step and inference against spikingjelly's network."""
+"""The abstract encoder over one group of φ images: training step and inference against spikingjelly's network."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from images import spikes_of
 from measuring import interleaved
-from networks import PeerEncoder, compare, inference, input_of, training_step
-from pictures import spikes_of
+from networks import BaselineEncoder, compare, inference, input_of, training_step
 from reporting import Report, Settings
 
 from ashnets.configuration import AshNetsConfig
@@ -19,10 +19,22 @@ from ashnets.zoo import config_of
 SECTION = "abstract encoder"
 MODELS = ["ashnets-tiny", "ashnets-r18", "ashnets-r152"]
 QUICK = ["ashnets-tiny"]
-TIMES_PEER = 2
-OURS, PEER, PEER_LAST = "ashnets", "spikingjelly", "spikingjelly, channels-last"
-SHAPE = ("spiking_channels", "response_size", "image_size", "time_steps", "group_size", "carry", "readout", "beta",
-         "threshold", "surrogate_k", "detach_reset", "tdbn_alpha")  # fmt: skip
+TIMES_BASELINE = 2
+OURS, BASELINE, BASELINE_LAST = "ashnets", "spikingjelly", "spikingjelly, channels-last"
+SHAPE = (
+    "spiking_channels",
+    "response_size",
+    "image_size",
+    "time_steps",
+    "group_size",
+    "carry",
+    "readout",
+    "beta",
+    "threshold",
+    "surrogate_k",
+    "detach_reset",
+    "tdbn_alpha",
+)
 
 
 def run(settings: Settings, report: Report) -> None:
@@ -45,7 +57,7 @@ def measure(name: str, config: AshNetsConfig, settings: Settings, report: Report
     spikes = spikes_of(config, group, config.time_steps, settings.seed)
     ours = AbstractEncoder(config)
     calibrate(ours, [spikes], lambda x: ours(x, group))
-    encoders = {OURS: ours, PEER: PeerEncoder(ours), PEER_LAST: PeerEncoder(ours, channels_last=True)}
+    encoders = {OURS: ours, BASELINE: BaselineEncoder(ours), BASELINE_LAST: BaselineEncoder(ours, channels_last=True)}
     given = {n: input_of(encoder, spikes, group) for n, encoder in encoders.items()}
     for train in (True, False):
         what = "training step" if train else "inference"
@@ -54,22 +66,24 @@ def measure(name: str, config: AshNetsConfig, settings: Settings, report: Report
             encoder.train(train)
             for name_of, block in ours.layers.items():  # training steps have moved each one's statistics
                 encoder.layers[name_of].norm.load_state_dict(block.norm.state_dict())
-        agreement = compare(ours, encoders[PEER], spikes, group)
+        agreement = compare(ours, encoders[BASELINE], spikes, group)
         call: Callable = partial(inference, group_size=group)
         if train:
             grad = torch.randn_like(inference(ours, spikes, group))
             call = partial(training_step, group_size=group, grad=grad)
-            agreement["gradients_differ_by"] = distance(call(ours, spikes)[1], call(encoders[PEER], given[PEER])[1])
+            agreement["gradients_differ_by"] = distance(
+                call(ours, spikes)[1], call(encoders[BASELINE], given[BASELINE])[1]
+            )
         report.note(f"{name}, {what}: agreement", agreement)
         contestants = {n: partial(call, encoder, given[n]) for n, encoder in encoders.items()}
         seconds = interleaved(contestants, settings.rounds)
         case = f"{name}: {what}"
         times = [
-            report.compare(SECTION, case, f"{peer} / {OURS}", seconds[peer], seconds[OURS])
-            for peer in (PEER, PEER_LAST)
+            report.compare(SECTION, case, f"{baseline} / {OURS}", seconds[baseline], seconds[OURS])
+            for baseline in (BASELINE, BASELINE_LAST)
         ]
         if train:
-            report.aim(f"{SECTION}, {case}: faster {PEER} / {OURS}", min(times), at_least=TIMES_PEER)
+            report.aim(f"{SECTION}, {case}: faster {BASELINE} / {OURS}", min(times), at_least=TIMES_BASELINE)
 
 
 def distance(found: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> float:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from images import spikes_of
 from measuring import interleaved
 from networks import inference
 from neurons import BOUND, five_passes
-from pictures import spikes_of
 from reporting import Report, Settings
 
 from ashnets.export.emulator import emulate, integer_layers
@@ -96,9 +96,7 @@ def measure(steps: int, neurons: int, settings: Settings, report: Report) -> Non
         report.compare(SECTION, f"{case}: forward", f"{over} / {under}", forward[over], forward[under])
 
 
-def same(
-    found: tuple[torch.Tensor, torch.Tensor], expected: tuple[torch.Tensor, torch.Tensor], error: float
-) -> None:
+def same(found: tuple[torch.Tensor, torch.Tensor], expected: tuple[torch.Tensor, torch.Tensor], error: float) -> None:
     """Spikes to the bit, gradients to ``error`` of the largest.
 
     Raises:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from images import spikes_of
 from measuring import exponent, interleaved
 from networks import training_step
-from pictures import spikes_of
 from reporting import Report, Settings
 
 from ashnets.model.abstract_encoder import AbstractEncoder

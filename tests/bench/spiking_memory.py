@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from images import spikes_of
 from measuring import interleaved
-from networks import LoopLIF, PeerEncoder, input_of, training_step
-from pictures import spikes_of
+from networks import BaselineEncoder, LoopLIF, input_of, training_step
 from reporting import Report, Settings
 from resident import apart, peak_of
 from torch import nn
@@ -23,7 +23,7 @@ from ashnets.zoo import config_of
 SECTION = "memory saving"
 AIMED_AT, QUICK = "ashnets-r18", "ashnets-tiny"  # 256 px and 96 px, φ·T = 160 both
 SHARE, TIMES = 1 / 8, 1.5
-SAVING, OURS, PEER, LOOP = "ashnets, saving", "ashnets", "spikingjelly", "plain torch"
+SAVING, OURS, BASELINE, LOOP = "ashnets, saving", "ashnets", "spikingjelly", "plain torch"
 
 
 def run(settings: Settings, report: Report) -> None:
@@ -37,7 +37,7 @@ def run(settings: Settings, report: Report) -> None:
     seconds = interleaved(
         {n: step_of(encoder, spikes, config.group_size, grad) for n, encoder in encoders.items()}, settings.rounds
     )
-    others = (PEER, LOOP, OURS)
+    others = (BASELINE, LOOP, OURS)
     shares = {
         name: report.compare(SECTION, case, f"memory, {SAVING} / {name}", [held[SAVING]], [held[name]], "B")
         for name in others
@@ -47,8 +47,8 @@ def run(settings: Settings, report: Report) -> None:
         for name in others
     }
     if model == AIMED_AT:
-        report.aim(f"{case}: memory, {SAVING} / plain", max(shares[PEER], shares[LOOP]), at_most=SHARE)
-        report.aim(f"{case}: time, {SAVING} / plain", max(times[PEER], times[LOOP]), at_most=TIMES)
+        report.aim(f"{case}: memory, {SAVING} / plain", max(shares[BASELINE], shares[LOOP]), at_most=SHARE)
+        report.aim(f"{case}: time, {SAVING} / plain", max(times[BASELINE], times[LOOP]), at_most=TIMES)
 
 
 def parts(model: str, seed: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, nn.Module]]:
@@ -62,8 +62,8 @@ def parts(model: str, seed: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, 
     encoders = {
         SAVING: saving,
         OURS: ours,
-        PEER: PeerEncoder(ours),
-        LOOP: PeerEncoder(ours, neuron=LoopLIF),
+        BASELINE: BaselineEncoder(ours),
+        LOOP: BaselineEncoder(ours, neuron=LoopLIF),
     }
     grad = torch.randn(config.group_size, config.num_visual_tokens, config.response_size)
     return spikes, grad, {name: encoder.train() for name, encoder in encoders.items()}

@@ -1,7 +1,7 @@
 """What the spiking branch adds to the whole model's training step, in time and in memory.
 
 The step samples spikes and runs forward and backward pass of pre-training with all its objectives, MVM and STUA only
-with the branch. The optimiser is left out: what it costs is the same for both but a few per cent. Memory is weights and
+with the branch. The optimizer is left out: what it costs is the same for both but a few per cent. Memory is weights and
 buffers, and the peak of the step above them.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from images import images
 from measuring import interleaved
 from operator_profile import of_torch
-from pictures import pictures
 from reporting import Report, Settings
 from resident import apart, peak_of
 
@@ -65,7 +65,7 @@ def memory(name: str, pairs: int, seed: int) -> list[int]:
 
 
 def parts(name: str, fused: float, pairs: int, seed: int) -> tuple[AshNetsForPreTraining, Callable[[], torch.Tensor]]:
-    """A model; and sampling, forward and backward pass of ``pairs`` pictures of one group, each with its text."""
+    """A model; and sampling, forward and backward pass of ``pairs`` images of one group, each with its text."""
     torch.manual_seed(seed)
     config = config_of(name)
     model = AshNetsForPreTraining(config).train()
@@ -91,8 +91,14 @@ def batch_of(vocabulary: int, length: int, side: int, pairs: int, seed: int) -> 
     """Drawings with random texts of full length."""
     ids = torch.randint(5, vocabulary, (pairs, length), generator=torch.Generator().manual_seed(seed))
     return Batch(
-        pixel_values=pictures(pairs, side), image_keys=torch.arange(pairs), input_ids=ids,
-        attention_mask=torch.ones_like(ids), special=torch.zeros_like(ids, dtype=torch.bool),
-        samples=torch.arange(pairs), draws=draw(seed, 0, range(pairs), length), group_size=pairs,
-        image_ids=[str(i) for i in range(pairs)], skipped={},
-    )  # fmt: skip
+        pixel_values=images(pairs, side),
+        image_keys=torch.arange(pairs),
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        special=torch.zeros_like(ids, dtype=torch.bool),
+        samples=torch.arange(pairs),
+        draws=draw(seed, 0, range(pairs), length),
+        group_size=pairs,
+        image_ids=[str(i) for i in range(pairs)],
+        skipped={},
+    )

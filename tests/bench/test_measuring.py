@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from measuring import exponent, interleaved, quartiles, ratios
-from networks import LoopLIF, PeerEncoder, compare, input_of, training_step
+from networks import BaselineEncoder, LoopLIF, compare, input_of, training_step
 from neurons import PASSES, exact_spikes
 from reporting import Report, amount
 from resident import apart, peak_of
@@ -114,7 +114,7 @@ def known_peaks() -> dict[str, float]:
 def step_peaks() -> tuple[int, int]:
     """A training step of spikingjelly's network: resident pages, and the running sum of torch's allocations."""
     config = small_config()
-    encoder = PeerEncoder(AbstractEncoder(config)).train()
+    encoder = BaselineEncoder(AbstractEncoder(config)).train()
     sequence = encoder.sequence_of(some_spikes(config, 64), 4)
     grad = torch.ones(64, config.num_visual_tokens, config.response_size)
 
@@ -135,9 +135,17 @@ def step_peaks() -> tuple[int, int]:
 
 def small_config(**changes) -> AshNetsConfig:
     return AshNetsConfig(
-        backbone="resnet-tiny", backbone_widths=[8, 16], image_size=64, spiking_channels=[8, 16, 24], num_concepts=32,
-        hidden_size=24, num_attention_heads=2, time_steps=5, group_size=8, **changes,
-    )  # fmt: skip
+        backbone="resnet-tiny",
+        backbone_widths=[8, 16],
+        image_size=64,
+        spiking_channels=[8, 16, 24],
+        num_concepts=32,
+        hidden_size=24,
+        num_attention_heads=2,
+        time_steps=5,
+        group_size=8,
+        **changes,
+    )
 
 
 def some_spikes(config: AshNetsConfig, images: int) -> torch.Tensor:
@@ -178,40 +186,44 @@ def test_lif_contestants_agree():
 
 def test_exact_spikes_by_hand():
     currents = torch.tensor([[1.5, 0.9, 0.5], [0.875, 0.625, 0.25]])
-    spikes, closest = exact_spikes(currents)  # h: 1.5, .875 after the reset; .9, 1.075; .5, .5
+    spikes, closest = exact_spikes(currents)  # h: 1.5, 0.875 after the reset; 0.9, 1.075; 0.5, 0.5
     assert spikes.tolist() == [[True, False, False], [False, True, False]]
     assert closest.tolist() == pytest.approx([0.125, 0.075, 0.5], abs=1e-6)
 
 
 @pytest.mark.parametrize("readout", ["shared", "per_image"])
 @pytest.mark.parametrize("train", [True, False])
-def test_peer_networks_compute_what_ours_does(readout: str, train: bool):
+def test_baseline_networks_compute_what_ours_does(readout: str, train: bool):
     torch.manual_seed(0)
     config = small_config(readout=readout)
     ours = AbstractEncoder(config)
     spikes = some_spikes(config, 16)
     calibrate(ours, [spikes], lambda x: ours(x, 8))  # running statistics under which deep layers fire
-    peers = [PeerEncoder(ours), PeerEncoder(ours, channels_last=True), PeerEncoder(ours, neuron=LoopLIF)]
-    for encoder in (ours, *peers):
+    baselines = [
+        BaselineEncoder(ours),
+        BaselineEncoder(ours, channels_last=True),
+        BaselineEncoder(ours, neuron=LoopLIF),
+    ]
+    for encoder in (ours, *baselines):
         encoder.train(train)
-    shares = compare(ours, peers[0], spikes, 8)
+    shares = compare(ours, baselines[0], spikes, 8)
     assert shares["share_near_threshold"] < 0.02
     grad = torch.randn(16, config.num_visual_tokens, config.response_size)
     expected, gradients = training_step(ours, spikes, 8, grad)
     assert expected.mean() > 0.2
-    for peer in peers:
-        response, found = training_step(peer, input_of(peer, spikes, 8), 8, grad)
+    for baseline in baselines:
+        response, found = training_step(baseline, input_of(baseline, spikes, 8), 8, grad)
         assert (response != expected).float().mean() < 0.01
         for a, b in zip(found, gradients, strict=True):
             assert (a - b).norm() < 0.05 * b.norm()
 
 
-def test_a_peer_with_another_weight_is_noticed():
+def test_a_baseline_with_another_weight_is_noticed():
     torch.manual_seed(0)
     config = small_config()
     ours = AbstractEncoder(config).train()
-    peer = PeerEncoder(ours).train()
+    baseline = BaselineEncoder(ours).train()
     with torch.no_grad():
-        peer.layers["conv2"].conv.weight[0, 0, 0, 0] += 0.1
+        baseline.layers["conv2"].conv.weight[0, 0, 0, 0] += 0.1
     with pytest.raises(AssertionError, match="layer conv2, ashnets"):
-        compare(ours, peer, some_spikes(config, 8), 8)
+        compare(ours, baseline, some_spikes(config, 8), 8)

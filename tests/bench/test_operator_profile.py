@@ -13,9 +13,13 @@ def event(kind: str, start: float, length: float) -> dict:
 def test_what_runs_within_an_operator_is_not_its_own() -> None:
     """Conv 0–10; a Scan 10–40 with Mul 12–15, Add 15–20 and, again, Mul 30–40; Conv 40–45."""
     events = [
-        event("Mul", 12, 3), event("Add", 15, 5), event("Mul", 30, 10), event("Scan", 10, 30), event("Conv", 0, 10),
+        event("Mul", 12, 3),
+        event("Add", 15, 5),
+        event("Mul", 30, 10),
+        event("Scan", 10, 30),
+        event("Conv", 0, 10),
         event("Conv", 40, 5),
-    ]  # fmt: skip
+    ]
     assert operator_profile.own_times(events) == {"Conv": 15, "Scan": 12, "Mul": 13, "Add": 5}
     said = operator_profile.largest(operator_profile.own_times(events), least=0.2)
     assert said == "Conv 33%, Mul 29%, Scan 27%, the rest 11%"

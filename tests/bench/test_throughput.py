@@ -19,7 +19,7 @@ def test_a_ratio_is_of_speeds(monkeypatch):
     assert (twin["model"], twin["ratio_resnet18"], twin["ratio_ann"]) == ("ashnets-tiny-ann", "0.5", "1")
 
 
-def test_all_contestants_see_the_same_pictures_and_the_models_see_text():
+def test_all_contestants_see_the_same_images_and_the_models_see_text():
     calls = bench_throughput.contestants(["ashnets-tiny", "ashnets-tiny-ann"], batch=2, seed=0)
     assert list(calls) == ["resnet18", "ashnets-tiny", "ashnets-tiny-ann"]
     assert calls["resnet18"]().logits.shape == (2, 1000)

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from ashnets.data.benchmarks import Captioned, Entailment, PicturePair, Question, Record
+from ashnets.data.benchmarks import Captioned, Entailment, ImagePair, Question, Record
 
 
 def write(path: Path, content: Any) -> Path:
@@ -37,8 +37,15 @@ def coco_captions(root: Path) -> dict[str, list[Record]]:
         ]
         name = f"COCO_{folder}_{cocoid:012d}.jpg"
         numbers = [s["sentid"] for s in sentences]
-        return {"filepath": folder, "sentids": numbers, "filename": name, "imgid": cocoid, "split": split,
-                "sentences": sentences, "cocoid": cocoid}  # fmt: skip
+        return {
+            "filepath": folder,
+            "sentids": numbers,
+            "filename": name,
+            "imgid": cocoid,
+            "split": split,
+            "sentences": sentences,
+            "cocoid": cocoid,
+        }
 
     images = [
         image("test", "val2014", 42, 10, "A man.", " Ein Mann läuft. ", ""),
@@ -47,10 +54,11 @@ def coco_captions(root: Path) -> dict[str, list[Record]]:
     ]
     write(root / "dataset_coco.json", {"images": images, "dataset": "coco"})
     official = {
-        "info": {}, "licenses": [],
+        "info": {},
+        "licenses": [],
         "images": [{"id": 9, "file_name": "COCO_train2014_000000000009.jpg", "height": 8, "width": 8, "license": 1}],
         "annotations": [{"image_id": 9, "id": 7, "caption": "Food\n"}, {"image_id": 9, "id": 8, "caption": "A box."}],
-    }  # fmt: skip
+    }
     write(root / "annotations" / "captions_train2014.json", official)
     return {
         "train": [Captioned(9, COCO_9, ("Food.",), (20,))],
@@ -63,12 +71,24 @@ def coco_captions(root: Path) -> dict[str, list[Record]]:
 
 def flickr30k(root: Path) -> dict[str, list[Record]]:
     images = [
-        {"sentids": [0, 1], "imgid": 0, "split": "train", "filename": "1000092795.jpg",
-         "sentences": [{"tokens": [], "raw": "Two men .", "imgid": 0, "sentid": 0},
-                       {"tokens": [], "raw": "Friends .", "imgid": 0, "sentid": 1}]},
-        {"sentids": [5], "imgid": 1, "split": "test", "filename": "1007129816.jpg",
-         "sentences": [{"tokens": [], "raw": "A hat .", "imgid": 1, "sentid": 5}]},
-    ]  # fmt: skip
+        {
+            "sentids": [0, 1],
+            "imgid": 0,
+            "split": "train",
+            "filename": "1000092795.jpg",
+            "sentences": [
+                {"tokens": [], "raw": "Two men .", "imgid": 0, "sentid": 0},
+                {"tokens": [], "raw": "Friends .", "imgid": 0, "sentid": 1},
+            ],
+        },
+        {
+            "sentids": [5],
+            "imgid": 1,
+            "split": "test",
+            "filename": "1007129816.jpg",
+            "sentences": [{"tokens": [], "raw": "A hat .", "imgid": 1, "sentid": 5}],
+        },
+    ]
     write(root / "dataset_flickr30k.json", {"images": images, "dataset": "flickr30k"})
     lines = [
         "image_name| comment_number| comment",
@@ -94,9 +114,9 @@ def visual_genome(root: Path) -> dict[str, list[Record]]:
         x, y, width, height = box
         return {"region_id": number, "width": width, "height": height, "image_id": 1, "phrase": phrase, "y": y, "x": x}
 
-    regions = [region(1382, "the clock is green in colour", 421, 57, 82, 139), region(1383, " ", 1, 2, 3, 4)]
+    regions = [region(1382, "the clock is green in color", 421, 57, 82, 139), region(1383, " ", 1, 2, 3, 4)]
     write(root / "region_descriptions.json", [{"id": 1, "regions": regions}, {"id": 2, "regions": []}])
-    return {"all": [Captioned(1, "1.jpg", ("the clock is green in colour",), (1382,), ((421, 57, 82, 139),))]}
+    return {"all": [Captioned(1, "1.jpg", ("the clock is green in color",), (1382,), ((421, 57, 82, 139),))]}
 
 
 def _vqa_question(number: int, image_id: int, question: str, **more: Any) -> dict[str, Any]:
@@ -104,8 +124,15 @@ def _vqa_question(number: int, image_id: int, question: str, **more: Any) -> dic
 
 
 def _vqa_annotation(number: int, image_id: int, *given: str, kind: str = "other", **more: Any) -> dict[str, Any]:
-    return {"question_type": "what is this", "multiple_choice_answer": given[0], "answers": answers(*given),
-            "image_id": image_id, "answer_type": kind, "question_id": number, **more}  # fmt: skip
+    return {
+        "question_type": "what is this",
+        "multiple_choice_answer": given[0],
+        "answers": answers(*given),
+        "image_id": image_id,
+        "answer_type": kind,
+        "question_id": number,
+        **more,
+    }
 
 
 def vqa_v2(root: Path) -> dict[str, list[Record]]:
@@ -149,14 +176,21 @@ def coco_qa(root: Path) -> dict[str, list[Record]]:
     write(root / "test" / "answers.txt", given)
     write(root / "test" / "types.txt", [0, 1, 2, 3])
     write(root / "test" / "img_ids.txt", [42, 73, 42, 42])
-    kinds, pictures = ("object", "number", "color", "location"), (COCO_42, COCO_73, COCO_42, COCO_42)
-    rows = zip(range(1, 5), pictures, asked, given, kinds, strict=True)
-    return {"test": [Question(n, picture, q, (a,), a, kind) for n, picture, q, a, kind in rows]}
+    kinds, images = ("object", "number", "color", "location"), (COCO_42, COCO_73, COCO_42, COCO_42)
+    rows = zip(range(1, 5), images, asked, given, kinds, strict=True)
+    return {"test": [Question(n, image, q, (a,), a, kind) for n, image, q, a, kind in rows]}
 
 
 def nlvr2(root: Path) -> dict[str, list[Record]]:
-    common = {"validation": {"1": "True"}, "writer": "103", "synset": "acorn", "query": "two acorns12",
-              "left_url": "", "right_url": "", "extra_validations": {}}  # fmt: skip
+    common = {
+        "validation": {"1": "True"},
+        "writer": "103",
+        "synset": "acorn",
+        "query": "two acorns12",
+        "left_url": "",
+        "right_url": "",
+        "extra_validations": {},
+    }
     rows = [("train-10171-0-0", "False", 37), ("train-10171-3-1", "True", "37")]
     lines = [
         json.dumps({**common, "sentence": "Two acorns.", "label": label, "identifier": name, "directory": directory})
@@ -166,8 +200,8 @@ def nlvr2(root: Path) -> dict[str, list[Record]]:
     stem = "train/37/train-10171"
     return {
         "train": [
-            PicturePair("train-10171-0-0", (f"{stem}-0-img0.png", f"{stem}-0-img1.png"), "Two acorns.", False),
-            PicturePair("train-10171-3-1", (f"{stem}-3-img0.png", f"{stem}-3-img1.png"), "Two acorns.", True),
+            ImagePair("train-10171-0-0", (f"{stem}-0-img0.png", f"{stem}-0-img1.png"), "Two acorns.", False),
+            ImagePair("train-10171-3-1", (f"{stem}-3-img0.png", f"{stem}-3-img1.png"), "Two acorns.", True),
         ]
     }
 
@@ -175,10 +209,17 @@ def nlvr2(root: Path) -> dict[str, list[Record]]:
 def snli_ve(root: Path) -> dict[str, list[Record]]:
     def line(key: str, number: str, pair: str, label: str) -> str:
         return json.dumps(
-            {key: number, "annotator_labels": [label], "captionID": f"{number}.jpg#2", "gold_label": label,
-             "pairID": pair, "sentence1": "Two women .", "sentence2": "Sisters hug .\u2028"},
+            {
+                key: number,
+                "annotator_labels": [label],
+                "captionID": f"{number}.jpg#2",
+                "gold_label": label,
+                "pairID": pair,
+                "sentence1": "Two women .",
+                "sentence2": "Sisters hug .\u2028",
+            },
             ensure_ascii=False,
-        )  # fmt: skip
+        )
 
     new, old = ("4705552913.jpg#2r1n", "neutral"), ("4705552913.jpg#2r1e", "entailment")
     write(root / "snli_ve_dev.jsonl", [line("Flickr30K_ID", "4705552913", *new)])
@@ -213,7 +254,7 @@ WRITERS = {
 }
 
 
-def write_pictures(folder: Path, names: set[str]) -> None:
+def write_images(folder: Path, names: set[str]) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 12), (200, 0, 0)).save(folder / name, format="PNG")

@@ -21,8 +21,8 @@ def draws(count: int, seed: int) -> torch.Tensor:
 
 def test_background_by_hand():
     rgba = torch.tensor([0.2, 0.4, 0.6, 0.25]).view(1, 4, 1, 1)
-    colour = torch.tensor([1.0, 0.0, 0.5]).view(1, 3, 1, 1)
-    mixed = on_background(rgba, colour).flatten().tolist()
+    color = torch.tensor([1.0, 0.0, 0.5]).view(1, 3, 1, 1)
+    mixed = on_background(rgba, color).flatten().tolist()
     assert mixed == pytest.approx([0.25 * 0.2 + 0.75, 0.1, 0.15 + 0.375])
 
 
@@ -33,10 +33,10 @@ def test_augment_stays_in_range_and_follows_its_draws():
     assert first.min() >= 0 and first.max() <= 1
     assert torch.equal(first, augment(batch, draws(64, 1)))
     assert not torch.equal(first, augment(batch, draws(64, 2)))
-    assert len({tuple(x.flatten().tolist()) for x in first}) == 64, "each picture has a draw of its own"
+    assert len({tuple(x.flatten().tolist()) for x in first}) == 64, "each image has a draw of its own"
 
 
-def test_invisible_colours_never_show():
+def test_invisible_colors_never_show():
     """Green exists in transparent pixels alone: over white, green stays near blue in every pixel."""
     batch = disc().expand(200, -1, -1, -1)
     out = augment(batch, draws(200, 0))
@@ -45,5 +45,5 @@ def test_invisible_colours_never_show():
     on_white = out[corners_white]
     # gain differs a little between channels; a bleeding edge would lift green by up to one
     assert (on_white[:, 1] - on_white[:, 2]).abs().max() < 0.36
-    centre = on_white[:, :, 16, 16]
-    assert (centre[:, 0] >= centre[:, 1]).all()
+    center = on_white[:, :, 16, 16]
+    assert (center[:, 0] >= center[:, 1]).all()

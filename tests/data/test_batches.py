@@ -97,7 +97,9 @@ def test_what_cannot_be_dealt_out_is_refused():
         plan_epoch(consecutive(3, 2), 8, 4)
     with pytest.raises(DataError, match="0 images"):
         plan_epoch([], 8, 1)
-    with pytest.raises(ConfigurationError, match=r"pairs=100 over 2 ranks in groups of 16: .* 16 × 2 = 32; .*=128"):
+    with pytest.raises(
+        ConfigurationError, match=r"batch_size=100 over 2 ranks in groups of 16: .* 16 × 2 = 32; .*=128"
+    ):
         plan_epoch(consecutive(500, 16), 100, 2)
-    with pytest.raises(ConfigurationError, match=r"pairs=0 .*pairs=16"):
+    with pytest.raises(ConfigurationError, match=r"batch_size=0 .*batch_size=16"):
         plan_epoch(consecutive(500, 16), 0, 1)

@@ -36,25 +36,25 @@ def test_records_are_what_the_files_say(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", small.WRITERS)
-def test_pictures_are_found_where_their_makers_put_them_and_elsewhere(name: str, tmp_path: Path) -> None:
+def test_images_are_found_where_their_makers_put_them_and_elsewhere(name: str, tmp_path: Path) -> None:
     records = [record for split in small.WRITERS[name](tmp_path / "here").values() for record in split]
-    names = {picture for record in records for picture in record.pictures}
-    for folder in BENCHMARKS[name].picture_folders:
+    names = {image for record in records for image in record.images}
+    for folder in BENCHMARKS[name].image_folders:
         elsewhere = tmp_path / "elsewhere" / (folder.replace("/", "-") or "root")
-        small.write_pictures(elsewhere / folder, names)
+        small.write_images(elsewhere / folder, names)
         benchmark = open_benchmark(name, tmp_path / "here", elsewhere)
-        assert all(benchmark.picture_path(picture) == elsewhere / folder / picture for picture in names)
-        assert benchmark.open_picture(min(names)).size == (16, 12)
+        assert all(benchmark.image_path(image) == elsewhere / folder / image for image in names)
+        assert benchmark.open_image(min(names)).size == (16, 12)
 
 
-def test_an_absent_or_empty_picture_is_named_with_its_origin(tmp_path: Path) -> None:
+def test_an_absent_or_empty_image_is_named_with_its_origin(tmp_path: Path) -> None:
     small.coco_qa(tmp_path)
     benchmark = open_benchmark("coco-qa", tmp_path)
     for _ in range(2):
         with pytest.raises(
             DataError, match=r"COCO_val2014_000000000042\.jpg is missing or empty .*images\.cocodataset"
         ):
-            benchmark.open_picture(small.COCO_42)
+            benchmark.open_image(small.COCO_42)
         (tmp_path / small.COCO_42).parent.mkdir(exist_ok=True)
         (tmp_path / small.COCO_42).touch()
 
@@ -70,7 +70,7 @@ def test_real_annotations_of_nlvr2(repository: Path) -> None:
         assert [(r.id, r.sentence, str(r.label)) for r in records] == [
             (line["identifier"], line["sentence"], line["label"]) for line in lines
         ]
-    assert benchmark.records("dev")[0].pictures == ("dev/dev-850-0-img0.png", "dev/dev-850-0-img1.png")
+    assert benchmark.records("dev")[0].images == ("dev/dev-850-0-img0.png", "dev/dev-850-0-img1.png")
 
 
 def test_reading_one_split_does_not_need_the_others(tmp_path: Path) -> None:

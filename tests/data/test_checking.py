@@ -20,15 +20,15 @@ import benchmark_files as small
 @pytest.mark.parametrize("name", small.WRITERS)
 def test_a_sound_benchmark_has_no_faults(name: str, tmp_path: Path) -> None:
     expected = small.WRITERS[name](tmp_path)
-    names = {split: {p for record in records for p in record.pictures} for split, records in expected.items()}
-    small.write_pictures(tmp_path / "pictures", set().union(*names.values()))
-    found = check_benchmark(name, tmp_path, tmp_path / "pictures", progress=False)
-    assert found["faults"] == {"broken": 0, "repeated": 0, "missing pictures": 0}
+    names = {split: {p for record in records for p in record.images} for split, records in expected.items()}
+    small.write_images(tmp_path / "images", set().union(*names.values()))
+    found = check_benchmark(name, tmp_path, tmp_path / "images", progress=False)
+    assert found["faults"] == {"broken": 0, "repeated": 0, "missing images": 0}
     assert found["reasons"] == []
     published = BENCHMARKS[name].published
     for split, records in expected.items():
         said = found["splits"][split]
-        assert (said["records"], said["pictures"]) == (len(records), len(names[split]))
+        assert (said["records"], said["images"]) == (len(records), len(names[split]))
         assert said["published"] == published.get(split)
     absent = [f for f in BENCHMARKS[name].files if not any(path.match(f.name) for path in tmp_path.rglob("*"))]
     assert found["missing files"] == {file.name: {"splits": list(file.splits), "from": file.origin} for file in absent}
@@ -40,19 +40,19 @@ def test_each_kind_of_fault_is_counted_and_named(tmp_path: Path) -> None:
     one, two = path.read_text().splitlines()
     path.write_text("\n".join([one, two, two, "{", one.replace("10171-0-0", "10171-1-0")]))
     pair_3 = {f"train/37/train-10171-3-img{side}.png" for side in (0, 1)}
-    small.write_pictures(tmp_path / "images", {*pair_3, "train/37/train-10171-0-img0.png"})
+    small.write_images(tmp_path / "images", {*pair_3, "train/37/train-10171-0-img0.png"})
     found = check_benchmark("nlvr2", tmp_path, progress=False)
-    assert found["faults"] == {"broken": 1, "repeated": 1, "missing pictures": 3}
-    assert found["splits"]["train"] == {"records": 3, "published": 86373, "pictures": 6, "missing pictures": 3}
+    assert found["faults"] == {"broken": 1, "repeated": 1, "missing images": 3}
+    assert found["splits"]["train"] == {"records": 3, "published": 86373, "images": 6, "missing images": 3}
     repeated, broken, *missing = found["reasons"]
     assert repeated == (
         f"{path}, line 3: identifier 'train-10171-3-1' stands here again, after {path}, line 2. Remove one of the two."
     )
     assert broken.startswith(f"{path}, line 4: it is no JSON")
     assert missing == [
-        f"{path}, line 1: picture train/37/train-10171-0-img1.png is missing or empty.",
-        f"{path}, line 5: picture train/37/train-10171-1-img0.png is missing or empty.",
-        f"{path}, line 5: picture train/37/train-10171-1-img1.png is missing or empty.",
+        f"{path}, line 1: image train/37/train-10171-0-img1.png is missing or empty.",
+        f"{path}, line 5: image train/37/train-10171-1-img0.png is missing or empty.",
+        f"{path}, line 5: image train/37/train-10171-1-img1.png is missing or empty.",
     ]
 
 
@@ -60,7 +60,7 @@ def test_only_the_first_reasons_are_kept(tmp_path: Path) -> None:
     line = '{"identifier": "dev-%d-0-0", "label": "True", "sentence": "Yes."}'
     small.write(tmp_path / "dev.jsonl", [line % number for number in range(30)]).rename(tmp_path / "dev.json")
     found = check_benchmark("nlvr2", tmp_path, progress=False)
-    assert found["faults"]["missing pictures"] == 60
+    assert found["faults"]["missing images"] == 60
     assert len(found["reasons"]) == 20
 
 
@@ -73,15 +73,13 @@ def test_the_command_on_a_benchmark(tmp_path: Path, capsys: pytest.CaptureFixtur
     expected = small.easy_vqa(tmp_path)
     assert main(["data", "check", "easy-vqa", str(tmp_path), "--quiet"]) == 4
     out = capsys.readouterr().out
-    assert "train: records 2, published 38575, pictures 2, missing pictures 2" in out
+    assert "train: records 2, published 38575, images 2, missing images 2" in out
     assert "test/questions.json: splits test, from pip install easy-vqa==1.0" in out
-    assert (
-        f"  {tmp_path}/data/train/questions.json, questions[0]: picture train/images/0.png is missing or empty." in out
-    )
-    small.write_pictures(tmp_path / "elsewhere", {record.picture for record in expected["train"]})
-    words = ["data", "check", "easy-vqa", str(tmp_path), "--pictures", str(tmp_path / "elsewhere"), "--json", "--quiet"]
+    assert f"  {tmp_path}/data/train/questions.json, questions[0]: image train/images/0.png is missing or empty." in out
+    small.write_images(tmp_path / "elsewhere", {record.image for record in expected["train"]})
+    words = ["data", "check", "easy-vqa", str(tmp_path), "--images", str(tmp_path / "elsewhere"), "--json", "--quiet"]
     assert main(words) == 0
-    assert json.loads(capsys.readouterr().out)["splits"]["train"]["missing pictures"] == 0
+    assert json.loads(capsys.readouterr().out)["splits"]["train"]["missing images"] == 0
 
 
 def test_the_command_tells_own_data_from_benchmarks(
@@ -93,10 +91,10 @@ def test_the_command_tells_own_data_from_benchmarks(
     assert main(["data", "check", "nlvr", str(tmp_path)]) == 2
     assert "Did you mean nlvr2?" in capsys.readouterr().err
     own = tmp_path / "nlvr2"
-    small.write_pictures(own, {"a.png", "b.png"})
+    small.write_images(own, {"a.png", "b.png"})
     for name in "ab":
-        (own / f"{name}.txt").write_text(f"picture {name}\n")
+        (own / f"{name}.txt").write_text(f"image {name}\n")
     assert main(["data", "check", "nlvr2", "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["kind"] == "folder"
-    assert main(["data", "check", "nlvr2", "--pictures", str(own)]) == 2
-    assert "--pictures goes with a benchmark" in capsys.readouterr().err
+    assert main(["data", "check", "nlvr2", "--images", str(own)]) == 2
+    assert "--images goes with a benchmark" in capsys.readouterr().err

@@ -112,7 +112,7 @@ def test_damaged_gallery(tmp_path):
         open_gallery(tmp_path)
     row = dict.fromkeys(["image_id", "concept", "name", "group"], "x")
     row |= {"file_name": "a.png", "captions": [], "split": "new"}
-    (tmp_path / "a.png").write_bytes(b"picture")
+    (tmp_path / "a.png").write_bytes(b"image")
     for text, says in [
         ("", "is empty"),
         ("{", "line 1 is damaged"),

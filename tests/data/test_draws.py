@@ -1,4 +1,4 @@
-"""A picture's draws: its own in each epoch, whoever stands beside it; uniform."""
+"""An image's draws: its own in each epoch, whoever stands beside it; uniform."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from ashnets.data.draws import draw
 
 
-def test_a_pictures_draws_depend_on_seed_epoch_and_picture_alone():
+def test_a_images_draws_depend_on_seed_epoch_and_image_alone():
     keys = [5, 9, 2**62 + 3, 0]
     together = draw(3, 7, keys, 6)
     for place, key in enumerate(keys):
@@ -23,12 +23,19 @@ def test_a_pictures_draws_depend_on_seed_epoch_and_picture_alone():
 def test_shapes_and_uniformity():
     drawn = draw(0, 0, range(4000), 5)
     shapes = {name: tuple(tensor.shape[1:]) for name, tensor in vars(drawn).items()}
-    assert shapes == {"augment": (15,), "caption": (2,), "fused": (), "negative_text": (), "negative_image": (),
-                      "concept": (), "words": (3, 5)}  # fmt: skip
+    assert shapes == {
+        "augment": (15,),
+        "caption": (2,),
+        "fused": (),
+        "negative_text": (),
+        "negative_image": (),
+        "concept": (),
+        "words": (3, 5),
+    }
     columns = torch.cat([tensor.reshape(4000, -1) for tensor in vars(drawn).values()], 1).numpy()
     assert columns.min() >= 0 and columns.max() < 1
     # five standard errors of a mean and of a share
     assert columns.mean(0) == pytest.approx(0.5, abs=5 * np.sqrt(1 / 12 / 4000))
     assert (columns < 0.1).mean(0) == pytest.approx(0.1, abs=5 * np.sqrt(0.09 / 4000))
     correlation = np.corrcoef(columns.T) - np.eye(columns.shape[1])
-    assert np.abs(correlation).max() < 5.5 / np.sqrt(4000), "no two numbers of a picture go together"
+    assert np.abs(correlation).max() < 5.5 / np.sqrt(4000), "no two numbers of an image go together"

@@ -15,7 +15,7 @@ from ashnets.errors import DataError, InputError
 
 @pytest.fixture
 def odd_folder(tmp_path, monkeypatch) -> Path:
-    """A file, a link to it, a hidden one, a folder with a picture's name, and entries that are neither."""
+    """A file, a link to it, a hidden one, a folder with an image's name, and entries that are neither."""
     folder = tmp_path / "odd"
     (folder / "folder.png").mkdir(parents=True)
     (folder / "folder.png" / "b.PNG").write_bytes(b"2")
@@ -37,9 +37,11 @@ def test_a_walk_tells_files_from_what_is_none(odd_folder):
     found = walk(odd_folder)
     assert list(found.files) == ["a.png", "folder.png/b.PNG", "link.png"]
     assert found.odd == {
-        "device.png": "is a device, no file", "nowhere.png": "is a link to nowhere",
-        "pipe.png": "is a named pipe, no file", "socket.png": "is a socket, no file",
-    }  # fmt: skip
+        "device.png": "is a device, no file",
+        "nowhere.png": "is a link to nowhere",
+        "pipe.png": "is a named pipe, no file",
+        "socket.png": "is a socket, no file",
+    }
     assert list(found.closed) == ["loop.png"]
     assert found.faults(lambda path: path.startswith("n")) == {
         "loop.png": f"{odd_folder}/loop.png {found.closed['loop.png']}",
@@ -96,5 +98,8 @@ def test_a_path_is_printed_in_one_line():
 
 def test_suffixes_are_counted():
     assert by_suffix(["a.HEIC", "b/c.heic", "d.txt", "e", "f.tar.gz"]) == {
-        ".heic": 2, ".gz": 1, ".txt": 1, "no suffix": 1
-    }  # fmt: skip
+        ".heic": 2,
+        ".gz": 1,
+        ".txt": 1,
+        "no suffix": 1,
+    }

@@ -1,4 +1,4 @@
-"""Reading pictures: every kind that is accepted against hand-computed pixels, every kind that is refused."""
+"""Reading images: every kind that is accepted against hand-computed pixels, every kind that is refused."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from ashnets.data.images import FORMATS, SUFFIXES, is_picture, load_image, load_rgba
+from ashnets.data.images import FORMATS, SUFFIXES, is_image, load_image, load_rgba
 from ashnets.errors import InputError
 
 
@@ -37,10 +37,10 @@ def bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def test_all_ways_to_hand_over_one_picture_agree(tmp_path):
+def test_all_ways_to_hand_over_one_image_agree(tmp_path):
     pixels = gradient()
     data = encode(Image.fromarray(pixels))
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     path.write_bytes(data)
     with open(path, "rb") as stream:
         sources = [path, str(path), data, bytearray(data), memoryview(data), stream, io.BytesIO(data), pixels]
@@ -53,7 +53,7 @@ def test_all_ways_to_hand_over_one_picture_agree(tmp_path):
 def test_transparency_is_laid_over_the_background():
     rgba = Image.new("RGBA", (8, 8), (200, 100, 0, 51))  # alpha 51/255 = 0.2
     assert load_image(rgba, background=(0, 0, 0)).getpixel((3, 3)) == (40, 20, 0)
-    assert load_image(rgba).getpixel((3, 3)) == (244, 224, 204)  # 0.2 · colour + 0.8 · 255
+    assert load_image(rgba).getpixel((3, 3)) == (244, 224, 204)  # 0.2 · color + 0.8 · 255
     assert load_rgba(rgba).getpixel((3, 3)) == (200, 100, 0, 51)
 
 
@@ -100,22 +100,29 @@ def png(width: int, height: int, depth: int, color: int, rows: list[bytes], *chu
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels + chunk(b"IEND", b"")
 
 
-GREY, RGB = 0, 2
+GRAY, RGB = 0, 2
 KEYED = {  # depth and kind, two pixels of which the first has the transparent color, that color, the second as RGBA
-    "grey 16": (16, GREY, struct.pack(">2H", 0x1234, 0x1235), struct.pack(">H", 0x1234), (18, 18, 18, 255)),
+    "gray 16": (16, GRAY, struct.pack(">2H", 0x1234, 0x1235), struct.pack(">H", 0x1234), (18, 18, 18, 255)),
     "RGB 16": (
-        16, RGB, struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 0x1234, 0x5679, 0x9ABC),
-        struct.pack(">3H", 0x1234, 0x5678, 0x9ABC), (0x12, 0x56, 0x9A, 255),
+        16,
+        RGB,
+        struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 0x1234, 0x5679, 0x9ABC),
+        struct.pack(">3H", 0x1234, 0x5678, 0x9ABC),
+        (0x12, 0x56, 0x9A, 255),
     ),
     "RGB 16, a dark color": (
-        16, RGB, struct.pack(">6H", 3, 2, 1, 3, 2, 0), struct.pack(">3H", 3, 2, 1), (0, 0, 0, 255),
+        16,
+        RGB,
+        struct.pack(">6H", 3, 2, 1, 3, 2, 0),
+        struct.pack(">3H", 3, 2, 1),
+        (0, 0, 0, 255),
     ),
     "RGB 8": (8, RGB, bytes([1, 2, 3, 1, 2, 4]), struct.pack(">3H", 1, 2, 3), (1, 2, 4, 255)),
-    "grey 8": (8, GREY, bytes([7, 8]), struct.pack(">H", 7), (8, 8, 8, 255)),
-    "grey 4": (4, GREY, bytes([0x56]), struct.pack(">H", 5), (6 * 17, 6 * 17, 6 * 17, 255)),
-    "grey 2": (2, GREY, bytes([0b01100110]), struct.pack(">H", 1), (170, 170, 170, 255)),
-    "grey 1": (1, GREY, bytes([0b01010101]), struct.pack(">H", 0), (255, 255, 255, 255)),
-}  # fmt: skip
+    "gray 8": (8, GRAY, bytes([7, 8]), struct.pack(">H", 7), (8, 8, 8, 255)),
+    "gray 4": (4, GRAY, bytes([0x56]), struct.pack(">H", 5), (6 * 17, 6 * 17, 6 * 17, 255)),
+    "gray 2": (2, GRAY, bytes([0b01100110]), struct.pack(">H", 1), (170, 170, 170, 255)),
+    "gray 1": (1, GRAY, bytes([0b01010101]), struct.pack(">H", 0), (255, 255, 255, 255)),
+}
 
 
 @pytest.mark.parametrize("kind", KEYED)
@@ -144,7 +151,7 @@ def test_a_transparent_color_where_only_the_high_bytes_are_left():
     image = Image.open(io.BytesIO(png(8, 8, depth, color, [pair * 4] * 8, chunk(b"tRNS", key))))
     image.load()
     assert load_rgba(image).getpixel((0, 0))[3] == 0
-    assert image.info["transparency"] == (0x1234, 0x5678, 0x9ABC), "the given picture stays as it is"
+    assert image.info["transparency"] == (0x1234, 0x5678, 0x9ABC), "the given image stays as it is"
 
 
 @pytest.mark.parametrize("text", ["long", "profile", "damaged"])
@@ -169,7 +176,7 @@ def test_every_suffix_is_that_of_a_format_that_is_read(suffix, tmp_path):
     kind = "JPEG" if kind == "MPO" else kind
     path = tmp_path / f"A{suffix.upper()}"
     path.write_bytes(encode(Image.new("RGB", (16, 12), (200, 100, 50)), kind))
-    assert is_picture(path.name) and kind in FORMATS
+    assert is_image(path.name) and kind in FORMATS
     assert np.abs(np.subtract(load_image(path).getpixel((8, 6)), (200, 100, 50))).max() <= 8, "lossy formats"
 
 
@@ -179,35 +186,35 @@ def test_modes_without_a_way_to_rgba():
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
 def test_first_frame_of_an_animation(kind):
-    frames = [Image.new("RGB", (16, 16), colour) for colour in [(255, 0, 0), (0, 0, 255)]]
+    frames = [Image.new("RGB", (16, 16), color) for color in [(255, 0, 0), (0, 0, 255)]]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert load_image(data).getpixel((8, 8)) == (255, 0, 0)
 
 
 def test_arrays():
-    grey = np.arange(90, dtype=np.uint8).reshape(9, 10)
-    for array in (grey, grey[:, :, None]):
+    gray = np.arange(90, dtype=np.uint8).reshape(9, 10)
+    for array in (gray, gray[:, :, None]):
         assert load_image(array).size == (10, 9)
-        np.testing.assert_array_equal(np.asarray(load_image(array))[..., 2], grey)
+        np.testing.assert_array_equal(np.asarray(load_image(array))[..., 2], gray)
     with_alpha = np.zeros((9, 9, 4), np.float32)  # black, wholly transparent
     assert load_image(with_alpha).getpixel((0, 0)) == (255, 255, 255)
     backwards = gradient()[::-1, ::-1]  # negative strides
     np.testing.assert_array_equal(np.asarray(load_image(backwards)), backwards)
 
 
-PICTURE = encode(Image.fromarray(gradient(64, 64)))
+IMAGE = encode(Image.fromarray(gradient(64, 64)))
 JPEG = encode(Image.fromarray(gradient(64, 64)), "JPEG")
 
 
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        (b"just some text, no picture at all", "not a picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture"),
+        (b"just some text, no image at all", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
         (b"", "empty"),
-        (PICTURE[:-60], "damaged or cut short"),
-        (PICTURE[:40], "not a picture"),
+        (IMAGE[:-60], "damaged or cut short"),
+        (IMAGE[:40], "not an image"),
         (JPEG[: len(JPEG) // 2], "damaged or cut short"),
         (encode(Image.new("RGB", (1, 1))), "1 x 1 px"),
         (encode(Image.new("RGB", (7, 200))), "7 x 200 px"),
@@ -224,8 +231,8 @@ JPEG = encode(Image.fromarray(gradient(64, 64)), "JPEG")
         (np.full((16, 16), np.inf), "infinite"),
         (np.zeros((0, 16, 3), np.uint8), "16 x 0 px"),
         (io.StringIO("text"), "binary mode"),
-        (None, "is no picture"),
-        (3.5, "is no picture"),
+        (None, "is no image"),
+        (3.5, "is no image"),
         ("no/such/file.png", "does not exist"),
         ("zero\0byte", "cannot be read"),
     ],
@@ -248,7 +255,7 @@ def test_refused_paths(tmp_path):
 @pytest.mark.parametrize("side", [10_000, 20_000, 60_000])
 def test_bombs_are_refused_before_decoding(side, monkeypatch):
     def decoded(self):
-        raise AssertionError("the picture was decoded")
+        raise AssertionError("the image was decoded")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", decoded)
     with warnings.catch_warnings():
@@ -265,10 +272,10 @@ def test_limit_of_pixels_counts_for_every_source():
             load_image(source, max_pixels=199)
 
 
-def test_settings_of_pillow_and_the_given_picture_stay_as_they_are():
+def test_settings_of_pillow_and_the_given_image_stay_as_they_are():
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters))
     given = Image.new("P", (16, 16))
-    for source in (PICTURE, JPEG[:200], bomb(20_000), given):
+    for source in (IMAGE, JPEG[:200], bomb(20_000), given):
         with contextlib.suppress(InputError):
             load_image(source)
     assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)) == before

@@ -24,7 +24,7 @@ from PIL import Image
 from ashnets.data.images import MAX_PIXELS
 from ashnets.data.packed import pack
 from ashnets.data.pairs import Pairs
-from ashnets.data.sources import open_source
+from ashnets.data.sources.opening import open_source
 from ashnets.errors import DataError
 from ashnets.processor import AshNetsImageProcessor
 
@@ -71,10 +71,10 @@ def test_real_drawings_are_as_pillow_and_the_processor_give_them(corpus):
     assert pairs.image_ids == [row["image_id"] for row in rows] and pairs.names == [row["name"] for row in rows]
     assert [pairs.captions_of(i) for i in range(27)] == [row["captions"] for row in rows]
     for i, row in enumerate(rows):
-        picture = Image.open(io.BytesIO(row["image"])).convert("RGBA").resize((64, 64), Image.Resampling.BICUBIC)
+        image = Image.open(io.BytesIO(row["image"])).convert("RGBA").resize((64, 64), Image.Resampling.BICUBIC)
         decoded = pairs.decode(i)
         assert (decoded.shape, decoded.dtype) == ((4, 64, 64), torch.uint8)
-        assert np.array_equal(decoded.permute(1, 2, 0), np.asarray(picture))
+        assert np.array_equal(decoded.permute(1, 2, 0), np.asarray(image))
     expected = AshNetsImageProcessor(64)([row["image"] for row in rows], return_tensors="pt")["pixel_values"]
     assert (pairs.on_white(range(27)) - expected).abs().mean() < 0.01
     assert torch.equal(pairs.rgba([3, 1]), torch.stack([pairs.decode(3), pairs.decode(1)]) / 255)
@@ -89,7 +89,7 @@ def rotated() -> bytes:
 
 OPAQUE = {
     "rgb.png": encoded(Image.fromarray(noise(20, 30, 3))),
-    "grey.png": encoded(Image.fromarray(noise(20, 30))),
+    "gray.png": encoded(Image.fromarray(noise(20, 30))),
     "bits.png": encoded(Image.fromarray(noise(20, 30)).convert("1")),
     "sixteen.png": encoded(Image.fromarray(noise(20, 30).astype(np.uint16) * 257)),
     "palette.png": encoded(Image.fromarray(noise(20, 30, 3)).quantize(16)),
@@ -108,7 +108,7 @@ TRANSPARENT = {
 
 
 @pytest.mark.parametrize("stored", ["files", "parquet"])
-def test_opaque_pictures_of_any_kind_are_the_processors(stored, tmp_path):
+def test_opaque_images_of_any_kind_are_the_processors(stored, tmp_path):
     data = list(OPAQUE.values())
     pairs = folder_of(tmp_path / "a", OPAQUE) if stored == "files" else parquet(tmp_path / "a.parquet", data)
     expected = AshNetsImageProcessor(16)(data, return_tensors="pt")["pixel_values"]
@@ -147,28 +147,28 @@ def bomb() -> bytes:
 BAD = {
     "cut short": (OPAQUE["rgb.png"][:500], "damaged or cut short"),
     "a cut photograph": (OPAQUE["turned.jpg"][:300], "damaged or cut short"),
-    "no picture": (b"<html>not found</html>", "is not a picture that can be read"),
+    "no image": (b"<html>not found</html>", "is not an image that can be read"),
     "nothing": (b"", r"is empty \(0 bytes\)"),
     "a bomb": (bomb(), str(MAX_PIXELS)),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_an_undecodable_picture_is_named_and_the_others_are_decoded(name, tmp_path):
+def test_an_undecodable_image_is_named_and_the_others_are_decoded(name, tmp_path):
     data, reason = BAD[name]
     pairs = parquet(tmp_path / "a.parquet", [OPAQUE["rgb.png"], data])
-    with pytest.raises(DataError, match=rf"picture 'a.parquet#1' \(.*a\.parquet, row 1\): .*{reason}"):
+    with pytest.raises(DataError, match=rf"image 'a.parquet#1' \(.*a\.parquet, row 1\): .*{reason}"):
         pairs.decode(1)
     with pytest.raises(DataError, match=r"a\.parquet#1"):
         pairs.on_white([0, 1])
     pairs.decode(0)
     pairs = folder_of(tmp_path / "b", {"x.png": data})
-    with pytest.raises(DataError, match=rf"picture 'x\.png': Picture '.*b/x\.png' .*{reason}"):
+    with pytest.raises(DataError, match=rf"image 'x\.png': Image '.*b/x\.png' .*{reason}"):
         pairs.decode(0)
 
 
-def test_a_picture_that_goes_missing_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"row 1\): The row holds no picture"):
+def test_a_image_that_goes_missing_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"row 1\): The row holds no image"):
         parquet(tmp_path / "a.parquet", [OPAQUE["rgb.png"], None]).decode(1)
     pairs = folder_of(tmp_path / "b", {"x.png": OPAQUE["rgb.png"]})
     (tmp_path / "b" / "x.png").unlink()
@@ -193,7 +193,7 @@ def test_other_processes_decode_the_same(method, tmp_path):
     pairs = parquet(tmp_path / "a.parquet", [encoded(Image.fromarray(noise(16, 16, 4, seed=i))) for i in range(24)])
     expected = [pairs.decode(i).tolist() for i in range(24)]  # a file that is open already must not hinder the others
     with multiprocessing.get_context(method).Pool(2) as pool:
-        assert [picture.tolist() for picture in pool.map(pairs.decode, range(24), chunksize=3)] == expected
+        assert [image.tolist() for image in pool.map(pairs.decode, range(24), chunksize=3)] == expected
 
 
 def test_what_is_sent_to_a_worker_weighs_what_the_texts_weigh(tmp_path):
@@ -212,7 +212,7 @@ OPEN = """
 import hashlib, sys
 from pathlib import Path
 from ashnets.data.pairs import Pairs
-from ashnets.data.sources import open_source
+from ashnets.data.sources.opening import open_source
 sys.stdin.readline()
 pairs = Pairs(open_source(sys.argv[1], 0), ["train"], 16)
 print(hashlib.sha256(pairs.rgba(range(len(pairs))).numpy().tobytes()).hexdigest())
@@ -222,7 +222,7 @@ print(hashlib.sha256(pairs.rgba(range(len(pairs))).numpy().tobytes()).hexdigest(
 def test_processes_that_open_at_once_share_one_unpacked_file(tmp_path, cache):
     path = tmp_path / "a.parquet"
     expected = parquet(path, [encoded(Image.fromarray(noise(16, 16, 4, seed=i))) for i in range(40)]).rgba(range(40))
-    for file in (cache / "pictures").iterdir():
+    for file in (cache / "images").iterdir():
         file.unlink()
     command = [sys.executable, "-c", OPEN, str(path)]
     started = [
@@ -233,7 +233,7 @@ def test_processes_that_open_at_once_share_one_unpacked_file(tmp_path, cache):
         process.stdin.flush()
     outputs = [process.communicate(timeout=120)[0].strip() for process in started]
     assert outputs == [hashlib.sha256(expected.numpy().tobytes()).hexdigest()] * 3
-    assert sorted(file.suffix for file in (cache / "pictures").iterdir() if file.suffix != ".lock") == [".arrow"]
+    assert sorted(file.suffix for file in (cache / "images").iterdir() if file.suffix != ".lock") == [".arrow"]
 
 
 def test_a_changed_parquet_is_unpacked_again(tmp_path, cache):
@@ -241,7 +241,7 @@ def test_a_changed_parquet_is_unpacked_again(tmp_path, cache):
     first = parquet(path, [OPAQUE["rgb.png"]]).decode(0)
     before = pack(path)
     assert pack(path) == before
-    second = parquet(path, [OPAQUE["grey.png"]]).decode(0)
+    second = parquet(path, [OPAQUE["gray.png"]]).decode(0)
     assert not torch.equal(first, second)
     assert not before.exists(), "what no parquet file answers to is removed"
     old = pack(path)
@@ -256,13 +256,13 @@ def test_a_changed_parquet_is_unpacked_again(tmp_path, cache):
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("ASHNETS_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"a\.parquet cannot be unpacked to .*file/pictures .*ASHNETS_CACHE"):
+    with pytest.raises(DataError, match=r"a\.parquet cannot be unpacked to .*file/images .*ASHNETS_CACHE"):
         parquet(tmp_path / "a.parquet", [OPAQUE["rgb.png"]])
 
 
 def test_a_cache_that_can_only_be_read_serves(tmp_path, cache, no_power_over_files):
     first = parquet(tmp_path / "a.parquet", [OPAQUE["rgb.png"]]).decode(0)
-    folder = cache / "pictures"
+    folder = cache / "images"
     for path in [*folder.iterdir(), folder]:
         path.chmod(0o555 if path == folder else 0o444)
     with no_power_over_files():
@@ -271,7 +271,7 @@ def test_a_cache_that_can_only_be_read_serves(tmp_path, cache, no_power_over_fil
 
 
 def test_damage_inside_a_parquet_file_is_named(tmp_path, cache):
-    """Its end is whole, so that it opens; a page of the pictures is overwritten."""
+    """Its end is whole, so that it opens; a page of the images is overwritten."""
     path = tmp_path / "a.parquet"
     parquet(path, [encoded(Image.fromarray(noise(16, 16, 4, seed=i))) for i in range(40)])
     start = pq.ParquetFile(path).metadata.row_group(0).column(0).data_page_offset
@@ -281,13 +281,13 @@ def test_damage_inside_a_parquet_file_is_named(tmp_path, cache):
     source = open_source(path, 0)
     with pytest.raises(DataError, match=r"a\.parquet is damaged"):
         Pairs(source, ["train"], 16)
-    assert not list((cache / "pictures").glob("*.part"))
+    assert not list((cache / "images").glob("*.part"))
 
 
 MEMORY = """
 import sys
 from ashnets.data.pairs import Pairs
-from ashnets.data.sources import open_source
+from ashnets.data.sources.opening import open_source
 
 def own() -> int:
     status = open("/proc/self/status").read()
@@ -302,8 +302,8 @@ print(own() - first)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own account")
-def test_memory_does_not_grow_with_the_pictures_decoded(tmp_path):
-    """440 pictures: 87 MB encoded and as much decoded; a process keeps none of it. Mapped pages are the system's."""
+def test_memory_does_not_grow_with_the_images_decoded(tmp_path):
+    """440 images: 87 MB encoded and as much decoded; a process keeps none of it. Mapped pages are the system's."""
     images = [encoded(Image.fromarray(noise(256, 256, 3, seed=i)), compress_level=0) for i in range(440)]
     parquet(tmp_path / "a.parquet", images, row_group_size=50)
     command = [sys.executable, "-c", MEMORY, str(tmp_path / "a.parquet")]

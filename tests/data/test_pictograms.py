@@ -17,14 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ashnets.data.captions import sentences, spoken, with_article
 from ashnets.data.corpus import open_corpus, open_gallery
 from ashnets.data.images import load_image, load_rgba
-from ashnets.data.npm_packages import fetch, read_members
-from ashnets.data.pictogram_sources import normal_code
-from ashnets.data.pictogram_splits import choose_new, choose_valid
-from ashnets.data.pictogram_vendors import SOURCES
-from ashnets.data.pictograms import build, build_gallery, draw
+from ashnets.data.pictograms.building import build, build_gallery, draw
+from ashnets.data.pictograms.captions import sentences, spoken, with_article
+from ashnets.data.pictograms.npm_packages import fetch, read_members
+from ashnets.data.pictograms.sources import normal_code
+from ashnets.data.pictograms.splits import choose_new, choose_valid
+from ashnets.data.pictograms.vendors import SOURCES
 from ashnets.errors import DataError, InputError, OutputError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -96,18 +96,18 @@ def test_seen_concepts_keep_training_drawings(tiny):
     assert all(in_train.count(row["concept"]) >= 2 for row in splits["valid"])
 
 
-def test_pictures_are_the_vendors_own(tiny):
+def test_images_are_the_vendors_own(tiny):
     _, _, splits = tiny
     images = {row["image_id"]: load_rgba(row["image"]) for rows in splits.values() for row in rows}
     for image_id, image in images.items():
         assert image.mode == "RGBA" and max(image.size) == 48, image_id
     west = {row["image_id"]: row["image"] for kind in ("seen", "new") for row in splits[f"test-west-{kind}"]}
     for position, (character, _, _) in enumerate(tiny_packages.CONCEPTS):
-        picture = load_image(west[f"west/{normal_code(tiny_packages.code(character))}"])
-        assert picture.getpixel((20, 20)) == (0, 0, 20 * position)
-    for code, colour in {"1f34e": (0, 0, 255), "1f34f": (0, 255, 0)}.items():  # beta: by name, and by alias
+        image = load_image(west[f"west/{normal_code(tiny_packages.code(character))}"])
+        assert image.getpixel((20, 20)) == (0, 0, 20 * position)
+    for code, color in {"1f34e": (0, 0, 255), "1f34f": (0, 255, 0)}.items():  # beta: by name, and by alias
         if f"beta/{code}" in images:
-            assert images[f"beta/{code}"].convert("RGB").getpixel((24, 24)) == colour
+            assert images[f"beta/{code}"].convert("RGB").getpixel((24, 24)) == color
     assert images["gamma/1f34e"].convert("RGB").getpixel((24, 24)) == (0x10, 0x20, 0x30)
     assert images["delta/1f34e"].convert("RGB").getpixel((24, 24)) == (0, 99, 0)
 
@@ -119,18 +119,30 @@ def test_manifest_counts_and_losses(tiny, tmp_path):
         entry = manifest["splits"][name]
         assert entry["rows"] == len(rows) == sum(entry["vendors"].values())
         assert entry["sha256"] == hashlib.sha256((corpus.path / entry["file"]).read_bytes()).hexdigest()
-        pictures = [row["image"] for row in rows]
-        assert entry["repeated drawings"] == sum(image in pictures[:i] for i, image in enumerate(pictures))
+        images = [row["image"] for row in rows]
+        assert entry["repeated drawings"] == sum(image in images[:i] for i, image in enumerate(images))
         for vendor, count in entry["vendors"].items():
             assert count == sum(row["vendor"] == vendor for row in rows)
     assert {p["name"] for p in manifest["packages"]} == {
-        "names", "@tiny/keywords", "alpha", "@tiny/beta", "gamma", "delta", "west", "east"
-    }  # fmt: skip
-    assert all(len(p["sha256"]) == 64 and p["licence"] and p["attribution"] for p in manifest["packages"])
+        "names",
+        "@tiny/keywords",
+        "alpha",
+        "@tiny/beta",
+        "gamma",
+        "delta",
+        "west",
+        "east",
+    }
+    assert all(len(p["sha256"]) == 64 and p["license"] and p["attribution"] for p in manifest["packages"])
     vendors = manifest["vendors"]
     assert {name: entry["concepts"] for name, entry in vendors.items()} == {
-        "alpha": 12, "beta": 3, "gamma": 12, "delta": 9, "west": 12, "east": 12
-    }  # fmt: skip
+        "alpha": 12,
+        "beta": 3,
+        "gamma": 12,
+        "delta": 9,
+        "west": 12,
+        "east": 12,
+    }
     assert vendors["alpha"]["losses"]["skin-tone variants"] == 1
     assert vendors["alpha"]["losses"]["other files outside the concept list"] == 1
     assert vendors["beta"]["losses"] == {
@@ -195,7 +207,7 @@ def test_a_killed_build_leaves_no_corpus_and_restarts(tmp_path, moment):
         from pathlib import Path
         sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests" / "data")!r}]
         import test_pictograms
-        from ashnets.data import pictograms
+        from ashnets.data.pictograms import building as pictograms
         work, calls = pictograms.{moment}, []
 
         def die(*args):
@@ -299,9 +311,9 @@ def test_a_package_without_its_content_is_named(tmp_path):
 
 def test_drawings():
     wide = tiny_packages.svg("red").replace(b"0 0 32 32", b"0 0 20 10").replace(b'height="32"', b'height="10"')
-    picture = load_rgba(draw(wide, 40))
-    assert picture.size == (40, 40)
-    assert picture.getpixel((20, 20)) == (255, 0, 0, 255) and picture.getpixel((20, 2))[3] == 0
+    image = load_rgba(draw(wide, 40))
+    assert image.size == (40, 40)
+    assert image.getpixel((20, 20)) == (255, 0, 0, 255) and image.getpixel((20, 2))[3] == 0
     small = tiny_packages.png((1, 2, 3), 64)
     assert draw(small, 128) == small  # as published
     assert load_rgba(draw(small, 32)).size == (32, 32)
@@ -314,11 +326,16 @@ def test_drawings():
 def test_the_table_of_vendors():
     assert {v.name for v in SOURCES.vendors if v.test} == {"twitter", "openmoji"}
     assert {v.name for v in SOURCES.vendors if not v.test} == {
-        "google", "fluent-3d", "fluent-flat", "emojione", "noto-v1", "fxemoji"
-    }  # fmt: skip
+        "google",
+        "fluent-3d",
+        "fluent-flat",
+        "emojione",
+        "noto-v1",
+        "fxemoji",
+    }
     for package in SOURCES.packages():
         assert re.fullmatch(r"[0-9a-f]{64}", package.sha256) and re.fullmatch(r"\d+\.\d+\.\d+", package.version)
-        assert package.licence in {"MIT", "Apache-2.0", "CC-BY-4.0", "CC-BY-SA-4.0"} and package.attribution
+        assert package.license in {"MIT", "Apache-2.0", "CC-BY-4.0", "CC-BY-SA-4.0"} and package.attribution
     for vendor in SOURCES.vendors:
         assert len({name for name, _ in vendor.spellings}) == len(vendor.spellings)
 

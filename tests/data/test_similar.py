@@ -1,4 +1,4 @@
-"""Groups of similar images: a permutation, neighbours together, against brute force."""
+"""Groups of similar images: a permutation, neighbors together, against brute force."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_exact_search_is_the_greedy_loop():
 
 def test_clusters_come_back_whole():
     """Six tight clusters of four images: every group is one cluster, whatever the order of openers."""
-    centres = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))[0]
-    points = np.repeat(centres, 4, axis=0) + 0.01 * np.random.default_rng(1).standard_normal((24, 6))
+    centers = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))[0]
+    points = np.repeat(centers, 4, axis=0) + 0.01 * np.random.default_rng(1).standard_normal((24, 6))
     points = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
     for seed in range(5):
         groups = similar_groups(points, 4, seed).groups

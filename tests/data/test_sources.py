@@ -1,4 +1,4 @@
-"""Sources: the same pictures in every form, splits, hold-out, what is refused; `ashnets data check`."""
+"""Sources: the same images in every form, splits, hold-out, what is refused; `ashnets data check`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from PIL import Image
 from ashnets.cli import main
 from ashnets.data.checking import check_source
 from ashnets.data.pairs import Pairs
-from ashnets.data.source_parquet import split_of_file
-from ashnets.data.source_rows import path_inside
-from ashnets.data.sources import open_source
+from ashnets.data.sources.opening import open_source
+from ashnets.data.sources.parquet import split_of_file
+from ashnets.data.sources.rows import path_inside
 from ashnets.errors import ConfigurationError, DataError
 
 
@@ -37,13 +37,11 @@ def png(seed: int, side: int = 16) -> bytes:
 
 
 FILES = {f"{split}/p{i}.png": png(i) for split, these in (("train", range(5)), ("valid", (5, 6))) for i in these}
-CAPTIONS = {file: [f"picture {i}", f"the {i}th, with a comma", "“quoted” ünï"] for i, file in enumerate(FILES)}
-ROWS = [
-    {"image_id": file, "split": file.split("/")[0], "captions": captions} for file, captions in CAPTIONS.items()
-]  # fmt: skip
+CAPTIONS = {file: [f"image {i}", f"the {i}th, with a comma", "“quoted” ünï"] for i, file in enumerate(FILES)}
+ROWS = [{"image_id": file, "split": file.split("/")[0], "captions": captions} for file, captions in CAPTIONS.items()]
 
 
-def pictures(folder: Path) -> Path:
+def images(folder: Path) -> Path:
     for file, data in FILES.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(data)
@@ -52,13 +50,13 @@ def pictures(folder: Path) -> Path:
 
 def sidecars(folder: Path) -> Path:
     for file, captions in CAPTIONS.items():
-        (pictures(folder) / file).with_suffix(".txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
+        (images(folder) / file).with_suffix(".txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
     return folder
 
 
 def metadata_jsonl(folder: Path) -> Path:
     lines = [json.dumps({"file_name": row["image_id"], **row}) for row in ROWS]
-    (pictures(folder) / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    (images(folder) / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     return folder
 
 
@@ -66,14 +64,15 @@ def metadata_of_each_split(folder: Path) -> Path:
     for split in ("train", "valid"):
         lines = [
             json.dumps({"file_name": Path(row["image_id"]).name, "captions": row["captions"]})
-            for row in ROWS if row["split"] == split
-        ]  # fmt: skip
-        (pictures(folder) / split / "metadata.jsonl").write_text("\n".join(lines))
+            for row in ROWS
+            if row["split"] == split
+        ]
+        (images(folder) / split / "metadata.jsonl").write_text("\n".join(lines))
     return folder
 
 
 def metadata_csv(folder: Path) -> Path:
-    with open(pictures(folder) / "metadata.csv", "w", newline="", encoding="utf-8") as stream:
+    with open(images(folder) / "metadata.csv", "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["file_name", "captions"])
         writer.writerows([row["image_id"], json.dumps(row["captions"])] for row in ROWS)
@@ -98,7 +97,7 @@ def parquet_files_by_name(folder: Path) -> Path:
 
 def parquet_with_paths(folder: Path) -> Path:
     rows = [{"image_path": row["image_id"], **row} for row in ROWS]
-    pq.write_table(pa.Table.from_pylist(rows), pictures(folder) / "all.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), images(folder) / "all.parquet")
     return folder / "all.parquet"
 
 
@@ -118,9 +117,15 @@ def parquet_of_datasets(folder: Path) -> Path:
 
 
 FORMS: list[Callable[[Path], Path]] = [
-    sidecars, metadata_jsonl, metadata_of_each_split, metadata_csv, one_parquet, parquet_files_by_name,
-    parquet_with_paths, parquet_of_datasets,
-]  # fmt: skip
+    sidecars,
+    metadata_jsonl,
+    metadata_of_each_split,
+    metadata_csv,
+    one_parquet,
+    parquet_files_by_name,
+    parquet_with_paths,
+    parquet_of_datasets,
+]
 
 
 def contents(pairs: Pairs) -> dict[str, tuple]:
@@ -140,10 +145,11 @@ def test_every_form_gives_the_same_pairs(form, tmp_path):
         pairs = Pairs(source, [split], 16)
         expected = {
             file: (captions[0], captions, np.array(Image.open(io.BytesIO(FILES[file]))).transpose(2, 0, 1).tobytes())
-            for file, captions in CAPTIONS.items() if file.startswith(split)
-        }  # fmt: skip
+            for file, captions in CAPTIONS.items()
+            if file.startswith(split)
+        }
         assert contents(pairs) == expected
-        assert len(set(pairs.samples.tolist())) == len(pairs), "without a concept each picture is a sample of its own"
+        assert len(set(pairs.samples.tolist())) == len(pairs), "without a concept each image is a sample of its own"
 
 
 def test_a_corpus(corpus, write_corpus, tmp_path):
@@ -182,8 +188,12 @@ def test_names_and_concepts(tmp_path):
     pairs = Pairs(open_source(tmp_path / "fruit.parquet"), ["test"], 8)
     assert pairs.names == ["Apple", "apple", "a pear", "fig", "a plum"]
     assert [pairs.captions_of(i) for i in range(5)] == [
-        ["Apple", "a red one"], ["Apple"], ["a pear"], ["fig"], ["a plum"]
-    ]  # fmt: skip
+        ["Apple", "a red one"],
+        ["Apple"],
+        ["a pear"],
+        ["fig"],
+        ["a plum"],
+    ]
     samples = pairs.samples.tolist()
     assert samples[0] == samples[1] and len(set(samples)) == 4 and pairs.samples.dtype == torch.int64
     assert pairs.image_ids == [f"fruit.parquet#{i}" for i in range(5)]
@@ -235,27 +245,27 @@ def test_the_hold_out_follows_the_ids_alone(tmp_path):
     assert not train & chosen and len(train) == 95
     assert held_out(tmp_path / "a", 0) == set()
     assert len(held_out(captioned(tmp_path / "b", 2), 0.001)) == len(held_out(tmp_path / "b", 0.999)) == 1
-    with pytest.raises(DataError, match="one training picture"):
+    with pytest.raises(DataError, match="one training image"):
         open_source(captioned(tmp_path / "c", 1))
     for share in (-0.1, 1, float("nan")):
         with pytest.raises(ConfigurationError, match="hold_out"):
             open_source(tmp_path / "a", share)
 
 
-def test_missing_pictures_are_counted_and_three_are_named(tmp_path):
+def test_missing_images_are_counted_and_three_are_named(tmp_path):
     folder = captioned(tmp_path / "a", 8)
     for i in range(5):
         (folder / f"{i:03}.png").unlink()
-    with pytest.raises(DataError, match=r"5 pictures are missing: .*jsonl, line \d+: 00\d.png; .*and 2 more") as info:
+    with pytest.raises(DataError, match=r"5 images are missing: .*jsonl, line \d+: 00\d.png; .*and 2 more") as info:
         open_source(folder)
     assert str(info.value).count("line") == 3
 
 
-def test_pictures_without_captions_are_counted_and_three_are_named(tmp_path):
+def test_images_without_captions_are_counted_and_three_are_named(tmp_path):
     folder = sidecars(tmp_path / "a")
     for i in range(4):
         (folder / f"train/p{i}.txt").unlink()
-    with pytest.raises(DataError, match=r"4 of 7 pictures have no captions: train/p0.png, .*and 1 more.*train/p0.txt"):
+    with pytest.raises(DataError, match=r"4 of 7 images have no captions: train/p0.png, .*and 1 more.*train/p0.txt"):
         open_source(folder)
     (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "train/p0.png", "text": "one"}))
     assert open_source(folder, 0).left_out == 6
@@ -269,17 +279,17 @@ LINE = {"file_name": "000.png", "text": "a text"}
     [
         ('{"file_name": "000.png"', r"metadata\.jsonl, line 2 is no JSON"),
         ('["000.png"]', r"line 2 is '\[\"000\.png\"\]'; each line must be one JSON object"),
-        (json.dumps({"text": "a"}), r"line 2: the picture's path is None; .*file_name"),
-        (json.dumps({"file_name": 3, "text": "a"}), r"line 2: the picture's path is 3"),
-        (json.dumps({"file_name": "001.png"}), r"line 2: the picture has no caption"),
-        (json.dumps({"file_name": "001.png", "captions": ["", "  "]}), r"line 2: the picture has no caption"),
+        (json.dumps({"text": "a"}), r"line 2: the image's path is None; .*file_name"),
+        (json.dumps({"file_name": 3, "text": "a"}), r"line 2: the image's path is 3"),
+        (json.dumps({"file_name": "001.png"}), r"line 2: the image has no caption"),
+        (json.dumps({"file_name": "001.png", "captions": ["", "  "]}), r"line 2: the image has no caption"),
         (json.dumps({"file_name": "001.png", "captions": ["a", 3]}), r"line 2: key 'captions' is \['a', 3\]"),
         (json.dumps({"file_name": "001.png", "text": {"a": 1}}), r"line 2: key 'text' is \{'a': 1\}"),
         (json.dumps({"file_name": "001.png", "text": "a", "concept": 1.5}), r"line 2: key 'concept' is 1\.5"),
         (json.dumps(LINE), r"image_id '000\.png' stands twice"),
         (json.dumps({**LINE, "file_name": "../../etc/passwd"}), r"line 2: the path '\.\./\.\./etc/passwd' leaves"),
         (json.dumps({**LINE, "file_name": "/etc/passwd"}), r"line 2: the path '/etc/passwd' leaves"),
-        (json.dumps({**LINE, "file_name": "a\0b.png"}), r"1 picture is missing"),
+        (json.dumps({**LINE, "file_name": "a\0b.png"}), r"1 image is missing"),
     ],
 )
 def test_a_bad_line_is_named(line, says, tmp_path):
@@ -292,10 +302,10 @@ def test_a_bad_line_is_named(line, says, tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("picture,text\n000.png,a\n", r"line 1: the columns are \['picture', 'text'\]"),
+        ("image,text\n000.png,a\n", r"line 1: the columns are \['image', 'text'\]"),
         ("file_name,text\n000.png,one,two\n", r"line 2 has more or fewer fields than the 2"),
         ("file_name,text\n000.png\n", r"line 2 has more or fewer"),
-        ("file_name,text\n000.png,\n", r"line 2: the picture has no caption"),
+        ("file_name,text\n000.png,\n", r"line 2: the image has no caption"),
         ('file_name,captions\n000.png,"[1"\n', r"line 2: key 'captions' is no JSON list"),
         ('file_name,text\n000.png,"a"b"\n', r"line 2 is no CSV"),
         ("file_name,text\n", "holds no rows"),
@@ -370,7 +380,7 @@ def test_file_names_that_are_no_unicode_are_named(tmp_path, capsys):
         os.rename(folder / f"train/p1.{suffix}", os.fsencode(folder / "train") + b"/caf\xe9." + suffix.encode())
     assert main(["data", "check", str(folder), "--quiet"]) == 4
     said = capsys.readouterr().err
-    assert "caf\N{REPLACEMENT CHARACTER}.txt: the picture's path is 'train/caf\\udce9.png'" in said
+    assert "caf\N{REPLACEMENT CHARACTER}.txt: the image's path is 'train/caf\\udce9.png'" in said
     assert said.endswith("Rename the file.\n") and len(said.splitlines()) == 1
 
 
@@ -381,7 +391,7 @@ def test_a_parquet_whose_text_is_no_unicode(tmp_path):
         open_source(tmp_path / "a.parquet")
 
 
-def test_captions_beside_pictures_end_where_lines_of_tables_end(tmp_path):
+def test_captions_beside_images_end_where_lines_of_tables_end(tmp_path):
     """At line feeds and carriage returns, and not at the other signs that Python's splitlines knows."""
     folder = sidecars(tmp_path / "a")
     odd = "one\u2028line\x85of\x0ca\x0btext\x1c!"
@@ -408,20 +418,21 @@ def test_what_cannot_be_read_is_named_and_other_files_are_counted(tmp_path, caps
     assert found["passed over"] == {".heic": 2, ".psd": 1}
     assert (found["corrupt"], found["unreadable"]) == (0, 2)
     assert found["reasons"] == [
-        f"{folder}/locked cannot be read (Permission denied)", f"{folder}/pipe.jpg is a named pipe, no file"
-    ]  # fmt: skip
+        f"{folder}/locked cannot be read (Permission denied)",
+        f"{folder}/pipe.jpg is a named pipe, no file",
+    ]
     assert caplog.messages == [f"left out, 2 in all: {'; '.join(found['reasons'])}"]
-    assert sum(split["pictures"] for split in found["splits"].values()) == 8
+    assert sum(split["images"] for split in found["splits"].values()) == 8
     line = {"file_name": "pipe.jpg", "text": "a"}
     (folder / "metadata.jsonl").write_text(json.dumps(line))
-    with pytest.raises(DataError, match=r"1 picture is missing: .*line 1: pipe.jpg \(a named pipe\)"):
+    with pytest.raises(DataError, match=r"1 image is missing: .*line 1: pipe.jpg \(a named pipe\)"):
         open_source(folder)
 
 
 def test_nothing_there(tmp_path):
     for path, says in [
         (tmp_path / "none", "does not exist"),
-        (tmp_path, "holds neither pictures nor parquet files"),
+        (tmp_path, "holds neither images nor parquet files"),
         (Path(__file__), "is a file of another kind"),
     ]:
         with pytest.raises(DataError, match=f"{says}.*metadata.jsonl"):
@@ -450,10 +461,10 @@ def test_a_truncated_parquet(keep, tmp_path):
         ({"image": "text", "caption": "a"}, "column 'image' holds string"),
         ({"img": b"", "caption": "a"}, "no column 'image', 'image_path' or 'file_name'; it has img, caption"),
         ({"image": b"", "words": "a"}, "no column 'captions', 'caption', 'text'; it has image, words"),
-        ({"image": b"", "caption": ""}, "row 0: the picture has no caption"),
+        ({"image": b"", "caption": ""}, "row 0: the image has no caption"),
         ({"image": b"", "caption": 3}, "row 0: key 'caption' is 3"),
         ({"image_path": "../a.png", "caption": "a"}, "row 0: the path '../a.png' leaves"),
-        ({"image_path": "a.png", "caption": "a"}, "1 picture is missing: a.parquet, row 0: a.png"),
+        ({"image_path": "a.png", "caption": "a"}, "1 image is missing: a.parquet, row 0: a.png"),
     ],
 )
 def test_a_bad_parquet_is_named(row, says, tmp_path):
@@ -480,8 +491,8 @@ def damaged_folder(folder: Path, bad: int) -> Path:
 def test_check_counts_what_it_finds(tmp_path):
     found = check_source(one_parquet(tmp_path / "a"), progress=False)
     assert found["splits"] == {
-        "train": {"pictures": 5, "captions per picture": 3.0, "concepts": 5},
-        "valid": {"pictures": 2, "captions per picture": 3.0, "concepts": 2},
+        "train": {"images": 5, "captions per image": 3.0, "concepts": 5},
+        "valid": {"images": 2, "captions per image": 3.0, "concepts": 2},
     }
     assert (found["kind"], found["left out"], found["corrupt"], found["reasons"]) == ("parquet", 0, 0, [])
 
@@ -490,13 +501,13 @@ def test_check_on_the_command_line(tmp_path, capsys):
     assert main(["data", "check", str(captioned(tmp_path / "good", 30)), "--quiet"]) == 0
     out = capsys.readouterr().out
     assert "kind: folder" in out and "corrupt: 0" in out
-    assert "  train: pictures 28, captions per picture 1, concepts 28" in out.splitlines()
+    assert "  train: images 28, captions per image 1, concepts 28" in out.splitlines()
 
     folder = str(damaged_folder(tmp_path / "bad", 23))
     assert main(["data", "check", folder, "--quiet"]) == 4
     lines = capsys.readouterr().out.splitlines()
     assert "corrupt: 23" in lines and lines[-1] == "  and 3 more"
-    named = [line for line in lines if line.startswith("  picture '0")]
+    named = [line for line in lines if line.startswith("  image '0")]
     assert len(named) == 20 and all("damaged or cut short" in line for line in named)
 
     assert main(["data", "check", folder, "--json", "--quiet"]) == 4

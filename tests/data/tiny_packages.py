@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from ashnets.data.npm_packages import Package
-from ashnets.data.pictogram_sources import Sources, Vendor
+from ashnets.data.pictograms.npm_packages import Package
+from ashnets.data.pictograms.sources import Sources, Vendor
 
 # character, name, group. Names are chosen so that families of shared words are known:
 # {red apple, green apple, red heart}, {cats, black cat}, {oak}, {fish}, ... each of the last alone.
@@ -39,14 +39,14 @@ def code(character: str, keep_fe0f: bool = True) -> str:
     return "-".join(f"{ord(c):04x}" for c in character if keep_fe0f or c != "️")
 
 
-def png(colour: tuple[int, int, int], side: int = 64, mode: str = "RGBA") -> bytes:
+def png(color: tuple[int, int, int], side: int = 64, mode: str = "RGBA") -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGBA", (side, side), (*colour, 255)).convert(mode).save(buffer, "PNG")
+    Image.new("RGBA", (side, side), (*color, 255)).convert(mode).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def svg(colour: str) -> bytes:
-    body = f'<rect width="32" height="32" fill="{colour}"/>'
+def svg(color: str) -> bytes:
+    body = f'<rect width="32" height="32" fill="{color}"/>'
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{body}</svg>'.encode()
 
 
@@ -65,8 +65,8 @@ def make(cache: Path) -> Sources:
     """Fill ``cache`` with tarballs; four training vendors (alpha, beta, gamma, delta), test vendors east and west."""
     cache.mkdir(parents=True, exist_ok=True)
 
-    def package(name: str, members: dict[str, bytes], licence: str = "CC-BY-4.0") -> Package:
-        made = Package(name, "1.0.0", "", licence, f"The painters of {name}.")
+    def package(name: str, members: dict[str, bytes], license: str = "CC-BY-4.0") -> Package:
+        made = Package(name, "1.0.0", "", license, f"The painters of {name}.")
         return replace(made, sha256=write_tarball(cache / made.tarball, members))
 
     listed = {c: {"name": name, "group": group} for c, name, group in CONCEPTS + FLAGS}

@@ -17,18 +17,30 @@ from ashnets.model.tdbn import calibrate
 @pytest.fixture(scope="session")
 def config() -> AshNetsConfig:
     return AshNetsConfig(
-        backbone="resnet-tiny", backbone_widths=[8, 12], image_size=40, hidden_size=24, num_concepts=20,
-        time_steps=6, spiking_channels=[4, 8, 12], decay_k=1400, threshold=0.8, sampling_seed=3,
-        num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, vocab_size=50, max_text_length=12,
+        backbone="resnet-tiny",
+        backbone_widths=[8, 12],
+        image_size=40,
+        hidden_size=24,
+        num_concepts=20,
+        time_steps=6,
+        spiking_channels=[4, 8, 12],
+        decay_k=1400,
+        threshold=0.8,
+        sampling_seed=3,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        vocab_size=50,
+        max_text_length=12,
         max_position_embeddings=16,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="session")
 def spikes(config: AshNetsConfig) -> torch.Tensor:
     """(T, 4, 3, 40, 40)."""
-    pictures = torch.rand(4, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(0))
-    return probabilistic_sampling(pictures, [7, 8, 9, 10], config.time_steps, config.sampling_seed)
+    images = torch.rand(4, 3, config.image_size, config.image_size, generator=torch.Generator().manual_seed(0))
+    return probabilistic_sampling(images, [7, 8, 9, 10], config.time_steps, config.sampling_seed)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from torch import nn
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import InputError
 from ashnets.export.count import Counter, count, dense_layers, dense_macs
+from ashnets.export.energy.rates import firing_rates
 from ashnets.export.graph import InputEncoding, SpikingGraph, SpikingLayer, from_model
-from ashnets.export.rates import firing_rates
 from ashnets.model import AshNetsModel
 from ashnets.model.abstract_encoder import AbstractEncoder
 
@@ -43,8 +43,8 @@ def network(*layers: SpikingLayer) -> SpikingGraph:
     return SpikingGraph("net", layers, time_steps=10, carry="image", group_size=1, encoding=InputEncoding())
 
 
-def random_spikes(steps: int, pictures: int, shape: tuple[int, int, int], rate: float) -> torch.Tensor:
-    return (torch.rand(steps, pictures, *shape, generator=torch.Generator().manual_seed(0)) < rate).float()
+def random_spikes(steps: int, images: int, shape: tuple[int, int, int], rate: float) -> torch.Tensor:
+    return (torch.rand(steps, images, *shape, generator=torch.Generator().manual_seed(0)) < rate).float()
 
 
 def operations_by_loop(one: SpikingLayer, spikes: torch.Tensor) -> int:
@@ -83,7 +83,7 @@ def test_operations_are_those_of_a_loop(one: SpikingLayer) -> None:
     spikes = random_spikes(2, 2, one.input_shape, 0.3)
     counts = count(network(one), spikes)
     assert counts.synaptic_operations == operations_by_loop(one, spikes) > 0
-    # A dense pass without padding is a picture in which every input fires once.
+    # A dense pass without padding is an image in which every input fires once.
     assert counts.dense_macs == operations_by_loop(one, torch.ones(1, 1, *one.input_shape))
     assert counts.dense_macs_padded == math.prod(one.output_shape) * math.prod(one.weight.shape[1:])
 
@@ -138,7 +138,7 @@ def test_the_encoder_itself_under_spikingjellys_counter(dyadic_encoder: Abstract
 def test_totals_and_rates(graph: SpikingGraph, spikes: torch.Tensor) -> None:
     counts = count(graph, spikes)
     neurons = 4 * 400 + 8 * 100 + 12 * 25 + 20 * 25
-    assert (counts.pictures, counts.steps) == (4, 6)
+    assert (counts.images, counts.steps) == (4, 6)
     assert counts.membrane_updates == neurons * 6 * 4
     assert counts.spikes == sum(int(s.sum()) for s in graph.run(spikes)[0].values())
     for one in counts.layers:
@@ -170,7 +170,7 @@ def pair() -> tuple[SpikingGraph, torch.Tensor]:
     return graph, random_spikes(4, 6, (2, 6, 6), 0.3)
 
 
-def test_groups_carry_their_membranes_as_a_loop_over_pictures_does(pair: tuple[SpikingGraph, torch.Tensor]) -> None:
+def test_groups_carry_their_membranes_as_a_loop_over_images_does(pair: tuple[SpikingGraph, torch.Tensor]) -> None:
     graph, spikes = pair
     fired, operations = 0, 0
     for group in range(2):
@@ -181,7 +181,7 @@ def test_groups_carry_their_membranes_as_a_loop_over_pictures_does(pair: tuple[S
             operations += operations_by_loop(graph.layers[0], spikes[:, i : i + 1])
             operations += operations_by_loop(graph.layers[1], outputs["a"])
     carried = count(graph, spikes, group_size=3, carry="group")
-    assert (carried.pictures, carried.steps, carried.group_size) == (6, 4, 3)
+    assert (carried.images, carried.steps, carried.group_size) == (6, 4, 3)
     assert (carried.spikes, carried.synaptic_operations) == (fired, operations)
 
     reset = count(graph, spikes, group_size=3, carry="image")
@@ -212,15 +212,15 @@ def test_the_first_steps_are_those_of_a_shorter_run(pair: tuple[SpikingGraph, to
     for steps in (1, 3, 4):
         first, shorter = whole.first(steps), count(graph, spikes[:steps])
         assert (first.steps, first.synaptic_operations, first.spikes) == (
-            steps, shorter.synaptic_operations, shorter.spikes
-        )  # fmt: skip
+            steps,
+            shorter.synaptic_operations,
+            shorter.spikes,
+        )
         assert (first.input_spikes, first.membrane_updates) == (shorter.input_spikes, shorter.membrane_updates)
     early, late = Counter(graph), Counter(graph)
     late.add(spikes[3:], early.add(spikes[:3]))
     both = early.counts().then(late.counts())
-    assert [both.first(t).synaptic_operations for t in (2, 4)] == [
-        whole.first(t).synaptic_operations for t in (2, 4)
-    ]  # fmt: skip
+    assert [both.first(t).synaptic_operations for t in (2, 4)] == [whole.first(t).synaptic_operations for t in (2, 4)]
     with pytest.raises(InputError, match="5 steps"):
         whole.first(5)
 
@@ -232,8 +232,10 @@ def test_rates_of_the_neurons_by_a_loop(pair: tuple[SpikingGraph, torch.Tensor])
         out = outputs[one.name]
         each = sorted(
             float(out[:, :, c, y, x].sum()) / 24
-            for c in range(out.shape[2]) for y in range(out.shape[3]) for x in range(out.shape[4])
-        )  # fmt: skip
+            for c in range(out.shape[2])
+            for y in range(out.shape[3])
+            for x in range(out.shape[4])
+        )
         assert one.rates is not None
         assert one.rates.mean == pytest.approx(sum(each) / len(each)) == one.rate
         assert one.rates.p95 == next(rate for rate in each if sum(other <= rate for other in each) >= 0.95 * len(each))
@@ -255,8 +257,11 @@ def test_bytes_by_hand(pair: tuple[SpikingGraph, torch.Tensor]) -> None:
     assert counts.neurons == 3 * 36 + 2 * 9 == 126
     fired = int(spikes.sum()) + counts.spikes
     assert counts.bytes() == {
-        "weights": 452, "state": 504, "spikes_as_bitmap": (9 + 14 + 3) * 4, "spikes_as_events": round(4 * fired / 6),
-    }  # fmt: skip
+        "weights": 452,
+        "state": 504,
+        "spikes_as_bitmap": (9 + 14 + 3) * 4,
+        "spikes_as_events": round(4 * fired / 6),
+    }
     assert counts.bytes(weight_bits=8, state_bits=24)["weights"] == 113
     assert counts.bytes(weight_bits=8, state_bits=24)["state"] == 378
 
@@ -271,10 +276,10 @@ def test_counting_a_stream_goes_on_from_its_state(graph: SpikingGraph, spikes: t
 
 def test_macs_of_the_artificial_parts_by_hand(config: AshNetsConfig) -> None:
     model = AshNetsModel(config)
-    pictures = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     tokens = torch.randint(1, 50, (2, 7), generator=torch.Generator().manual_seed(0))
 
-    found = dense_macs(model, pictures, tokens)
+    found = dense_macs(model, images, tokens)
     hidden, inner, visual = 24, 48, 25
     sequence = visual + 7
     stem = 8 * 3 * 49 * 20 * 20  # 7×7, stride 2; pooling follows
@@ -287,11 +292,11 @@ def test_macs_of_the_artificial_parts_by_hand(config: AshNetsConfig) -> None:
         sequence * (4 * hidden * hidden + 2 * hidden * inner) + 2 * sequence * sequence * hidden
     )
     assert set(found) == {"concrete_encoder", "collector", "summary_ratio", "transformer"}
-    alone = dense_macs(model, pictures)
+    alone = dense_macs(model, images)
     assert alone["transformer"] == 2 * (
         visual * (4 * hidden * hidden + 2 * hidden * inner) + 2 * visual * visual * hidden
     )
-    layers = dense_layers(model, pictures, tokens)
+    layers = dense_layers(model, images, tokens)
     assert {part: sum(one.macs for one in parts) for part, parts in layers.items()} == found
     (collector,) = layers["collector"]
     assert (collector.weights, collector.inputs, collector.outputs) == (20 * hidden, visual * 20, visual * hidden)
@@ -303,4 +308,4 @@ def test_macs_of_the_artificial_parts_by_hand(config: AshNetsConfig) -> None:
     # Padding in the text takes another path through attention, of the same size.
     mask = torch.ones_like(tokens)
     mask[0, 4:] = 0
-    assert dense_macs(model, pictures, tokens, attention_mask=mask) == found
+    assert dense_macs(model, images, tokens, attention_mask=mask) == found

@@ -12,23 +12,47 @@ import yaml
 from ashnets.errors import ConfigurationError
 from ashnets.export.count import Counts, LayerCounts, Steps
 from ashnets.export.count_dense import DenseLayer
-from ashnets.export.energy import estimate, over_rate, over_steps
-from ashnets.export.memory import value_energy
-from ashnets.export.profiles import FOLDER, SPIKING, load_profile, profile_names
+from ashnets.export.energy.estimating import estimate, over_rate, over_steps
+from ashnets.export.energy.memory import value_energy
+from ashnets.export.energy.profiles import FOLDER, SPIKING, load_profile, profile_names
 
 
 @pytest.fixture
 def counts() -> Counts:
-    """Two pictures of five steps, two layers."""
+    """Two images of five steps, two layers."""
     return Counts(
-        model="small", pictures=2, steps=5,
+        model="small",
+        images=2,
+        steps=5,
         layers=(
-            LayerCounts("a", 10, 40, 30, 1000, 100, 90, 120, input_neurons=8, weights=50,
-                        by_step=Steps((8,) * 5, (6,) * 5, (100, 150, 200, 250, 300))),
-            LayerCounts("b", 20, 30, 8, 600, 200, 60, 60, input_neurons=10, weights=3000,
-                        by_step=Steps((6,) * 5, (0, 2, 2, 2, 2), (120,) * 5)),
+            LayerCounts(
+                "a",
+                10,
+                40,
+                30,
+                1000,
+                100,
+                90,
+                120,
+                input_neurons=8,
+                weights=50,
+                by_step=Steps((8,) * 5, (6,) * 5, (100, 150, 200, 250, 300)),
+            ),
+            LayerCounts(
+                "b",
+                20,
+                30,
+                8,
+                600,
+                200,
+                60,
+                60,
+                input_neurons=10,
+                weights=3000,
+                by_step=Steps((6,) * 5, (0, 2, 2, 2, 2), (120,) * 5),
+            ),
         ),
-    )  # fmt: skip
+    )
 
 
 def test_arithmetic_by_hand(counts: Counts) -> None:
@@ -45,7 +69,7 @@ def test_arithmetic_by_hand(counts: Counts) -> None:
 
 
 def test_routing_and_spikes_by_hand(counts: Counts) -> None:
-    """Loihi 1, both readings: 38 spikes fired and 40 of the sampler's, for two pictures."""
+    """Loihi 1, both readings: 38 spikes fired and 40 of the sampler's, for two images."""
     first = estimate(counts, load_profile("loihi1-vs-a100"))
     assert (first.synapse, first.neuron) == (pytest.approx(800 * 23.6), pytest.approx(150 * 81))
     assert first.routing == pytest.approx(800 * 3.5)
@@ -59,9 +83,7 @@ def test_routing_and_spikes_by_hand(counts: Counts) -> None:
 def test_memory_by_hand(counts: Counts) -> None:
     """Layer b's 3,000 weights (12,000 bytes in fp32) lie in the 32 KiB memory, all else in the 8 KiB one."""
     small, middle = 10 / 2, 20 / 2  # pJ for 32 of 64 bits
-    found = estimate(
-        counts, load_profile("45nm-fp32"), {"transformer": [DenseLayer("linear", 5000, 3000, 40, 60)]}
-    )
+    found = estimate(counts, load_profile("45nm-fp32"), {"transformer": [DenseLayer("linear", 5000, 3000, 40, 60)]})
     events = (20 + 15) * small + (15 + 4) * small
     always = 2 * (50 + 100) * small + events
     assert found.memory.high == pytest.approx(500 * (small + 2 * small) + 300 * (middle + 2 * small) + always)
@@ -80,8 +102,14 @@ def test_memory_by_hand(counts: Counts) -> None:
 def test_a_tensor_lies_in_the_smallest_memory_that_holds_it() -> None:
     levels = load_profile("45nm-int8").memory
     assert [value_energy(levels, 8, values) for values in (1, 8192, 8193, 32768, 32769, 1 << 20, (1 << 20) + 1)] == [
-        1.25, 1.25, 2.5, 2.5, 12.5, 12.5, 162.5
-    ]  # fmt: skip
+        1.25,
+        1.25,
+        2.5,
+        2.5,
+        12.5,
+        12.5,
+        162.5,
+    ]
 
 
 def test_hardware_that_computes_every_tap_pays_t_dense_passes(counts: Counts) -> None:
@@ -119,9 +147,7 @@ def test_curves_pass_through_what_was_counted(counts: Counts) -> None:
     assert steps[0]["spiking"] == pytest.approx((100 + 120) / 2 * 0.9 + 30 * 4.6)
     assert steps[1]["spiking"] == pytest.approx((250 + 240) / 2 * 0.9 + 60 * 4.6)
     assert steps[-1]["spiking"] == pytest.approx(found.spiking)
-    assert (steps[-1]["low"], steps[-1]["high"]) == (
-        pytest.approx(found.total.low), pytest.approx(found.total.high)
-    )  # fmt: skip
+    assert (steps[-1]["low"], steps[-1]["high"]) == (pytest.approx(found.total.low), pytest.approx(found.total.high))
     rates = over_rate(counts, profile)
     assert rates[0]["spiking"] == pytest.approx(690), "silence still updates every membrane"
     assert rates[10]["rate"] == pytest.approx(found.input_rate)
@@ -159,8 +185,8 @@ def test_constants_and_labels(counts: Counts, name: str) -> None:
     else:
         assert profile.memory == ()
     told = json.loads(json.dumps(estimate(counts, profile, {"transformer": 7}).to_dict()))
-    assert (told["kind"], told["unit"], told["model"]) == ("estimate", "pJ a picture", "small")
-    assert (told["data"], told["profile"]) == ("2 pictures of 5 steps", name)
+    assert (told["kind"], told["unit"], told["model"]) == ("estimate", "pJ an image", "small")
+    assert (told["data"], told["profile"]) == ("2 images of 5 steps", name)
     assert len(told["assumptions"]) > 3
     assert {*SPIKING, "mac", "mac_int8"} <= set(told["constants"])
     for constant in told["constants"].values():
@@ -198,8 +224,8 @@ def write(profile: dict, folder: Path) -> Path:
 
 
 def test_a_profile_of_ones_own(counts: Counts, tmp_path: Path) -> None:
-    found = estimate(counts, load_profile(write(valid(), tmp_path)), data="our pictures")
-    assert (found.profile.name, found.data) == ("mine", "our pictures")
+    found = estimate(counts, load_profile(write(valid(), tmp_path)), data="our images")
+    assert (found.profile.name, found.data) == ("mine", "our images")
     assert found.synapse == pytest.approx(800 * 1500), "nJ become pJ"
     assert found.dense_twin == pytest.approx(150 * 2.56)
     assert found.profile.dense_title == "A100 at its peak, bf16"

@@ -24,9 +24,9 @@ from ashnets.export.exporting import FORMATS, export_model, sample_spikes
 from ashnets.export.graph import SpikingGraph, from_model
 from ashnets.export.lava import read_lava, write_lava
 from ashnets.export.nir_graph import compare_nir, write_nir
-from ashnets.export.onnx_running import run_onnx
-from ashnets.export.onnx_sequence import write_onnx_sequence
-from ashnets.export.onnx_step import write_onnx_step
+from ashnets.export.onnx.running import run_onnx
+from ashnets.export.onnx.sequence import write_onnx_sequence
+from ashnets.export.onnx.step import write_onnx_step
 from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.model.tdbn import calibrate
 
@@ -89,7 +89,7 @@ def model(config: AshNetsConfig, encoder: AbstractEncoder):
 @pytest.mark.parametrize("to", [f for f in FORMATS if f != "onnx-model"])
 def test_a_folder_holds_what_it_says_and_its_readme_runs(to: str, model, tmp_path: Path) -> None:
     folder = tmp_path / "exported"
-    report = export_model(model, to, folder, "small", quantise=to == "lava")
+    report = export_model(model, to, folder, "small", quantize=to == "lava")
     _check(folder, report, to)
 
 
@@ -192,7 +192,7 @@ def test_a_refused_export_leaves_nothing(model, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ConfigurationError, match="is in floats"):
         export_model(model, "lava", tmp_path / "exported")
     with pytest.raises(ConfigurationError, match="spiking branch alone"):
-        export_model(model, "onnx-model", tmp_path / "exported", quantise=True)
+        export_model(model, "onnx-model", tmp_path / "exported", quantize=True)
     # A tool that disagreed in one spike would be caught.
     original = exporting._mismatches
     monkeypatch.setattr(exporting, "_mismatches", lambda *a: original(*a) + 1)
@@ -216,7 +216,7 @@ for library, to in (("h5py", "lava"), ("nir", "nir"), ("onnx", "onnx"), ("onnxsc
     held = sys.modules.get(library)
     sys.modules[library] = None  # every import of it now fails, as if it were not installed
     try:
-        export_model(encoder, to, "exported", quantise=to == "lava")
+        export_model(encoder, to, "exported", quantize=to == "lava")
     except MissingExtraError as error:
         print(error, os.listdir())
     del sys.modules[library]
@@ -236,8 +236,11 @@ except MissingExtraError as error:
 def test_what_is_not_installed_is_said_with_the_remedy(tmp_path: Path, repository: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", BLOCKED.format(root=str(repository))],
-        cwd=tmp_path, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     said = done.stdout.splitlines()
     missing = [("h5py", "lava"), ("nir", "nir"), ("onnx", "onnx"), ("onnxscript", "onnx")]
     for line, (library, extra) in zip(said[:4], missing, strict=True):

@@ -16,14 +16,14 @@ from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, InputError
 from ashnets.export.emulator import emulate, integer_layers
 from ashnets.export.folding import EXACT, fold, on_lattice
-from ashnets.export.graph import SpikingGraph, cropped, from_model, quantised
+from ashnets.export.graph import SpikingGraph, cropped, from_model, quantized
 from ashnets.files import write_atomically
 from ashnets.model import AshNetsModel
 from ashnets.model.abstract_encoder import AbstractEncoder
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_fold_is_convolution_then_normalisation(bias: bool) -> None:
+def test_fold_is_convolution_then_normalization(bias: bool) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2, bias=bias).double()
     norm = nn.BatchNorm2d(6).double().eval()
@@ -184,7 +184,7 @@ def test_an_integer_graph_is_the_model_and_the_emulator_to_the_spike(
     integer_encoder: AbstractEncoder, spikes: torch.Tensor
 ) -> None:
     graph = from_model(integer_encoder, "small")
-    assert (graph.precision, graph.provenance["quantisation"]) == ("int8", "in training")
+    assert (graph.precision, graph.provenance["quantization"]) == ("int8", "in training")
     outputs, state = graph.run(spikes)
     expected, membranes = integer_encoder.run(spikes)
     emulated, emulated_membranes = emulate(integer_layers(integer_encoder), spikes)
@@ -197,9 +197,9 @@ def test_an_integer_graph_is_the_model_and_the_emulator_to_the_spike(
 
 
 def test_rounding_after_training_is_said_and_changes_spikes(graph: SpikingGraph, spikes: torch.Tensor) -> None:
-    rounded = quantised(graph)
+    rounded = quantized(graph)
     assert (graph.precision, rounded.precision) == ("float", "int8")
-    assert rounded.provenance["quantisation"] == "after training"
+    assert rounded.provenance["quantization"] == "after training"
     layer = rounded.layers[0]
     assert layer.integer is not None
     assert torch.equal(layer.weight.double(), (layer.integer.weight.double() * layer.weight_step).float().double())
@@ -207,22 +207,22 @@ def test_rounding_after_training_is_said_and_changes_spikes(graph: SpikingGraph,
     differ = (rounded.run(spikes)[0]["concepts"] != graph.run(spikes)[0]["concepts"]).float().mean()
     assert 0 < differ < 0.5
     with pytest.raises(ConfigurationError, match="already"):
-        quantised(rounded)
+        quantized(rounded)
 
 
 def test_a_decay_that_integers_lack_is_refused(graph: SpikingGraph) -> None:
     odd = dataclasses.replace(graph.layers[0], beta=0.3)
     with pytest.raises(ConfigurationError, match=r"conv1.*k/4096"):
-        quantised(dataclasses.replace(graph, layers=(odd, *graph.layers[1:])))
+        quantized(dataclasses.replace(graph, layers=(odd, *graph.layers[1:])))
 
 
 def test_weights_that_integers_cannot_hold_are_refused_by_name(graph: SpikingGraph) -> None:
     far = dataclasses.replace(graph.layers[1], theta=1e9)
     with pytest.raises(ConfigurationError, match=r"layer conv2: .*threshold"):
-        quantised(dataclasses.replace(graph, layers=(graph.layers[0], far, *graph.layers[2:])))
+        quantized(dataclasses.replace(graph, layers=(graph.layers[0], far, *graph.layers[2:])))
 
 
-def test_a_cropped_graph_is_that_of_a_smaller_picture(config: AshNetsConfig, encoder: AbstractEncoder) -> None:
+def test_a_cropped_graph_is_that_of_a_smaller_image(config: AshNetsConfig, encoder: AbstractEncoder) -> None:
     small = AbstractEncoder(AshNetsConfig(**{**config.to_dict(), "image_size": 24})).eval()
     small.load_state_dict(encoder.state_dict())
     crop, expected = cropped(from_model(encoder), 24, 24), from_model(small)

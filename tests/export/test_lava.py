@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from ashnets.errors import ConfigurationError, WeightsError
-from ashnets.export.graph import SpikingGraph, quantised
+from ashnets.export.graph import SpikingGraph, quantized
 from ashnets.export.lava import read_lava, write_lava
 
 
 @pytest.fixture(scope="module")
 def integer(graph: SpikingGraph) -> SpikingGraph:
-    return quantised(graph)
+    return quantized(graph)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,10 @@ def test_the_file_is_what_netx_reads(exported: Path, integer: SpikingGraph) -> N
             assert stored["type"][()] == b"conv"
             assert stored["shape"][()].tolist() == list(layer.output_shape)
             assert [stored[k][()].tolist() for k in ("stride", "padding", "dilation")] == [
-                list(layer.stride), list(layer.padding), list(layer.dilation)
-            ]  # fmt: skip
+                list(layer.stride),
+                list(layer.padding),
+                list(layer.dilation),
+            ]
             assert np.array_equal(stored["weight"][()], constants.weight.numpy())
             assert np.array_equal(stored["bias"][()], constants.bias.numpy())
             assert stored["neuron/type"][()] == b"CUBA"

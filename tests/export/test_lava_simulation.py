@@ -19,7 +19,7 @@ from ashnets.errors import AshNetsError, InputError, MissingExtraError
 from ashnets.export import lava
 from ashnets.export.emulator import IntegerLayer, emulate
 from ashnets.export.exporting import sample_spikes
-from ashnets.export.graph import SpikingGraph, from_model, quantised
+from ashnets.export.graph import SpikingGraph, from_model, quantized
 from ashnets.export.lava import write_lava
 from ashnets.export.lava_simulation import simulate
 from ashnets.model.abstract_encoder import AbstractEncoder
@@ -36,23 +36,30 @@ def emulated(graph: SpikingGraph, spikes: torch.Tensor) -> dict[str, torch.Tenso
 def small() -> SpikingGraph:
     """Three layers over 8 × 8 pixels, T = 10: a decay that truncates, biases of both signs, groups of channels."""
     config = AshNetsConfig(
-        backbone="resnet-tiny", backbone_widths=[4], image_size=8, spiking_channels=[4, 4], num_concepts=6,
-        time_steps=10, decay_k=1300, hidden_size=8, num_attention_heads=2,
-    )  # fmt: skip
+        backbone="resnet-tiny",
+        backbone_widths=[4],
+        image_size=8,
+        spiking_channels=[4, 4],
+        num_concepts=6,
+        time_steps=10,
+        decay_k=1300,
+        hidden_size=8,
+        num_attention_heads=2,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         encoder = AbstractEncoder(config).eval()
         for block in encoder.layers.values():
             torch.nn.init.normal_(block.norm.bias, std=0.2)
             torch.nn.init.constant_(block.norm.running_var, 0.1)
-    graph = quantised(from_model(encoder, "small"))
+    graph = quantized(from_model(encoder, "small"))
     layer = graph.layers[1]
     halves = dataclasses.replace(layer.integer, weight=layer.integer.weight[:, :2].contiguous())
     grouped = dataclasses.replace(layer, integer=halves, weight=layer.weight[:, :2].contiguous(), groups=2)
     return dataclasses.replace(graph, layers=(graph.layers[0], grouped, graph.layers[2]))
 
 
-def test_three_streamed_pictures_spike_as_in_the_emulator(small: SpikingGraph, tmp_path: Path) -> None:
+def test_three_streamed_images_spike_as_in_the_emulator(small: SpikingGraph, tmp_path: Path) -> None:
     spikes = sample_spikes(small, 3)
     expected = emulated(small, spikes)
     found = simulate(write_lava(small, tmp_path / "network.h5"), spikes, timeout=800)
@@ -111,9 +118,9 @@ def test_the_patches_stay_in_their_process() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_trained_encoder_whole(tmp_path: Path) -> None:
-    """ashnets-tiny's own weights, its whole picture of 96 × 96, T = 10, three pictures streamed."""
+    """ashnets-tiny's own weights, its whole image of 96 × 96, T = 10, three images streamed."""
     graph = from_model(ashnets.from_pretrained("ashnets-tiny"), "ashnets-tiny")
-    graph = graph if graph.precision == "int8" else quantised(graph)
+    graph = graph if graph.precision == "int8" else quantized(graph)
     spikes = sample_spikes(graph, 3)
     expected = emulated(graph, spikes)
     found = simulate(write_lava(graph, tmp_path / "network.h5"), spikes, timeout=3500)

@@ -13,7 +13,7 @@ import torch
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, WeightsError
-from ashnets.export.graph import SpikingGraph, from_model, quantised
+from ashnets.export.graph import SpikingGraph, from_model, quantized
 from ashnets.export.nir_graph import compare_nir, load_in_snntorch, load_in_spikingjelly, read_nir, run_nir, write_nir
 from ashnets.model.abstract_encoder import AbstractEncoder
 
@@ -36,7 +36,7 @@ def test_every_spike_is_that_of_the_graph(load, exported: Path, halving: Spiking
     expected = halving.run(spikes)[0]["concepts"]
     assert torch.equal(run_nir(load(exported), spikes), expected)
     assert 0.01 < expected.mean() < 0.9
-    # The comparison can see a difference: another picture's spikes are not these.
+    # The comparison can see a difference: another image's spikes are not these.
     assert not torch.equal(run_nir(load(exported), spikes.flip(1)), expected)
 
 
@@ -51,9 +51,13 @@ def test_other_decays_are_compared_and_counted(graph: SpikingGraph, spikes: torc
 def test_a_neuron_exactly_at_its_threshold_stays_silent(load, halving: SpikingGraph, tmp_path: Path) -> None:
     layer = halving.layers[-1]
     one = dataclasses.replace(
-        layer, weight=torch.ones(2, 1, 1, 1), bias=torch.tensor([0.0, 2.0**-20]), input_shape=(1, 1, 1),
-        output_shape=(2, 1, 1), theta=1.0,
-    )  # fmt: skip
+        layer,
+        weight=torch.ones(2, 1, 1, 1),
+        bias=torch.tensor([0.0, 2.0**-20]),
+        input_shape=(1, 1, 1),
+        output_shape=(2, 1, 1),
+        theta=1.0,
+    )
     graph = dataclasses.replace(halving, layers=(one,))
     fired = run_nir(load(write_nir(graph, tmp_path / "one.nir")), torch.ones(1, 1, 1, 1, 1))
     assert fired.flatten().tolist() == [0.0, 1.0]
@@ -76,7 +80,7 @@ def test_the_file_is_plain_nir(exported: Path, halving: SpikingGraph) -> None:
 
 def test_what_nir_cannot_hold_is_refused(graph: SpikingGraph, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"conv1 is in integers.*lava or onnx"):
-        write_nir(quantised(graph), tmp_path / "network.nir")
+        write_nir(quantized(graph), tmp_path / "network.nir")
     forgetful = dataclasses.replace(graph, layers=(dataclasses.replace(graph.layers[0], beta=0.0), *graph.layers[1:]))
     with pytest.raises(ConfigurationError, match=r"β=0.*decay_k"):
         write_nir(forgetful, tmp_path / "network.nir")

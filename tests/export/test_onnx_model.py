@@ -11,7 +11,7 @@ import torch
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, InputError, WeightsError
 from ashnets.export.graph import from_model
-from ashnets.export.onnx_model import (
+from ashnets.export.onnx.model import (
     TOLERANCE,
     FoldedEncoder,
     largest_difference,
@@ -19,7 +19,7 @@ from ashnets.export.onnx_model import (
     sample_inputs,
     write_onnx_model,
 )
-from ashnets.export.onnx_running import run_onnx
+from ashnets.export.onnx.running import run_onnx
 from ashnets.model import HEADS
 from ashnets.model.abstract_encoder import AbstractEncoder
 
@@ -66,7 +66,7 @@ def test_the_spiking_branch_is_the_neutral_graph(exported: Path, retrieval) -> N
     found = run_onnx_model(exported, inputs)
     for name, fired in expected.items():
         assert found[f"count_{name}"].tolist() == fired.sum((0, 2, 3, 4)).int().tolist()
-    # Spikes matter: with none the picture's embedding is another.
+    # Spikes matter: with none the image's embedding is another.
     silent = run_onnx_model(exported, {**inputs, "spikes": torch.zeros_like(inputs["spikes"])})
     assert (silent["image_embeds"] - found["image_embeds"]).abs().max() > 1e-3
 
@@ -151,9 +151,13 @@ def test_every_variant(changes: dict, config: AshNetsConfig, encoder: AbstractEn
 def test_published_backbones(backbone: str, config: AshNetsConfig, tmp_path: Path) -> None:
     stride = 16 if backbone == "vit-b16" else 32
     changes = {
-        "backbone": backbone, "backbone_widths": [], "image_size": 2 * stride, "num_hidden_layers": 1,
-        "spiking_channels": [4] * (stride.bit_length() - 1), "time_steps": 2,
-    }  # fmt: skip
+        "backbone": backbone,
+        "backbone_widths": [],
+        "image_size": 2 * stride,
+        "num_hidden_layers": 1,
+        "spiking_channels": [4] * (stride.bit_length() - 1),
+        "time_steps": 2,
+    }
     model = HEADS["retrieval"](AshNetsConfig(**{**config.to_dict(), **changes})).eval()
     path = write_onnx_model(model, tmp_path / "model.onnx")
     inputs = sample_inputs(model, 2, 5)

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from ashnets.errors import ConfigurationError, InputError
-from ashnets.export.graph import SpikingGraph, quantised
-from ashnets.export.onnx_running import run_onnx
-from ashnets.export.onnx_sequence import write_onnx_sequence
+from ashnets.export.graph import SpikingGraph, quantized
+from ashnets.export.onnx.running import run_onnx
+from ashnets.export.onnx.sequence import write_onnx_sequence
 
 
 @pytest.fixture(scope="module", params=["float", "int8"])
 def either(request: pytest.FixtureRequest, graph: SpikingGraph) -> SpikingGraph:
-    return quantised(graph) if request.param == "int8" else graph
+    return quantized(graph) if request.param == "int8" else graph
 
 
 @pytest.mark.parametrize("unrolled", [None, 6])
@@ -33,7 +33,7 @@ def test_every_spike_and_membrane_is_that_of_the_graph(
         assert torch.equal(outputs[name], expected[name])
     assert all(map(torch.equal, state, membranes))
 
-    session = onnxruntime.InferenceSession(path)  # as another tool would, for one picture
+    session = onnxruntime.InferenceSession(path)  # as another tool would, for one image
     feeds = {i.name: np.zeros((1, *i.shape[1:]), np.float32) for i in session.get_inputs()[1:]}
     names = [f"count_{name}" for name in expected]
     counts = session.run(names, {"spikes": spikes[:, :1].numpy(), **feeds})

@@ -14,10 +14,10 @@ import torch
 
 from ashnets.errors import InputError, WeightsError
 from ashnets.export.emulator import IntegerLayer, emulate
-from ashnets.export.graph import SpikingGraph, quantised
-from ashnets.export.onnx_running import compare, run_onnx
-from ashnets.export.onnx_sequence import write_onnx_sequence
-from ashnets.export.onnx_step import write_onnx_step
+from ashnets.export.graph import SpikingGraph, quantized
+from ashnets.export.onnx.running import compare, run_onnx
+from ashnets.export.onnx.sequence import write_onnx_sequence
+from ashnets.export.onnx.step import write_onnx_step
 from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.model.integer import IntegerConstants
 
@@ -32,7 +32,7 @@ def test_every_spike_and_membrane_is_that_of_the_graph(
     precision: str, exported: Path, graph: SpikingGraph, spikes: torch.Tensor, tmp_path: Path
 ) -> None:
     if precision == "int8":
-        graph = quantised(graph)
+        graph = quantized(graph)
         exported = write_onnx_step(graph, tmp_path / "integer.onnx", layer_spikes=True)
     outputs, state = run_onnx(exported, spikes)
     expected, membranes = graph.run(spikes)
@@ -47,13 +47,21 @@ def test_integer_neurons_at_their_limits_are_the_chips(decay: int, graph: Spikin
     """One neuron a channel under the largest currents and biases, from membranes at both ends of their 24 bits."""
     held = IntegerConstants(
         weight=torch.tensor([254, -256, 2, 130_000, -130_000, 2], dtype=torch.int32).view(-1, 1, 1, 1),
-        bias=torch.tensor([4096, -4096, 0, 4096, -4096, -1], dtype=torch.int32), threshold=(1 << 17) - 1, decay=decay,
+        bias=torch.tensor([4096, -4096, 0, 4096, -4096, -1], dtype=torch.int32),
+        threshold=(1 << 17) - 1,
+        decay=decay,
         step=0.01,
-    )  # fmt: skip
+    )
     layer = dataclasses.replace(
-        graph.layers[-1], integer=held, weight=held.weight.float(), bias=held.bias.float(), input_shape=(1, 1, 8),
-        output_shape=(6, 1, 8), stride=(1, 1), padding=(0, 0),
-    )  # fmt: skip
+        graph.layers[-1],
+        integer=held,
+        weight=held.weight.float(),
+        bias=held.bias.float(),
+        input_shape=(1, 1, 8),
+        output_shape=(6, 1, 8),
+        stride=(1, 1),
+        padding=(0, 0),
+    )
     one = dataclasses.replace(graph, layers=(layer,))
     ends = torch.tensor([0, 1, -1, 4097, -4099, 8_388_606, 8_388_607, -8_388_607])
     state = ends.expand(6, 1, 8).unsqueeze(0).contiguous()
@@ -68,13 +76,13 @@ def test_integer_neurons_at_their_limits_are_the_chips(decay: int, graph: Spikin
     assert 0 < expected["concepts"].mean() < 1
 
 
-@pytest.mark.parametrize("optimised", [False, True])
+@pytest.mark.parametrize("optimized", [False, True])
 def test_a_plain_loop_over_the_file_is_enough(
-    exported: Path, graph: SpikingGraph, spikes: torch.Tensor, optimised: bool
+    exported: Path, graph: SpikingGraph, spikes: torch.Tensor, optimized: bool
 ) -> None:
     """What another tool does: names and shapes from the file, state from output to input; batch 1."""
     options = onnxruntime.SessionOptions()
-    if not optimised:
+    if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
     feeds = {i.name: np.zeros((1, *i.shape[1:]), np.float32) for i in session.get_inputs()}
@@ -99,7 +107,7 @@ def test_compare_counts_against_both_references(
     exported: Path, graph: SpikingGraph, encoder: AbstractEncoder, spikes: torch.Tensor
 ) -> None:
     result = compare(exported, graph, encoder, spikes)
-    assert (result.pictures, result.steps) == (4, 6)
+    assert (result.images, result.steps) == (4, 6)
     assert [layer.compared for layer in result.layers] == [6 * 4 * layer.neurons for layer in graph.layers]
     assert result.differ_from_graph == 0
     assert result.differ_from_model < result.compared / 1000
@@ -120,7 +128,7 @@ def test_the_file_says_what_it_is(exported: Path, graph: SpikingGraph) -> None:
     assert properties["opset"] == "20"
     assert json.loads(properties["beta"])["conv1"] == graph.layers[0].beta
     assert json.loads(properties["theta"])["concepts"] == graph.layers[-1].theta
-    assert json.loads(properties["input_encoding"]) == {"kind": "bernoulli", "seed": 3, "normalised": False}
+    assert json.loads(properties["input_encoding"]) == {"kind": "bernoulli", "seed": 3, "normalized": False}
     assert properties["provenance.model"] == "small"
     shapes = {i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input}
     assert shapes["spikes"] == ["B", 3, 40, 40]

@@ -19,13 +19,13 @@ from ashnets.cli.energy import energy as energy_command
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, DataError, InputError, WeightsError
 from ashnets.export.count import count
-from ashnets.export.energy import estimate
+from ashnets.export.energy.estimating import estimate
+from ashnets.export.energy.html import TEMPLATE, page, verdict
+from ashnets.export.energy.images import Images, read_images
+from ashnets.export.energy.profiles import load_profile, profile_names
+from ashnets.export.energy.report import artificial_layers, energy_report, layer_rows, measure, write_report
+from ashnets.export.energy.text import print_report
 from ashnets.export.graph import from_model
-from ashnets.export.profiles import load_profile, profile_names
-from ashnets.export.report import artificial_layers, energy_report, layer_rows, measure, write_report
-from ashnets.export.report_html import TEMPLATE, page, verdict
-from ashnets.export.report_pictures import Pictures, read_pictures
-from ashnets.export.report_text import print_report
 from ashnets.model import AshNetsForRetrieval
 from ashnets.model.sampling import image_key, probabilistic_sampling
 from ashnets.model.tdbn import calibrate
@@ -36,32 +36,49 @@ SCHEMA = TEMPLATE.with_name("energy-report.schema.json")
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Pictures:
+def images() -> Images:
     pixels = torch.rand(5, 3, 40, 40, generator=torch.Generator().manual_seed(0))
-    return Pictures(pixels, [3, 1, 4, 15, 9], "five pictures of noise")
+    return Images(pixels, [3, 1, 4, 15, 9], "five images of noise")
 
 
 @pytest.fixture(scope="module")
-def model(config: AshNetsConfig, pictures: Pictures) -> AshNetsForRetrieval:
+def model(config: AshNetsConfig, images: Images) -> AshNetsForRetrieval:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AshNetsForRetrieval(AshNetsConfig(**{**config.to_dict(), "group_size": 2})).eval()
     encoder = model.ashnets.vision.abstract_encoder
-    spikes = probabilistic_sampling(pictures.pixels, pictures.image_ids, config.time_steps, config.sampling_seed)
+    spikes = probabilistic_sampling(images.pixels, images.image_keys, config.time_steps, config.sampling_seed)
     calibrate(encoder, [spikes], run=encoder.run)
     return model
 
 
 @pytest.fixture(scope="module")
-def report(model: AshNetsForRetrieval, pictures: Pictures) -> dict[str, Any]:
+def report(model: AshNetsForRetrieval, images: Images) -> dict[str, Any]:
     profiles = [load_profile(name) for name in PROFILES]
-    return energy_report(model, pictures, profiles, name="small", weights="random, for a test", progress=False)
+    return energy_report(model, images, profiles, name="small", weights="random, for a test", progress=False)
 
 
 def complaints(value: Any, schema: dict[str, Any], root: dict[str, Any], place: str = "") -> Iterator[str]:
     """Where ``value`` breaks ``schema``: the part of JSON Schema that ours uses, and no keyword is passed over."""
-    known = {"$ref", "type", "const", "enum", "properties", "required", "additionalProperties", "items", "minItems",
-             "minLength", "minimum", "maximum", "anyOf", "$schema", "$defs", "title", "description"}  # fmt: skip
+    known = {
+        "$ref",
+        "type",
+        "const",
+        "enum",
+        "properties",
+        "required",
+        "additionalProperties",
+        "items",
+        "minItems",
+        "minLength",
+        "minimum",
+        "maximum",
+        "anyOf",
+        "$schema",
+        "$defs",
+        "title",
+        "description",
+    }
     assert set(schema) <= known, set(schema) - known
     if "$ref" in schema:
         yield from complaints(value, root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root, place)
@@ -116,23 +133,23 @@ def test_the_report_is_what_its_schema_says(report: dict[str, Any]) -> None:
 
 
 def test_counts_and_estimates_are_those_of_the_parts(
-    report: dict[str, Any], model: AshNetsForRetrieval, pictures: Pictures
+    report: dict[str, Any], model: AshNetsForRetrieval, images: Images
 ) -> None:
     graph = from_model(model, "small")
-    spikes = probabilistic_sampling(pictures.pixels, pictures.image_ids, 2 * graph.time_steps, graph.encoding.seed)
+    spikes = probabilistic_sampling(images.pixels, images.image_keys, 2 * graph.time_steps, graph.encoding.seed)
     counts = count(graph, spikes[: graph.time_steps])
     assert report["counts"] == counts.to_dict()
     assert counts.spikes > 0
-    # Each picture by the model's own forward, from a reset state.
+    # Each image by the model's own forward, from a reset state.
     with torch.no_grad():
-        forward = model.ashnets.vision(pictures.pixels, image_ids=pictures.image_ids)
+        forward = model.ashnets.vision(images.pixels, image_keys=images.image_keys)
     own = {name: int(n.sum()) for name, n in forward.layer_spikes.items()}
     for layer in counts.layers:
         assert layer.spikes == pytest.approx(own[layer.name], rel=0.02), "folding rounds, and flips a few"
     for name, found in zip(PROFILES, report["estimates"], strict=True):
         one = estimate(counts, load_profile(name), artificial_layers(model), found["data"])
         assert found == one.to_dict()
-        assert "five pictures of noise" in found["data"]
+        assert "five images of noise" in found["data"]
 
     longer = count(graph, spikes)
     for curves, one in zip(report["curves"], report["estimates"], strict=True):
@@ -142,26 +159,28 @@ def test_counts_and_estimates_are_those_of_the_parts(
         assert curves["over_steps"][11]["spiking"] == pytest.approx(estimate(longer, profile).spiking)
 
 
-def test_groups_of_similar_pictures(
-    report: dict[str, Any], model: AshNetsForRetrieval, pictures: Pictures
-) -> None:
+def test_groups_of_similar_images(report: dict[str, Any], model: AshNetsForRetrieval, images: Images) -> None:
     group = report["group"]
-    assert (group["group_size"], group["pictures"], group["how"]) == (2, 4, "by similarity of ITC embeddings")
+    assert (group["group_size"], group["images"], group["how"]) == (2, 4, "by similarity of ITC embeddings")
     assert group["carried"]["group_size"] == 2
     assert group["reset"]["group_size"] == 1
     assert group["carried"]["membrane_updates"] == group["reset"]["membrane_updates"]
     assert group["carried"]["spikes"] != group["reset"]["spikes"]
     alone = energy_report(
-        model, Pictures(pictures.pixels[:1], [3], "one"), [load_profile(PROFILES[0])], name="small", weights="random",
+        model,
+        Images(images.pixels[:1], [3], "one"),
+        [load_profile(PROFILES[0])],
+        name="small",
+        weights="random",
         progress=False,
-    )  # fmt: skip
+    )
     assert alone["group"] is None
     assert "no group to count" in page(alone)
     assert {row["way"] for row in layer_rows(alone)} == {"single, reset"}
 
 
-def test_the_short_form_agrees(report: dict[str, Any], model: AshNetsForRetrieval, pictures: Pictures) -> None:
-    short = measure(model, pictures, [load_profile(PROFILES[0])], name="small")
+def test_the_short_form_agrees(report: dict[str, Any], model: AshNetsForRetrieval, images: Images) -> None:
+    short = measure(model, images, [load_profile(PROFILES[0])], name="small")
     one = report["estimates"][0]
     assert short["spikes"] == report["counts"]["spikes"] / 5
     energy = short["energy"][PROFILES[0]]
@@ -272,7 +291,7 @@ def test_the_terminal_shows_every_profile(report: dict[str, Any]) -> None:
     console = Console(width=150, record=True, file=io.StringIO())
     print_report(report, console)
     text = console.export_text()
-    assert all(name in text for name in (*PROFILES, "small", "five pictures of noise", "concepts"))
+    assert all(name in text for name in (*PROFILES, "small", "five images of noise", "concepts"))
     assert "is an estimate" in text
     assert "…" not in text, "a column is cut off"
     narrow = Console(width=80, record=True, file=io.StringIO())
@@ -298,35 +317,38 @@ def test_the_page_has_a_word_for_each_rate(report: dict[str, Any]) -> None:
         ((10, 20, 30), (40, 50, 60), "4 times cheaper than its dense twin; with memory it stays cheaper throughout."),
         ((10, 200, 300), (40, 50, 60), "4 times cheaper than its dense twin; with memory it is dearer throughout."),
         (
-            (10, 20, 300), (5, 40, 60),
+            (10, 20, 300),
+            (5, 40, 60),
             "2 times dearer than its dense twin; with memory 2 times cheaper at the low end of both, 5 times dearer at "
             "the high end.",
         ),
     ],
-)  # fmt: skip
+)
 def test_verdicts(spiking: tuple[int, ...], twin: tuple[int, ...], said: str) -> None:
     one = {
         "spiking": {
-            "total": spiking[0], "memory": {"low": 1, "high": 1},
+            "total": spiking[0],
+            "memory": {"low": 1, "high": 1},
             "total_with_memory": {"low": spiking[1], "high": spiking[2]},
         },
-        "dense_twin": twin[0], "dense_twin_with_memory": {"low": twin[1], "high": twin[2]},
-    }  # fmt: skip
+        "dense_twin": twin[0],
+        "dense_twin_with_memory": {"low": twin[1], "high": twin[2]},
+    }
     assert verdict(one) == f"Spiking branch {said}"
 
 
-def test_pictures_of_a_folder_and_of_a_corpus(corpus: Path, repository: Path, tmp_path: Path) -> None:
+def test_images_of_a_folder_and_of_a_corpus(corpus: Path, repository: Path, tmp_path: Path) -> None:
     gallery = repository / "zoo" / "gallery" / "images"
-    found = read_pictures(32, images=gallery, limit=3, seed=1)
-    assert found.source == "folder images: 3 of 300 pictures, drawn by seed 1"
-    assert (found.pixels.shape, len(set(found.image_ids))) == ((3, 3, 32, 32), 3)
-    again, other = (read_pictures(32, images=gallery, limit=3, seed=seed).image_ids for seed in (1, 2))
-    assert again == found.image_ids != other
+    found = read_images(32, images=gallery, limit=3, seed=1)
+    assert found.source == "folder images: 3 of 300 images, drawn by seed 1"
+    assert (found.pixels.shape, len(set(found.image_keys))) == ((3, 3, 32, 32), 3)
+    again, other = (read_images(32, images=gallery, limit=3, seed=seed).image_keys for seed in (1, 2))
+    assert again == found.image_keys != other
 
-    held = read_pictures(32, corpus=corpus, splits=["valid"], limit=64)
-    assert held.source == "corpus, valid: all 6 pictures"
+    held = read_images(32, corpus=corpus, splits=["valid"], limit=64)
+    assert held.source == "corpus, valid: all 6 images"
     row = json.loads((repository / "zoo" / "gallery" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[27])
-    assert held.image_ids[0] == image_key(row["image_id"])
+    assert held.image_keys[0] == image_key(row["image_id"])
     as_processed = AshNetsImageProcessor(32)(gallery.parent / row["file_name"])["pixel_values"][0]
     assert float((held.pixels[0] - as_processed).abs().mean()) < 0.02, "transparent edges are blended in another order"
 
@@ -334,15 +356,15 @@ def test_pictures_of_a_folder_and_of_a_corpus(corpus: Path, repository: Path, tm
         ({}, ConfigurationError, "--images"),
         ({"images": gallery, "corpus": corpus}, ConfigurationError, "not both"),
         ({"images": gallery, "splits": ["valid"]}, ConfigurationError, "--split valid"),
-        ({"images": tmp_path}, DataError, "no pictures"),
+        ({"images": tmp_path}, DataError, "no images"),
         ({"images": tmp_path / "absent"}, DataError, "absent is no folder"),
         ({"corpus": corpus, "splits": ["absent"]}, DataError, "no split 'absent'"),
     ):
         with pytest.raises(kind, match=message):
-            read_pictures(32, **options)  # type: ignore[arg-type]
+            read_images(32, **options)  # type: ignore[arg-type]
     (tmp_path / "broken.png").write_bytes((gallery / "00a9.png").read_bytes()[:200])
     with pytest.raises(InputError, match=r"broken\.png"):
-        read_pictures(32, images=tmp_path)
+        read_images(32, images=tmp_path)
 
 
 def test_the_command_on_the_bundled_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -350,7 +372,7 @@ def test_the_command_on_the_bundled_model(tmp_path: Path, capsys: pytest.Capture
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads((tmp_path / "energy.json").read_text(encoding="utf-8"))
     assert (told["model"]["name"], told["model"]["weights"]) == ("ashnets-tiny", "trained: pictograms")
-    assert told["data"]["source"] == "folder images: 2 of 300 pictures, drawn by seed 0"
+    assert told["data"]["source"] == "folder images: 2 of 300 images, drawn by seed 0"
     assert all(0 < layer["rate"] < 0.9 for layer in told["counts"]["layers"])
     with pytest.raises(WeightsError, match="no trained weights"):
         energy_command("ashnets-tiny-t1", sample=1)

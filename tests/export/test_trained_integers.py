@@ -19,8 +19,8 @@ from ashnets.export.exporting import sample_spikes
 from ashnets.export.graph import from_model
 from ashnets.export.lava import read_lava
 from ashnets.export.lava_simulation import simulate
-from ashnets.export.onnx_model import TOLERANCE, largest_difference, run_onnx_model, sample_inputs, write_onnx_model
-from ashnets.export.onnx_running import run_onnx
+from ashnets.export.onnx.model import TOLERANCE, largest_difference, run_onnx_model, sample_inputs, write_onnx_model
+from ashnets.export.onnx.running import run_onnx
 from ashnets.model import HEADS
 from ashnets.model.tdbn import calibrate
 
@@ -29,10 +29,22 @@ from ashnets.model.tdbn import calibrate
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Calibrated, trained for some steps through its integers, saved."""
     config = AshNetsConfig(
-        backbone="resnet-tiny", backbone_widths=[4, 4], image_size=16, hidden_size=8, num_concepts=6, time_steps=5,
-        spiking_channels=[4, 4, 6], decay_k=1300, precision="int8", num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, vocab_size=50, max_text_length=12, max_position_embeddings=16,
-    )  # fmt: skip
+        backbone="resnet-tiny",
+        backbone_widths=[4, 4],
+        image_size=16,
+        hidden_size=8,
+        num_concepts=6,
+        time_steps=5,
+        spiking_channels=[4, 4, 6],
+        decay_k=1300,
+        precision="int8",
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        vocab_size=50,
+        max_text_length=12,
+        max_position_embeddings=16,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = HEADS["retrieval"](config)
@@ -43,11 +55,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         wanted = torch.rand(8, 4, 6) * 4
     calibrate(encoder, [spikes], run=encoder.run)
     before = [block.constants() for block in encoder.layers.values()]
-    optimiser = torch.optim.SGD(encoder.parameters(), lr=0.01)
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.01)
     for _ in range(10):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (encoder(spikes).response - wanted).square().mean().backward()
-        optimiser.step()
+        optimizer.step()
     for old, block in zip(before, encoder.layers.values(), strict=True):
         assert not torch.equal(old.weight, block.constants().weight), "training moved no integer"
     folder = tmp_path_factory.mktemp("trained") / "model"
@@ -81,7 +93,7 @@ def test_each_format_fires_as_the_model_does(to: str, published: Path, model, tm
     code, said = run(str(published), "--to", to, "--output", str(folder), "--json")
     assert code == 0, said
     report = json.loads(said)
-    assert (report["precision"], report["quantisation"]) == ("int8", "in training")
+    assert (report["precision"], report["quantization"]) == ("int8", "in training")
     with np.load(folder / "sample.npz", allow_pickle=False) as sample:
         spikes = torch.from_numpy(sample["spikes"]).float()
         expected = {name: torch.from_numpy(sample[f"expected_{name}"]).float() for name in own(model, spikes)}

@@ -25,9 +25,9 @@ from ashnets import errors
 from ashnets.cli import app, completing, main
 from ashnets.cli.printing import as_text
 from ashnets.data.benchmarks import BENCHMARKS
-from ashnets.data.pictogram_tasks import PICTOGRAM_TASKS
+from ashnets.data.pictograms.tasks import PICTOGRAM_TASKS
+from ashnets.export.energy.profiles import TEMPLATE, profile_names
 from ashnets.export.exporting import FORMATS
-from ashnets.export.profiles import TEMPLATE, profile_names
 from ashnets.training.recipe import TASKS
 
 ROOT = typer.main.get_command(app)
@@ -59,10 +59,25 @@ def run(*arguments: str, code: str = "", **environment: str) -> subprocess.Compl
 
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
-        ("ask",), ("compare",), ("data", "check"), ("data", "gallery"), ("data", "pictograms"), ("demo",),
-        ("describe",), ("energy",), ("evaluate",), ("export",), ("finetune",), ("index",),
-        ("list",), ("publish",), ("quantize",), ("search",), ("train",), ("verify",),
-    ]  # fmt: skip
+        ("ask",),
+        ("compare",),
+        ("data", "check"),
+        ("data", "gallery"),
+        ("data", "pictograms"),
+        ("demo",),
+        ("describe",),
+        ("energy",),
+        ("evaluate",),
+        ("export",),
+        ("finetune",),
+        ("index",),
+        ("list",),
+        ("publish",),
+        ("quantize",),
+        ("search",),
+        ("train",),
+        ("verify",),
+    ]
 
 
 FUNCTIONS = {"export": "export_encoder", "list": "list_models"}  # others have the name of their command
@@ -166,8 +181,12 @@ def test_a_shell_is_offered_what_fits(typed: str, offered: list[str], tmp_path: 
     words = f"ashnets {typed}"
     (tmp_path / "indexes" / "holidays").mkdir(parents=True)
     (tmp_path / "indexes" / "holidays" / "index.json").write_text("{}")
-    asked = {"_ASHNETS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1),
-             "ASHNETS_CACHE": str(tmp_path)}  # fmt: skip
+    asked = {
+        "_ASHNETS_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+        "ASHNETS_CACHE": str(tmp_path),
+    }
     done = run(**asked)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, offered, "")
 
@@ -182,9 +201,12 @@ def test_completion_can_be_installed() -> None:
 
 
 WITHOUT_TORCH = [
-    ["--help"], ["--version"], ["list"], ["list", "--numbers"],
+    ["--help"],
+    ["--version"],
+    ["list"],
+    ["list", "--numbers"],
     *([*words, "--help"] for words in COMMANDS),
-]  # fmt: skip
+]
 
 
 def test_what_needs_no_torch_loads_none() -> None:

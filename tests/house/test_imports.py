@@ -128,8 +128,10 @@ def floors(repository: Path) -> dict[str, tuple[int, str]]:
         ("def f():\n    import ashnets.hub.load as load", {"ashnets.hub.load"}),
         ("def f():\n    import ashnets\n    return ashnets.resolve('x')", {"ashnets", "ashnets.resolve"}),
         ("import ashnets.hub.load\nashnets.resolve", {"ashnets.hub.load", "ashnets.resolve"}),
-        ("import ashnets as a\na.hub.fetching.fetch", {"ashnets", "ashnets.hub", "ashnets.hub.fetching",
-                                                       "ashnets.hub.fetching.fetch"}),
+        (
+            "import ashnets as a\na.hub.fetching.fetch",
+            {"ashnets", "ashnets.hub", "ashnets.hub.fetching", "ashnets.hub.fetching.fetch"},
+        ),
         ("model.ashnets.vision", set()),
         ("from . import b", {"ashnets.model.b"}),
         ("from ..zoo import names", {"ashnets.zoo.names"}),
@@ -137,18 +139,24 @@ def floors(repository: Path) -> dict[str, tuple[int, str]]:
         ("if TYPE_CHECKING:\n    from ashnets.zoo import Entry", {"ashnets.zoo.Entry"}),
         ("_HOMES = {'train': 'ashnets.runs'}", {"ashnets.runs"}),
     ],
-)  # fmt: skip
+)
 def test_imports_of_sees_every_form(source: str, expected: set[str]) -> None:
     assert set(imports_of(source, "ashnets.model.a")) == expected
 
 
 def test_the_rules_find_what_they_forbid() -> None:
-    floors = read_floors("| 3 | face | `ashnets` | … |\n| 2 | a | `ashnets.a`, `ashnets.b.low` | … |\n"
-                         "| 2 | c | `ashnets.c` | … |\n| 1 | b | `ashnets.b` | … |\n")  # fmt: skip
+    floors = read_floors(
+        "| 3 | face | `ashnets` | … |\n| 2 | a | `ashnets.a`, `ashnets.b.low` | … |\n"
+        "| 2 | c | `ashnets.c` | … |\n| 1 | b | `ashnets.b` | … |\n"
+    )
     arrows: dict[str, set[str]] = {
-        "ashnets": {"ashnets.a.x"}, "ashnets.a.x": {"ashnets.b.low", "ashnets.c", "ashnets.b"}, "ashnets.c": set(),
-        "ashnets.b": {"ashnets.a.x"}, "ashnets.b.low": {"ashnets", "ashnets.b"}, "ashnets.new": {"ashnets.a.x"},
-    }  # fmt: skip
+        "ashnets": {"ashnets.a.x"},
+        "ashnets.a.x": {"ashnets.b.low", "ashnets.c", "ashnets.b"},
+        "ashnets.c": set(),
+        "ashnets.b": {"ashnets.a.x"},
+        "ashnets.b.low": {"ashnets", "ashnets.b"},
+        "ashnets.new": {"ashnets.a.x"},
+    }
     assert faults(arrows, floors) == [
         "ashnets.a.x (floor 2, a) imports ashnets.c (2, c)",
         "ashnets.b (floor 1, b) imports ashnets.a.x (2, a)",
@@ -162,9 +170,7 @@ def test_no_arrow_points_upwards(imports: dict[str, set[str]], floors: dict[str,
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_name_of_the_table_is_a_module(
-    imports: dict[str, set[str]], floors: dict[str, tuple[int, str]]
-) -> None:
+def test_every_name_of_the_table_is_a_module(imports: dict[str, set[str]], floors: dict[str, tuple[int, str]]) -> None:
     assert not set(floors) - set(imports)
 
 

@@ -59,7 +59,7 @@ def test_the_environment_is_the_lock(pins: dict[str, Version]) -> None:
     assert installed == {name: str(number) for name, number in pins.items()}
 
 
-def test_the_lock_fulfils_pyproject(pins: dict[str, Version], declared: list[Requirement]) -> None:
+def test_the_lock_fulfills_pyproject(pins: dict[str, Version], declared: list[Requirement]) -> None:
     wrong = [str(one) for one in declared if not one.specifier.contains(pins[canonicalize_name(one.name)])]
     assert not wrong
 

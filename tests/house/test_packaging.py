@@ -17,8 +17,17 @@ import ashnets
 FOLDERS = {"ashnets": "ashnets", "zoo": "ashnets/zoo", "export": "ashnets/export", "hub": "ashnets/hub"}
 
 # In two pieces, so that this file does not hold them.
-PRIVATE = [first + second for first, second in [("/wo", "rk/"), ("/.lib", "rary"), ("../sh", "ared"), ("/opt/", "pypi"),
-                                                ("/opt/", "wheels"), ("/ro", "ot/")]]  # fmt: skip
+PRIVATE = [
+    first + second
+    for first, second in [
+        ("/wo", "rk/"),
+        ("/.lib", "rary"),
+        ("../sh", "ared"),
+        ("/opt/", "pypi"),
+        ("/opt/", "wheels"),
+        ("/ro", "ot/"),
+    ]
+]
 
 
 @pytest.fixture(scope="module")

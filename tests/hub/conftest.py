@@ -24,9 +24,17 @@ _SPEC.loader.exec_module(loopback)
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij"]
 SMALL = {
-    "backbone_widths": [8, 12], "image_size": 16, "spiking_channels": [4, 5, 6], "hidden_size": 24, "num_concepts": 8,
-    "intermediate_size": 24, "num_hidden_layers": 1, "vocab_size": len(PIECES), "max_text_length": 8, "time_steps": 3,
-}  # fmt: skip
+    "backbone_widths": [8, 12],
+    "image_size": 16,
+    "spiking_channels": [4, 5, 6],
+    "hidden_size": 24,
+    "num_concepts": 8,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "vocab_size": len(PIECES),
+    "max_text_length": 8,
+    "time_steps": 3,
+}
 
 
 def write_run(folder: Path, seed: int = 0, **sizes: int) -> Path:
@@ -36,10 +44,14 @@ def write_run(folder: Path, seed: int = 0, **sizes: int) -> Path:
     made.save_pretrained(model)
     AshNetsProcessor.from_config(AshNetsConfig(**made.config.to_dict()), PIECES).save_pretrained(model)
     record = {
-        "recipe": "letters", "model": "letters", "seed": seed, "pairs_seen": 120, "seconds": 90.0,
+        "recipe": "letters",
+        "model": "letters",
+        "seed": seed,
+        "pairs_seen": 120,
+        "seconds": 90.0,
         "environment": {"device": "an abacus"},
-        "learnt_from": {"name": "letters", "splits": ["train"], "images": 142},
-    }  # fmt: skip
+        "learned_from": {"name": "letters", "splits": ["train"], "images": 142},
+    }
     (model / "training.json").write_text(json.dumps(record))
     (model / "recipe.yaml").write_text(yaml.safe_dump({"name": "letters"}))
     (model / "log.jsonl").write_text('{"epoch": 1}\n')

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 
 import yaml
 
-LICENCES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "other", "unknown"}
+LICENSES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "other", "unknown"}
 TEXT = re.compile(rb"[\x09\x0a\x0d\x20-\x7e\x80-\xff]*")
 
 
@@ -122,9 +122,14 @@ class LoopbackHub:
     def environment(self, cache: object, token: str | None = None) -> dict[str, str]:
         """Variables under which a client in a process of its own speaks to this Hub, with a cache of its own."""
         settings = {
-            "HF_ENDPOINT": self.endpoint, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(cache),
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
-        }  # fmt: skip
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HOME": str(cache),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }
         return settings if token is None else {**settings, "HF_TOKEN": token}
 
 
@@ -228,7 +233,7 @@ class _Api(_Handler):
         ("GET", r"/api/models/(?P<name>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)(/.*)?", "tree"),
         ("GET", r"/api/models/(?P<name>[^/]+/[^/]+)(/revision/(?P<revision>.+))?", "info"),
         ("GET|HEAD", r"/(?P<name>(datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)", "resolve"),
-    )  # fmt: skip
+    )
     WRITING = ("create", "preupload", "batch", "commit", "tag")
 
     def handle_request(self, path: str, body: bytes) -> None:
@@ -366,9 +371,14 @@ class _Api(_Handler):
             return self.answer(200, data, ETag=f'"{git_blob(data)}"', X_Repo_Commit=oid)
         name = hashlib.sha256(data).hexdigest()
         return self.answer(
-            302, b"", Location=f"{self.hub.storage_endpoint}/{name}", X_Repo_Commit=oid,
-            X_Linked_ETag=f'"{name}"', X_Linked_Size=str(len(data)), ETag=f'"{git_blob(data)}"',
-        )  # fmt: skip
+            302,
+            b"",
+            Location=f"{self.hub.storage_endpoint}/{name}",
+            X_Repo_Commit=oid,
+            X_Linked_ETag=f'"{name}"',
+            X_Linked_Size=str(len(data)),
+            ETag=f'"{git_blob(data)}"',
+        )
 
 
 def card_errors(content: str) -> list[str]:
@@ -383,8 +393,8 @@ def card_errors(content: str) -> list[str]:
     if not isinstance(data, dict):
         return ["the YAML is no mapping"]
     errors = []
-    if data.get("license") not in LICENCES:
-        errors.append(f'"license" must be one of {sorted(LICENCES)}')
+    if data.get("license") not in LICENSES:
+        errors.append(f'"license" must be one of {sorted(LICENSES)}')
     if data.get("license") == "other" and not data.get("license_name"):
         errors.append('"license_name" is required with license: other')
     for key in ("tags", "datasets", "metrics", "language"):

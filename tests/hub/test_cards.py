@@ -80,14 +80,17 @@ def test_the_papers_numbers_stand_apart(big):
     assert not re.search(r"75\.40|86\.09|92\.20", outside)
 
 
-def test_folders_without_record_results_or_known_licence():
+def test_folders_without_record_results_or_known_license():
     plain = dataclasses.replace(
-        subject_of_name("ashnets-r18"), trained=True, licence="other:My Own Licence", architecture=None,
+        subject_of_name("ashnets-r18"),
+        trained=True,
+        license="other:My Own License",
+        architecture=None,
         config=AshNetsConfig(backbone="resnet-tiny", backbone_widths=[8, 12], image_size=16, summary_ratio="ann"),
-    )  # fmt: skip
+    )
     text = card(plain)
     assert "No record of a training" in text.partition("\n---\n")[2].splitlines()[2]
-    assert (ModelCard(text).data.license, ModelCard(text).data.license_name) == ("other", "my-own-licence")
+    assert (ModelCard(text).data.license, ModelCard(text).data.license_name) == ("other", "my-own-license")
     assert "No result was measured" in section(text, "Limits")
     assert "not stated by whoever published" in section(text, "Training")
 
@@ -120,14 +123,14 @@ def test_the_three_lines_of_a_card_run(name):
 
 def test_energy_is_an_estimate_with_its_assumptions(finished_run, tmp_path):
     """The report is a real one, of the package that estimates."""
-    from ashnets.export.profiles import load_profile
-    from ashnets.export.report import energy_report, write_report
-    from ashnets.export.report_pictures import Pictures
+    from ashnets.export.energy.images import Images
+    from ashnets.export.energy.profiles import load_profile
+    from ashnets.export.energy.report import energy_report, write_report
 
     model = ashnets.from_pretrained(finished_run / "model").ashnets
-    pictures = Pictures(torch.rand(2, 3, 16, 16), [1, 2], "2 squares of noise")
+    images = Images(torch.rand(2, 3, 16, 16), [1, 2], "2 squares of noise")
     profiles = [load_profile(name) for name in ("45nm-fp32", "loihi1-vs-a100")]
-    report = energy_report(model, pictures, profiles, name="letters", weights="trained", progress=False)
+    report = energy_report(model, images, profiles, name="letters", weights="trained", progress=False)
     write_report(report, tmp_path)
     rows = read_energy(tmp_path / "energy.json")
     text = card(dataclasses.replace(subject_of_name("ashnets-tiny"), energy=rows))

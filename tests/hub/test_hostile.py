@@ -64,13 +64,15 @@ def shards(where: str, write: Callable[[dict, Path], object], index: str = "mode
 BEYOND = json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
 HOSTILE: dict[str, tuple[Spoil, str]] = {
     "attention from the Hub": (
-        config(attn_implementation="some/kernel"), r"config\.json has attn_implementation='some/kernel', which may"
+        config(attn_implementation="some/kernel"),
+        r"config\.json has attn_implementation='some/kernel', which may",
     ),
     "attention, hidden": (config(_attn_implementation="a/b"), "has _attn_implementation='a/b', which may fetch code"),
     "attention from another package": (config(attn_implementation="flash_attention_2"), "which may fetch code"),
     "code of its own": (config(auto_map={"AutoModel": "x.Y"}), r"config\.json names code of its own"),
     "a tokenizer's code": (
-        keys("tokenizer_config.json", auto_map={"AutoTokenizer": ["x.Y", None]}), r"tokenizer_config\.json names code"
+        keys("tokenizer_config.json", auto_map={"AutoTokenizer": ["x.Y", None]}),
+        r"tokenizer_config\.json names code",
     ),
     "a processor's code": (keys("processor_config.json", auto_map={}), r"processor_config\.json names code"),
     "an adapter": (text("adapter_config.json", "{}"), "would have another model loaded"),
@@ -90,14 +92,15 @@ HOSTILE: dict[str, tuple[Spoil, str]] = {
     "no bytes": (lambda folder: (folder / "model.safetensors").write_bytes(b""), r"model\.safetensors is damaged"),
     "a shard that is a pickle": (shards("weights.bin", torch.save), r"names 'weights\.bin' as weights: only"),
     "a variant's shard that is a pickle": (
-        shards("weights.bin", torch.save, "model.safetensors.index.fp16.json"), r"fp16\.json names 'weights\.bin'"
+        shards("weights.bin", torch.save, "model.safetensors.index.fp16.json"),
+        r"fp16\.json names 'weights\.bin'",
     ),
     "a pickle by another name": (shards("weights.json", torch.save), r"names 'weights\.json' as weights"),
     "a shard elsewhere": (shards("../other.safetensors", save_file), r"names '\.\./other\.safetensors' as weights"),
     "a missing shard": (shards("a.safetensors", lambda weights, path: None), r"names a\.safetensors, which is missing"),
     "an index without files": (text("model.safetensors.index.json", "[]"), "is no index of weights"),
     "a nested index": (text("model.safetensors.index.json", "[" * 100_000), r"index\.json is not valid JSON"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

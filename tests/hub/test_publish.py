@@ -32,7 +32,7 @@ COMMANDS.command("publish")(commands.publish)
 COMMANDS.command("verify")(commands.verify)
 
 NAME = "someone/letters"
-WORDS = {"licence": "mit", "training_data": "ten letters, drawn here (CC0)"}
+WORDS = {"license": "mit", "training_data": "ten letters, drawn here (CC0)"}
 
 
 def send(run: Path, **options):
@@ -119,19 +119,25 @@ def test_a_tag_that_is_accepted_is_found_by_the_name_that_the_card_tells(hub, fi
 
 def test_a_dry_run_checks_and_sends_nothing(hub, finished_run, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["publish", str(finished_run), "--repo", NAME, "--licence", "mit", "--dry-run"]
+    words = ["publish", str(finished_run), "--repo", NAME, "--license", "mit", "--dry-run"]
     assert not main([*words, "--json"])
     planned = json.loads(capsys.readouterr().out)
     assert planned["dry_run"] and "README.md" in planned["files"] and hub.asked == []
     assert [check["name"] for check in planned["checks"]] == [
-        "no pickles", "no training state", "strict load", "finite weights", "processor", "parity after reload",
-        "firing rates", "licence",
-    ]  # fmt: skip
+        "no pickles",
+        "no training state",
+        "strict load",
+        "finite weights",
+        "processor",
+        "parity after reload",
+        "firing rates",
+        "license",
+    ]
     assert all(check["passed"] for check in planned["checks"])
     (draft,) = planned["drafts"]
     text = Path(draft).read_text(encoding="utf-8")
     assert draft == f"out/publish/{NAME}/README.md" and len(text.encode()) == planned["files"]["README.md"]
-    assert text.partition("\n## Training\n")[2].startswith("\n- Learnt from: 142 images of `letters`, train.")
+    assert text.partition("\n## Training\n")[2].startswith("\n- Learned from: 142 images of `letters`, train.")
     assert not main(words)
     assert "strict load: passed" in capsys.readouterr().out
 
@@ -215,7 +221,7 @@ def test_after_a_commit_that_fails_the_same_command_finishes(hub, finished_run, 
 
 def test_after_a_kill_the_same_command_finishes(hub, finished_run, tmp_path):
     fault = hub.fail("PUT", "/", how="hold")
-    code = f"from ashnets.hub import publish\npublish({str(finished_run)!r}, {NAME!r}, licence='mit')"
+    code = f"from ashnets.hub import publish\npublish({str(finished_run)!r}, {NAME!r}, license='mit')"
     words = [sys.executable, "-c", code]
     environment = {**os.environ, **hub.environment(tmp_path / "killed", "write-token")}
     with subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -271,14 +277,16 @@ def spoil(run: Path, how: str) -> None:
     elif how == "no processor":
         (model / "tokenizer.json").unlink()
     else:
-        weights.update({
-            "queue": {"queue.image": torch.zeros(2)},
-            "momentum": {f"momentum.{first}": weights[first].clone()},
-            "optimiser": {f"exp_avg.{first}": weights[first].clone()},
-            "left over": {"further.weight": torch.zeros(2)},
-            "no number": {first: torch.full_like(weights[first], torch.nan)},
-            "missing": {},
-        }[how])  # fmt: skip
+        weights.update(
+            {
+                "queue": {"queue.image": torch.zeros(2)},
+                "momentum": {f"momentum.{first}": weights[first].clone()},
+                "optimizer": {f"exp_avg.{first}": weights[first].clone()},
+                "left over": {"further.weight": torch.zeros(2)},
+                "no number": {first: torch.full_like(weights[first], torch.nan)},
+                "missing": {},
+            }[how]
+        )
         if how == "missing":
             weights.pop(first)
         save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
@@ -292,7 +300,7 @@ def spoil(run: Path, how: str) -> None:
         ("archive by content", r"no pickles: may run code: notes\.json"),
         ("queue", r"no training state: of training alone: queue\.image"),
         ("momentum", r"no training state: of training alone: momentum\."),
-        ("optimiser", r"no training state: of training alone: exp_avg\."),
+        ("optimizer", r"no training state: of training alone: exp_avg\."),
         ("left over", r"strict load: .*unexpected keys: further\.weight"),
         ("missing", r"strict load: .*missing keys"),
         ("no number", "finite weights: not finite"),
@@ -306,11 +314,11 @@ def test_what_must_not_be_published_is_refused(hub, run, how, message):
     assert hub.asked == []
 
 
-def test_no_licence_no_name_no_file(hub, finished_run, tmp_path):
-    with pytest.raises(WeightsError, match="licence: not given: --licence says it"):
+def test_no_license_no_name_no_file(hub, finished_run, tmp_path):
+    with pytest.raises(WeightsError, match="license: not given: --license says it"):
         publish(finished_run, NAME)
-    with pytest.raises(WeightsError, match=r"'cc-by-40' is none of the Hub's licences. Did you mean cc-by-4\.0\?"):
-        send(finished_run, licence="cc-by-40")
+    with pytest.raises(WeightsError, match=r"'cc-by-40' is none of the Hub's licenses. Did you mean cc-by-4\.0\?"):
+        send(finished_run, license="cc-by-40")
     for name in ("letters", "a/b/c", "a b/c", "a/b.git", "a/-b", "a--b/c"):
         with pytest.raises(ConfigurationError, match="repository"):
             publish(finished_run, name, dry_run=True, **WORDS)
@@ -344,9 +352,20 @@ def test_numbers_of_other_weights_are_no_part_of_the_card(hub, finished_run, tmp
     refused(results, "without the SHA-256 of the weights", results=[results])
     results.write_text(f"model,split,R@1,weights_sha256\nletters,valid,0.5,{other}\n")
     refused(results, f"of weights with the SHA-256 {other}", results=[results])
-    report = {"counts": {"pictures": 1, "spikes": 1, "synaptic_operations": 1}, "estimates": [
-        {"profile": "p", "title": "p", "data": "d", "assumptions": [], "dense_twin": 1.0, "artificial": {},
-         "spiking": {"total": 1.0, "total_with_memory": {"low": 1.0, "high": 1.0}}}]}  # fmt: skip
+    report = {
+        "counts": {"images": 1, "spikes": 1, "synaptic_operations": 1},
+        "estimates": [
+            {
+                "profile": "p",
+                "title": "p",
+                "data": "d",
+                "assumptions": [],
+                "dense_twin": 1.0,
+                "artificial": {},
+                "spiking": {"total": 1.0, "total_with_memory": {"low": 1.0, "high": 1.0}},
+            }
+        ],
+    }
     for digest, found in ((None, "without"), (other, other)):
         energy.write_text(json.dumps({**report, "model": {"weights_sha256": digest}}))
         refused(energy, found, energy=energy)
@@ -362,15 +381,15 @@ def test_numbers_of_other_weights_are_no_part_of_the_card(hub, finished_run, tmp
     assert hub.asked == []
 
 
-def test_a_licence_of_ones_own_needs_its_text(run):
-    from ashnets.hub.licences import hub_licences, licence_fields, licence_problem
+def test_a_license_of_ones_own_needs_its_text(run):
+    from ashnets.hub.licenses import hub_licenses, license_fields, license_problem
 
-    assert {"apache-2.0", "cc-by-4.0", "other"} < {*hub_licences()} and len(hub_licences()) > 70
-    assert licence_problem("Apache-2.0", run) is None and licence_problem("other", run) is not None
-    assert "put its text into" in str(licence_problem("other:Birds 1", run))
+    assert {"apache-2.0", "cc-by-4.0", "other"} < {*hub_licenses()} and len(hub_licenses()) > 70
+    assert license_problem("Apache-2.0", run) is None and license_problem("other", run) is not None
+    assert "put its text into" in str(license_problem("other:Birds 1", run))
     (run / "LICENSE").write_text("Look, do not touch.")
-    assert licence_problem("other:Birds 1", run) is None
-    assert licence_fields("other:Birds 1") == {"license": "other", "license_name": "birds-1"}
+    assert license_problem("other:Birds 1", run) is None
+    assert license_fields("other:Birds 1") == {"license": "other", "license_name": "birds-1"}
 
 
 def test_arrays_are_no_pickles_unless_they_hold_objects(tmp_path):
@@ -461,10 +480,12 @@ EVAL_YAML = b"name: Letters\nevaluation_framework: x\ntasks:\n- {id: letters_tes
 def results(tmp_path, finished_run) -> Path:
     """As `ashnets evaluate` writes them for a task: variants of the model, then chance and baselines, a row each."""
     rows = [
-        "letters,letters,test,reset,10,0.6,0.5", "letters,letters,test,constant picture,10,0.45,0.5",
-        "letters,letters,test,chance,10,0.1,", "letters,letters,test,bag of words,10,0.44,0.5",
+        "letters,letters,test,reset,10,0.6,0.5",
+        "letters,letters,test,constant image,10,0.45,0.5",
+        "letters,letters,test,chance,10,0.1,",
+        "letters,letters,test,bag of words,10,0.44,0.5",
         "letters,letters,valid,reset,10,0.7,0.5",
-    ]  # fmt: skip
+    ]
     digest = digest_of(finished_run)
     rows = ["model,data,split,variant,n,accuracy,by kind a,weights_sha256", *(f"{row},{digest}" for row in rows)]
     (tmp_path / "task.csv").write_text("\n".join(rows) + "\n")
@@ -481,7 +502,7 @@ def test_eval_results_are_for_benchmarks_of_the_hub(hub, finished_run, results):
     card = published(hub)
     assert [(one.dataset_split, one.metric_value) for one in card.data.eval_results] == [("test", 0.6), ("valid", 0.7)]
     table = card.text.partition("## Results, measured")[2].partition("\n## ")[0]
-    for line in ("| chance | 10 | 0.1 |", "| bag of words | 10 | 0.44 |", "| constant picture | 10 | 0.45 |"):
+    for line in ("| chance | 10 | 0.1 |", "| bag of words | 10 | 0.44 |", "| constant image | 10 | 0.45 |"):
         assert line in table
     assert "by kind" not in table and "neither chance" not in table and f"benchmark `{BENCHMARK}`" in table
     # without the benchmark the file goes, and the card says why there is none
@@ -519,7 +540,7 @@ def test_offline_no_benchmark_can_be_asked(hub, finished_run, results, offline):
 
 
 def test_the_bundled_weights_published_are_their_own_mirror(hub, tmp_path):
-    """A registry name brings its licence, results and energy; the copy passes the pins of this package."""
+    """A registry name brings its license, results and energy; the copy passes the pins of this package."""
     name = "someone/ashnets-tiny.pictograms"
     result = publish("ashnets-tiny", name, tag="v1")
     files = hub.repositories[name].commits[result["commit"]]

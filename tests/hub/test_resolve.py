@@ -33,9 +33,14 @@ def weights(tmp_path) -> Weights:
     small = {"hidden_size": 24, "num_concepts": 8, "intermediate_size": 24, "num_hidden_layers": 1, "vocab_size": 30}
     create("ashnets-tiny", **small).save_pretrained(folder)
     return Weights(
-        tag="test", folder=folder, sha256={path.name: digest(path) for path in folder.iterdir()}, licence="none",
-        training_data="none", recipe=folder, results=folder,
-    )  # fmt: skip
+        tag="test",
+        folder=folder,
+        sha256={path.name: digest(path) for path in folder.iterdir()},
+        license="none",
+        training_data="none",
+        recipe=folder,
+        results=folder,
+    )
 
 
 def test_untouched_weights_pass(weights):
@@ -141,10 +146,43 @@ def test_a_file_is_no_folder(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["v1", "v1+cu", "a@b", "@b", "a/b", "ä", "a{b", "x.lock.y", "a-", "v1.0-rc.1", "HEAD~", "a^", "a:b", "a?b", "a*b",
-     "a[b", "a\\b", "a b", "a\tb", "a..b", "..", ".", ".a", "a/.b", "a.lock", "a.lock/b", "/a", "a/", "a//b", "a.",
-     "@", "a@{b", "\x7f", ""],
-)  # fmt: skip
+    [
+        "v1",
+        "v1+cu",
+        "a@b",
+        "@b",
+        "a/b",
+        "ä",
+        "a{b",
+        "x.lock.y",
+        "a-",
+        "v1.0-rc.1",
+        "HEAD~",
+        "a^",
+        "a:b",
+        "a?b",
+        "a*b",
+        "a[b",
+        "a\\b",
+        "a b",
+        "a\tb",
+        "a..b",
+        "..",
+        ".",
+        ".a",
+        "a/.b",
+        "a.lock",
+        "a.lock/b",
+        "/a",
+        "a/",
+        "a//b",
+        "a.",
+        "@",
+        "a@{b",
+        "\x7f",
+        "",
+    ],
+)
 def test_a_revision_is_what_git_takes_for_one(name):
     asked = subprocess.run(["git", "check-ref-format", f"refs/tags/{name}"])
     taken = asked.returncode == 0 and name != "@"  # alone it is short for HEAD, wherever a revision is typed
@@ -291,7 +329,7 @@ def published(hub, files, tmp_path, monkeypatch) -> str:
     """``ashnets-r18.letters``, pinned in a registry of its own to a commit of ``someone/letters``; the commit."""
     commit = hub.put(NAME, {**files, "README.md": b"card"})
     pins = {name: digest_of(data) for name, data in files.items()}
-    words = {"licence": "mit", "training_data": "letters", "recipe": "x.yaml", "results": "x.csv"}
+    words = {"license": "mit", "training_data": "letters", "recipe": "x.yaml", "results": "x.csv"}
     data = {"ashnets-r18": {"letters": {"repository": NAME, "commit": commit, "sha256": pins, **words}}}
     (tmp_path / "weights.yaml").write_text(yaml.safe_dump(data))
     monkeypatch.setattr(registry, "_weights", lambda: registry.read_weights(tmp_path / "weights.yaml"))

@@ -77,8 +77,8 @@ def check_lif(steps, neurons, seed, beta, theta, k, affine, detach, sums):
     assert torch.equal(s, s_torch)
     assert torch.equal(last, last_torch)
     true = adjoint(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach, s.numpy() == 1)
-    centre = mean if sums else None
-    found = on_device(gpu.lif_backward, x, v, scale, shift, centre, grad_s, grad_v, beta, theta, k, detach)
+    center = mean if sums else None
+    found = on_device(gpu.lif_backward, x, v, scale, shift, center, grad_s, grad_v, beta, theta, k, detach)
     if not sums:
         assert found[2:] == (None, None)
     for ours, expected in zip(found[: 4 if sums else 2], true, strict=False):
@@ -87,9 +87,16 @@ def check_lif(steps, neurons, seed, beta, theta, k, affine, detach, sums):
 
 @settings(max_examples=12)
 @given(
-    st.integers(1, 20), st.integers(1, 200), st.integers(0, 2**32 - 1), st.integers(1, 4096), st.floats(0.1, 3.0),
-    st.floats(0.5, 8.0), st.booleans(), st.booleans(), st.booleans(),
-)  # fmt: skip
+    st.integers(1, 20),
+    st.integers(1, 200),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 4096),
+    st.floats(0.1, 3.0),
+    st.floats(0.5, 8.0),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
 def test_kernels_equal_the_loops(steps, neurons, seed, decay, theta, k, affine, detach, sums):
     check_lif(steps, neurons, seed, 1 - decay / 4096, theta, k, affine, detach, sums)
 
@@ -100,7 +107,7 @@ def test_segments_and_blocks_meet_without_a_seam(steps, neurons):
 
 
 def test_slope_is_exact_to_single_precision():
-    """One step from rest: the gradient is the surrogate's derivative itself, over its whole range."""
+    """One step from a reset state: the gradient is the surrogate's derivative itself, over its whole range."""
     h = torch.cat([torch.linspace(-12, 14, 1001), torch.tensor([1.0, 1.0000001, 1e20, -1e20])]).view(1, -1)
     one, zero = torch.ones_like(h), torch.zeros(h.shape[1])
     grad, *_ = on_device(gpu.lif_backward, h, zero, None, None, None, one, zero, 0.5, 1.0, 2.0, True)

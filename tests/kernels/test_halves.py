@@ -43,7 +43,7 @@ def test_every_half_is_read_as_torch_reads_it():
 
 
 def test_rounding_is_torch_s():
-    """Two million bit patterns at random, and the ties between all neighbours, a bit below and above them."""
+    """Two million bit patterns at random, and the ties between all neighbors, a bit below and above them."""
     rng = np.random.default_rng(0)
     ties = (np.arange(1 << 16, dtype=np.uint32) << 16) + np.uint32(0x8000)
     bits = np.concatenate([rng.integers(0, 2**32, 2_000_000, np.uint32), ties, ties - 1, ties + 1])
@@ -58,9 +58,16 @@ def test_rounding_is_torch_s():
 
 @settings(max_examples=60)
 @given(
-    st.integers(1, 12), st.integers(1, 300), st.integers(0, 2**32 - 1), st.integers(1, 4096), st.floats(0.1, 3.0),
-    st.floats(0.5, 8.0), st.booleans(), st.booleans(), st.booleans(),
-)  # fmt: skip
+    st.integers(1, 12),
+    st.integers(1, 300),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 4096),
+    st.floats(0.1, 3.0),
+    st.floats(0.5, 8.0),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
 def test_kernels_give_the_rounded_results_of_single_precision(
     steps, neurons, seed, decay, theta, k, affine, detach, sums
 ):
@@ -76,9 +83,9 @@ def test_kernels_give_the_rounded_results_of_single_precision(
     assert s.dtype == BF16 and last.dtype == torch.float32
     assert torch.equal(s.float(), wide) and torch.equal(last, last_wide)
     assert torch.equal(wide, reference.lif_forward(x.float(), v, scale, shift, beta, theta)[0])
-    centre = mean if sums else None
-    found = cpu.lif_backward(x, v, scale, shift, centre, grad_s, grad_v, beta, theta, k, detach)
-    true = cpu.lif_backward(x.float(), v, scale, shift, centre, grad_s.float(), grad_v, beta, theta, k, detach)
+    center = mean if sums else None
+    found = cpu.lif_backward(x, v, scale, shift, center, grad_s, grad_v, beta, theta, k, detach)
+    true = cpu.lif_backward(x.float(), v, scale, shift, center, grad_s.float(), grad_v, beta, theta, k, detach)
     assert found[0].dtype == BF16 and torch.equal(found[0], true[0].to(BF16))
     for ours, expected in zip(found[1:], true[1:], strict=True):
         assert (ours is expected is None) or torch.equal(ours, expected)

@@ -73,10 +73,16 @@ def tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
 @settings(max_examples=80)
 @example(9, 100, 582, 100, 1028, 0, 0.046875, 2.0, False)  # terms cancel to 1 % of the largest gradient's last bits
 @given(
-    st.integers(1, 12), st.integers(1, 150), st.integers(0, 2**32 - 1), st.sampled_from([100, 5000, 2**17, 2**20]),
-    st.integers(0, LARGE) | st.integers(0, 300), st.integers(0, 4096), st.floats(1e-4, 0.05), st.floats(0.5, 4.0),
+    st.integers(1, 12),
+    st.integers(1, 150),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([100, 5000, 2**17, 2**20]),
+    st.integers(0, LARGE) | st.integers(0, 300),
+    st.integers(0, 4096),
+    st.floats(1e-4, 0.05),
+    st.floats(0.5, 4.0),
     st.booleans(),
-)  # fmt: skip
+)
 def test_kernels_equal_the_loops(steps, neurons, seed, spread, threshold, decay, step, k, detach):
     a, v, bias, grad_s, grad_v = draw(seed, steps, neurons, spread, threshold)
     grad_v *= step / 64  # of the order that a gradient of the float membrane has
@@ -87,9 +93,7 @@ def test_kernels_equal_the_loops(steps, neurons, seed, spread, threshold, decay,
         found = module.lif_forward(a, v, bias, scalar(threshold), decay)
         assert np.array_equal(found[0].numpy(), spikes.astype(np.float32))
         assert np.array_equal(found[1].numpy(), last.astype(np.float32))
-        back = module.lif_backward(
-            a, v, bias, scalar(threshold), decay, scalar(step), grad_s, grad_v, k, detach
-        )  # fmt: skip
+        back = module.lif_backward(a, v, bias, scalar(threshold), decay, scalar(step), grad_s, grad_v, k, detach)
         for ours, expected, per in zip(back, true, (1, 64, 1), strict=True):  # v̄ is by a 64th of a step
             np.testing.assert_allclose(ours.double().numpy(), expected, rtol=2e-4, atol=2e-5 * largest / per + 1e-12)
 

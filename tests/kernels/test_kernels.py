@@ -91,7 +91,7 @@ def test_kernels_equal_the_loops(case):
 
 @pytest.mark.parametrize("module", [cpu, reference])
 def test_slope_is_exact_to_single_precision(module):
-    """One step from rest: the gradient is the surrogate's derivative itself, over its whole range."""
+    """One step from a reset state: the gradient is the surrogate's derivative itself, over its whole range."""
     h = torch.cat([torch.linspace(-12, 14, 5001), torch.tensor([1.0, 1.0000001, 1e20, -1e20])]).view(1, -1)
     one, zero = torch.ones_like(h), torch.zeros(h.shape[1])
     grad, *_ = module.lif_backward(h, zero, None, None, None, one, zero, 0.5, 1.0, 2.0, True)
@@ -233,10 +233,17 @@ def test_compilation_is_announced_and_kept_on_disk(tmp_path):
     assert "ashnets.kernels.cpu" in second.stdout
 
 
-@pytest.mark.parametrize(("said", "steps", "block"), [
-    ("2048K\n", 160, 1600), ("2048K\n", 10, 2048), ("512K\n", 160, 768), ("none", 160, 768), (None, 160, 768),
-    ("4096K\n", 10**6, 64),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("said", "steps", "block"),
+    [
+        ("2048K\n", 160, 1600),
+        ("2048K\n", 10, 2048),
+        ("512K\n", 160, 768),
+        ("none", 160, 768),
+        (None, 160, 768),
+        ("4096K\n", 10**6, 64),
+    ],
+)
 def test_a_block_fills_half_of_the_second_level_cache(said, steps, block, tmp_path, monkeypatch):
     """h of a block, 4 bytes a neuron-step, in half of 2 MiB or, where less or nothing is said, of 1 MiB."""
     level = tmp_path / "size"

@@ -23,8 +23,8 @@ def test_nine_right_answers_make_a_word_of_the_vocabulary() -> None:
 
 
 def test_answers_are_put_into_form_before_they_are_counted() -> None:
-    spelt = ["Two", "two", "2", "the two", "2.", "1,000", "1000", "a"]
-    asked = [Question(i, "p", "?", (), answer) for i, answer in enumerate(spelt)]
+    spelled = ["Two", "two", "2", "the two", "2.", "1,000", "1000", "a"]
+    asked = [Question(i, "p", "?", (), answer) for i, answer in enumerate(spelled)]
     assert answer_vocabulary(asked, minimum=2) == ["2", "1000"]
     # A comma that punctuation has left, for it stood in a number that vanished with it, goes as well.
     assert answer_vocabulary([Question(0, "p", "?", (), "")], minimum=1) == [""]

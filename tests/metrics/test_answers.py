@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from ashnets.metrics.answers import CONTRACTIONS, normalise_answer, trimmed
+from ashnets.metrics.answers import CONTRACTIONS, normalize_answer, trimmed
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,11 @@ from ashnets.metrics.answers import CONTRACTIONS, normalise_answer, trimmed
     ],
 )
 def test_by_hand(answer: str, form: str) -> None:
-    assert normalise_answer(answer) == form
+    assert normalize_answer(answer) == form
 
 
 def test_only_32_full_stops_vanish() -> None:
-    assert normalise_answer("x" + "." * 40) == "x" + "." * 8
+    assert normalize_answer("x" + "." * 40) == "x" + "." * 8
 
 
 def test_the_published_contractions() -> None:

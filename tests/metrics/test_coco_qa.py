@@ -30,7 +30,7 @@ def wordnet(tmp_path_factory: pytest.TempPathFactory) -> WordNet:
         ("sofa", "couch", 1, 1),
         ("cat", "dog", 0.05, 0.5),
         ("cats", "dog", 0.05, 0.5),
-        ("mongrel", "domestic_dog", 0.1 * 8 / 9, 8 / 9),  # just below .9
+        ("mongrel", "domestic_dog", 0.1 * 8 / 9, 8 / 9),  # just below 0.9
         ("einstein", "man", 10 / 11, 10 / 11),  # just above
         ("cat, sofa", "couch,cat", 1, 1),
         ("cat", "cat, dog", 0.05, 0.5),  # dog is only half met

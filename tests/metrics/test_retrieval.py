@@ -24,8 +24,12 @@ def test_by_hand() -> None:
     gold = [{0}, {1}, {1, 3}]
     assert ranks(similarity, gold).tolist() == [1, 4, 2]
     assert recall_at(similarity, gold, (1, 2, 3, 4, 10)) == {
-        "R@1": pytest.approx(1 / 3), "R@2": pytest.approx(2 / 3), "R@3": pytest.approx(2 / 3), "R@4": 1, "R@10": 1
-    }  # fmt: skip
+        "R@1": pytest.approx(1 / 3),
+        "R@2": pytest.approx(2 / 3),
+        "R@3": pytest.approx(2 / 3),
+        "R@4": 1,
+        "R@10": 1,
+    }
     assert recall_at(similarity, torch.tensor([0, 1, 1]), (1,)) == {"R@1": pytest.approx(1 / 3)}
 
 
@@ -107,17 +111,17 @@ def brute_force(scores: np.ndarray, owners: np.ndarray) -> dict[str, dict[str, f
     }
 
 
-def features(pictures: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Similarities to five captions of each picture that find about a half, and whose captions they are."""
+def features(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Similarities to five captions of each image that find about a half, and whose captions they are."""
     draw = torch.Generator().manual_seed(0)
-    images = torch.randn(pictures, 12, generator=draw)
-    owners = torch.arange(pictures).repeat_interleave(5)
+    images = torch.randn(count, 12, generator=draw)
+    owners = torch.arange(count).repeat_interleave(5)
     texts = images[owners] + 0.75 * torch.randn(len(owners), 12, generator=draw)
     return torch.nn.functional.normalize(images) @ torch.nn.functional.normalize(texts).T, owners
 
 
 def test_5k_equals_a_brute_force_loop() -> None:
-    """COCO's test split in size: 5,000 pictures, 25,000 captions."""
+    """COCO's test split in size: 5,000 images, 25,000 captions."""
     similarity, owners = features(5000)
     found = recall_both_ways(similarity, owners)
     assert 0.1 < found["text_to_image"]["R@1"] < found["image_to_text"]["R@5"] < 0.95
@@ -144,9 +148,9 @@ def test_both_ways_by_hand() -> None:
     owners = torch.tensor([1, 0, 0, 1])
     similarity = torch.tensor([[0.9, 0.8, 0.1, 0.2], [0.3, 0.4, 0.0, 0.7]])
     assert recall_both_ways(similarity, owners, (1, 2)) == {
-        # Captions 1 and 2 like picture 0 best, as they should, caption 3 picture 1; caption 0 is wrong.
+        # Captions 1 and 2 like image 0 best, as they should, caption 3 image 1; caption 0 is wrong.
         "text_to_image": {"R@1": 0.75, "R@2": 1},
-        # Picture 0's best caption is 1's, its second is its own; picture 1's best is its own.
+        # Image 0's best caption is 1's, its second is its own; image 1's best is its own.
         "image_to_text": {"R@1": 0.5, "R@2": 1},
     }
     assert recall_in_folds(similarity, owners, 1, (1,)) == {
@@ -159,7 +163,7 @@ def test_both_ways_by_hand() -> None:
     ("similarity", "owners", "message"),
     [
         (torch.zeros(2, 3), [0, 1], r"owners of shape \(2,\) for 3 captions"),
-        (torch.zeros(2, 2), [0, 2], r"caption 1 belongs to picture 2: give an index in 0\.\.1"),
+        (torch.zeros(2, 2), [0, 2], r"caption 1 belongs to image 2: give an index in 0\.\.1"),
         (torch.zeros(2, 2), [0, 0], "gold of query 1"),
         (torch.zeros(0, 2), [0, 0], r"\(0, 2\)"),
     ],
@@ -170,5 +174,5 @@ def test_owners_that_do_not_fit(similarity: torch.Tensor, owners: list[int], mes
 
 
 def test_folds_must_be_full() -> None:
-    with pytest.raises(InputError, match="3 pictures do not fill folds of 2"):
+    with pytest.raises(InputError, match="3 images do not fill folds of 2"):
         recall_in_folds(torch.zeros(3, 3), torch.arange(3), 2)

@@ -39,20 +39,40 @@ PAIR = ("pairID", "label")
 @pytest.mark.parametrize(
     ("dataset", "split", "write", "expected"),
     [
-        ("vqa-v2", None, entries(VQA, (42001, "yes"), (42000, "mesh")),
-         {"split": "val", "n": 2, "accuracy": (1 + 0.3) / 2, "by answer type": {"other": 0.3, "yes/no": 1.0}}),
+        (
+            "vqa-v2",
+            None,
+            entries(VQA, (42001, "yes"), (42000, "mesh")),
+            {"split": "val", "n": 2, "accuracy": (1 + 0.3) / 2, "by answer type": {"other": 0.3, "yes/no": 1.0}},
+        ),
         ("vqa-cp-v2", None, entries(VQA, (42000, "1")), {"split": "test", "n": 1, "accuracy": 1.0}),
-        ("coco-qa", None, lines("food", "two", "blue", "kitchen"),
-         {"n": 4, "accuracy": 0.75, "by answer type": {"color": 0, "location": 1, "number": 1, "object": 1}}),
+        (
+            "coco-qa",
+            None,
+            lines("food", "two", "blue", "kitchen"),
+            {"n": 4, "accuracy": 0.75, "by answer type": {"color": 0, "location": 1, "number": 1, "object": 1}},
+        ),
         ("easy-vqa", "train", lines("blue", "yes"), {"accuracy": 0.5, "by answer type": {"other": 1, "yes/no": 0}}),
-        ("nlvr2", "train", lines("train-10171-3-1,True", "train-10171-0-0,True"),
-         {"accuracy": 0.5, "sentences": 2, "consistency": 0.5}),
-        ("snli-ve", None, entries(PAIR, ("4705552913.jpg#2r1e", "neutral")),
-         {"split": "test", "accuracy": 0, "by label": {"entailment": 0}}),
-        ("flickr30k", "train", lambda path: save_file({"similarity": torch.ones(1, 2)}, path),
-         {"pictures": 1, "captions": 2, "image_to_text": {"R@1": 1, "R@5": 1, "R@10": 1}}),
+        (
+            "nlvr2",
+            "train",
+            lines("train-10171-3-1,True", "train-10171-0-0,True"),
+            {"accuracy": 0.5, "sentences": 2, "consistency": 0.5},
+        ),
+        (
+            "snli-ve",
+            None,
+            entries(PAIR, ("4705552913.jpg#2r1e", "neutral")),
+            {"split": "test", "accuracy": 0, "by label": {"entailment": 0}},
+        ),
+        (
+            "flickr30k",
+            "train",
+            lambda path: save_file({"similarity": torch.ones(1, 2)}, path),
+            {"images": 1, "captions": 2, "image_to_text": {"R@1": 1, "R@5": 1, "R@10": 1}},
+        ),
     ],
-)  # fmt: skip
+)
 def test_each_benchmark(
     dataset: str, split: str | None, write: Callable[[Path], None], expected: dict, tmp_path: Path
 ) -> None:
@@ -73,33 +93,38 @@ def test_wups_with_wordnet(tmp_path: Path) -> None:
     assert found["WUPS 0.9"] == pytest.approx((3 + 0.1 * 2 / 3) / 4)
 
 
-def captioned(root: Path, pictures: int, captions: int) -> None:
+def captioned(root: Path, count: int, captions: int) -> None:
     images = [
-        {"filename": f"{i}.jpg", "imgid": i, "split": "test", "sentids": [],
-         "sentences": [{"raw": f"{i} {j}", "sentid": 10 * i + j} for j in range(captions)]}
-        for i in range(pictures)
-    ]  # fmt: skip
+        {
+            "filename": f"{i}.jpg",
+            "imgid": i,
+            "split": "test",
+            "sentids": [],
+            "sentences": [{"raw": f"{i} {j}", "sentid": 10 * i + j} for j in range(captions)],
+        }
+        for i in range(count)
+    ]
     small.write(root / "dataset_flickr30k.json", {"images": images, "dataset": "flickr30k"})
 
 
 def test_retrieval_takes_features_and_folds(tmp_path: Path) -> None:
-    """Six captions a picture, of which five count; captions of even pictures point at their picture, of odd at 0."""
+    """Six captions an image, of which five count; captions of even images point at their image, of odd at 0."""
     captioned(tmp_path, 2000, 6)
     images = torch.nn.functional.normalize(torch.randn(2000, 16, generator=torch.Generator().manual_seed(0)))
     owners = torch.arange(2000).repeat_interleave(5)
     texts = images[torch.where(owners % 2 == 0, owners, torch.zeros_like(owners))]
     save_file({"images": images, "texts": texts.contiguous()}, tmp_path / "features.safetensors")
     found = score("flickr30k", tmp_path / "features.safetensors", tmp_path)
-    assert (found["pictures"], found["captions"]) == (2000, 10000)
+    assert (found["images"], found["captions"]) == (2000, 10000)
     assert found["text_to_image"]["R@1"] == pytest.approx(0.5)
-    assert found["image_to_text"]["R@1"] < 0.5  # picture 0's own captions are met by as good ones of odd pictures
+    assert found["image_to_text"]["R@1"] < 0.5  # image 0's own captions are met by as good ones of odd images
     assert found["folds of 1000"]["text_to_image"]["R@1"] == pytest.approx(0.5, abs=0.002)
 
 
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"similarity": torch.ones(2, 9)}, r"is about \(2, 9\) pictures and captions, the split has \(2, 10\)"),
+        ({"similarity": torch.ones(2, 9)}, r"is about \(2, 9\) images and captions, the split has \(2, 10\)"),
         ({"images": torch.ones(2, 3), "texts": torch.ones(10, 4)}, r"images \(2, 3\) and texts \(10, 4\) have no"),
         ({"images": torch.ones(2, 3)}, r"holds \['images'\]; it must hold similarity, or images and texts"),
         ({"similarity": torch.full((2, 10), torch.nan)}, "NaN"),

@@ -13,7 +13,7 @@ from ashnets.errors import InputError
 from ashnets.metrics.submission import (
     read_answer_lines,
     read_answers,
-    read_judgements,
+    read_judgments,
     read_labels,
     write_answers,
 )
@@ -55,16 +55,16 @@ def test_answers_that_are_not_whole(entries: object, message: str, tmp_path: Pat
         read_answers(path, [1, 2, 3, 4, 5])
 
 
-def test_judgements(tmp_path: Path) -> None:
-    path = tmp_path / "judgements.csv"
+def test_judgments(tmp_path: Path) -> None:
+    path = tmp_path / "judgments.csv"
     path.write_text("dev-1-0-0,True\ndev-1-1-0, false\n\n")
-    assert read_judgements(path, ["dev-1-1-0", "dev-1-0-0"]) == {"dev-1-0-0": True, "dev-1-1-0": False}
+    assert read_judgments(path, ["dev-1-1-0", "dev-1-0-0"]) == {"dev-1-0-0": True, "dev-1-1-0": False}
     path.write_text("dev-1-0-0,True\ndev-1-1-0,maybe\n")
-    with pytest.raises(InputError, match=r"judgements\.csv, line 2 is 'dev-1-1-0,maybe'"):
-        read_judgements(path, ["dev-1-0-0", "dev-1-1-0"])
+    with pytest.raises(InputError, match=r"judgments\.csv, line 2 is 'dev-1-1-0,maybe'"):
+        read_judgments(path, ["dev-1-0-0", "dev-1-1-0"])
     path.write_text("dev-1-0-0,True\n")
     with pytest.raises(InputError, match=r"1 are missing \('dev-1-1-0'\)"):
-        read_judgements(path, ["dev-1-0-0", "dev-1-1-0"])
+        read_judgments(path, ["dev-1-0-0", "dev-1-1-0"])
 
 
 def test_labels(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_any_file_is_read_or_refused(content: bytes, tmp_path: Path) -> None:
     for read in (
         lambda: read_answers(path, [1]),
         lambda: read_labels(path, ["a"], LABELS),
-        lambda: read_judgements(path, ["a"]),
+        lambda: read_judgments(path, ["a"]),
         lambda: read_answer_lines(path, 1),
     ):
         try:

@@ -72,8 +72,10 @@ def test_equal_rows_among_others_tie_wherever_they_stand(threads) -> None:
         for k in (1, 2, size // 2, size):
             assert best(similarity, k).tolist() == [row[:k] for row in order]
         gold = torch.arange(20) % size
-        loop = [1 + sum(c >= row[own] for i, c in enumerate(row) if i != own)
-                for row, own in zip(cosines.tolist(), gold.tolist(), strict=True)]  # fmt: skip
+        loop = [
+            1 + sum(c >= row[own] for i, c in enumerate(row) if i != own)
+            for row, own in zip(cosines.tolist(), gold.tolist(), strict=True)
+        ]
         assert ranks(similarity, gold, COSINES).tolist() == loop
 
 

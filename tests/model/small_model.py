@@ -9,7 +9,7 @@ from ashnets.configuration import AshNetsConfig
 
 
 def small_config(**changes) -> AshNetsConfig:
-    """resnet-tiny with two stages: stride 8, a 16 px picture is 2 × 2 tokens."""
+    """resnet-tiny with two stages: stride 8, a 16 px image is 2 × 2 tokens."""
     settings = {
         "backbone": "resnet-tiny",
         "backbone_widths": [8, 12],
@@ -31,7 +31,7 @@ def small_config(**changes) -> AshNetsConfig:
     return AshNetsConfig(**{**settings, **changes})
 
 
-def pictures(count: int, size: int = 16, seed: int = 0) -> torch.Tensor:
+def random_images(count: int, size: int = 16, seed: int = 0) -> torch.Tensor:
     """(B, 3, H, W), uniform noise in [0, 1]."""
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 

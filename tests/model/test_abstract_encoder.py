@@ -45,9 +45,12 @@ def loop_sequence(model: AbstractEncoder, sequence: np.ndarray, state: dict) -> 
             stride, padding = GEOMETRY[name]
             current = loop_conv(x, array(block.conv.weight), stride, padding)
             current = loop_batch_norm(
-                current, array(block.norm.running_mean), array(block.norm.running_var), array(block.norm.weight),
+                current,
+                array(block.norm.running_mean),
+                array(block.norm.running_var),
+                array(block.norm.weight),
                 array(block.norm.bias),
-            )  # fmt: skip
+            )
             v = state.get(name, np.zeros(current.shape))
             fired, state[name] = loop_lif(current[None], v, settings.beta, settings.threshold)
             x = fired[0]
@@ -185,7 +188,7 @@ def test_forward_streams_through_its_state():
     assert torch.equal(first.response + second.response, whole.response)
     # the state is handed over, not shared: a second use gives the same
     assert torch.equal(respond(model, spikes[2:], state=first.state).response, second.response)
-    # and a call without state starts at rest
+    # and a call without state starts from a reset state
     assert torch.equal(respond(model, spikes).response, whole.response)
 
 

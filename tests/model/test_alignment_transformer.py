@@ -42,9 +42,16 @@ def encode(transformer, *arguments, **options):
 
 def test_text_alone_is_transformers_bert(transformer):
     settings = BertConfig(
-        vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
-        max_position_embeddings=16, type_vocab_size=2, layer_norm_eps=1e-12, hidden_act="gelu",
-    )  # fmt: skip
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=16,
+        type_vocab_size=2,
+        layer_norm_eps=1e-12,
+        hidden_act="gelu",
+    )
     oracle = BertModel(settings, add_pooling_layer=False).eval()
     oracle.load_state_dict(transformer.bert.state_dict())
     ids = texts()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_model import array, pictures, random_spikes, small_config
+from small_model import array, random_images, random_spikes, small_config
 from torch import nn
 
 from ashnets.model.ashnets import AshNetsModel, VisualSemanticModule
@@ -154,8 +154,10 @@ def test_variants_of_table_xi():
     assert torch.equal(rows["ann"][0], concrete)
     assert torch.equal(rows["snn"][0], abstract)
     assert {name: ratio.unique().tolist() for name, (_, ratio) in rows.items()} == {
-        "fixed": [1.0], "ann": [0.0], "snn": [1.0],
-    }  # fmt: skip
+        "fixed": [1.0],
+        "ann": [0.0],
+        "snn": [1.0],
+    }
     assert [list(ratio.parameters()) for ratio in made.values()] == [[], [], []]
 
 
@@ -186,7 +188,7 @@ def test_visual_module_of_each_variant(variant, with_collector):
     torch.manual_seed(0)
     config = small_config(summary_ratio=variant, collector=with_collector)
     module = AshNetsModel(config).eval().vision
-    out = module(pictures(2), spikes=random_spikes(3, 2, 3, 16, 16))
+    out = module(random_images(2), spikes=random_spikes(3, 2, 3, 16, 16))
     assert out.output.shape == out.concrete.shape == (2, 4, 16)
     names = {name.split(".")[0] for name, _ in module.named_parameters()}
     if variant == "ann":
@@ -208,7 +210,7 @@ def test_visual_module_of_each_variant(variant, with_collector):
 def test_gradient_of_the_output_reaches_collector_ratio_and_both_encoders():
     torch.manual_seed(0)
     module: VisualSemanticModule = AshNetsModel(small_config()).vision.train()
-    module(pictures(2), spikes=random_spikes(3, 2, 3, 16, 16)).output.square().sum().backward()
+    module(random_images(2), spikes=random_spikes(3, 2, 3, 16, 16)).output.square().sum().backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name

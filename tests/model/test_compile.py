@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from small_model import pictures, random_spikes, small_config, wake
+from small_model import random_images, random_spikes, small_config, wake
 from spikingjelly.activation_based.functional import net_config
 
 from ashnets.errors import InputError
@@ -117,7 +117,7 @@ torch.save(run(given["spikes"], tuple(given["state"])), r"{tmp_path / "out.pt"}"
 
 
 def test_stream_of_single_steps_equals_the_sequence(encoder):
-    """One picture after another, one step after another, from the state that the last call gave back."""
+    """One image after another, one step after another, from the state that the last call gave back."""
     spikes, state = at_work(encoder)
     with torch.no_grad():
         whole, after = encoder.run(spikes[:, :2], state)
@@ -131,7 +131,7 @@ def test_stream_of_single_steps_equals_the_sequence(encoder):
 
 @pytest.mark.parametrize(
     ("backend", "without_gradients", "names"),
-    [("eager", torch.inference_mode, {}), ("aot_eager", torch.no_grad, {"image_ids": torch.tensor([7, 2**62])})],
+    [("eager", torch.inference_mode, {}), ("aot_eager", torch.no_grad, {"image_keys": torch.tensor([7, 2**62])})],
 )
 def test_the_whole_model_compiled_before_anything_ran(backend, without_gradients, names):
     """Sampler and kernels are nodes of one graph: choosing and compiling them is no part of it."""
@@ -139,7 +139,7 @@ def test_the_whole_model_compiled_before_anything_ran(backend, without_gradients
     model = AshNetsModel(small_config(backbone_widths=[8], spiking_channels=[4, 5], num_hidden_layers=1)).eval()
     wake(model.vision.abstract_encoder)
     ids = torch.randint(5, 40, (2, 6), generator=torch.Generator().manual_seed(1))
-    given = {"pixel_values": pictures(2), "input_ids": ids, "output_attentions": True, **names}
+    given = {"pixel_values": random_images(2), "input_ids": ids, "output_attentions": True, **names}
     kernels_for.cache_clear()
     with without_gradients():
         compiled = torch.compile(model, backend=backend, fullgraph=True)
@@ -149,4 +149,4 @@ def test_the_whole_model_compiled_before_anything_ran(backend, without_gradients
         torch.testing.assert_close(found.pooled, expected.pooled)
         torch.testing.assert_close(found.attentions, expected.attentions)
         with pytest.raises(InputError, match="pixel intensities"):
-            compiled(**{**given, "pixel_values": pictures(2) + 1})
+            compiled(**{**given, "pixel_values": random_images(2) + 1})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_model import array, pictures, small_config
+from small_model import array, random_images, small_config
 from transformers import ResNetConfig, ResNetForImageClassification, ResNetModel, ViTModel
 
 from ashnets.errors import InputError
@@ -14,7 +14,7 @@ from ashnets.model.concrete_encoder import ConcreteEncoder, backbone_config
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
-def normalised(pixels: torch.Tensor) -> torch.Tensor:
+def normalized(pixels: torch.Tensor) -> torch.Tensor:
     return torch.tensor((array(pixels) - MEAN[:, None, None]) / STD[:, None, None], dtype=torch.float32)
 
 
@@ -31,16 +31,16 @@ def project(features: torch.Tensor, encoder: ConcreteEncoder) -> np.ndarray:
     return tokens
 
 
-def test_equals_resnet_on_the_normalised_picture_and_a_projection():
+def test_equals_resnet_on_the_normalized_image_and_a_projection():
     torch.manual_seed(0)
     encoder = ConcreteEncoder(small_config(image_size=32)).eval()
     oracle = ResNetModel(
         ResNetConfig(layer_type="basic", depths=[2, 2], hidden_sizes=[8, 12], embedding_size=8, hidden_act="relu")
     ).eval()
     oracle.load_state_dict(encoder.backbone.state_dict())
-    pixels = pictures(2, 32)
+    pixels = random_images(2, 32)
     with torch.no_grad():
-        expected = project(oracle(normalised(pixels)).last_hidden_state, encoder)
+        expected = project(oracle(normalized(pixels)).last_hidden_state, encoder)
         tokens = encoder(pixels)
     assert tokens.shape == (2, 16, 16)
     np.testing.assert_allclose(array(tokens), expected, rtol=1e-3, atol=1e-5)
@@ -50,9 +50,9 @@ def test_equals_vit_without_its_class_token():
     torch.manual_seed(0)
     config = small_config(backbone="vit-b16", backbone_widths=[], image_size=32, spiking_channels=[4] * 4)
     encoder = ConcreteEncoder(config).eval()
-    pixels = pictures(1, 32)
+    pixels = random_images(1, 32)
     with torch.no_grad():
-        hidden = encoder.backbone(normalised(pixels), interpolate_pos_encoding=True).last_hidden_state
+        hidden = encoder.backbone(normalized(pixels), interpolate_pos_encoding=True).last_hidden_state
         tokens = encoder(pixels)
     grid = hidden[:, 1:].reshape(1, 2, 2, 768).permute(0, 3, 1, 2)
     np.testing.assert_allclose(array(tokens), project(grid, encoder), rtol=1e-3, atol=1e-4)
@@ -66,9 +66,13 @@ def test_equals_vit_without_its_class_token():
 def test_number_of_tokens_at_256_pixels(backbone, tokens):
     layers = 4 if backbone == "vit-b16" else 5
     config = small_config(
-        backbone=backbone, backbone_widths=[], image_size=256, hidden_size=768, num_attention_heads=12,
+        backbone=backbone,
+        backbone_widths=[],
+        image_size=256,
+        hidden_size=768,
+        num_attention_heads=12,
         spiking_channels=[8] * layers,
-    )  # fmt: skip
+    )
     with torch.device("meta"):
         encoder = ConcreteEncoder(config).eval()
         features = encoder(torch.empty(2, 3, 256, 256))
@@ -92,21 +96,21 @@ def test_backbones_are_the_published_ones(backbone, parameters):
 def test_each_image_is_encoded_on_its_own():
     torch.manual_seed(0)
     encoder = ConcreteEncoder(small_config()).eval()
-    pixels = pictures(5)
+    pixels = random_images(5)
     with torch.no_grad():
         together = encoder(pixels)
         for order in ([3], [4, 3, 0], [0, 0, 3, 3]):
             torch.testing.assert_close(encoder(pixels[order]), together[order], rtol=1e-5, atol=1e-6)
 
 
-def test_other_normalisation_is_configuration():
+def test_other_normalization_is_configuration():
     torch.manual_seed(0)
     encoder = ConcreteEncoder(small_config()).eval()
     plain = ConcreteEncoder(small_config(image_mean=[0, 0, 0], image_std=[1, 1, 1])).eval()
     plain.load_state_dict(encoder.state_dict())
-    pixels = pictures(2)
+    pixels = random_images(2)
     with torch.no_grad():
-        torch.testing.assert_close(plain(normalised(pixels)), encoder(pixels), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(plain(normalized(pixels)), encoder(pixels), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 1, 16, 16), (1, 3, 8, 16), (1, 3, 16, 32), (1, 16, 16, 3)])
@@ -115,10 +119,10 @@ def test_other_shapes_are_refused(shape):
         ConcreteEncoder(small_config())(torch.rand(shape))
 
 
-def test_float_pictures_meet_bf16_weights():
+def test_float_images_meet_bf16_weights():
     torch.manual_seed(0)
     encoder = ConcreteEncoder(small_config()).eval()
-    pixels = pictures(2)
+    pixels = random_images(2)
     with torch.no_grad():
         expected = encoder(pixels)
         tokens = encoder.bfloat16()(pixels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_model import pictures, small_config, wake
+from small_model import random_images, small_config, wake
 
 import ashnets
 from ashnets.model.ashnets import AshNetsModel
@@ -21,8 +21,8 @@ def model():
 
 
 def test_rates_are_spikes_over_neurons_and_steps(model):
-    """Two batches of unequal size; each image from rest, one at a time."""
-    images, keys = pictures(3), [5, 6, 7]
+    """Two batches of unequal size; each image from a reset state, one at a time."""
+    images, keys = random_images(3), [5, 6, 7]
     found = layer_rates(model, [(images[:2], keys[:2]), (images[2:], keys[2:])])
     fired = dict.fromkeys(found, 0)
     neurons = dict.fromkeys(found, 0)
@@ -43,7 +43,7 @@ def test_a_silent_and_a_saturated_layer_are_named(model):
     with torch.no_grad():
         layers["conv1"].norm.bias.fill_(100.0)
         layers["concepts"].norm.bias.fill_(-100.0)
-    rates = layer_rates(model, [(pictures(2), [1, 2])])
+    rates = layer_rates(model, [(random_images(2), [1, 2])])
     assert rates["conv1"] == 1 and rates["concepts"] == 0
     saturated, silent, nothing = rates_warnings({**rates, "conv2": 0.2, "conv3": 0.2})
     assert saturated.startswith("spiking layer conv1 is saturated: at inference 100 % of its neurons fire")
@@ -55,8 +55,10 @@ def test_bounds_by_hand():
     rates = {"conv1": 0.0004, "conv2": 0.001, "conv3": 0.9, "conv4": 0.95, "concepts": 0.0001}
     found = rates_warnings(rates)
     assert [text.split(":")[0] for text in found] == [
-        "spiking layer conv1 is silent", "spiking layer conv4 is saturated", "spiking layer concepts is silent"
-    ]  # fmt: skip
+        "spiking layer conv1 is silent",
+        "spiking layer conv4 is saturated",
+        "spiking layer concepts is silent",
+    ]
     assert "0.04 % of its neurons" in found[0] and "under 0.1 %" in found[0]
     assert "95 % of its neurons" in found[1] and "over 90 %" in found[1]
 
@@ -66,4 +68,4 @@ def test_the_bundled_model_is_healthy_and_a_model_without_spikes_has_no_rates():
     rates = layer_rates(model, gallery_images(model.config.image_size))
     assert len(rates) == 5 and rates_warnings(rates) == []
     without = AshNetsModel(small_config(summary_ratio="ann")).eval()
-    assert layer_rates(without, [(pictures(2), [1, 2])]) == {}
+    assert layer_rates(without, [(random_images(2), [1, 2])]) == {}

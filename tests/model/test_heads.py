@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_model import array, pictures, small_config, wake
+from small_model import array, random_images, small_config, wake
 
 from ashnets.errors import ConfigurationError, InputError
 from ashnets.model import (
@@ -46,8 +46,12 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 
 def linear(x: np.ndarray, module) -> np.ndarray:
-    return np.array([b + sum(w * v for w, v in zip(row, x, strict=True)) for row, b in
-                     zip(array(module.weight), array(module.bias), strict=True)])  # fmt: skip
+    return np.array(
+        [
+            b + sum(w * v for w, v in zip(row, x, strict=True))
+            for row, b in zip(array(module.weight), array(module.bias), strict=True)
+        ]
+    )
 
 
 # --- temperature
@@ -92,7 +96,7 @@ def retrieval() -> AshNetsForRetrieval:
 
 
 def test_unimodal_embeddings_by_hand(retrieval):
-    pixels, ids = pictures(3), texts(3)
+    pixels, ids = random_images(3), texts(3)
     out = run(retrieval, pixels, ids)
     assert out.image_embeds.shape == out.text_embeds.shape == (3, 8)
     text = run(retrieval.ashnets, input_ids=ids).last_hidden_state
@@ -104,7 +108,7 @@ def test_unimodal_embeddings_by_hand(retrieval):
 
 
 def test_matching_score_by_hand(retrieval):
-    pixels, ids = pictures(3), texts(3)
+    pixels, ids = random_images(3), texts(3)
     out = run(retrieval, pixels, ids)
     pooled = run(retrieval.ashnets, pixels, ids).pooled
     for b in range(3):
@@ -112,8 +116,8 @@ def test_matching_score_by_hand(retrieval):
 
 
 def test_embeddings_are_unimodal(retrieval):
-    """A picture's embedding knows nothing of the text beside it, and the other way round."""
-    pixels, ids = pictures(3), texts(3)
+    """An image's embedding knows nothing of the text beside it, and the other way round."""
+    pixels, ids = random_images(3), texts(3)
     pair = run(retrieval, pixels, ids)
     assert torch.equal(run(retrieval, pixels).image_embeds, pair.image_embeds)
     assert torch.equal(run(retrieval, input_ids=ids).text_embeds, pair.text_embeds)
@@ -123,7 +127,7 @@ def test_embeddings_are_unimodal(retrieval):
 
 
 def test_pieces_equal_the_whole(retrieval):
-    pixels, ids = pictures(2), texts(2)
+    pixels, ids = random_images(2), texts(2)
     mask = torch.ones_like(ids)
     mask[0, 2:] = 0
     out = run(retrieval, pixels, ids, mask, group_size=2)
@@ -139,8 +143,8 @@ def test_pieces_equal_the_whole(retrieval):
 def test_retrieval_refuses_bad_input(retrieval):
     with pytest.raises(InputError, match="nothing to embed"):
         retrieval()
-    with pytest.raises(InputError, match="2 pictures and 3 texts"):
-        retrieval(pictures(2), texts(3))
+    with pytest.raises(InputError, match="2 images and 3 texts"):
+        retrieval(random_images(2), texts(3))
 
 
 # --- pre-training
@@ -152,7 +156,7 @@ def pretraining() -> AshNetsForPreTraining:
 
 
 def test_every_pretraining_output(pretraining):
-    out = run(pretraining, pictures(2), texts(2), group_size=2)
+    out = run(pretraining, random_images(2), texts(2), group_size=2)
     assert out.mlm_logits.shape == (2, 5, 40)
     assert out.mvm_logits.shape == (2, 4, 10)
     assert out.spiking_embeds.shape == out.stua_text_embeds.shape == (2, 8)
@@ -160,8 +164,8 @@ def test_every_pretraining_output(pretraining):
 
 
 def test_mlm_head_by_hand(pretraining):
-    out = run(pretraining, pictures(1), texts(1))
-    hidden = run(pretraining.ashnets, pictures(1), texts(1)).last_hidden_state[0]
+    out = run(pretraining, random_images(1), texts(1))
+    hidden = run(pretraining.ashnets, random_images(1), texts(1)).last_hidden_state[0]
     words = array(pretraining.ashnets.transformer.bert.embeddings.word_embeddings.weight)
     for place in range(5):
         x = linear(array(hidden[place]), pretraining.mlm.dense)
@@ -177,15 +181,15 @@ def test_mlm_is_tied_to_the_word_embeddings():
     words = made.ashnets.transformer.bert.embeddings.word_embeddings.weight
     assert made.mlm.decoder.weight is words
     optimizer = torch.optim.SGD(made.parameters(), lr=0.1)
-    made(pictures(2), texts(2)).mlm_logits.square().sum().backward()
+    made(random_images(2), texts(2)).mlm_logits.square().sum().backward()
     optimizer.step()
     assert made.mlm.decoder.weight is made.get_input_embeddings().weight
     assert sum(p is words for p in made.parameters()) == 1
 
 
 def test_mvm_head_is_the_cosine_to_the_columns_of_the_collector(pretraining):
-    out = run(pretraining, pictures(1), texts(1))
-    hidden = run(pretraining.ashnets, pictures(1), texts(1)).last_hidden_state[0, 5:]
+    out = run(pretraining, random_images(1), texts(1))
+    hidden = run(pretraining.ashnets, random_images(1), texts(1)).last_hidden_state[0, 5:]
     concepts = array(pretraining.ashnets.vision.collector.concepts)
     for n in range(4):
         token = unit(linear(array(hidden[n]), pretraining.mvm.dense))
@@ -194,7 +198,7 @@ def test_mvm_head_is_the_cosine_to_the_columns_of_the_collector(pretraining):
 
 
 def test_spiking_and_text_heads_by_hand(pretraining):
-    out = run(pretraining, pictures(4), texts(4), group_size=2)
+    out = run(pretraining, random_images(4), texts(4), group_size=2)
     text = run(pretraining.ashnets, input_ids=texts(4)).last_hidden_state
     heads = pretraining.stua
     for b in range(4):
@@ -208,7 +212,7 @@ def test_spiking_and_text_heads_by_hand(pretraining):
     assert not torch.equal(out.spiking_embeds[0], out.spiking_embeds[1])
 
 
-def test_masked_tokens_take_the_learnt_vector(pretraining):
+def test_masked_tokens_take_the_learned_vector(pretraining):
     visual = torch.randn(2, 4, 16)
     masked = torch.tensor([[True, False, False, True], [False] * 4])
     replaced = pretraining.mask_visual(visual, masked)
@@ -228,27 +232,27 @@ def test_masked_tokens_take_the_learnt_vector(pretraining):
 )
 def test_heads_follow_the_variant(changes, mvm, stua):
     made = make(AshNetsForPreTraining, **changes)
-    out = run(made, pictures(2), texts(2))
+    out = run(made, random_images(2), texts(2))
     assert (out.mvm_logits is not None) == mvm == hasattr(made, "mvm") == hasattr(made, "visual_mask")
     assert (out.spiking_embeds is not None) == stua == hasattr(made, "stua")
     assert out.mlm_logits.shape == (2, 5, 40)
 
 
 def test_first_phase_has_no_spiking_outputs(pretraining):
-    out = run(pretraining, pictures(2), texts(2), concrete_only=True)
+    out = run(pretraining, random_images(2), texts(2), concrete_only=True)
     assert out.spiking_embeds is None
     assert out.mvm_logits is None
     assert out.mlm_logits is not None
 
 
 def test_one_modality_gives_its_embedding_alone(pretraining):
-    assert set(run(pretraining, pictures(2)).keys()) == {"image_embeds", "visual"}
+    assert set(run(pretraining, random_images(2)).keys()) == {"image_embeds", "visual"}
     assert set(run(pretraining, input_ids=texts(2)).keys()) == {"text_embeds"}
 
 
 def test_pretraining_checkpoint_serves_retrieval_and_the_bare_model(pretraining, tmp_path):
     pretraining.save_pretrained(tmp_path)
-    pixels, ids = pictures(2), texts(2)
+    pixels, ids = random_images(2), texts(2)
     whole = run(pretraining, pixels, ids)
     loaded = AshNetsForRetrieval.from_pretrained(tmp_path)
     assert not hasattr(loaded, "mlm")
@@ -281,8 +285,8 @@ def classify(made, pooled: np.ndarray) -> np.ndarray:
 def test_vqa_logits_and_loss_by_hand():
     made = make(AshNetsForVQA)
     labels = torch.rand(3, 7)
-    out = run(made, pictures(3), texts(3), labels=labels)
-    pooled = run(made.ashnets, pictures(3), texts(3)).pooled
+    out = run(made, random_images(3), texts(3), labels=labels)
+    pooled = run(made.ashnets, random_images(3), texts(3)).pooled
     total = 0.0
     for b in range(3):
         logits = classify(made, array(pooled[b]))
@@ -291,15 +295,15 @@ def test_vqa_logits_and_loss_by_hand():
             p = 1 / (1 + math.exp(-z))
             total -= y * math.log(p) + (1 - y) * math.log(1 - p)
     assert out.loss.item() == pytest.approx(total / 3, rel=1e-5)
-    assert run(made, pictures(3), texts(3)).loss is None
+    assert run(made, random_images(3), texts(3)).loss is None
 
 
 def test_visual_entailment_logits_and_loss_by_hand():
     made = make(AshNetsForVisualEntailment)
     assert made.LABELS == ("entailment", "neutral", "contradiction")
     labels = torch.tensor([2, 0, 1])
-    out = run(made, pictures(3), texts(3), labels=labels)
-    pooled = run(made.ashnets, pictures(3), texts(3)).pooled
+    out = run(made, random_images(3), texts(3), labels=labels)
+    pooled = run(made.ashnets, random_images(3), texts(3)).pooled
     rows = [classify(made, array(pooled[b])) for b in range(3)]
     np.testing.assert_allclose(array(out.logits), np.stack(rows), atol=1e-5)
     expected = -sum(log_softmax(row)[label] for row, label in zip(rows, labels.tolist(), strict=True)) / 3
@@ -310,15 +314,15 @@ def test_visual_entailment_logits_and_loss_by_hand():
 def reasoning() -> AshNetsForVisualReasoning:
     made = make(AshNetsForVisualReasoning)
     for weight in (p for p in made.ashnets.transformer.parameters() if p.dim() == 2):
-        torch.nn.init.normal_(weight, std=0.3)  # so that pictures move [CLS]
+        torch.nn.init.normal_(weight, std=0.3)  # so that images move [CLS]
     return made
 
 
 def pairs(count: int) -> torch.Tensor:
-    return pictures(2 * count).unflatten(0, (count, 2))
+    return random_images(2 * count).unflatten(0, (count, 2))
 
 
-def test_nlvr2_meets_each_picture_with_the_sentence(reasoning):
+def test_nlvr2_meets_each_image_with_the_sentence(reasoning):
     pixels, ids = pairs(3), texts(3)
     mask = torch.ones_like(ids)
     mask[1, 3:] = 0
@@ -346,10 +350,10 @@ def test_nlvr2_knows_left_from_right_and_pairs_from_each_other(reasoning):
 def test_nlvr2_takes_ids_by_pair_or_in_turn(reasoning):
     pixels, ids = pairs(2), texts(2)
     names = [[3, 4], [5, 6]]
-    by_pair = run(reasoning, pixels, ids, image_ids=names)
-    in_turn = run(reasoning, pixels, ids, image_ids=torch.tensor(names).flatten())
+    by_pair = run(reasoning, pixels, ids, image_keys=names)
+    in_turn = run(reasoning, pixels, ids, image_keys=torch.tensor(names).flatten())
     assert torch.equal(by_pair.visual.response, in_turn.visual.response)
-    single = run(reasoning.ashnets, pixels[1, :1], image_ids=[5]).visual.response
+    single = run(reasoning.ashnets, pixels[1, :1], image_keys=[5]).visual.response
     assert torch.equal(by_pair.visual.response[2], single[0])
 
 
@@ -362,7 +366,7 @@ def test_nlvr2_refuses_what_are_no_pairs(reasoning, shape):
 @pytest.mark.parametrize("task", [name for name in HEADS if name not in ("base", "retrieval", "pretraining")])
 def test_losses_reach_every_part(task):
     made = make(head_class(task)).train()
-    pixels = pairs(2) if task == "nlvr2" else pictures(2)
+    pixels = pairs(2) if task == "nlvr2" else random_images(2)
     labels = torch.rand(2, 7) if task == "vqa" else torch.tensor([0, 1])
     made(pixels, texts(2), labels=labels, group_size=2).loss.backward()
     missing = [name for name, p in made.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
@@ -371,16 +375,16 @@ def test_losses_reach_every_part(task):
 
 def test_options_reach_the_model():
     made = make(AshNetsForVQA)
-    shared = run(made, pictures(2), texts(2), group_size=2)
+    shared = run(made, random_images(2), texts(2), group_size=2)
     assert torch.equal(shared.visual.response[0], shared.visual.response[1])
-    assert run(made, pictures(2), texts(2), concrete_only=True).visual.abstract is None
+    assert run(made, random_images(2), texts(2), concrete_only=True).visual.abstract is None
 
 
 @pytest.mark.parametrize("task", ["retrieval", "pretraining", "vqa", "nlvr2", "ve"])
 def test_every_head_gives_attentions_on_request(task):
     made = head_class(task)(small_config()).eval()
     ids = texts(2)
-    pixels = torch.stack([pictures(2), pictures(2, seed=1)], 1) if task == "nlvr2" else pictures(2)
+    pixels = torch.stack([random_images(2), random_images(2, seed=1)], 1) if task == "nlvr2" else random_images(2)
     assert run(made, pixels, ids).attentions is None
     found = run(made, pixels, ids, output_attentions=True).attentions
     if task == "nlvr2":

@@ -76,8 +76,9 @@ def test_the_threshold_is_strict():
 def test_clipping_at_both_limits():
     """A threshold of 2¹⁷ − 1 is 63 units below the upper limit, so a clipped membrane still fires."""
     large = 2**17 - 1
-    spikes, v = run([[large, -large - 1, large]], [LIMIT, -LIMIT, -LIMIT], bias=[4096, -4096, 4096], threshold=large,
-                    decay=0)  # fmt: skip
+    spikes, v = run(
+        [[large, -large - 1, large]], [LIMIT, -LIMIT, -LIMIT], bias=[4096, -4096, 4096], threshold=large, decay=0
+    )
     assert spikes.tolist() == [[1, 0, 0]]
     assert v.tolist() == [0, -LIMIT, 64 * (large + 4096) - LIMIT]
     spikes, v = run([[0, 0]], [LIMIT, LIMIT - 63], threshold=large, decay=0)
@@ -92,14 +93,20 @@ def test_currents_wrap_at_24_bits():
 
 sequences = st.lists(
     st.one_of(st.integers(-(2**17) + 1, 2**17 - 1), st.integers(-300, 300), st.integers(-(2**19), 2**19)),
-    min_size=1, max_size=12,
-)  # fmt: skip
+    min_size=1,
+    max_size=12,
+)
 membranes = st.one_of(st.integers(-LIMIT, LIMIT), st.integers(-9, 9), st.sampled_from([LIMIT, -LIMIT]))
 
 
 @settings(max_examples=120)
-@given(sequences, membranes, st.integers(-4096, 4096), st.one_of(st.integers(0, 2**17 - 1), st.integers(0, 300)),
-       st.integers(0, 4096))  # fmt: skip
+@given(
+    sequences,
+    membranes,
+    st.integers(-4096, 4096),
+    st.one_of(st.integers(0, 2**17 - 1), st.integers(0, 300)),
+    st.integers(0, 4096),
+)
 def test_equals_python_integers(a, v, bias, threshold, decay):
     wanted, last = python_lif(a, v, bias, threshold, decay)
     spikes, membrane = run([[x] for x in a], [v], [bias], threshold, decay)

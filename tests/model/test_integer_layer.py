@@ -43,7 +43,7 @@ def test_the_configuration_chooses_the_layer(config, encoder):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_spikes_and_membranes_are_those_of_the_emulator(encoder, training):
-    """Every layer, from rest and from a state, with and without a graph: no bit differs."""
+    """Every layer, from a reset state and from a state, with and without a graph: no bit differs."""
     encoder.train(training)
     spikes = random_spikes(9, 3, 3, 32, 32)
     layers = integer_layers(encoder)
@@ -100,7 +100,7 @@ def test_the_membrane_lives_in_the_neuron(encoder):
 
 
 def test_training_sees_what_inference_computes_whatever_the_batch(encoder):
-    """Statistics stand still: a picture's spikes do not depend on its neighbours, nor on the mode, nor on autocast."""
+    """Statistics stand still: an image's spikes do not depend on its neighbors, nor on the mode, nor on autocast."""
     spikes = random_spikes(6, 4, 3, 32, 32)
     before = {name: tensor.clone() for name, tensor in encoder.named_buffers()}
     encoder.train()
@@ -186,8 +186,8 @@ def test_the_gradient_passes_between_calls(encoder):
         torch.testing.assert_close(whole, halves, rtol=1e-4, atol=1e-3)
 
 
-def test_quantisation_aware_training_learns_a_toy(encoder):
-    """Which half of a picture is brighter, from two neurons' counts: the loss falls, the spikes stay the chip's."""
+def test_quantization_aware_training_learns_a_toy(encoder):
+    """Which half of an image is brighter, from two neurons' counts: the loss falls, the spikes stay the chip's."""
     rng = torch.Generator().manual_seed(0)
     label = torch.randint(0, 2, (32,), generator=rng)
     left = (torch.arange(32) < 16).float()
@@ -195,14 +195,14 @@ def test_quantisation_aware_training_learns_a_toy(encoder):
     spikes = (torch.rand(6, 32, 3, 32, 32, generator=rng) < rate.view(32, 1, 1, 32)).float()
     calibrate(encoder, [spikes], run=encoder.run)
     encoder.train()
-    optimiser, losses = torch.optim.Adam(encoder.parameters(), lr=5e-3), []
+    optimizer, losses = torch.optim.Adam(encoder.parameters(), lr=5e-3), []
     for _ in range(25):
         outputs, _ = encoder.run(spikes)
         counts = outputs["concepts"][:, :, :2].mean((0, 3, 4))
         loss = torch.nn.functional.cross_entropy(10 * counts, label)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0], losses
     wanted, _ = emulate(integer_layers(encoder), spikes[:, :4].numpy())

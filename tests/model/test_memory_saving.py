@@ -71,9 +71,13 @@ def test_equals_plain_bptt(training, carry, readout, detach_reset):
 
 
 @given(
-    st.integers(1, 7), st.integers(1, 3), st.integers(1, 3), st.integers(1, 30), st.sampled_from([0, 500, 10**9]),
+    st.integers(1, 7),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 30),
+    st.sampled_from([0, 500, 10**9]),
     st.integers(0, 100),
-)  # fmt: skip
+)
 @settings(deadline=None, max_examples=25)
 def test_pieces_and_budget_change_nothing(steps, group_size, groups, pieces, budget, seed):
     plain, saving = twins(time_steps=steps)

@@ -77,7 +77,7 @@ def test_threshold_is_strict():
 
 
 def test_reset_happens_on_spikes_only():
-    # by hand, β = 1/2, θ = 1:  h = .75 | .375+.5 = .875 | .4375+.75 = 1.1875 ↯ 0 | −3 | −1.5
+    # by hand, β = 1/2, θ = 1:  h = 0.75 | 0.375+0.5 = 0.875 | 0.4375+0.75 = 1.1875 ↯ 0 | −3 | −1.5
     x = torch.tensor([0.75, 0.5, 0.75, -3.0, 0.0]).view(5, 1)
     trace, v = [], torch.zeros(1)
     for step in x:
@@ -150,9 +150,14 @@ def test_gradient_equals_spikingjelly(detach_reset, k):
             s, v = lif(currents, start, beta=0.75, theta=0.9, k=k, detach_reset=detach_reset)
         else:
             node = neuron.LIFNode(
-                tau=4.0, decay_input=False, v_threshold=0.9, v_reset=0.0, step_mode="m", detach_reset=detach_reset,
+                tau=4.0,
+                decay_input=False,
+                v_threshold=0.9,
+                v_reset=0.0,
+                step_mode="m",
+                detach_reset=detach_reset,
                 surrogate_function=surrogate.Sigmoid(alpha=2 * k),
-            )  # fmt: skip
+            )
             node.v = start
             s, v = node(currents), node.v
         ws, wv = loss_weights(s, v)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_model import pictures, small_config, wake
+from small_model import random_images, small_config, wake
 
 from ashnets.model import AshNetsForPreTraining
 
 
-@pytest.mark.filterwarnings(
-    "ignore:The following device_map keys"
-)  # about parameters of the model itself
+@pytest.mark.filterwarnings("ignore:The following device_map keys")  # about parameters of the model itself
 @pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded")
 @pytest.mark.parametrize("precision", ["float", "int8"])
 def test_weights_on_disk_give_the_same_outputs(precision, tmp_path):
     model = AshNetsForPreTraining(small_config(precision=precision)).eval()
     wake(model.ashnets.vision.abstract_encoder)
     model.save_pretrained(tmp_path)
-    inputs = {"pixel_values": pictures(2), "input_ids": torch.tensor([[2, 7, 3], [2, 9, 3]]), "image_ids": [1, 2]}
+    inputs = {"pixel_values": random_images(2), "input_ids": torch.tensor([[2, 7, 3], [2, 9, 3]]), "image_keys": [1, 2]}
     with torch.no_grad():
         expected = model(**inputs, output_attentions=True)
     assert expected.visual.concept_counts.any()

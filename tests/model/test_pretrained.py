@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_model import pictures, small_config
+from small_model import random_images, small_config
 from transformers import AutoConfig, AutoModel
 
 import ashnets
@@ -70,7 +70,7 @@ def test_a_loaded_model_computes_the_same(saved):
     loaded = AshNetsForPreTraining.from_pretrained(folder)
     ids = torch.tensor([[2, 7, 3], [2, 9, 3]])
     with torch.no_grad():
-        expected, found = (m(pictures(2), ids, image_ids=[1, 2]) for m in (model, loaded))
+        expected, found = (m(random_images(2), ids, image_keys=[1, 2]) for m in (model, loaded))
     for key in ("image_embeds", "text_embeds", "itm_logits", "mlm_logits", "mvm_logits"):
         assert torch.equal(expected[key], found[key])
     assert loaded.mlm.decoder.weight is loaded.ashnets.transformer.bert.embeddings.word_embeddings.weight

@@ -19,7 +19,7 @@ M32, M64 = 2**32 - 1, 2**64 - 1
 
 
 def splitmix(state: int) -> int:
-    """Steele, Lea and Flood's finaliser, in Python's own integers."""
+    """Steele, Lea and Flood's finalizer, in Python's own integers."""
     z = (state + 0x9E3779B97F4A7C15) & M64
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & M64
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & M64
@@ -41,9 +41,7 @@ def uniform24(seed: int, image_id: int, step: int, position: int) -> int:
     return x >> 8
 
 
-@given(
-    st.integers(-(2**31), 2**63 - 1), st.integers(0, 2**63 - 1), st.integers(0, 10_000), st.integers(0, 2**32 - 1)
-)
+@given(st.integers(-(2**31), 2**63 - 1), st.integers(0, 2**63 - 1), st.integers(0, 10_000), st.integers(0, 2**32 - 1))
 def test_hash_is_that_of_the_loop(seed, image_id, first_step, noise):
     pixels = torch.rand(1, 3, 2, 3, generator=torch.Generator().manual_seed(noise))
     spikes = probabilistic_sampling(pixels, [image_id], 2, seed, first_step)
@@ -95,7 +93,7 @@ def test_rates_of_each_pixel_are_binomial():
 
 
 def test_uniform_in_every_bit():
-    """The hash itself over 16 bins and bit by bit, through pictures whose intensity is the edge of a bin."""
+    """The hash itself over 16 bins and bit by bit, through images whose intensity is the edge of a bin."""
     n, previous, observed = 3 * 64 * 64 * 10, 0, []
     for edge in range(1, 17):
         total = int(probabilistic_sampling(torch.full((1, 3, 64, 64), edge / 16), [77], 10).sum())
@@ -167,7 +165,7 @@ def test_a_stream_continues_where_it_stopped():
     assert torch.equal(torch.cat(parts), whole)
 
 
-def test_a_brighter_picture_keeps_its_spikes():
+def test_a_brighter_image_keeps_its_spikes():
     """u does not depend on the intensity: raising it adds spikes and removes none."""
     dark = torch.rand(1, 3, 8, 8) * 0.5
     low, high = (probabilistic_sampling(p, [1], 20) for p in (dark, dark * 2))
@@ -175,8 +173,8 @@ def test_a_brighter_picture_keeps_its_spikes():
     assert high.sum() > low.sum()
 
 
-class Pictures(Dataset):
-    """Pictures that are sampled in the worker that loads them."""
+class Images(Dataset):
+    """Images that are sampled in the worker that loads them."""
 
     def __len__(self) -> int:
         return 12
@@ -191,7 +189,7 @@ def test_worker_count_does_not_change_a_draw(workers):
     torch.manual_seed(workers)  # the workers' own generators differ
     order = torch.randperm(12).tolist()
     seen = {}
-    for ids, spikes in DataLoader(Pictures(), batch_size=5, sampler=order, num_workers=workers):
+    for ids, spikes in DataLoader(Images(), batch_size=5, sampler=order, num_workers=workers):
         seen.update(zip(ids.tolist(), spikes, strict=True))
     pixels = torch.cat([torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(12)])
     whole = probabilistic_sampling(pixels, range(1000, 1012), 4, seed=9)
@@ -218,7 +216,7 @@ def test_intensities_outside_the_unit_range_are_refused(bad):
 
 
 def test_a_wrong_number_of_ids_is_refused():
-    with pytest.raises(InputError, match="1 image ids for 2 images"):
+    with pytest.raises(InputError, match="1 image keys for 2 images"):
         probabilistic_sampling(torch.rand(2, 3, 4, 4), [1], 2)
 
 
@@ -234,7 +232,7 @@ def test_names_become_keys():
     assert len({image_key(f"{n}.png") for n in range(1000)}) == 1000
 
 
-def test_content_names_a_picture_whatever_its_storage():
+def test_content_names_a_image_whatever_its_storage():
     pixels = torch.rand(3, 6, 6)
     key = content_key(pixels)
     assert key == content_key(pixels.clone().requires_grad_())

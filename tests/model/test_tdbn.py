@@ -1,4 +1,4 @@
-"""Decision 7: tdBN against loops, its initialisation, and calibration before inference."""
+"""Decision 7: tdBN against loops, its initialization, and calibration before inference."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_gradient_is_right():
 
 
 def deep_encoder() -> AbstractEncoder:
-    """Five layers, freshly initialised as a model initialises them."""
+    """Five layers, freshly initialized as a model initializes them."""
     torch.manual_seed(0)
     config = small_config(backbone_widths=[8, 8, 8], image_size=32, spiking_channels=[8, 8, 8, 8], num_concepts=12)
     return AshNetsModel(config).eval().vision.abstract_encoder

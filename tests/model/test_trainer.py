@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_model import pictures, small_config, wake
+from small_model import random_images, small_config, wake
 from transformers import Trainer, TrainingArguments
 
 from ashnets.model import HEADS
@@ -15,13 +15,13 @@ RATE = 0.01
 
 
 def items(task: str) -> list[dict[str, torch.Tensor]]:
-    images = pictures(2 * ITEMS)
+    images = random_images(2 * ITEMS)
     numbers = torch.arange(2 * ITEMS)
     targets = torch.rand(ITEMS, 7, generator=torch.Generator().manual_seed(1))
     return [
         {
             "pixel_values": images[2 * i : 2 * i + 2] if task == "nlvr2" else images[i],
-            "image_ids": numbers[2 * i : 2 * i + 2] if task == "nlvr2" else numbers[i],
+            "image_keys": numbers[2 * i : 2 * i + 2] if task == "nlvr2" else numbers[i],
             "input_ids": torch.tensor([2, 7 + i, 9, 3]),
             "attention_mask": torch.ones(4, dtype=torch.int64),
             "labels": targets[i] if task == "vqa" else torch.tensor(i % 2),
@@ -39,9 +39,16 @@ def head(task: str, **changes) -> torch.nn.Module:
 
 def trainer(model: torch.nn.Module, folder, data: list, **changes) -> Trainer:
     settings = {
-        "per_device_train_batch_size": 2, "max_steps": 2, "save_steps": 1, "learning_rate": RATE, "use_cpu": True,
-        "report_to": [], "disable_tqdm": True, "logging_strategy": "no", "seed": 3,
-    }  # fmt: skip
+        "per_device_train_batch_size": 2,
+        "max_steps": 2,
+        "save_steps": 1,
+        "learning_rate": RATE,
+        "use_cpu": True,
+        "report_to": [],
+        "disable_tqdm": True,
+        "logging_strategy": "no",
+        "seed": 3,
+    }
     arguments = TrainingArguments(str(folder), **{**settings, **changes})
     return Trainer(model, arguments, train_dataset=data, eval_dataset=data)
 
@@ -54,7 +61,7 @@ def test_train_evaluate_predict_and_resume(task, tmp_path):
     batch = {key: torch.stack([item[key] for item in data]) for key in data[0]}
     with torch.no_grad():
         expected = model.eval()(**batch)
-        assert not torch.allclose(expected.logits, model(**{**batch, "image_ids": None}).logits, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(expected.logits, model(**{**batch, "image_keys": None}).logits, rtol=1e-4, atol=1e-5)
     found = trained.predict(data)
     assert isinstance(found.predictions, np.ndarray), "the logits alone"
     np.testing.assert_allclose(found.predictions, expected.logits.numpy(), rtol=1e-5, atol=1e-6)

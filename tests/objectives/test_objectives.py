@@ -58,9 +58,11 @@ def test_itc_with_keys_and_distillation_equals_a_loop(pairs, keys, tau, alpha, s
     def one_way(queries, others, teachers) -> float:
         total = 0.0
         for i in range(pairs):
+
             def softmax(vector, others=others) -> list[float]:
-                powers = [math.exp(sum(a * b for a, b in zip(vector.tolist(), k.tolist(), strict=True)) / tau)
-                          for k in others]  # fmt: skip
+                powers = [
+                    math.exp(sum(a * b for a, b in zip(vector.tolist(), k.tolist(), strict=True)) / tau) for k in others
+                ]
                 return [p / sum(powers) for p in powers]
 
             soft, p = softmax(teachers[i]), softmax(queries[i])
@@ -197,12 +199,12 @@ def test_mvm_labels_and_masks_by_hand():
     counts = torch.tensor([[[0, 3, 1], [0, 0, 0], [5, 1, 0], [0, 2, 0]], [[0, 0, 0]] * 4])
     labels = obj.spike_labels(counts)
     assert labels.tolist() == [[1, SILENT, 0, 1], [SILENT] * 4]
-    # three tokens of the first picture have a label: a third of the draws each; the first and the last share theirs
+    # three tokens of the first image have a label: a third of the draws each; the first and the last share theirs
     ends, middle = [1, 0, 0, 1], [0, 0, 1, 0]
     for uniform, expected in [(0.0, ends), (0.34, middle), (0.67, ends), (1 - 2**-24, ends)]:
         masked = obj.mask_one_label(labels, torch.tensor([uniform, uniform]))
         assert masked[0].int().tolist() == expected
-        assert not masked[1].any(), "a silent picture has nothing to mask"
+        assert not masked[1].any(), "a silent image has nothing to mask"
 
 
 def test_mvm_loss_by_hand():

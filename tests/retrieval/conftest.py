@@ -10,11 +10,21 @@ import torch
 LETTERS = string.ascii_lowercase
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
 SMALL = {
-    "image_size": 64, "backbone_widths": [8, 16, 32], "spiking_channels": [4, 4, 8, 8], "hidden_size": 24,
-    "num_concepts": 12, "time_steps": 3, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
-    "vocab_size": len(PIECES), "max_text_length": 48, "max_position_embeddings": 48, "projection_size": 16,
+    "image_size": 64,
+    "backbone_widths": [8, 16, 32],
+    "spiking_channels": [4, 4, 8, 8],
+    "hidden_size": 24,
+    "num_concepts": 12,
+    "time_steps": 3,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "vocab_size": len(PIECES),
+    "max_text_length": 48,
+    "max_position_embeddings": 48,
+    "projection_size": 16,
     "initializer_range": 0.2,
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="session")

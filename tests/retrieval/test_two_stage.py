@@ -12,7 +12,7 @@ from ashnets.data.benchmarks import BENCHMARKS
 from ashnets.data.benchmarks.coco_captions import CocoCaptions
 from ashnets.data.benchmarks.flickr30k import Flickr30K
 from ashnets.data.pairs import Pairs
-from ashnets.data.sources import open_source
+from ashnets.data.sources.opening import open_source
 from ashnets.metrics.retrieval import ranks, recall_at
 from ashnets.model.sampling import image_key
 from ashnets.retrieval.two_stage import (
@@ -26,9 +26,9 @@ from ashnets.ties import LOG_ODDS, TIE, products
 from ashnets.training.evaluate import as_rows, rankings
 
 
-def embeddings(texts: int = 30, pictures: int = 41, dimensions: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+def embeddings(texts: int = 30, images: int = 41, dimensions: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(0)
-    return tuple(torch.nn.functional.normalize(torch.randn(n, dimensions, generator=draw)) for n in (texts, pictures))  # type: ignore[return-value]
+    return tuple(torch.nn.functional.normalize(torch.randn(n, dimensions, generator=draw)) for n in (texts, images))  # type: ignore[return-value]
 
 
 def loop(first: np.ndarray, second: np.ndarray, k: int) -> list[list[int]]:
@@ -47,9 +47,9 @@ def test_both_directions_equal_a_loop_and_each_pair_is_scored_once(k: int) -> No
     asked: list[tuple[int, int]] = []
     tau = 0.3
 
-    def match(texts: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
-        asked.extend(zip(texts.tolist(), pictures.tolist(), strict=True))
-        return second[texts, pictures]
+    def match(texts: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        asked.extend(zip(texts.tolist(), images.tolist(), strict=True))
+        return second[texts, images]
 
     found = rank_every_way(text, image, match, tau, k, progress=False)
     first = (text.double() @ image.double().T).numpy()
@@ -101,10 +101,10 @@ def test_the_matching_score_is_that_of_each_pair_alone(small_model) -> None:
     model, processor = small_model
     texts = ["a red car", "fox", "a very long sentence about a house on a hill", "two dogs"]
     pixels = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    tokens = model.encode_image(pixels, image_ids=[1, 2, 3])[1].output
+    tokens = model.encode_image(pixels, image_keys=[1, 2, 3])[1].output
     score = matching_score(model, processor.tokenizer, texts, tokens, batch=5)
-    text, picture = (part.flatten() for part in torch.meshgrid(torch.arange(4), torch.arange(3), indexing="ij"))
-    found = score(text, picture).view(4, 3)
+    text, image = (part.flatten() for part in torch.meshgrid(torch.arange(4), torch.arange(3), indexing="ij"))
+    found = score(text, image).view(4, 3)
     for q, sentence in enumerate(texts):
         for i in range(3):
             out = model(pixels[i : i + 1], image_ids=[i + 1], **processor(text=sentence))
@@ -119,14 +119,17 @@ def test_the_numbers_of_candidates_are_those_of_benchmarks_with_captions() -> No
 
 @torch.inference_mode()
 def test_the_rankings_of_a_split(small_model, corpus) -> None:
-    """Recalls, costs and what is lost, of real pictures; recalls recomputed from single pairs."""
+    """Recalls, costs and what is lost, of real images; recalls recomputed from single pairs."""
     model, processor = small_model
     pairs, chosen = Pairs(open_source(corpus), ["train"], 64), [0, 3, 5, 8, 11, 20]
     entries = rankings(model, processor.tokenizer, pairs, 2, True, False, chosen)
     assert [entry["ranking"] for entry in entries] == [
-        "ITC", "ITC, then ITM on the best 2", "ITC, then ITC + ITM on the best 2", "ITM on all pairs",
+        "ITC",
+        "ITC, then ITM on the best 2",
+        "ITC, then ITC + ITM on the best 2",
+        "ITM on all pairs",
         "ITC + ITM on all pairs",
-    ]  # fmt: skip
+    ]
     costs = [entry["cost"]["pairs"] for entry in entries]
     assert costs == [0, costs[1], costs[1], 36, 36] and 12 <= costs[1] <= 24
     for entry, best in zip(entries, (4, 3, 4), strict=False):
@@ -134,7 +137,7 @@ def test_the_rankings_of_a_split(small_model, corpus) -> None:
             assert entry["lost"][way] == entries[best][way]["R@1"] - entry[way]["R@1"]
     hits, hits_of_both, tau = [], [], float(model.temperature())
     for i in chosen:
-        seen = {"pixel_values": pairs.on_white([i]), "image_ids": [image_key(pairs.image_ids[i])]}
+        seen = {"pixel_values": pairs.on_white([i]), "image_keys": [image_key(pairs.image_ids[i])]}
         out = [model(**seen, **processor(text=pairs.names[j])) for j in chosen]
         odds = np.array([float(one.itm_logits[0].diff()) for one in out])
         both = odds + [float(one.image_embeds[0] @ one.text_embeds[0]) / tau for one in out]
@@ -142,8 +145,10 @@ def test_the_rankings_of_a_split(small_model, corpus) -> None:
         hits_of_both.append(chosen[int(np.argmax(both))] == i)
     assert entries[3]["image_to_text"]["R@1"] == pytest.approx(np.mean(hits))
     assert entries[4]["image_to_text"]["R@1"] == pytest.approx(np.mean(hits_of_both))
-    report = {"models": {"small": {"training": None, "splits": {"train": [{"branch": "both", **e} for e in entries]}}},
-              "environment": {"device": "", "torch": ""}}  # fmt: skip
+    report = {
+        "models": {"small": {"training": None, "splits": {"train": [{"branch": "both", **e} for e in entries]}}},
+        "environment": {"device": "", "torch": ""},
+    }
     rows = as_rows(report)
     assert [row["pairs scored"] for row in rows][-2:] == [36, 36]
     assert [row["R@1 lost"] for row in rows][-2:] == ["", ""]
@@ -151,8 +156,8 @@ def test_the_rankings_of_a_split(small_model, corpus) -> None:
     assert "pairs scored" not in as_rows(report)[0], "without ITM the table stays as it was"
 
 
-def test_pictures_that_are_equal_tie_in_every_ranking() -> None:
-    """A blind model, whose log-odds differ by rounding alone: no right picture is found, and k candidates are k."""
+def test_images_that_are_equal_tie_in_every_ranking() -> None:
+    """A blind model, whose log-odds differ by rounding alone: no right image is found, and k candidates are k."""
     text, image = embeddings(30, 1, 256)
     image = image.expand(41, -1).contiguous()
     noise = 1e-6 * torch.rand(30, 41, generator=torch.Generator().manual_seed(1))
@@ -160,7 +165,7 @@ def test_pictures_that_are_equal_tie_in_every_ranking() -> None:
     found = rank_every_way(text, image, lambda t, p: noise[t, p], 0.07, 5, exhaustive=True, progress=False)
     for name, ranking in found.items():
         recalls = ranking.recalls(torch.arange(30), gold_text, (4, 40))["text_to_image"]
-        candidates = 5 if "on the best" in name else 0  # pictures 0 to 4
+        candidates = 5 if "on the best" in name else 0  # images 0 to 4
         assert recalls == {"R@4": 0, "R@40": candidates / 30}, name
     asked: list[tuple[int, int]] = []
 
@@ -169,19 +174,19 @@ def test_pictures_that_are_equal_tie_in_every_ranking() -> None:
         return noise[t, p]
 
     rank_every_way(text, image, match, 0.07, 5, progress=False)
-    of_pictures = (text.double() @ image[0].double()).topk(5).indices.tolist()
-    assert sorted(asked) == sorted({(t, p) for t in range(30) for p in range(41) if p < 5 or t in of_pictures})
+    of_images = (text.double() @ image[0].double()).topk(5).indices.tolist()
+    assert sorted(asked) == sorted({(t, p) for t in range(30) for p in range(41) if p < 5 or t in of_images})
 
 
 @pytest.mark.slow
 def test_coco_s_test_split_in_size() -> None:
-    """5,000 pictures, 25,000 captions, 256 candidates: every query against its own loop in numpy."""
-    pictures, captions, k, tau = 5000, 25_000, 256, 0.07
+    """5,000 images, 25,000 captions, 256 candidates: every query against its own loop in numpy."""
+    images, captions, k, tau = 5000, 25_000, 256, 0.07
     draw = torch.Generator().manual_seed(0)
-    image = torch.nn.functional.normalize(torch.randn(pictures, 32, generator=draw))
-    owners = torch.arange(pictures).repeat_interleave(5)
+    image = torch.nn.functional.normalize(torch.randn(images, 32, generator=draw))
+    owners = torch.arange(images).repeat_interleave(5)
     text = torch.nn.functional.normalize(image[owners] + 0.3 * torch.randn(captions, 32, generator=draw))
-    noise = torch.randn(captions, 4, generator=draw), torch.randn(pictures, 4, generator=draw)
+    noise = torch.randn(captions, 4, generator=draw), torch.randn(images, 4, generator=draw)
 
     def match(t: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
         return (noise[0][t] * noise[1][p]).sum(1) + 4.0 * (owners[t] == p)
@@ -208,12 +213,12 @@ def test_coco_s_test_split_in_size() -> None:
             else:  # behind the candidates, where similarities have been moved by what the scores of those span
                 low, high = ((itc[caption] >= itc[caption, own] + gap).sum() for gap in (1e-4, -1e-4))
                 assert low <= places[caption] <= high, (name, caption)
-        gold = [set(range(5 * i, 5 * i + 5)) for i in range(pictures)]
+        gold = [set(range(5 * i, 5 * i + 5)) for i in range(images)]
         places = ranks(ranking.image_to_text, gold, ranking.scale).numpy()
-        for picture in range(pictures):
-            better = np.argsort(-itc[:, picture], kind="stable")[:k]
-            is_own = owners.numpy()[better] == picture
-            low, high = as_high(second[better[~is_own], picture], second[better[is_own], picture].max())
-            assert low + 1 <= places[picture] <= high + 1, (name, picture)
+        for image in range(images):
+            better = np.argsort(-itc[:, image], kind="stable")[:k]
+            is_own = owners.numpy()[better] == image
+            low, high = as_high(second[better[~is_own], image], second[better[is_own], image].max())
+            assert low + 1 <= places[image] <= high + 1, (name, image)
     cost = found[f"ITC, then ITM on the best {k}"].cost
-    assert cost.of == pictures * captions and k * captions <= cost.pairs <= k * (captions + pictures)
+    assert cost.of == images * captions and k * captions <= cost.pairs <= k * (captions + images)

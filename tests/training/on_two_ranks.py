@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ashnets.model.tdbn import TdBN
-from ashnets.training.distributed import gather, mean_over_ranks, pad_to_longest, shares, synchronise_norms
+from ashnets.training.distributed import gather, mean_over_ranks, pad_to_longest, shares, synchronize_norms
 
 SIZES = (5, 3)  # pairs of each rank: an uneven last batch
 
@@ -62,13 +62,17 @@ def main(folder: Path) -> None:
         "mean": mean_over_ranks(torch.tensor([1.0 + rank])).tolist(),
     }
     plain, threshold = norms()
-    synchronise_norms(nn.ModuleList([plain, threshold]))
+    synchronize_norms(nn.ModuleList([plain, threshold]))
     for name, norm, x in (("plain", plain, maps[0, mine]), ("threshold", threshold, maps[:, mine])):
         y, grad = through(norm, x)
         found[name] = {
-            "y": y.tolist(), "grad": grad.tolist(), "weight": norm.weight.grad.tolist(),
-            "bias": norm.bias.grad.tolist(), "mean": norm.running_mean.tolist(), "variance": norm.running_var.tolist(),
-        }  # fmt: skip
+            "y": y.tolist(),
+            "grad": grad.tolist(),
+            "weight": norm.weight.grad.tolist(),
+            "bias": norm.bias.grad.tolist(),
+            "mean": norm.running_mean.tolist(),
+            "variance": norm.running_var.tolist(),
+        }
     (folder / f"rank-{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 

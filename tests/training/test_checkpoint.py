@@ -42,22 +42,27 @@ class Tied(nn.Module):
         return self.out(self.norm(self.words(ids)))
 
 
-def optimisers_of(model: Tied) -> dict[str, torch.optim.Optimizer]:
+def optimizers_of(model: Tied) -> dict[str, torch.optim.Optimizer]:
     return {
-        "transformer": torch.optim.AdamW([{"params": [model.words.weight], "weight_decay": 0.1},
-                                          {"params": [model.out.bias, *model.idle.parameters()]}], lr=0.01),
+        "transformer": torch.optim.AdamW(
+            [
+                {"params": [model.words.weight], "weight_decay": 0.1},
+                {"params": [model.out.bias, *model.idle.parameters()]},
+            ],
+            lr=0.01,
+        ),
         "spiking": torch.optim.SGD(model.norm.parameters(), lr=0.1, momentum=0.9),
-    }  # fmt: skip
+    }
 
 
-def steps(model: Tied, optimisers: dict, count: int, seed: int) -> None:
+def steps(model: Tied, optimizers: dict, count: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(count):
         ids = torch.randint(11, (7,), generator=generator)
         model.zero_grad()
         nn.functional.cross_entropy(model(ids), ids).backward()
-        for optimiser in optimisers.values():
-            optimiser.step()
+        for optimizer in optimizers.values():
+            optimizer.step()
 
 
 def queue_of(pairs: int) -> EmbeddingQueue:
@@ -72,45 +77,45 @@ def same_bits(a: dict, b: dict) -> bool:
 
 @pytest.fixture
 def saved(tmp_path):
-    """A run of three steps: its folder, model, queue and optimisers."""
+    """A run of three steps: its folder, model, queue and optimizers."""
     model, queue = Tied(0), queue_of(7)
-    optimisers = optimisers_of(model)
-    steps(model, optimisers, 3, seed=1)
+    optimizers = optimizers_of(model)
+    steps(model, optimizers, 3, seed=1)
     order = {"indices": torch.tensor([4, 2, 0, 3, 1]), "sizes": torch.tensor([2, 3])}
     state = {"epoch": 1, "step": 3, "sums": {"loss": [0.1 + 0.2, 3]}, "skipped": {"a\u00e9": "cut short"}}
     folder = tmp_path / checkpoint_name(3)
-    save_checkpoint(folder, {"model": model, "queue": queue}, state, optimisers, order)
-    return folder, model, queue, optimisers, state, order
+    save_checkpoint(folder, {"model": model, "queue": queue}, state, optimizers, order)
+    return folder, model, queue, optimizers, state, order
 
 
 def test_every_bit_comes_back(saved):
-    folder, model, queue, optimisers, state, order = saved
+    folder, model, queue, optimizers, state, order = saved
     other, other_queue = Tied(5), queue_of(2)
-    others = optimisers_of(other)
+    others = optimizers_of(other)
     found, found_order = load_checkpoint(folder, {"model": other, "queue": other_queue}, others)
     assert found == read_state(folder) == state and same_bits(found_order, order)
     assert same_bits(other.state_dict(), model.state_dict()) and same_bits(other_queue.state_dict(), queue.state_dict())
     assert other.out.weight is other.words.weight
-    for part, optimiser in optimisers.items():
-        kept, back = (o.state_dict()["state"] for o in (optimiser, others[part]))
+    for part, optimizer in optimizers.items():
+        kept, back = (o.state_dict()["state"] for o in (optimizer, others[part]))
         assert kept.keys() == back.keys() and len(kept) == 2, "what had no gradient has no state"
         assert all(same_bits(kept[index], back[index]) for index in kept)
     assert set(kept[0]) == {"momentum_buffer"}
     # and they go on as one: Adam's counts and both momenta are in use
-    steps(model, optimisers, 2, seed=9)
+    steps(model, optimizers, 2, seed=9)
     steps(other, others, 2, seed=9)
     assert same_bits(other.state_dict(), model.state_dict())
 
 
 def test_before_the_first_step_and_without_an_order(tmp_path):
-    """Optimisers without state, after some with one: what is loaded replaces it."""
+    """Optimizers without state, after some with one: what is loaded replaces it."""
     model, other = Tied(0), Tied(5)
-    save_checkpoint(tmp_path / "step-00000000", {"model": model}, {}, optimisers_of(model))
-    others = optimisers_of(other)
+    save_checkpoint(tmp_path / "step-00000000", {"model": model}, {}, optimizers_of(model))
+    others = optimizers_of(other)
     steps(other, others, 2, seed=1)
     assert load_checkpoint(tmp_path / "step-00000000", {"model": other}, others) == ({}, {})
     assert same_bits(other.state_dict(), model.state_dict())
-    assert [optimiser.state_dict()["state"] for optimiser in others.values()] == [{}, {}]
+    assert [optimizer.state_dict()["state"] for optimizer in others.values()] == [{}, {}]
 
 
 def test_tied_tensors_are_stored_once(saved):
@@ -169,46 +174,46 @@ def test_what_a_killed_run_left_aside_is_removed(saved):
     assert sorted(path.name for path in whole.iterdir()) == ["model.safetensors", "state.json"]
 
 
-@pytest.mark.parametrize("name", ["model", "queue", "optimisers", "order"])
+@pytest.mark.parametrize("name", ["model", "queue", "optimizers", "order"])
 @pytest.mark.parametrize("how", ["cut", "noise", "gone"])
 def test_a_damaged_file_is_named_with_its_remedy(saved, name, how):
-    folder, model, queue, optimisers, *_ = saved
+    folder, model, queue, optimizers, *_ = saved
     path = folder / f"{name}.safetensors"
     data = path.read_bytes()
     if how == "gone":
         path.unlink()
         if name == "order":  # there need not be one
-            assert load_checkpoint(folder, {"model": model, "queue": queue}, optimisers)[1] == {}
+            assert load_checkpoint(folder, {"model": model, "queue": queue}, optimizers)[1] == {}
             return
     else:
         path.write_bytes(data[: len(data) - 5] if how == "cut" else b"\xff" * len(data))
     remedy = r"cannot be read .*delete that folder to go on from the one before"
     with pytest.raises(TrainingError, match=remedy) as error:
-        load_checkpoint(folder, {"model": model, "queue": queue}, optimisers)
+        load_checkpoint(folder, {"model": model, "queue": queue}, optimizers)
     assert str(error.value).startswith(f"{folder}: ")
 
 
 @pytest.mark.parametrize("text", [None, '{"epoch": 1, "st', "\ufeff"])
 def test_a_damaged_state_is_named(saved, text):
-    folder, model, queue, optimisers, *_ = saved
+    folder, model, queue, optimizers, *_ = saved
     if text is None:
         (folder / "state.json").unlink()
     else:
         (folder / "state.json").write_bytes(text.encode("utf-16"))
     remedy = r"no checkpoint can be read .*delete that folder to go on from the one before"
     with pytest.raises(TrainingError, match=remedy) as error:
-        load_checkpoint(folder, {"model": model, "queue": queue}, optimisers)
+        load_checkpoint(folder, {"model": model, "queue": queue}, optimizers)
     assert str(folder) in str(error.value)
 
 
 def test_what_does_not_fit_is_named(saved):
-    folder, _, queue, optimisers, *_ = saved
+    folder, _, queue, optimizers, *_ = saved
     other = Tied(0)
     other.idle = nn.Linear(4, 2)  # another shape
     other.more = nn.Linear(2, 2)  # not in the file
     before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
     with pytest.raises(TrainingError) as error:
-        load_checkpoint(folder, {"model": other, "queue": queue}, optimisers)
+        load_checkpoint(folder, {"model": other, "queue": queue}, optimizers)
     assert str(folder / "model.safetensors") in str(error.value)
     assert "missing ['more.bias', 'more.weight']" in str(error.value)
     assert "of another shape ['idle.weight']" in str(error.value)
@@ -242,16 +247,16 @@ root, hard = Path(sys.argv[1]), resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 def parts(seed):
     torch.manual_seed(seed)
     model = nn.Linear(200, 199)  # 160 kB
-    optimisers = {"all": torch.optim.AdamW(model.parameters())}  # 320 kB
+    optimizers = {"all": torch.optim.AdamW(model.parameters())}  # 320 kB
     model(torch.ones(1, 200)).sum().backward()
-    optimisers["all"].step()
-    return model, optimisers
+    optimizers["all"].step()
+    return model, optimizers
 
 def save(step, limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    model, optimisers = parts(step)
+    model, optimizers = parts(step)
     try:
-        save_checkpoint(root / f"step-0000000{step}", {"model": model}, {"step": step}, optimisers)
+        save_checkpoint(root / f"step-0000000{step}", {"model": model}, {"step": step}, optimizers)
         return None
     except TrainingError as error:
         return str(error)
@@ -259,8 +264,8 @@ def save(step, limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 found = {"errors": [save(1, hard), save(2, 20_000), save(2, 200_000)], "left": sorted(p.name for p in root.iterdir())}
-model, optimisers = parts(7)
-load_checkpoint(checkpoints(root)[-1], {"model": model}, optimisers)
+model, optimizers = parts(7)
+load_checkpoint(checkpoints(root)[-1], {"model": model}, optimizers)
 found["same"] = torch.equal(model.weight, parts(1)[0].weight)
 found["errors"].append(save(2, hard))
 found["end"] = [p.name for p in checkpoints(root)]
@@ -269,10 +274,8 @@ print(json.dumps(found))
 
 
 def test_a_full_disk_leaves_the_one_before(tmp_path):
-    """No file may grow beyond a limit: below the model's size, and between the model's and the optimiser's."""
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=200
-    )
+    """No file may grow beyond a limit: below the model's size, and between the model's and the optimizer's."""
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     first, small, between, again = found["errors"]

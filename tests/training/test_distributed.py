@@ -83,8 +83,15 @@ def both(even_corpus, recipe_data, tmp_path_factory) -> tuple[Path, Path]:
     concrete, similar = recipe_data["phases"]
     spiking = {**similar, "name": "random", "epochs": 1, "grouping": "random"}
     phases = [concrete, spiking, {**similar, "epochs": 1}]
-    changes = {"phases": phases, "queue": 24, "momentum": 0.9, "distillation": 0.3, "ema": 0.9, "accumulate": 2,
-               "optimisers": sgd}  # fmt: skip
+    changes = {
+        "phases": phases,
+        "queue": 24,
+        "momentum": 0.9,
+        "distillation": 0.3,
+        "ema": 0.9,
+        "accumulate": 2,
+        "optimizers": sgd,
+    }
     recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({**recipe_data, **changes}))
     train(recipe, corpus=even_corpus, output=folder / "one", progress=False)
@@ -94,7 +101,7 @@ def both(even_corpus, recipe_data, tmp_path_factory) -> tuple[Path, Path]:
 
 
 def test_two_processes_give_the_losses_of_one(both):
-    """24 pictures, φ = 4, 8 pairs a pass: every pass is full. Every objective, queue, distillation and norm agrees.
+    """24 images, φ = 4, 8 pairs a pass: every pass is full. Every objective, queue, distillation and norm agrees.
 
     Tolerance: 1e-5 of each figure.
     """
@@ -129,8 +136,8 @@ def test_two_processes_fill_the_queue_of_one(both):
 
 def test_a_group_too_many_ranks_is_refused(even_corpus, recipe_data, tmp_path):
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({**recipe_data, "pairs": 4}))
+    recipe.write_text(yaml.safe_dump({**recipe_data, "batch_size": 4}))
     done = torchrun("-m", "ashnets", "train", str(recipe), "--corpus", str(even_corpus), "-o", str(tmp_path / "r"))
     assert done.returncode != 0
-    assert "pairs=4 must be a multiple of φ × devices = 4 × 2" in done.stderr
+    assert "batch_size=4 must be a multiple of φ × devices = 4 × 2" in done.stderr
     assert not (tmp_path / "r").exists()

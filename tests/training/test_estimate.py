@@ -30,7 +30,7 @@ class Net(nn.Module):
         return self.vision.abstract_encoder(self.vision.concrete_encoder(x).relu())
 
 
-def optimisers_of(net: Net) -> dict[str, torch.optim.Optimizer]:
+def optimizers_of(net: Net) -> dict[str, torch.optim.Optimizer]:
     return {
         "concrete": torch.optim.AdamW(net.vision.concrete_encoder.parameters()),
         "spiking": torch.optim.SGD(net.vision.abstract_encoder.parameters(), lr=0.1, momentum=0.9),
@@ -38,7 +38,7 @@ def optimisers_of(net: Net) -> dict[str, torch.optim.Optimizer]:
 
 
 def cost(model: nn.Module, run_step, **changes) -> dict:
-    settings = {"optimisers": {}, "copies": 0, "queue_bytes": 0, "pairs": ROWS, "steps": 10, "device": "cpu"}
+    settings = {"optimizers": {}, "copies": 0, "queue_bytes": 0, "pairs": ROWS, "steps": 10, "device": "cpu"}
     return estimate(model, run_step, **{**settings, **changes})
 
 
@@ -64,42 +64,45 @@ def test_operations_of_a_convolution_by_hand() -> None:
 def test_memory_by_hand() -> None:
     net = Net()
     x = torch.randn(ROWS, 5)
-    found = cost(net, lambda: net(x).sum().backward(), optimisers=optimisers_of(net), copies=2, queue_bytes=1000)
+    found = cost(net, lambda: net(x).sum().backward(), optimizers=optimizers_of(net), copies=2, queue_bytes=1000)
     assert found["parameters"] == found["parameters_trainable"] == 80
     assert (found["parameters_concrete"], found["parameters_spiking"]) == (56, 24)
     assert found["bytes_weights"] == bytes_of(net) == 4 * 80 + (4 * 7 + 4 * 7 + 8), "batch norm keeps 2 x 7 and a count"
     assert found["bytes_gradients"] == 4 * 80
-    assert found["bytes_optimisers"] == 4 * (2 * 56 + 1 * 24)
+    assert found["bytes_optimizers"] == 4 * (2 * 56 + 1 * 24)
     assert found["bytes_copies"] == 2 * 384
-    parts = ("weights", "gradients", "optimisers", "copies", "queues", "activations")
+    parts = ("weights", "gradients", "optimizers", "copies", "queues", "activations")
     assert found["bytes_total"] == sum(found[f"bytes_{part}"] for part in parts)
 
 
-def test_state_is_what_the_optimisers_really_keep() -> None:
-    """After a real step, the tensors like the parameter in the optimisers' own state; a frozen part has none."""
+def test_state_is_what_the_optimizers_really_keep() -> None:
+    """After a real step, the tensors like the parameter in the optimizers' own state; a frozen part has none."""
     net = Net()
     net.vision.concrete_encoder.requires_grad_(False)
     x = torch.randn(ROWS, 5)
-    optimisers = {
+    optimizers = {
         "concrete": torch.optim.AdamW(net.vision.concrete_encoder.parameters()),
         "spiking": torch.optim.Adam(net.vision.abstract_encoder.parameters(), amsgrad=True),
     }
-    found = cost(net, lambda: net(x).sum().backward(), optimisers=optimisers)
+    found = cost(net, lambda: net(x).sum().backward(), optimizers=optimizers)
     net(x).sum().backward()
-    for optimiser in optimisers.values():
-        optimiser.step()
+    for optimizer in optimizers.values():
+        optimizer.step()
     kept = [
-        value for optimiser in optimisers.values() for parameter, state in optimiser.state.items()
-        for value in state.values() if value.shape == parameter.shape
-    ]  # fmt: skip
-    assert found["bytes_optimisers"] == sum(value.nbytes for value in kept) == 4 * 3 * 24
+        value
+        for optimizer in optimizers.values()
+        for parameter, state in optimizer.state.items()
+        for value in state.values()
+        if value.shape == parameter.shape
+    ]
+    assert found["bytes_optimizers"] == sum(value.nbytes for value in kept) == 4 * 3 * 24
     assert (found["parameters_trainable"], found["bytes_gradients"]) == (24, 4 * 24)
 
 
-def test_another_optimiser_is_refused() -> None:
+def test_another_optimizer_is_refused() -> None:
     net = Net()
-    with pytest.raises(ConfigurationError, match=r"optimisers\.concrete: what RMSprop keeps"):
-        cost(net, lambda: None, optimisers={"concrete": torch.optim.RMSprop(net.parameters())})
+    with pytest.raises(ConfigurationError, match=r"optimizers\.concrete: what RMSprop keeps"):
+        cost(net, lambda: None, optimizers={"concrete": torch.optim.RMSprop(net.parameters())})
 
 
 def test_activations_by_hand() -> None:
@@ -211,11 +214,11 @@ def test_time_is_that_of_a_warm_step(monkeypatch) -> None:
 
 def test_the_real_model(small_pretraining_config) -> None:
     model = AshNetsForPreTraining(small_pretraining_config).train()
-    pictures = torch.rand(4, 3, 64, 64)
+    images = torch.rand(4, 3, 64, 64)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    found = cost(model, lambda: model.ashnets.vision(pictures, [1, 2, 3, 4], group_size=4).output.sum().backward())
+    found = cost(model, lambda: model.ashnets.vision(images, [1, 2, 3, 4], group_size=4).output.sum().backward())
     parts = ("transformer", "concrete", "spiking")
     counts = count_parameters(model)
     assert sum(counts[f"parameters_{part}"] for part in parts) == counts["parameters"] == found["parameters"]
-    assert found["flops_a_step"] > 0 and found["bytes_activations"] > pictures.nbytes
+    assert found["flops_a_step"] > 0 and found["bytes_activations"] > images.nbytes
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())

@@ -32,10 +32,16 @@ def run_part(journal: Journal, first_epoch: int, last_epoch: int, offset: float 
     for epoch in range(first_epoch, last_epoch + 1):
         for step in (2 * epoch - 1, 2 * epoch):
             journal.step({"step": step, "epoch": epoch, "loss": step + offset, "lr_spiking": 0.5, "seconds": step})
-        journal.epoch({
-            "epoch": epoch, "step": 2 * epoch, "phase": "all", "loss": 2 * epoch - 0.5 + offset,
-            "valid_text_to_image_R@1": 0.25, "seconds": 2.0 * epoch + 0.5,
-        })  # fmt: skip
+        journal.epoch(
+            {
+                "epoch": epoch,
+                "step": 2 * epoch,
+                "phase": "all",
+                "loss": 2 * epoch - 0.5 + offset,
+                "valid_text_to_image_R@1": 0.25,
+                "seconds": 2.0 * epoch + 0.5,
+            }
+        )
 
 
 def test_records_and_events(tmp_path: Path) -> None:
@@ -121,8 +127,12 @@ def test_warnings(tmp_path: Path, capsys) -> None:
         run_part(journal, 1, 1)
         journal.warn("conv1 is dead", layer="conv1")
     assert read_records(tmp_path / "steps.jsonl")[-1] == {
-        "kind": "warning", "step": 2, "epoch": 1, "layer": "conv1", "text": "conv1 is dead"
-    }  # fmt: skip
+        "kind": "warning",
+        "step": 2,
+        "epoch": 1,
+        "layer": "conv1",
+        "text": "conv1 is dead",
+    }
     assert capsys.readouterr().err == "warning: conv1 is dead\n"
 
 

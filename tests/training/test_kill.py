@@ -19,9 +19,13 @@ from ashnets.runs import train
 from ashnets.training.checkpoint import checkpoints
 
 CHANGES = {
-    "queue": 20, "momentum": 0.9, "ema": 0.9, "checkpoint_every": 1, "workers": 1,
-    "stdp": {"layers": 1, "pictures": 8},
-}  # fmt: skip
+    "queue": 20,
+    "momentum": 0.9,
+    "ema": 0.9,
+    "checkpoint_every": 1,
+    "workers": 1,
+    "stdp": {"layers": 1, "images": 8},
+}
 PROGRAM = (
     "import sys\n"
     "from ashnets.runs import train\n"

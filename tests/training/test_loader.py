@@ -1,4 +1,4 @@
-"""Batches of an epoch: real damaged pictures, captions by hand, and a picture that is the same wherever it stands."""
+"""Batches of an epoch: real damaged images, captions by hand, and an image that is the same wherever it stands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ashnets.data.batches import Share
 from ashnets.data.corpus import open_corpus
 from ashnets.data.draws import draw
 from ashnets.data.pairs import Pairs
-from ashnets.data.sources import open_source
+from ashnets.data.sources.opening import open_source
 from ashnets.data.vocabulary import SPECIAL_TOKENS, tokenizer_from_vocabulary
 from ashnets.errors import DataError
 from ashnets.model.sampling import image_key
@@ -32,7 +32,7 @@ def pairs(corpus):
 
 @pytest.fixture(scope="module")
 def damaged(corpus, write_corpus, tmp_path_factory):
-    """Sixteen pictures, four of which cannot be read, each for another reason."""
+    """Sixteen images, four of which cannot be read, each for another reason."""
     rows = list(open_corpus(corpus).split("train"))[:16]
     whole = rows[1]["image"]
     for place, data in zip(UNREADABLE, (whole[: len(whole) // 2], bytes(range(256)), None, b""), strict=True):
@@ -60,16 +60,19 @@ def batches_of(pairs, recipe, tokenizer):
 
 
 def rows_of(batch) -> dict[str, dict]:
-    """All that a batch holds of each picture, by its name, without the padding of its text."""
+    """All that a batch holds of each image, by its name, without the padding of its text."""
     found = {}
     for place, name in enumerate(batch.image_ids):
         words = batch.attention_mask[place].bool()
         assert (batch.special[place] | words).all() and not batch.input_ids[place][~words].any()
         found[name] = {
-            "pixels": batch.pixel_values[place], "key": batch.image_keys[place], "sample": batch.samples[place],
-            "ids": batch.input_ids[place][words], "special": batch.special[place][words],
+            "pixels": batch.pixel_values[place],
+            "key": batch.image_keys[place],
+            "sample": batch.samples[place],
+            "ids": batch.input_ids[place][words],
+            "special": batch.special[place][words],
             **{field: numbers[place] for field, numbers in vars(batch.draws).items()},
-        }  # fmt: skip
+        }
     return found
 
 
@@ -81,23 +84,23 @@ def assert_same(a: dict, b: dict) -> None:
 @pytest.mark.parametrize(
     ("indices", "expected"),
     [
-        ([8, 3, 5, 0, 2, 10, 6, 1], [8, 3, 3, 0, 2, 10, 6, 6]),  # of two as near the first; only one neighbour
+        ([8, 3, 5, 0, 2, 10, 6, 1], [8, 3, 3, 0, 2, 10, 6, 6]),  # of two as near the first; only one neighbor
         ([0, 2, 3, 4, 1, 5, 6, 8], [0, 2, 3, 4, 6, 6, 6, 8]),  # the group's own, though another's stands nearer
         ([0, 2, 3, 4, 1, 5, 7, 9, 6, 8, 10, 11], [0, 2, 3, 4, 4, 4, 6, 6, 6, 8, 10, 11]),  # none of the group
         ([1, 5, 7, 9, 9, 1, 5, 15], [15] * 8),
         ([4, 0, 3, 2], [4, 0, 3, 2]),
     ],
 )
-def test_the_nearest_readable_picture_of_the_group_stands_in(damaged, indices, expected):
-    read, pictures, skipped = read_group_by_group(damaged, Share(np.array(indices), 4))
+def test_the_nearest_readable_image_of_the_group_stands_in(damaged, indices, expected):
+    read, images, skipped = read_group_by_group(damaged, Share(np.array(indices), 4))
     assert read.tolist() == expected
-    assert torch.equal(pictures, torch.stack([damaged.decode(i) for i in expected]))
+    assert torch.equal(images, torch.stack([damaged.decode(i) for i in expected]))
     assert skipped.keys() == {damaged.image_ids[i] for i in indices if i in UNREADABLE}
     assert all(name in reason for name, reason in skipped.items())
 
 
-def test_no_readable_picture_at_all(damaged):
-    with pytest.raises(DataError, match=r"none of 4 pictures could be read: picture .*") as error:
+def test_no_readable_image_at_all(damaged):
+    with pytest.raises(DataError, match=r"none of 4 images could be read: image .*") as error:
         read_group_by_group(damaged, Share(np.array([9, 7, 5, 1]), 4))
     assert damaged.image_ids[9] in str(error.value)
 
@@ -127,7 +130,7 @@ def test_captions_by_hand():
 
 
 def test_captions_have_their_shares():
-    """20,000 pictures: the bare name 0.4 of them, each of three sentences 0.2, within five standard errors."""
+    """20,000 images: the bare name 0.4 of them, each of three sentences 0.2, within five standard errors."""
     n = 20_000
     drawn = draw(5, 1, range(n), 1).caption
     found = Counter(chosen_caption(["name", "a", "b", "c"], *map(float, row), 0.4) for row in drawn)
@@ -135,7 +138,7 @@ def test_captions_have_their_shares():
         assert found[caption] / n == pytest.approx(share, abs=5 * sqrt(share * (1 - share) / n)), caption
 
 
-def test_a_picture_is_the_same_in_any_batch_share_and_order(batches_of):
+def test_a_image_is_the_same_in_any_batch_share_and_order(batches_of):
     together = rows_of(batches_of(([4, 9, 0, 22, 13, 7, 26, 2], 4))[0])
     others = batches_of(([2, 26, 7, 13, 22, 0], 3), ([1, 9, 3, 4], 2), ([22], 1))
     for number, chosen in enumerate((6, 4, 1)):
@@ -148,7 +151,7 @@ def test_a_picture_is_the_same_in_any_batch_share_and_order(batches_of):
 
 
 def test_a_batch_is_what_the_corpus_holds(batches_of, pairs, tokenizer):
-    """Names, samples and one of the picture's own captions, cut to the length."""
+    """Names, samples and one of the image's own captions, cut to the length."""
     indices = [4, 9, 0, 22]
     batch = batches_of((indices, 2))[0]
     assert batch.image_ids == [pairs.image_ids[i] for i in indices] and batch.group_size == 2 and not batch.skipped
@@ -187,17 +190,17 @@ def test_workers_and_the_start_change_nothing(batches_of, workers, first):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_batch_without_a_readable_picture_ends_the_epoch(damaged, recipe, tokenizer, workers):
-    """The batches before it come; the message is the picture's, without a worker's traceback."""
+def test_a_batch_without_a_readable_image_ends_the_epoch(damaged, recipe, tokenizer, workers):
+    """The batches before it come; the message is the image's, without a worker's traceback."""
     shares = [Share(np.array([0, 1]), 2), Share(np.array([5, 7]), 2), Share(np.array([2, 3]), 2)]
     loader = load_epoch(EpochBatches(damaged, shares, load_recipe(recipe), 0, tokenizer, LENGTH), 0, workers, pin=False)
     assert next(loader).image_ids == [damaged.image_ids[0]] * 2
-    with pytest.raises(DataError, match=r"^none of 2 pictures could be read: picture ") as error:
+    with pytest.raises(DataError, match=r"^none of 2 images could be read: image ") as error:
         next(loader)
     assert "Traceback" not in str(error.value) and damaged.image_ids[5] in str(error.value)
 
 
-def test_without_variation_a_picture_stands_on_white(batches_of, pairs):
+def test_without_variation_a_image_stands_on_white(batches_of, pairs):
     indices = [3, 11, 20]
     plain, varied = (batches_of((indices, 3), changes=changes)[0] for changes in (("augment=false",), ()))
     assert torch.equal(plain.pixel_values, pairs.on_white(indices))

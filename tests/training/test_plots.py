@@ -1,4 +1,4 @@
-"""Pictures of a run: what is drawn is what the logs say, and a poor log is no reason to fail."""
+"""Images of a run: what is drawn is what the logs say, and a poor log is no reason to fail."""
 
 from __future__ import annotations
 
@@ -35,16 +35,20 @@ def lines_of(figure, title: str) -> list:
     return [line for line in axes.get_lines() if len(set(line.get_xdata())) == len(line.get_xdata())]
 
 
-def test_every_picture_of_a_real_log(bundled: Path) -> None:
-    write(bundled / "steps.jsonl", [
-        {"step": s, "epoch": 1, "phase": "concrete", "lr_transformer": 1e-4 * s, "lr_spiking": 0.0} for s in (1, 2, 3)
-    ])  # fmt: skip
+def test_every_image_of_a_real_log(bundled: Path) -> None:
+    write(
+        bundled / "steps.jsonl",
+        [
+            {"step": s, "epoch": 1, "phase": "concrete", "lr_transformer": 1e-4 * s, "lr_spiking": 0.0}
+            for s in (1, 2, 3)
+        ],
+    )
     written = plot_run(bundled)
     assert [path.relative_to(bundled / "plots").as_posix() for path in written] == [f"{name}.png" for name in ALL]
     for path in written:
-        picture = np.asarray(Image.open(path).convert("RGB"), dtype=int)
-        assert picture.shape[0] > 300 and picture.shape[1] > 800
-        assert (np.ptp(picture, axis=2) > 60).sum() > 300, "there are coloured curves"
+        image = np.asarray(Image.open(path).convert("RGB"), dtype=int)
+        assert image.shape[0] > 300 and image.shape[1] > 800
+        assert (np.ptp(image, axis=2) > 60).sum() > 300, "there are colored curves"
     assert {path.name for path in (bundled / "plots").iterdir()} == {f"{name}.png" for name in ALL}
 
 
@@ -66,12 +70,15 @@ def test_curves_are_the_numbers_of_the_log(bundled: Path) -> None:
 
 def test_a_phase_that_no_epoch_has_finished(tmp_path: Path) -> None:
     write(tmp_path / "log.jsonl", [{"epoch": 4, "step": 40, "phase": "a", "loss": 1.0}])
-    write(tmp_path / "steps.jsonl", [
-        {"step": 35, "epoch": 4, "phase": "a", "loss": 1.0},
-        {"kind": "warning", "step": 40, "epoch": 4, "text": "conv1 is dead"},
-        {"step": 45, "epoch": 5, "phase": "b", "loss": 1.0},
-        {"step": 50, "epoch": 5, "phase": "b", "loss": 1.0},
-    ])  # fmt: skip
+    write(
+        tmp_path / "steps.jsonl",
+        [
+            {"step": 35, "epoch": 4, "phase": "a", "loss": 1.0},
+            {"kind": "warning", "step": 40, "epoch": 4, "text": "conv1 is dead"},
+            {"step": 45, "epoch": 5, "phase": "b", "loss": 1.0},
+            {"step": 50, "epoch": 5, "phase": "b", "loss": 1.0},
+        ],
+    )
     assert Run(tmp_path).phases() == [("a", 35, 40), ("b", 40, 50)], "the run began with epoch 4"
 
 

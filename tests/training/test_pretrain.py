@@ -50,11 +50,17 @@ def batch() -> Batch:
     ids[torch.arange(8), lengths - 1] = 3
     mask = (places < lengths.unsqueeze(1)).long()
     return Batch(
-        pixel_values=torch.rand(8, 3, 64, 64, generator=generator), image_keys=torch.arange(8),
-        input_ids=ids * mask, attention_mask=mask, special=(ids <= 3) | (mask == 0),
-        samples=torch.tensor([0, 0, 1, 2, 3, 3, 4, 5]), draws=draw(0, 0, range(8), LENGTH), group_size=4,
-        image_ids=[str(i) for i in range(8)], skipped={},
-    )  # fmt: skip
+        pixel_values=torch.rand(8, 3, 64, 64, generator=generator),
+        image_keys=torch.arange(8),
+        input_ids=ids * mask,
+        attention_mask=mask,
+        special=(ids <= 3) | (mask == 0),
+        samples=torch.tensor([0, 0, 1, 2, 3, 3, 4, 5]),
+        draws=draw(0, 0, range(8), LENGTH),
+        group_size=4,
+        image_ids=[str(i) for i in range(8)],
+        skipped={},
+    )
 
 
 def step_of(model: AshNetsForPreTraining, names: list[str], **changes) -> PreTrainingStep:
@@ -113,7 +119,7 @@ def test_fused_pairs_of_a_group_do_not_depend_on_the_others(data):
 
 
 def test_each_objective_alone_has_the_value_it_has_among_all(model_of, batch):
-    """But MLM and MVM, which share one pass: a word is also guessed from the masked picture, and the other way round.
+    """But MLM and MVM, which share one pass: a word is also guessed from the masked image, and the other way round.
 
     Each of these two equals itself among all but the other.
     """
@@ -190,7 +196,7 @@ def negative(scores: list[float], same: list[bool], tau: float, uniform: float) 
 
 @pytest.mark.parametrize("tau", [None, 0.05])
 def test_itm_from_the_public_parts_one_pair_at_a_time(model_of, batch, tau):
-    """For each fused pair itself, a negative text and a negative picture out of the whole batch."""
+    """For each fused pair itself, a negative text and a negative image out of the whole batch."""
     model = model_of()
     losses, figures = step_of(model, ["itm"], negative_temperature=tau)(batch, spikes_of(model, batch))
     visual, _, image, words = parts(model, batch)
@@ -200,12 +206,12 @@ def test_itm_from_the_public_parts_one_pair_at_a_time(model_of, batch, tau):
     for i in fused:
         same = [other == samples[i] for other in samples]
         text = negative(to_text[i], same, tau or 0.3, batch.draws.negative_text[i].item())
-        picture = negative([row[i] for row in to_text], same, tau or 0.3, batch.draws.negative_image[i].item())
-        drawn |= {text, picture}
-        for shown, said, answer in ((i, i, 1), (i, text, 0), (picture, i, 0)):
-            logits = model.match(
-                visual.output[[shown]], batch.input_ids[[said]], batch.attention_mask[[said]]
-            )[0].tolist()  # fmt: skip
+        other = negative([row[i] for row in to_text], same, tau or 0.3, batch.draws.negative_image[i].item())
+        drawn |= {text, other}
+        for shown, said, answer in ((i, i, 1), (i, text, 0), (other, i, 0)):
+            logits = model.match(visual.output[[shown]], batch.input_ids[[said]], batch.attention_mask[[said]])[
+                0
+            ].tolist()
             total += math.log(math.exp(logits[0]) + math.exp(logits[1])) - logits[answer]
             right += (logits[1] > logits[0]) == bool(answer)
     assert len(fused) == 4 and drawn - set(fused), "negatives come from pairs that are not fused, too"
@@ -281,10 +287,18 @@ def test_only_fused_pairs_are_masked(model_of, batch):
 def group_of(name: str) -> str:
     """A part of the model that an objective reaches as a whole or not at all."""
     names = {
-        "concrete_encoder": "backbone", "abstract_encoder": "spiking", "collector": "C", "summary_ratio": "SR",
-        "bert": "transformer", "visual_positions": "joint", "visual_norm": "joint", "visual_mask": "mask",
-        "image_projection": "itc", "text_projection": "itc", "temperature": "itc",
-    }  # fmt: skip
+        "concrete_encoder": "backbone",
+        "abstract_encoder": "spiking",
+        "collector": "C",
+        "summary_ratio": "SR",
+        "bert": "transformer",
+        "visual_positions": "joint",
+        "visual_norm": "joint",
+        "visual_mask": "mask",
+        "image_projection": "itc",
+        "text_projection": "itc",
+        "temperature": "itc",
+    }
     head, *_ = name.split(".")
     if head in ("itm", "mlm", "mvm", "stua"):
         return head
@@ -356,9 +370,12 @@ def test_itc_with_keys_equals_a_loop(model_of, batch, alpha):
     tau, total = 0.3, 0.0
     for queries, teachers, others in ((image, keys.own_image, keys.text), (words, keys.own_text, keys.image)):
         for i in range(8):
+
             def softmax(vector, others=others) -> list[float]:
-                powers = [math.exp(math.fsum(a * b for a, b in zip(vector.tolist(), key.tolist(), strict=True)) / tau)
-                          for key in others]  # fmt: skip
+                powers = [
+                    math.exp(math.fsum(a * b for a, b in zip(vector.tolist(), key.tolist(), strict=True)) / tau)
+                    for key in others
+                ]
                 return [power / math.fsum(powers) for power in powers]
 
             same = [samples[k] == samples[i] for k in range(13)]
@@ -387,8 +404,9 @@ def test_keys_are_the_momentum_encoders_then_the_queue(model_of, batch, concrete
         image, _ = encoders.encode_image(batch.pixel_values, **options)
         text = encoders.encode_text(batch.input_ids, batch.attention_mask)
     for own, together, expected, queued in (
-        (keys.own_image, keys.image, image, unit_rows(4, 1)), (keys.own_text, keys.text, text, unit_rows(4, 2))
-    ):  # fmt: skip
+        (keys.own_image, keys.image, image, unit_rows(4, 1)),
+        (keys.own_text, keys.text, text, unit_rows(4, 2)),
+    ):
         assert torch.equal(own, expected) and torch.equal(together, torch.cat([expected, queued]))
         assert not own.requires_grad and not together.requires_grad
     assert int(queue.written) == 4, "they go in after the step"

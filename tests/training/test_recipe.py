@@ -11,7 +11,7 @@ from torch import nn
 
 from ashnets.errors import ConfigurationError
 from ashnets.model import AshNetsForPreTraining
-from ashnets.training.optim import build_optimisers, factor, part_of, set_learning_rates, warmup_steps
+from ashnets.training.optim import build_optimizers, factor, part_of, set_learning_rates, warmup_steps
 from ashnets.training.recipe import Schedule, differences, load_recipe
 
 
@@ -31,7 +31,7 @@ def test_bundled_recipes_are_valid(repository):
     for path in sorted((repository / "zoo" / "recipes").glob("*.yaml")):
         recipe = load_recipe(path)
         assert recipe.name == path.stem
-        assert recipe.pairs % 16 == 0
+        assert recipe.batch_size % 16 == 0
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_bundled_recipes_are_valid(repository):
         ({"phases": []}, "phases is empty"),
         ({"phases": [{"name": "a", "epochs": 1}]}, "missing key concrete_only, grouping, objectives"),
         ({"fused_pairs": 9}, "fused_pairs=9"),
-        ({"optimisers": {"transformer": {"kind": "adamw", "lr": 1e-3}}}, "must hold exactly transformer, concrete"),
+        ({"optimizers": {"transformer": {"kind": "adamw", "lr": 1e-3}}}, "must hold exactly transformer, concrete"),
         ({"schedule": {"kind": "linear"}}, "schedule.kind='linear'"),
     ],
 )
@@ -58,8 +58,8 @@ def test_mistakes_are_named(write, changes, message):
         ("phases.0.epochs=0", r"epochs=0 must be positive"),
         ("phases.0.grouping=sorted", "grouping='sorted'"),
         ("phases.0.objectives.stua=1", "concrete_only but trains stua"),
-        ("optimisers.spiking.lr=-1", "lr=-1.0 must be positive"),
-        ("optimisers.spiking.kind=lion", "kind='lion'"),
+        ("optimizers.spiking.lr=-1", "lr=-1.0 must be positive"),
+        ("optimizers.spiking.kind=lion", "kind='lion'"),
         ("seed=one", "seed='one' is not of type int"),
         ("seed=-1", "seed=-1 must not be negative"),
         ("phases.0.objectives.itc=much", r"objectives.itc='much' is not of type float"),
@@ -80,7 +80,7 @@ def test_mistakes_are_named(write, changes, message):
         ("stdp={layers: 0}", "stdp.layers=0"),
         ("stdp={depth: 2}", "stdp: unknown key depth"),
         ("phases.0.epochs=1.5", "epochs=1.5 is not of type int"),
-        ("optimisers.spiking.lr=fast", "lr='fast' is not of type float"),
+        ("optimizers.spiking.lr=fast", "lr='fast' is not of type float"),
         ("seed", "write it as key=value"),
         ("a.b=1", "has no 'a'"),
         ("phases.7.epochs=1", "has no '7'"),
@@ -151,33 +151,37 @@ def test_a_warm_up_takes_a_tenth_of_a_run_at_most():
     assert factor(schedule, 0, 0, 9) == 1
 
 
-def test_three_optimisers_hold_every_parameter_once(write, small_pretraining_config):
+def test_three_optimizers_hold_every_parameter_once(write, small_pretraining_config):
     recipe = load_recipe(write())
     model = AshNetsForPreTraining(small_pretraining_config)
-    optimisers = build_optimisers(model, recipe)
-    assert {k: type(v) for k, v in optimisers.items()} == {
-        "transformer": torch.optim.AdamW, "concrete": torch.optim.AdamW, "spiking": torch.optim.SGD
-    }  # fmt: skip
-    held = [id(p) for o in optimisers.values() for g in o.param_groups for p in g["params"]]
+    optimizers = build_optimizers(model, recipe)
+    assert {k: type(v) for k, v in optimizers.items()} == {
+        "transformer": torch.optim.AdamW,
+        "concrete": torch.optim.AdamW,
+        "spiking": torch.optim.SGD,
+    }
+    held = [id(p) for o in optimizers.values() for g in o.param_groups for p in g["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters())
     gammas = {id(m.weight) for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.LayerNorm)}
-    decayed = {id(p) for o in optimisers.values() for g in o.param_groups if g["weight_decay"] for p in g["params"]}
+    decayed = {id(p) for o in optimizers.values() for g in o.param_groups if g["weight_decay"] for p in g["params"]}
     assert gammas and not gammas & decayed
-    set_learning_rates(optimisers, recipe, 0.5)
-    assert {g["lr"] for g in optimisers["spiking"].param_groups} == {0.005}
+    set_learning_rates(optimizers, recipe, 0.5)
+    assert {g["lr"] for g in optimizers["spiking"].param_groups} == {0.005}
     assert part_of("ashnets.vision.abstract_encoder.layers.conv1.conv.weight") == "spiking"
-    assert math.isclose(optimisers["spiking"].param_groups[0]["momentum"], 0.9)
+    assert math.isclose(optimizers["spiking"].param_groups[0]["momentum"], 0.9)
 
 
 def test_a_number_without_a_point_is_a_number(write):
-    recipe = load_recipe(write(), ["optimisers.spiking.lr=1e-4", "phases.0.objectives.itc=1e-1"])
-    assert recipe.optimisers["spiking"].lr == 1e-4
+    recipe = load_recipe(write(), ["optimizers.spiking.lr=1e-4", "phases.0.objectives.itc=1e-1"])
+    assert recipe.optimizers["spiking"].lr == 1e-4
     assert recipe.phases[0].objectives["itc"] == 0.1
 
 
 def test_differences_go_down_to_the_single_value(write):
-    before, now = (load_recipe(write(), [f"phases.0.epochs={n}", f"stdp={stdp}"]).to_dict()
-                   for n, stdp in ((2, "null"), (5, "{layers: 1}")))  # fmt: skip
+    before, now = (
+        load_recipe(write(), [f"phases.0.epochs={n}", f"stdp={stdp}"]).to_dict()
+        for n, stdp in ((2, "null"), (5, "{layers: 1}"))
+    )
     lines = differences(before, now)
     assert lines[0] == "phases.0.epochs: was 2, is 5"
     assert len(lines) == 2 and lines[1].startswith("stdp: was None, is {'layers': 1")
@@ -186,17 +190,20 @@ def test_differences_go_down_to_the_single_value(write):
 
 
 def test_the_papers_recipes_say_what_the_paper_says(repository):
-    """Section IV-A: 40 epochs, 16 pairs on 8 devices, three optimisers, ×0.1 at 25 and 35; 30 epochs in Table XII."""
+    """Section IV-A: 40 epochs, 16 pairs on 8 devices, three optimizers, ×0.1 at 25 and 35; 30 epochs in Table XII."""
     recipe = load_recipe(repository / "zoo" / "recipes" / "pretrain-coco-vg.yaml")
-    assert (recipe.epochs, recipe.pairs, recipe.queue, recipe.momentum) == (40, 16 * 8, 65536, 0.995)
-    found = {k: (o.kind, o.lr, o.weight_decay) for k, o in recipe.optimisers.items()}
+    assert (recipe.epochs, recipe.batch_size, recipe.queue, recipe.momentum) == (40, 16 * 8, 65536, 0.995)
+    found = {k: (o.kind, o.lr, o.weight_decay) for k, o in recipe.optimizers.items()}
     assert found == {
-        "transformer": ("adamw", 1e-4, 1e-2), "concrete": ("sgd", 1e-2, 5e-4), "spiking": ("sgd", 1e-2, 0.0)
-    }  # fmt: skip
+        "transformer": ("adamw", 1e-4, 1e-2),
+        "concrete": ("sgd", 1e-2, 5e-4),
+        "spiking": ("sgd", 1e-2, 0.0),
+    }
     assert (recipe.schedule.warmup_steps, recipe.schedule.milestones) == (1000, [25, 35])
     assert [(p.epochs, p.concrete_only, p.grouping) for p in recipe.phases] == [
-        (10, True, "random"), (30, False, "similar")
-    ]  # fmt: skip
+        (10, True, "random"),
+        (30, False, "similar"),
+    ]
     shorter = load_recipe(repository / "zoo" / "recipes" / "pretrain-coco-vg-30.yaml")
     changed = differences(recipe.to_dict(), shorter.to_dict())
     assert [line.partition(":")[0] for line in changed] == ["name", "phases.1.epochs"]

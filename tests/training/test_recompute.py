@@ -22,9 +22,13 @@ from ashnets.training.recompute import recompute_activations
 def config(small_pretraining_config):
     """The small model, narrower, with two layers and dropout."""
     changes = {
-        "hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2,
-        "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.1,
-    }  # fmt: skip
+        "hidden_size": 48,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "hidden_dropout_prob": 0.2,
+        "attention_probs_dropout_prob": 0.1,
+    }
     return type(small_pretraining_config)(**{**small_pretraining_config.to_dict(), **changes})
 
 
@@ -39,8 +43,15 @@ def pretraining_loss(model: AshNetsForPreTraining, seed: int) -> torch.Tensor:
     ids = (uniform(8, 6, seed=seed + 1) * 60).long()
     out = model(pixels, ids, torch.ones_like(ids), spikes=spikes, group_size=4)
     assert out.visual.response.sum() > 0, "the stack fires"
-    heads = (out.itm_logits, out.mlm_logits, out.mvm_logits, out.image_embeds[:, :9], out.spiking_embeds[:, :9],
-             out.stua_text_embeds[:, 9:], *out.visual.state)  # fmt: skip
+    heads = (
+        out.itm_logits,
+        out.mlm_logits,
+        out.mvm_logits,
+        out.image_embeds[:, :9],
+        out.spiking_embeds[:, :9],
+        out.stua_text_embeds[:, 9:],
+        *out.visual.state,
+    )
     return sum(head.square().mean() for head in heads)
 
 
@@ -51,9 +62,18 @@ def backbone_loss(model: nn.Module, seed: int) -> torch.Tensor:
 def vit(_config) -> nn.Module:
     """ViT-B/16 has a fixed size of 86 million parameters: its blocks in a small ViT stand for it."""
     return ViTModel(
-        ViTConfig(hidden_size=24, num_hidden_layers=3, num_attention_heads=2, intermediate_size=48, image_size=32,
-                  patch_size=8, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.1), add_pooling_layer=False,
-    )  # fmt: skip
+        ViTConfig(
+            hidden_size=24,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            intermediate_size=48,
+            image_size=32,
+            patch_size=8,
+            hidden_dropout_prob=0.2,
+            attention_probs_dropout_prob=0.1,
+        ),
+        add_pooling_layer=False,
+    )
 
 
 def bottlenecks(_config) -> nn.Module:
@@ -78,9 +98,9 @@ def made(name: str, config) -> tuple[nn.Module, Callable[[nn.Module, int], torch
 def learn(model: nn.Module, loss: Callable, precision: torch.autocast | nullcontext) -> dict[str, torch.Tensor]:
     """Two steps of SGD; everything that they leave: losses, gradients, weights, statistics."""
     found = {}
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     for step in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.manual_seed(step)  # of dropout
         with precision:
             value = loss(model, step)
@@ -89,7 +109,7 @@ def learn(model: nn.Module, loss: Callable, precision: torch.autocast | nullcont
         gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         found.update({f"gradient {step} {name}": gradient.clone() for name, gradient in gradients.items()})
         found[f"draw {step}"] = torch.rand(3)  # dropout has taken as many numbers
-        optimiser.step()
+        optimizer.step()
     found.update(model.state_dict())
     return found
 

@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ashnets
-from ashnets.data.learnt import images_learnt, read_sketch
+from ashnets.data.learned import images_learned, read_sketch
 from ashnets.data.pairs import Pairs
-from ashnets.data.sources import open_source
+from ashnets.data.sources.opening import open_source
 from ashnets.errors import ConfigurationError, DataError, OutputError, TrainingError
 from ashnets.model.sampling import image_key
 from ashnets.runs import train
@@ -34,8 +34,15 @@ from ashnets.training.loader import calibration_batches
 from ashnets.training.recipe import load_recipe
 from ashnets.training.run import Run
 
-EVERYTHING = {"queue": 20, "momentum": 0.9, "distillation": 0.2, "ema": 0.9, "accumulate": 2, "checkpoint_every": 1,
-              "changes.hidden_dropout_prob": 0.1}  # fmt: skip
+EVERYTHING = {
+    "queue": 20,
+    "momentum": 0.9,
+    "distillation": 0.2,
+    "ema": 0.9,
+    "accumulate": 2,
+    "checkpoint_every": 1,
+    "changes.hidden_dropout_prob": 0.1,
+}
 CUT = "warm-up over 1 steps, not schedule.warmup_steps=3: a tenth of the run's 16 at most"
 
 
@@ -56,7 +63,7 @@ def timeless(lines: list[dict]) -> list[dict]:
 
 
 def assert_same_end(a, b) -> None:
-    """The last checkpoints of two runs hold the same bits: model, averages, queue, optimisers."""
+    """The last checkpoints of two runs hold the same bits: model, averages, queue, optimizers."""
     last = [checkpoints(run / "checkpoints")[-1] for run in (a, b)]
     assert last[0].name == last[1].name
     files = sorted(path.name for path in last[0].glob("*.safetensors"))
@@ -104,7 +111,7 @@ def statistics_by_hand(model, pixels, keys, group_size):
         elif isinstance(module, torch.nn.BatchNorm2d):
             module.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
     with torch.no_grad():
-        vision(pixels, image_ids=keys, group_size=group_size)
+        vision(pixels, image_keys=keys, group_size=group_size)
     return found
 
 
@@ -122,7 +129,7 @@ def short(even_corpus, recipe_data, tmp_path_factory):
 
 def test_what_is_published_has_statistics_of_its_own_weights(short):
     """24 images are one pass of training: the published statistics are theirs under the averaged weights, by hooks."""
-    (batch,) = calibration_batches(short.pictures, 1024, 0, pin=False)
+    (batch,) = calibration_batches(short.images, 1024, 0, pin=False)
     published = short.learner.published
     expected = statistics_by_hand(published, *batch.shown())
     vision = published.ashnets.vision
@@ -173,25 +180,39 @@ def test_what_a_run_leaves(finished):
     folder, result = finished
     log = records(folder)
     assert [(r["epoch"], r["phase"]) for r in log] == [(1, "concrete"), (2, "concrete"), (3, "spiking"), (4, "spiking")]
-    assert [r["pairs_seen"] for r in log] == [27, 54, 81, 108], "every picture exactly once an epoch"
+    assert [r["pairs_seen"] for r in log] == [27, 54, 81, 108], "every image exactly once an epoch"
     assert result["pairs_seen"] == 108
     assert "stua" not in log[1] and "rate_conv1" not in log[1]
     assert {"itc", "itm", "mlm", "mvm", "stua", "rate_concepts", "summary_ratio"} <= set(log[2])
     assert log[3]["group_similarity"] > log[3]["random_group_similarity"]
-    assert log[3]["neighbours"].startswith("exact search over 27")
+    assert log[3]["neighbors"].startswith("exact search over 27")
     found = {path.name for path in folder.iterdir()}
-    assert found == {"recipe.yaml", "environment.json", "log.jsonl", "steps.jsonl", "events", "plots", "checkpoints",
-                     "phase-concrete", "phase-spiking", "model"}  # fmt: skip
+    assert found == {
+        "recipe.yaml",
+        "environment.json",
+        "log.jsonl",
+        "steps.jsonl",
+        "events",
+        "plots",
+        "checkpoints",
+        "phase-concrete",
+        "phase-spiking",
+        "model",
+    }
     assert {path.stem for path in (folder / "plots").iterdir()} == {
-        "losses", "learning_rates", "firing_rates", "summary_ratio", "validation"
-    }  # fmt: skip
+        "losses",
+        "learning_rates",
+        "firing_rates",
+        "summary_ratio",
+        "validation",
+    }
     assert folder.is_symlink() and [path.name for path in folder.parent.glob("volume/*")] == ["run"]
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["devices"] == 1 and environment["torch"] == torch.__version__
 
 
 def test_steps_are_logged_one_by_one(finished):
-    """27 pictures in groups of 4, 8 a step: two full steps, one of two groups, and the last group of 7 by itself."""
+    """27 images in groups of 4, 8 a step: two full steps, one of two groups, and the last group of 7 by itself."""
     folder, _ = finished
     steps, log = steps_of(folder), records(folder)
     assert [record["step"] for record in steps] == list(range(1, len(steps) + 1))
@@ -223,9 +244,12 @@ def test_objectives_are_switched_separately(corpus, recipe, tmp_path, names):
     """Fig. 5: Base, Base + ITC, Base + ITC + STUA; and one alone."""
     objectives = json.dumps(dict.fromkeys(names, 1.0))
     train(
-        recipe, corpus=corpus, output=tmp_path / "run", progress=False,
+        recipe,
+        corpus=corpus,
+        output=tmp_path / "run",
+        progress=False,
         overrides=["phases.0.epochs=1", "phases.1.epochs=1", f"phases.1.objectives={objectives}"],
-    )  # fmt: skip
+    )
     last = records(tmp_path / "run")[-1]
     assert {name for name in ("itc", "itm", "mlm", "mvm", "stua") if name in last} == set(names)
 
@@ -242,9 +266,12 @@ def test_concrete_phase_leaves_the_spiking_branch_alone(finished):
 
 def test_a_frozen_part_stays(finished, corpus, recipe, tmp_path):
     train(
-        recipe, corpus=corpus, output=tmp_path / "run", progress=False,
+        recipe,
+        corpus=corpus,
+        output=tmp_path / "run",
+        progress=False,
         overrides=["phases.0.epochs=1", "phases.1.epochs=1", "phases.1.frozen=[concrete]"],
-    )  # fmt: skip
+    )
     before = load_file(tmp_path / "run" / "phase-concrete" / "model.safetensors")
     after = load_file(tmp_path / "run" / "phase-spiking" / "model.safetensors")
     weights = [k for k in before if ".concrete_encoder." in k and "running" not in k and "tracked" not in k]
@@ -288,38 +315,39 @@ def test_evaluation_of_the_published_model(finished, corpus):
     report = evaluate_retrieval([folder / "model"], corpus, ["valid"], candidates=3, ablate=True, progress=False)
     entries = report["models"][str(folder / "model")]["splits"]["valid"]
     assert [(e["branch"], e["ranking"]) for e in entries] == [
-        (branch, ranking) for branch in ("both", "concrete alone")
+        (branch, ranking)
+        for branch in ("both", "concrete alone")
         for ranking in ("ITC", "ITC, then ITM on the best 3", "ITC, then ITC + ITM on the best 3")
-    ]  # fmt: skip
+    ]
     rows = as_rows(report)
     assert len(rows) == 12
     for row in rows:
-        assert (row["model"], row["recipe"], row["seed"], row["pictures"]) == ("ashnets-tiny", "small", 0, 6)
+        assert (row["model"], row["recipe"], row["seed"], row["images"]) == ("ashnets-tiny", "small", 0, 6)
         assert row["R@1"] in [round(i / 6, 4) for i in range(7)]
-        assert row["R@10"] == 1.0, "six pictures: the first ten hold all"
+        assert row["R@10"] == 1.0, "six images: the first ten hold all"
         assert row["chance R@1"] == pytest.approx(1 / 6, abs=1e-5)
 
 
-def test_the_table_says_which_images_the_model_learnt_from(finished, corpus, tmp_path):
+def test_the_table_says_which_images_the_model_learned_from(finished, corpus, tmp_path):
     """In table and JSON, of the run's own corpus and of another folder that shares a part of it."""
     folder, _ = finished
     record = json.loads((folder / "model" / "training.json").read_text())
-    assert record["learnt_from"] == {"name": "corpus", "splits": ["train"], "images": 27}
+    assert record["learned_from"] == {"name": "corpus", "splits": ["train"], "images": 27}
     report = evaluate([folder / "model"], "retrieval", corpus, splits=["valid", "train"], progress=False)
     (model,) = report["models"].values()
     assert model["splits"]["train"][0]["trained on"] == {"images": 27, "of": 27}
     assert "trained on" not in model["splits"]["valid"][0]
     assert [row["trained on"] for row in table(report)] == ["0 of 6 images"] * 2 + ["27 of 27 images"] * 2
-    assert remarks(report) == [f"trained on: {folder / 'model'} learnt from 27 of these 27 images of train"]
+    assert remarks(report) == [f"trained on: {folder / 'model'} learned from 27 of these 27 images of train"]
     digest = hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
     assert {row["weights_sha256"] for row in table(report)} == {digest}
     shared = pq.read_table(corpus / "train.parquet").slice(20)
     pq.write_table(pa.concat_tables([shared, pq.read_table(corpus / "valid.parquet")]), tmp_path / "test.parquet")
     known = read_sketch(folder / "model")
     pairs = Pairs(open_source(tmp_path), ["test"], 16)
-    assert (images_learnt(known, pairs), images_learnt(known, pairs, [0, 7, 8]), len(pairs)) == (7, 1, 13)
-    (tmp_path / "learnt_from.json").write_text('{"hashes": "zz"}')
-    with pytest.raises(DataError, match=r"learnt_from\.json is damaged"):
+    assert (images_learned(known, pairs), images_learned(known, pairs, [0, 7, 8]), len(pairs)) == (7, 1, 13)
+    (tmp_path / "learned_from.json").write_text('{"hashes": "zz"}')
+    with pytest.raises(DataError, match=r"learned_from\.json is damaged"):
         read_sketch(tmp_path)
 
 
@@ -328,14 +356,14 @@ def test_stopped_at_a_step_then_resumed(rich, corpus, tmp_path, monkeypatch, sto
     """Inside and at the end of epochs of both phases; every file of the last checkpoint has the same bits."""
     folder, recipe = rich
     options = {"corpus": corpus, "output": tmp_path / "run", "overrides": overrides(EVERYTHING), "progress": False}
-    plain = Run._optimise
+    plain = Run._optimize
 
     def until(self, *args) -> None:
         if self.step == stop:
             raise KeyboardInterrupt
         plain(self, *args)
 
-    monkeypatch.setattr(Run, "_optimise", until)
+    monkeypatch.setattr(Run, "_optimize", until)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, **options)
     monkeypatch.undo()
@@ -353,7 +381,7 @@ def test_resumed_before_the_first_checkpoint_and_after_the_last(finished, corpus
     def stop(*_) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Run, "_optimise", stop)
+    monkeypatch.setattr(Run, "_optimize", stop)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, **options)
     monkeypatch.undo()
@@ -396,20 +424,29 @@ def test_bf16_runs(corpus, recipe, tmp_path):
 def test_two_variants_share_the_concrete_phase(finished, corpus, recipe, tmp_path):
     folder, _ = finished
     result = train(
-        recipe, corpus=corpus, output=tmp_path / "ann", progress=False,
-        overrides=["changes.summary_ratio=ann", f"start={folder / 'phase-concrete'}",
-                   "phases.1.objectives={itc: 1.0, itm: 0.5, mlm: 0.25}"],
-    )  # fmt: skip
+        recipe,
+        corpus=corpus,
+        output=tmp_path / "ann",
+        progress=False,
+        overrides=[
+            "changes.summary_ratio=ann",
+            f"start={folder / 'phase-concrete'}",
+            "phases.1.objectives={itc: 1.0, itm: 0.5, mlm: 0.25}",
+        ],
+    )
     assert [r["epoch"] for r in records(tmp_path / "ann")] == [3, 4]
-    assert any("end of phase 'concrete'" in origin for origin in result["initialised"])
+    assert any("end of phase 'concrete'" in origin for origin in result["initialized"])
 
 
 def test_stdp_comes_first_and_changes_the_first_layers(finished, corpus, recipe, tmp_path):
     folder, _ = finished
     train(
-        recipe, corpus=corpus, output=tmp_path / "run", progress=False,
-        overrides=["stdp={layers: 1, pictures: 24, batch: 8}", "phases.1.epochs=1"],
-    )  # fmt: skip
+        recipe,
+        corpus=corpus,
+        output=tmp_path / "run",
+        progress=False,
+        overrides=["stdp={layers: 1, images: 24, batch: 8}", "phases.1.epochs=1"],
+    )
     report = json.loads((tmp_path / "run" / "stdp.json").read_text())
     assert list(report) == ["conv1"] and report["conv1"]["relative_change"] > 0.001
     assert report["conv1"]["firing_rate_before"] != report["conv1"]["firing_rate_after"]
@@ -449,9 +486,9 @@ def test_objectives_without_a_head_are_refused_at_the_start(corpus, recipe, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_other_pictures_are_refused(finished, corpus, even_corpus, recipe):
+def test_other_images_are_refused(finished, corpus, even_corpus, recipe):
     folder, _ = finished
-    with pytest.raises(TrainingError, match="was made on other pictures: give the same --corpus"):
+    with pytest.raises(TrainingError, match="was made on other images: give the same --corpus"):
         train(recipe, corpus=even_corpus, output=folder, resume=True, progress=False)
 
 
@@ -468,8 +505,12 @@ def test_another_environment_is_said(finished, corpus, recipe, tmp_path):
 def test_a_resumed_run_does_not_need_what_it_started_from(finished, corpus, recipe, tmp_path, monkeypatch):
     folder, _ = finished
     shutil.copytree(folder / "phase-concrete", tmp_path / "phase-concrete")
-    options = {"corpus": corpus, "output": tmp_path / "run", "progress": False,
-               "overrides": [f"start={tmp_path / 'phase-concrete'}"]}  # fmt: skip
+    options = {
+        "corpus": corpus,
+        "output": tmp_path / "run",
+        "progress": False,
+        "overrides": [f"start={tmp_path / 'phase-concrete'}"],
+    }
     plain = Run._epoch
 
     def until(self, epoch, phase) -> dict:
@@ -483,19 +524,19 @@ def test_a_resumed_run_does_not_need_what_it_started_from(finished, corpus, reci
     monkeypatch.undo()
     shutil.rmtree(tmp_path / "phase-concrete")
     result = train(recipe, resume=True, **options)
-    assert any("end of phase 'concrete'" in origin for origin in result["initialised"])
+    assert any("end of phase 'concrete'" in origin for origin in result["initialized"])
     assert [record["epoch"] for record in records(tmp_path / "run")] == [3, 4]
 
 
 def test_another_recipe_is_refused_with_a_diff(finished, corpus, recipe):
     folder, _ = finished
-    changes = ["seed=1", "phases.1.objectives.stua=0.7", "optimisers.spiking.kind=adamw"]
+    changes = ["seed=1", "phases.1.objectives.stua=0.7", "optimizers.spiking.kind=adamw"]
     with pytest.raises(TrainingError) as error:
         train(recipe, corpus=corpus, output=folder, resume=True, overrides=changes, progress=False)
     lines = [line.strip() for line in str(error.value).splitlines()[1:]]
     assert lines == [
         "phases.1.objectives.stua: was 0.5, is 0.7",
-        "optimisers.spiking.kind: was 'sgd', is 'adamw'",
+        "optimizers.spiking.kind: was 'sgd', is 'adamw'",
         "seed: was 0, is 1",
     ]
 
@@ -517,16 +558,19 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(finished, corpu
 def test_a_loss_that_is_not_finite_stops_the_run(corpus, recipe, tmp_path):
     with pytest.raises(TrainingError, match="became infinite or no number at step"):
         train(
-            recipe, corpus=corpus, output=tmp_path / "run", progress=False,
-            overrides=["optimisers.concrete.lr=1e30", "schedule.warmup_steps=0"],
-        )  # fmt: skip
+            recipe,
+            corpus=corpus,
+            output=tmp_path / "run",
+            progress=False,
+            overrides=["optimizers.concrete.lr=1e30", "schedule.warmup_steps=0"],
+        )
     bad = json.loads((tmp_path / "run" / "bad_batch.json").read_text())
     assert len(bad["image_ids"]) in (7, 8) and bad["not_finite"]
 
 
 @pytest.fixture
 def damaged_corpus(corpus, write_corpus, tmp_path):
-    """The small corpus with two training pictures and a validation picture cut short."""
+    """The small corpus with two training images and a validation image cut short."""
     from ashnets.data.corpus import open_corpus
 
     opened = open_corpus(corpus)
@@ -537,30 +581,33 @@ def damaged_corpus(corpus, write_corpus, tmp_path):
     return write_corpus(tmp_path / "damaged", rows), lost
 
 
-def test_unreadable_pictures_are_counted_named_and_left_out(damaged_corpus, recipe, tmp_path):
+def test_unreadable_images_are_counted_named_and_left_out(damaged_corpus, recipe, tmp_path):
     folder, lost = damaged_corpus
     train(recipe, corpus=folder, output=tmp_path / "run", progress=False)
     warnings = [r for r in records(tmp_path / "run", "steps.jsonl") if r.get("kind") == "warning"]
-    assert sorted(r["picture"] for r in warnings) == sorted(lost), "each once"
-    assert all("left out" in r["text"] and r["picture"] in r["text"] for r in warnings)
-    # in the first epoch neighbours stand in; from the second on 25 pictures are shown
+    assert sorted(r["image"] for r in warnings) == sorted(lost), "each once"
+    assert all("left out" in r["text"] and r["image"] in r["text"] for r in warnings)
+    # in the first epoch neighbors stand in; from the second on 25 images are shown
     assert [r["pairs_seen"] for r in records(tmp_path / "run")] == [27, 52, 77, 102]
     state = json.loads((checkpoints(tmp_path / "run" / "checkpoints")[-1] / "state.json").read_text())
     assert sorted(state["skipped"]) == sorted(lost)
 
 
-def test_too_many_unreadable_pictures_stop_the_run(damaged_corpus, recipe, tmp_path):
+def test_too_many_unreadable_images_stop_the_run(damaged_corpus, recipe, tmp_path):
     folder, _ = damaged_corpus
-    with pytest.raises(DataError, match=r"3 pictures cannot be read, more than max_skipped=1: .*ashnets data check"):
+    with pytest.raises(DataError, match=r"3 images cannot be read, more than max_skipped=1: .*ashnets data check"):
         train(recipe, corpus=folder, output=tmp_path / "run", overrides=["max_skipped=1"], progress=False)
 
 
 def test_a_silent_layer_is_warned_about_by_name(corpus, recipe, tmp_path):
     """γ starts at αθ: at α = 0.01 no neuron reaches its threshold."""
     train(
-        recipe, corpus=corpus, output=tmp_path / "run", progress=False,
+        recipe,
+        corpus=corpus,
+        output=tmp_path / "run",
+        progress=False,
         overrides=["changes.tdbn_alpha=0.01", "phases.0.epochs=1", "phases.1.epochs=1"],
-    )  # fmt: skip
+    )
     texts = [r["text"] for r in records(tmp_path / "run", "steps.jsonl") if r.get("kind") == "warning"]
     assert any(text.startswith("spiking layer conv1 is silent") for text in texts)
 
@@ -598,7 +645,7 @@ def test_dry_run_measures_and_writes_nothing(corpus, recipe, tmp_path):
     plan = train(
         recipe, corpus=corpus, output=tmp_path / "run", dry_run=True, progress=False, overrides=["queue=16", "ema=0.9"]
     )
-    assert (plan["pictures"], plan["epochs"], plan["devices"]) == (27, 4, 1)
+    assert (plan["images"], plan["epochs"], plan["devices"]) == (27, 4, 1)
     assert plan["warmup_steps"] == 1 and plan["notes"] == [CUT]
     concrete, spiking = plan["phases"]["concrete"], plan["phases"]["spiking"]
     assert concrete["parameters"] == spiking["parameters"] > concrete["parameters_trainable"]

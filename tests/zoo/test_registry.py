@@ -46,8 +46,12 @@ def test_the_listed_names():
 def test_an_architecture_is_found_by_its_file_and_listed_by_its_place(tmp_path, monkeypatch):
     known = zoo.list_models()
     assert [name for name in known if name == zoo.entry(name).architecture] == [
-        "ashnets-tiny", "ashnets-r18", "ashnets-r101", "ashnets-r152", "ashnets-vit-b16"
-    ]  # fmt: skip
+        "ashnets-tiny",
+        "ashnets-r18",
+        "ashnets-r101",
+        "ashnets-r152",
+        "ashnets-vit-b16",
+    ]
     shutil.copytree(ROOT / "architectures", tmp_path / "architectures")
     text = "summary: a new one\nforms: []\nconfiguration: {backbone: resnet18, time_steps: 7}\n"
     (tmp_path / "architectures" / "ashnets-a.yaml").write_text(text)

@@ -33,8 +33,8 @@ MODEL = "ashnets-tiny"
 SUMMARY = "summary.json"
 SEED = 0  # of the choice of what to show
 RERANKED = 16
-COUNTED = 32  # pictures whose spikes are compared and counted
-SHOWN = 6  # pictures in the figures of the spiking branch
+COUNTED = 32  # images whose spikes are compared and counted
+SHOWN = 6  # images in the figures of the spiking branch
 
 
 def run(output: Path) -> None:
@@ -69,7 +69,7 @@ def demonstrate(model: Any, processor: Any, output: Path) -> dict[str, Any]:
         f"{len(gallery.of('new'))} it saw no drawing by any other vendor either: they show new concepts."
     )
 
-    terminal.step(f"Retrieval, {len(gallery)} sentences and {len(gallery)} pictures, both ways")
+    terminal.step(f"Retrieval, {len(gallery)} sentences and {len(gallery)} images, both ways")
     ranking = rank_gallery(model, processor, gallery, RERANKED, terminal)
     recalls = ranking.recalls()
     _show_recalls(terminal, recalls)
@@ -89,13 +89,13 @@ def demonstrate(model: Any, processor: Any, output: Path) -> dict[str, Any]:
     terminal.step("The spiking encoder as an ONNX step graph, in onnxruntime")
     onnx = _export(terminal, graph, model, spikes, output, files)
 
-    terminal.step(f"What it computes for a picture (mean of {len(counted)})")
+    terminal.step(f"What it computes for an image (mean of {len(counted)})")
     counts = count(graph, spikes)
     macs = dense_macs(model, ranking.pixels[:1])
     _show_counts(terminal, counts, macs)
 
     terminal.step("A first estimate of its energy")
-    estimates = [estimate(counts, load_profile(name), macs, f"{len(counted)} pictures") for name in profile_names()]
+    estimates = [estimate(counts, load_profile(name), macs, f"{len(counted)} images") for name in profile_names()]
     _show_estimates(terminal, estimates)
 
     files["summary"] = output / SUMMARY
@@ -104,7 +104,7 @@ def demonstrate(model: Any, processor: Any, output: Path) -> dict[str, Any]:
         "model": MODEL,
         "seeds": {"choice": SEED, "sampling": config.sampling_seed},
         "environment": environment(),
-        "gallery": {"pictures": len(gallery), "seen": len(ranking.part("seen")), "new": len(ranking.part("new"))},
+        "gallery": {"images": len(gallery), "seen": len(ranking.part("seen")), "new": len(ranking.part("new"))},
         "retrieval": recalls,
         "firing_rates": {name: float(rate.mean()) for name, rate in ranking.rates.items()},
         "summary_ratio": {"mean": float(ranking.summary_ratio.mean()), "std": float(ranking.summary_ratio.std())},
@@ -133,10 +133,10 @@ def _show_recalls(terminal: Terminal, recalls: list[dict[str, Any]]) -> None:
     ]
     terminal.table(["", "ranking", "concepts", "n", *(f"R@{k}" for k in KS)], rows, words=3)
     terminal.say(
-        "ITC compares embeddings of picture and sentence; ITM reads the best of them together and orders them anew, "
+        "ITC compares embeddings of image and sentence; ITM reads the best of them together and orders them anew, "
         "alone or added to ITC. "
         "Every query meets the whole gallery. Chance is also what a blind model reaches: nothing in a sentence says "
-        "which picture of the gallery is its own."
+        "which image of the gallery is its own."
     )
 
 
@@ -169,12 +169,12 @@ def _export(
     )
     same = "Every spike matches" if found.differ_from_graph == 0 else f"{found.differ_from_graph:,} spikes differ from"
     terminal.say(
-        f"{same} the graph that was exported, of {found.compared:,} over {found.pictures} pictures. Against the model "
+        f"{same} the graph that was exported, of {found.compared:,} over {found.images} images. Against the model "
         f"with tdBN unfolded {found.differ_from_model:,} differ ({found.differ_from_model / found.compared:.4%}): "
         "folding rounds the weights once more, and neurons within that of their threshold decide otherwise."
     )
     return {
-        "pictures": found.pictures,
+        "images": found.images,
         "steps": found.steps,
         "compared": found.compared,
         "differ_from_graph": found.differ_from_graph,
@@ -184,24 +184,41 @@ def _export(
 
 
 def _show_counts(terminal: Terminal, counts: Counts, macs: dict[str, int]) -> None:
-    n = counts.pictures
+    n = counts.images
     rows = [
         [
-            layer.name, f"{layer.neurons:,}", f"{layer.spikes / n:,.0f}", f"{100 * layer.rate:.1f} %",
-            f"{layer.synaptic_operations / n:,.0f}", f"{layer.membrane_updates / n:,.0f}", f"{layer.dense_macs:,}",
+            layer.name,
+            f"{layer.neurons:,}",
+            f"{layer.spikes / n:,.0f}",
+            f"{100 * layer.rate:.1f} %",
+            f"{layer.synaptic_operations / n:,.0f}",
+            f"{layer.membrane_updates / n:,.0f}",
+            f"{layer.dense_macs:,}",
         ]
         for layer in counts.layers
-    ]  # fmt: skip
+    ]
     total = [counts.spikes / n, counts.synaptic_operations / n, counts.membrane_updates / n, counts.dense_macs]
     rows.append(
-        ["all", f"{sum(layer.neurons for layer in counts.layers):,}", f"{total[0]:,.0f}", "",
-         *(f"{value:,.0f}" for value in total[1:])]
-    )  # fmt: skip
+        [
+            "all",
+            f"{sum(layer.neurons for layer in counts.layers):,}",
+            f"{total[0]:,.0f}",
+            "",
+            *(f"{value:,.0f}" for value in total[1:]),
+        ]
+    )
     terminal.table(
-        ["layer", "neurons", "spikes", "firing rate", "synaptic operations", "membrane updates",
-         "MACs, one dense pass"],
+        [
+            "layer",
+            "neurons",
+            "spikes",
+            "firing rate",
+            "synaptic operations",
+            "membrane updates",
+            "MACs, one dense pass",
+        ],
         rows,
-    )  # fmt: skip
+    )
     parts = ", ".join(f"{name.replace('_', ' ')} {value / 1e6:,.1f}" for name, value in macs.items())
     terminal.say(f"Beside it, in million MACs: {parts} (visual tokens alone).")
 
@@ -214,14 +231,20 @@ def _show_estimates(terminal: Terminal, estimates: list[Estimate]) -> None:
         ["profile", "synapses", "neurons", "routing", "spiking branch", "dense twin", "concrete encoder", "break-even"],
         [
             [
-                one.profile.name, micro(one.synapse), micro(one.neuron), micro(one.routing), micro(one.spiking),
-                micro(one.dense_twin), micro(one.artificial["concrete_encoder"]), f"{one.break_even:.3g}",
+                one.profile.name,
+                micro(one.synapse),
+                micro(one.neuron),
+                micro(one.routing),
+                micro(one.spiking),
+                micro(one.dense_twin),
+                micro(one.artificial["concrete_encoder"]),
+                f"{one.break_even:.3g}",
             ]
             for one in estimates
         ],
-    )  # fmt: skip
+    )
     terminal.say(
-        "Estimates, in µJ a picture. The dense twin is one pass of an ordinary network of the spiking branch's shape. "
+        "Estimates, in µJ an image. The dense twin is one pass of an ordinary network of the spiking branch's shape. "
         "Break-even: spikes an input and image, at which synapses cost what that pass costs. The verdict "
         "turns with the profile. Not counted: fetching weights and state, sampling, static power."
     )

@@ -1,4 +1,4 @@
-"""The demo's pictures, as PNG bytes."""
+"""The demo's images, as PNG bytes."""
 
 from __future__ import annotations
 
@@ -14,81 +14,105 @@ from matplotlib.figure import Figure, SubFigure
 from ashnets.cli.demo.gallery import Ranking
 from ashnets.ties import best
 
-RIGHT, GREY = "#1a9850", "#bbbbbb"
+RIGHT, GRAY = "#1a9850", "#bbbbbb"
 SHOWN_ITEMS, SHOWN_SENTENCES = 5, 3
 RASTER_NEURONS = 80
 SMALL: dict[str, Any] = {"fontsize": 7.5, "color": "#666666"}
-LAYER_COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377")
+LAYER_COLORS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377")
 
 
 def contact_sheet(ranking: Ranking, queries: list[int]) -> bytes:
-    """Sentences beside their five best pictures, pictures beside their three best sentences; right ones in green."""
+    """Sentences beside their five best images, images beside their three best sentences; right ones in green."""
     figure = Figure(figsize=(15, 1.45 * len(queries) + 0.9), dpi=100)
     figure.text(
-        0.5, 0.004,
-        f"{len(ranking.gallery)} pictures, ranked by {ranking.best}; queries drawn by chance; right ones in green",
-        ha="center", va="bottom", fontsize=9, color="#666666",
-    )  # fmt: skip
+        0.5,
+        0.004,
+        f"{len(ranking.gallery)} images, ranked by {ranking.best}; queries drawn by chance; right ones in green",
+        ha="center",
+        va="bottom",
+        fontsize=9,
+        color="#666666",
+    )
     left, right = figure.subfigures(1, 2, width_ratios=(8, 7), wspace=0, squeeze=False)[0]
-    _sentences_to_pictures(left, ranking, queries)
-    _pictures_to_sentences(right, ranking, queries)
+    _sentences_to_images(left, ranking, queries)
+    _images_to_sentences(right, ranking, queries)
     return _png(figure)
 
 
-def _sentences_to_pictures(figure: SubFigure, ranking: Ranking, queries: list[int]) -> None:
-    figure.suptitle("Sentence → its five best pictures", y=0.985, fontsize=13, weight="bold")
+def _sentences_to_images(figure: SubFigure, ranking: Ranking, queries: list[int]) -> None:
+    figure.suptitle("Sentence → its five best images", y=0.985, fontsize=13, weight="bold")
     order, places = _order(ranking, "text_to_image", SHOWN_ITEMS)
     grid = figure.subplots(
-        len(queries), 1 + SHOWN_ITEMS, squeeze=False, width_ratios=(2.4, *[1] * SHOWN_ITEMS),
+        len(queries),
+        1 + SHOWN_ITEMS,
+        squeeze=False,
+        width_ratios=(2.4, *[1] * SHOWN_ITEMS),
         gridspec_kw={"left": 0.02, "right": 0.98, "top": 0.95, "bottom": 0.03, "wspace": 0.12, "hspace": 0.12},
-    )  # fmt: skip
+    )
     for row, query in zip(grid, queries, strict=True):
         _words(row[0], f"“{ranking.sentences[query]}”", 24)
-        row[0].text(0, 0.02, f"{_kind(ranking, query)}; right picture at rank {places[query]}", **SMALL)
+        row[0].text(0, 0.02, f"{_kind(ranking, query)}; right image at rank {places[query]}", **SMALL)
         for axes, item in zip(row[1:], order[query], strict=True):
-            _picture(axes, ranking, item, item in ranking.gold[query])
+            _image(axes, ranking, item, item in ranking.gold[query])
 
 
-def _pictures_to_sentences(figure: SubFigure, ranking: Ranking, queries: list[int]) -> None:
-    figure.suptitle("Picture → its three best sentences", y=0.985, fontsize=13, weight="bold")
+def _images_to_sentences(figure: SubFigure, ranking: Ranking, queries: list[int]) -> None:
+    figure.suptitle("Image → its three best sentences", y=0.985, fontsize=13, weight="bold")
     order, places = _order(ranking, "image_to_text", SHOWN_SENTENCES)
     grid = figure.subplots(
-        len(queries), 2, squeeze=False, width_ratios=(1, 5),
+        len(queries),
+        2,
+        squeeze=False,
+        width_ratios=(1, 5),
         gridspec_kw={"left": 0.04, "right": 0.98, "top": 0.95, "bottom": 0.03, "wspace": 0.04, "hspace": 0.12},
-    )  # fmt: skip
+    )
     for (left, right), query in zip(grid, queries, strict=True):
-        _picture(left, ranking, query)
+        _image(left, ranking, query)
         right.axis("off")
         for place, item in enumerate(order[query]):
             hit = item in ranking.gold[query]
             text = textwrap.shorten(ranking.sentences[item], 62, placeholder=" …")
             right.text(
-                0, 0.78 - 0.26 * place, f"{place + 1}.  {text}", fontsize=10.5, va="center", parse_math=False,
-                color=RIGHT if hit else "black", weight="bold" if hit else "normal",
-            )  # fmt: skip
+                0,
+                0.78 - 0.26 * place,
+                f"{place + 1}.  {text}",
+                fontsize=10.5,
+                va="center",
+                parse_math=False,
+                color=RIGHT if hit else "black",
+                weight="bold" if hit else "normal",
+            )
         right.text(0, 0.02, f"{_kind(ranking, query)}; right sentence at rank {places[query]}", **SMALL)
 
 
 def spike_raster(ranking: Ranking, spikes: dict[str, torch.Tensor], shown: list[int]) -> bytes:
-    """Spikes of every layer while pictures are seen one after another, and each layer's firing rate.
+    """Spikes of every layer while images are seen one after another, and each layer's firing rate.
 
     Args:
-        ranking: for the pictures and the rates over the whole gallery.
-        spikes: layer → (T, B, C, h, w) of the pictures ``shown``, each from rest.
-        shown: indices of the B pictures.
+        ranking: for the images and the rates over the whole gallery.
+        spikes: layer → (T, B, C, h, w) of the images ``shown``, each from a reset state.
+        shown: indices of the B images.
     """
     figure = Figure(figsize=(13, 1.5 + 1.45 * len(spikes)), dpi=100)
     steps = next(iter(spikes.values())).shape[0]
     grid = figure.add_gridspec(
-        1 + len(spikes), 2, width_ratios=(5, 1.1), height_ratios=(0.9, *[1] * len(spikes)),
-        left=0.08, right=0.98, top=0.93, bottom=0.07, wspace=0.12, hspace=0.15,
-    )  # fmt: skip
-    figure.suptitle(
-        f"The spiking branch: {len(shown)} pictures, {steps} steps each, every one from membranes at rest", fontsize=13
+        1 + len(spikes),
+        2,
+        width_ratios=(5, 1.1),
+        height_ratios=(0.9, *[1] * len(spikes)),
+        left=0.08,
+        right=0.98,
+        top=0.93,
+        bottom=0.07,
+        wspace=0.12,
+        hspace=0.15,
     )
-    pictures = grid[0, 0].subgridspec(1, len(shown), wspace=0.1)
+    figure.suptitle(
+        f"The spiking branch: {len(shown)} images, {steps} steps each, every one from reset membranes", fontsize=13
+    )
+    images = grid[0, 0].subgridspec(1, len(shown), wspace=0.1)
     for i, index in enumerate(shown):
-        _picture(figure.add_subplot(pictures[0, i]), ranking, index)
+        _image(figure.add_subplot(images[0, i]), ranking, index)
     for row, (name, fired) in enumerate(spikes.items(), start=1):
         axes = figure.add_subplot(grid[row, 0])
         flat = fired.flatten(2)  # (T, B, neurons)
@@ -96,10 +120,10 @@ def spike_raster(ranking: Ranking, spikes: dict[str, torch.Tensor], shown: list[
         picked = torch.linspace(0, neurons - 1, min(neurons, RASTER_NEURONS)).long()
         sequence = flat[:, :, picked].transpose(0, 1).flatten(0, 1)  # (B·T, picked)
         time, neuron = sequence.nonzero(as_tuple=True)
-        colour = LAYER_COLOURS[(row - 1) % len(LAYER_COLOURS)]
-        axes.scatter(time.numpy() + 0.5, neuron.numpy(), marker="|", s=14, linewidths=1.3, color=colour)
+        color = LAYER_COLORS[(row - 1) % len(LAYER_COLORS)]
+        axes.scatter(time.numpy() + 0.5, neuron.numpy(), marker="|", s=14, linewidths=1.3, color=color)
         for i in range(1, len(shown)):
-            axes.axvline(i * steps, color=GREY, linewidth=0.8)
+            axes.axvline(i * steps, color=GRAY, linewidth=0.8)
         axes.set(xlim=(0, steps * len(shown)), ylim=(-2, len(picked) + 1), yticks=[])
         axes.set_ylabel(f"{name}\n{len(picked)} of {neurons}", fontsize=9)
         axes.tick_params(labelbottom=row == len(spikes))
@@ -108,33 +132,35 @@ def spike_raster(ranking: Ranking, spikes: dict[str, torch.Tensor], shown: list[
     bars = figure.add_subplot(grid[1:, 1])
     rates = [100 * float(ranking.rates[name].mean()) for name in spikes]
     places = range(len(rates))
-    bars.barh(places, rates, color=[LAYER_COLOURS[i % len(LAYER_COLOURS)] for i in places], height=0.55)
+    bars.barh(places, rates, color=[LAYER_COLORS[i % len(LAYER_COLORS)] for i in places], height=0.55)
     for place, rate in zip(places, rates, strict=True):
         bars.text(rate, place, f" {rate:.1f} %", va="center", fontsize=9)
     bars.set(yticks=[], ylim=(len(rates) - 0.5, -0.5), xlim=(0, 1.45 * max(*rates, 1e-6)))
     bars.set_xlabel("firing rate: share of neurons\nthat fire at a step")
-    bars.set_title(f"all {len(ranking.gallery)} pictures", fontsize=10)
+    bars.set_title(f"all {len(ranking.gallery)} images", fontsize=10)
     for side in ("top", "right"):
         bars.spines[side].set_visible(False)
     return _png(figure)
 
 
 def summary_ratio_map(ranking: Ranking, shown: list[int]) -> bytes:
-    """Where the model lets the spiking feature in (eq. 7), laid over each picture."""
+    """Where the model lets the spiking feature in (eq. 7), laid over each image."""
     grid = int(ranking.summary_ratio.shape[1] ** 0.5)
     maps = [ranking.summary_ratio[i].view(grid, grid).float().numpy() for i in shown]
     low, high = min(m.min() for m in maps), max(m.max() for m in maps)
     figure = Figure(figsize=(1.9 * len(shown) + 1, 4.6), dpi=100)
     figure.suptitle("Summary ratio SR = σ(φ(F_CNN)): how much of the spiking feature each token takes in", fontsize=12)
     axes = figure.subplots(
-        2, len(shown), squeeze=False,
+        2,
+        len(shown),
+        squeeze=False,
         gridspec_kw={"left": 0.02, "right": 0.9, "top": 0.88, "bottom": 0.05, "wspace": 0.06},
-    )  # fmt: skip
+    )
     for above, below, index, ratios in zip(axes[0], axes[1], shown, maps, strict=True):
-        _picture(above, ranking, index)
-        picture = ranking.picture(index)
-        extent = (0, picture.width, picture.height, 0)
-        below.imshow(picture.convert("L"), cmap="gray", vmin=-150, vmax=255, extent=extent)
+        _image(above, ranking, index)
+        image = ranking.image(index)
+        extent = (0, image.width, image.height, 0)
+        below.imshow(image.convert("L"), cmap="gray", vmin=-150, vmax=255, extent=extent)
         heat = below.imshow(ratios, cmap="magma", vmin=low, vmax=high, alpha=0.65, extent=extent)
         below.set(xticks=[], yticks=[])
         below.set_xlabel(f"mean {ratios.mean():.2f}", fontsize=9)
@@ -153,11 +179,11 @@ def _kind(ranking: Ranking, index: int) -> str:
     return "new concept" if ranking.gallery[index]["split"] == "new" else "seen concept, unseen drawing"
 
 
-def _picture(axes: Axes, ranking: Ranking, index: int, right: bool = False) -> None:
-    axes.imshow(ranking.picture(index))
+def _image(axes: Axes, ranking: Ranking, index: int, right: bool = False) -> None:
+    axes.imshow(ranking.image(index))
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
-        spine.set(color=RIGHT if right else GREY, linewidth=4 if right else 0.6)
+        spine.set(color=RIGHT if right else GRAY, linewidth=4 if right else 0.6)
 
 
 def _words(axes: Axes, text: str, width: int) -> None:

@@ -29,17 +29,17 @@ def bundled_gallery() -> Gallery:
 
 
 def sentence_of(row: dict[str, Any]) -> str:
-    """The picture's first full sentence; its first caption is the bare name."""
+    """The image's first full sentence; its first caption is the bare name."""
     return row["captions"][min(1, len(row["captions"]) - 1)]
 
 
 @dataclass
 class Ranking:
-    """A gallery of G pictures and their G sentences, ranked.
+    """A gallery of G images and their G sentences, ranked.
 
     Attributes:
-        gallery: the pictures.
-        sentences: one for each picture.
+        gallery: the images.
+        sentences: one for each image.
         gold: for each item the right items of the other kind; more than one where sentences are equal.
         scores: ranking → direction → (G queries, G items), of `ashnets.retrieval.two_stage.rank_every_way`.
         scales: ranking → scale of its scores.
@@ -75,14 +75,14 @@ class Ranking:
         return ranks(self.scores[name][direction], self.gold, self.scales[name])
 
     def part(self, name: str) -> list[int]:
-        """Indices of the pictures of one part, ``seen`` or ``new``."""
+        """Indices of the images of one part, ``seen`` or ``new``."""
         return [i for i, row in enumerate(self.gallery.rows) if row["split"] == name]
 
     def choose(self, part: str, number: int, seed: int) -> list[int]:
-        """Pictures to show, drawn by chance and not picked for their results."""
+        """Images to show, drawn by chance and not picked for their results."""
         return sorted(random.Random(seed).sample(self.part(part), number))
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         """The drawing itself."""
         return load_image(self.gallery[index]["path"])
 
@@ -98,11 +98,15 @@ class Ranking:
                     hits = {f"R@{k}": float((places[queries] <= k).double().mean()) for k in KS}
                     found.append(
                         {
-                            "direction": direction, "ranking": name, "concepts": part, "n": len(queries),
-                            "candidates": len(self.gallery), **hits,
+                            "direction": direction,
+                            "ranking": name,
+                            "concepts": part,
+                            "n": len(queries),
+                            "candidates": len(self.gallery),
+                            **hits,
                             "chance": chance_at(gold, len(self.gallery), KS),
                         }
-                    )  # fmt: skip
+                    )
         return found
 
 
@@ -113,7 +117,7 @@ def rank_gallery(model: Any, processor: Any, gallery: Gallery, top: int, termina
     Args:
         model: ``AshNetsForRetrieval`` or ``AshNetsForPreTraining`` with a spiking branch.
         processor: its processor.
-        gallery: each picture is encoded on its own, from membranes at rest.
+        gallery: each image is encoded on its own, from reset membranes.
         top: of ITC's ranking, the items that ITM, alone and with ITC, orders anew for each query.
         terminal: shows the progress.
     """
@@ -123,10 +127,10 @@ def rank_gallery(model: Any, processor: Any, gallery: Gallery, top: int, termina
 
     embeds, visuals, pixels, spikes = [], [], [], []
     starts = range(0, len(gallery), BATCH)
-    for start in terminal.track(starts, "pictures"):
+    for start in terminal.track(starts, "images"):
         rows = gallery.rows[start : start + BATCH]
         batch = processor(images=[row["path"] for row in rows], image_ids=[row["image_id"] for row in rows])
-        drawn = model.ashnets.vision.sample(batch["pixel_values"], batch["image_ids"])
+        drawn = model.ashnets.vision.sample(batch["pixel_values"], batch["image_keys"])
         embed, visual = model.encode_image(batch["pixel_values"], spikes=drawn)
         embeds.append(embed)
         visuals.append(visual)

@@ -15,7 +15,7 @@ from ashnets.data.benchmarks.coco_qa import CocoQa
 from ashnets.data.benchmarks.easy_vqa import EasyVqa
 from ashnets.data.benchmarks.flickr30k import Flickr30K
 from ashnets.data.benchmarks.nlvr2 import Nlvr2
-from ashnets.data.benchmarks.records import Captioned, Entailment, PicturePair, Question, Record
+from ashnets.data.benchmarks.records import Captioned, Entailment, ImagePair, Question, Record
 from ashnets.data.benchmarks.snli_ve import SnliVe
 from ashnets.data.benchmarks.visual_genome import VisualGenomeRegions
 from ashnets.data.benchmarks.vqa_cp_v2 import VqaCpV2
@@ -28,7 +28,7 @@ __all__ = [
     "Benchmark",
     "Captioned",
     "Entailment",
-    "PicturePair",
+    "ImagePair",
     "Question",
     "Record",
     "open_benchmark",
@@ -40,13 +40,13 @@ BENCHMARKS: dict[str, type[Benchmark]] = {
 }
 
 
-def open_benchmark(name: str, folder: str | os.PathLike, pictures: str | os.PathLike | None = None) -> Benchmark:
+def open_benchmark(name: str, folder: str | os.PathLike, images: str | os.PathLike | None = None) -> Benchmark:
     """A benchmark on disk; nothing is read yet.
 
     Args:
         name: a key of `BENCHMARKS`.
         folder: holds the annotation files.
-        pictures: holds the pictures, where they lie elsewhere.
+        images: holds the images, where they lie elsewhere.
 
     Raises:
         ConfigurationError: no such benchmark.
@@ -55,4 +55,4 @@ def open_benchmark(name: str, folder: str | os.PathLike, pictures: str | os.Path
     if name not in BENCHMARKS:
         hint = did_you_mean(name, BENCHMARKS)
         raise ConfigurationError(f"no benchmark {name!r}.{hint} There are {', '.join(BENCHMARKS)}.")
-    return BENCHMARKS[name](folder, pictures)
+    return BENCHMARKS[name](folder, images)

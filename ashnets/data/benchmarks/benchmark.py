@@ -1,8 +1,8 @@
-"""A benchmark on disk, as its makers publish it: which files it has, where its pictures lie, its records.
+"""A benchmark on disk, as its makers publish it: which files it has, where its images lie, its records.
 
     questions = open_benchmark("vqa-v2", "data/vqa")
     for record in questions.read("val"):
-        picture = questions.open_picture(record.picture)
+        image = questions.open_image(record.image)
 
 A reader is a subclass that lists its files and turns their entries into records; nothing is converted or copied.
 """
@@ -48,8 +48,8 @@ class Benchmark(ABC):
         title: what its makers call it.
         files: its annotation files.
         folders: where under the folder they are looked for; the folder itself is the first.
-        picture_folders: where under the folder of pictures a picture's name is looked for.
-        picture_origin: the address that the pictures come from.
+        image_folders: where under the folder of images an image's name is looked for.
+        image_origin: the address that the images come from.
         published: how many records each split has, as published; only what its makers state.
         default_split: the split that results are customarily reported on and whose answers are public.
     """
@@ -58,23 +58,23 @@ class Benchmark(ABC):
     title: ClassVar[str]
     files: ClassVar[tuple[AnnotationFile, ...]]
     folders: ClassVar[tuple[str, ...]] = ("", "annotations")
-    picture_folders: ClassVar[tuple[str, ...]] = ("", "images")
-    picture_origin: ClassVar[str]
+    image_folders: ClassVar[tuple[str, ...]] = ("", "images")
+    image_origin: ClassVar[str]
     published: ClassVar[Mapping[str, int]] = {}
     default_split: ClassVar[str]
 
-    def __init__(self, folder: str | os.PathLike, pictures: str | os.PathLike | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike, images: str | os.PathLike | None = None) -> None:
         """
         Args:
             folder: holds the annotation files.
-            pictures: holds the pictures, where they lie elsewhere.
+            images: holds the images, where they lie elsewhere.
 
         Raises:
             DataError: one of the two is no folder.
         """
         self.folder = Path(folder)
-        self.pictures = Path(pictures) if pictures is not None else self.folder
-        for path in (self.folder, self.pictures):
+        self.images = Path(images) if images is not None else self.folder
+        for path in (self.folder, self.images):
             if not path.is_dir():
                 raise DataError(f"{path} is no folder. Give the one that holds {self.title}.")
         self._likely = ""
@@ -130,36 +130,36 @@ class Benchmark(ABC):
     def located(self, splits: Collection[str], faults: Faults) -> Iterator[tuple[str, Place, Record]]:
         """The records of some splits, whose files are there: each with its split and its place."""
 
-    def find_picture(self, name: str) -> Path | None:
-        """Where a picture lies; None if it is missing or empty. Nothing is decoded."""
-        if (likely := self._picture_in(self._likely, name)) is not None:
+    def find_image(self, name: str) -> Path | None:
+        """Where an image lies; None if it is missing or empty. Nothing is decoded."""
+        if (likely := self._image_in(self._likely, name)) is not None:
             return likely
-        for part in self.picture_folders:
-            if (found := self._picture_in(part, name)) is not None:
+        for part in self.image_folders:
+            if (found := self._image_in(part, name)) is not None:
                 self._likely = part
                 return found
         return None
 
-    def _picture_in(self, part: str, name: str) -> Path | None:
-        path = os.path.join(self.pictures, part, name)
+    def _image_in(self, part: str, name: str) -> Path | None:
+        path = os.path.join(self.images, part, name)
         try:
             state = os.stat(path)
         except (OSError, ValueError):
             return None
         return Path(path) if stat.S_ISREG(state.st_mode) and state.st_size else None
 
-    def picture_path(self, name: str) -> Path:
-        """Where a picture lies. Raises DataError, with its origin, if it is missing or empty."""
-        found = self.find_picture(name)
+    def image_path(self, name: str) -> Path:
+        """Where an image lies. Raises DataError, with its origin, if it is missing or empty."""
+        found = self.find_image(name)
         if found is None:
-            places = ", ".join(str(self.pictures / part) for part in self.picture_folders)
+            places = ", ".join(str(self.images / part) for part in self.image_folders)
             raise DataError(
-                f"picture {name} is missing or empty under {places}. The pictures come from {self.picture_origin}."
+                f"image {name} is missing or empty under {places}. The images come from {self.image_origin}."
             )
         return found
 
-    def open_picture(self, name: str) -> Image.Image:
-        """A picture, decoded, in RGB. Raises DataError if it is missing, InputError if it is damaged."""
+    def open_image(self, name: str) -> Image.Image:
+        """An image, decoded, in RGB. Raises DataError if it is missing, InputError if it is damaged."""
         from ashnets.data.images import load_image
 
-        return load_image(self.picture_path(name))
+        return load_image(self.image_path(name))

@@ -18,13 +18,13 @@ from ashnets.data.benchmarks.files import json_document, json_entries
 from ashnets.data.benchmarks.karpathy import ORIGIN, SPLITS, read_karpathy
 from ashnets.data.benchmarks.records import Captioned, Record
 
-COCO_PICTURES = "http://images.cocodataset.org/zips/train2014.zip, val2014.zip and test2015.zip"
-COCO_PICTURE_FOLDERS = ("", "images", "coco", "coco/images")
+COCO_IMAGES = "http://images.cocodataset.org/zips/train2014.zip, val2014.zip and test2015.zip"
+COCO_IMAGE_FOLDERS = ("", "images", "coco", "coco/images")
 _OFFICIAL = ("train2014", "val2014")
 _ANNOTATIONS = "http://images.cocodataset.org/annotations/annotations_trainval2014.zip"
 
 
-def coco_picture(part: str, image_id: int) -> str:
+def coco_image(part: str, image_id: int) -> str:
     """``train2014``, 9 → ``train2014/COCO_train2014_000000000009.jpg``."""
     return f"{part}/COCO_{part}_{image_id:012d}.jpg"
 
@@ -39,8 +39,8 @@ class CocoCaptions(Benchmark):
         *(AnnotationFile(f"captions_{split}.json", (split,), _ANNOTATIONS) for split in _OFFICIAL),
     )
     folders = ("", "annotations", "karpathy")
-    picture_folders = COCO_PICTURE_FOLDERS
-    picture_origin = COCO_PICTURES
+    image_folders = COCO_IMAGE_FOLDERS
+    image_origin = COCO_IMAGES
     published: ClassVar = {
         "train": 82783,
         "restval": 30504,
@@ -57,7 +57,7 @@ class CocoCaptions(Benchmark):
             yield from read_karpathy(self.file("dataset_coco.json"), splits, faults)
         for split in _OFFICIAL:
             if split in splits:
-                # The official files hold the same pictures again: their ids are new for each file.
+                # The official files hold the same images again: their ids are new for each file.
                 apart = faults.fresh()
                 for place, record in _read_official(self.file(f"captions_{split}.json"), split, apart):
                     yield split, place, record
@@ -67,12 +67,12 @@ def _read_official(path: Path, split: str, faults: Faults) -> Iterator[tuple[Pla
     document = json_document(path, faults)
     if document is None:
         return
-    pictures: dict[int, tuple[Place, str]] = {}
+    images: dict[int, tuple[Place, str]] = {}
     for place, raw in json_entries(path, "images", faults, document):
-        found = faults.attempt(place, _picture, raw)
+        found = faults.attempt(place, _image, raw)
         if found is not None and faults.is_new("image id", found[0], place):
-            pictures[found[0]] = (place, f"{split}/{found[1]}")
-    captions: dict[int, list[tuple[int, str]]] = {number: [] for number in pictures}
+            images[found[0]] = (place, f"{split}/{found[1]}")
+    captions: dict[int, list[tuple[int, str]]] = {number: [] for number in images}
     for place, raw in json_entries(path, "annotations", faults, document):
         read = faults.attempt(place, _caption, raw)
         if read is None or not faults.is_new("annotation id", read[0], place):
@@ -82,15 +82,15 @@ def _read_official(path: Path, split: str, faults: Faults) -> Iterator[tuple[Pla
             faults.report(BROKEN, place, f"image_id {image_id} is not among the images. Remove the entry.")
         elif caption:
             captions[image_id].append((number, caption))
-    for image_id, (place, picture) in pictures.items():
+    for image_id, (place, image) in images.items():
         said = captions[image_id]
         if not said:
             faults.report(BROKEN, place, f"image {image_id} has no caption. Give it one or remove it.")
             continue
-        yield place, Captioned(image_id, picture, tuple(c for _, c in said), tuple(n for n, _ in said))
+        yield place, Captioned(image_id, image, tuple(c for _, c in said), tuple(n for n, _ in said))
 
 
-def _picture(raw: Any) -> tuple[int, str]:
+def _image(raw: Any) -> tuple[int, str]:
     return whole(raw, "id"), file_name(raw, "file_name")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from typing import ClassVar
 
 from ashnets.data.benchmarks.benchmark import AnnotationFile, Benchmark
-from ashnets.data.benchmarks.coco_captions import COCO_PICTURE_FOLDERS, COCO_PICTURES, coco_picture
+from ashnets.data.benchmarks.coco_captions import COCO_IMAGE_FOLDERS, COCO_IMAGES, coco_image
 from ashnets.data.benchmarks.faults import BROKEN, Broken, Faults, Place, shown, text
 from ashnets.data.benchmarks.files import text_lines
 from ashnets.data.benchmarks.records import Question, Record
@@ -34,8 +34,8 @@ class CocoQa(Benchmark):
     title = "COCO-QA"
     files = tuple(AnnotationFile(f"{split}/{column}.txt", (split,), _ORIGIN) for split in _PARTS for column in _COLUMNS)
     folders = ("", "cocoqa", "cocoqa-2015-05-17")
-    picture_folders = COCO_PICTURE_FOLDERS
-    picture_origin = COCO_PICTURES
+    image_folders = COCO_IMAGE_FOLDERS
+    image_origin = COCO_IMAGES
     published: ClassVar = {"train": 78736, "test": 38948}
     default_split = "test"
 
@@ -64,7 +64,7 @@ def _question(number: int, part: str, row: tuple[str, ...]) -> Question:
     if kind not in ("0", "1", "2", "3"):
         raise Broken(f"its type (types.txt) is {shown(kind)}; it must be 0 (object), 1 (number), 2 or 3.")
     if not (image_id.isascii() and image_id.isdecimal() and len(image_id) <= 12):
-        raise Broken(f"its picture (img_ids.txt) is {shown(image_id)}; it must be a number of COCO.")
+        raise Broken(f"its image (img_ids.txt) is {shown(image_id)}; it must be a number of COCO.")
     answer = text(raw, "answers")
-    picture = coco_picture(part, int(image_id))
-    return Question(number, picture, text(raw, "questions"), (answer,), answer, TYPES[int(kind)])
+    image = coco_image(part, int(image_id))
+    return Question(number, image, text(raw, "questions"), (answer,), answer, TYPES[int(kind)])

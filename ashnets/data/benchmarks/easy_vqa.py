@@ -1,6 +1,6 @@
-"""easy-VQA: generated pictures of one shape, 64 × 64, and simple questions with 13 answers.
+"""easy-VQA: generated images of one shape, 64 × 64, and simple questions with 13 answers.
 
-    data/train/questions.json    [["what color is the shape?", "blue", 0], …]     question, answer, picture
+    data/train/questions.json    [["what color is the shape?", "blue", 0], …]     question, answer, image
     data/train/images/0.png
 
 The folder is that of the package ``easy-vqa`` 1.0 on PyPI (``site-packages/easy_vqa``), or its ``data``. A question's
@@ -29,8 +29,8 @@ class EasyVqa(Benchmark):
     title = "easy-VQA"
     files = tuple(AnnotationFile(f"{split}/questions.json", (split,), _ORIGIN) for split in _SPLITS)
     folders = ("", "data", "easy_vqa/data")
-    picture_folders = folders
-    picture_origin = _ORIGIN
+    image_folders = folders
+    image_origin = _ORIGIN
     published: ClassVar = {"train": 38575, "test": 9673}
     default_split = "test"
 
@@ -46,12 +46,12 @@ class EasyVqa(Benchmark):
 
 def _question(number: int, split: str, raw: Any) -> Question:
     if not isinstance(raw, list) or len(raw) != 3:
-        raise Broken(f"it is {shown(raw)}; it must be a list of question, answer and number of the picture.")
+        raise Broken(f"it is {shown(raw)}; it must be a list of question, answer and number of the image.")
     image_id = raw[2]
     if not isinstance(image_id, int) or isinstance(image_id, bool) or image_id < 0:
-        raise Broken(f"its picture is {shown(image_id)}; it must be a number from 0.")
+        raise Broken(f"its image is {shown(image_id)}; it must be a number from 0.")
     said = {"question": raw[0], "answer": raw[1]}
     answer = text(said, "answer")
     kind = "yes/no" if answer in ("yes", "no") else "other"
-    picture = f"{split}/images/{image_id}.png"
-    return Question(number, picture, text(said, "question"), (answer,), answer, kind)
+    image = f"{split}/images/{image_id}.png"
+    return Question(number, image, text(said, "question"), (answer,), answer, kind)

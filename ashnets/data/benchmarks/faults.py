@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ashnets.errors import DataError
 
-BROKEN, REPEATED, MISSING = "broken", "repeated", "missing pictures"
+BROKEN, REPEATED, MISSING = "broken", "repeated", "missing images"
 _T = TypeVar("_T")
 
 
@@ -129,5 +129,5 @@ def file_name(raw: Any, key: str) -> str:
     """``raw[key]``, a path that stays inside its folder. Raises Broken if it is none."""
     name = text(raw, key)
     if "\\" in name or "\0" in name or name.startswith("/") or ".." in name.split("/") or ":" in name:
-        raise Broken(f"key {key!r} is {shown(name)}; it must be the path of a picture inside the folder.")
+        raise Broken(f"key {key!r} is {shown(name)}; it must be the path of an image inside the folder.")
     return name

@@ -1,4 +1,4 @@
-"""Flickr30K: Karpathy's split (train, val, test), and ``results.csv`` with five captions a picture (all).
+"""Flickr30K: Karpathy's split (train, val, test), and ``results.csv`` with five captions an image (all).
 
     image_name| comment_number| comment
     1000092795.jpg| 0| Two young guys with shaggy hair look at their hands while hanging out in the yard .
@@ -22,8 +22,8 @@ from ashnets.data.benchmarks.files import text_lines
 from ashnets.data.benchmarks.karpathy import ORIGIN, read_karpathy
 from ashnets.data.benchmarks.records import Captioned, Record
 
-FLICKR_PICTURES = "https://shannon.cs.illinois.edu/DenotationGraph/ (a form, answered by e-mail)"
-FLICKR_PICTURE_FOLDERS = (
+FLICKR_IMAGES = "https://shannon.cs.illinois.edu/DenotationGraph/ (a form, answered by e-mail)"
+FLICKR_IMAGE_FOLDERS = (
     "",
     "flickr30k_images",
     "flickr30k-images",
@@ -45,8 +45,8 @@ class Flickr30K(Benchmark):
         AnnotationFile("results.csv", ("all",), "https://www.kaggle.com/datasets/hsankesara/flickr-image-dataset"),
     )
     folders = ("", "annotations", "karpathy", "flickr30k_images")
-    picture_folders = FLICKR_PICTURE_FOLDERS
-    picture_origin = FLICKR_PICTURES
+    image_folders = FLICKR_IMAGE_FOLDERS
+    image_origin = FLICKR_IMAGES
     published: ClassVar = {"train": 29000, "val": 1014, "test": 1000, "all": 31783}
     default_split = "test"
 
@@ -74,13 +74,13 @@ def _read_csv(path: Path, faults: Faults) -> Iterator[tuple[Place, Captioned]]:
         if row is not None and faults.is_new("comment", row[:2], place):
             first.setdefault(row[0], place)
             said.setdefault(row[0], []).append(row[1:])
-    for picture, rows in said.items():
+    for image, rows in said.items():
         kept = [(number, caption) for number, caption in sorted(rows) if caption]
         if not kept:
-            faults.report(BROKEN, first[picture], f"picture {picture} has no caption. Give it one or remove it.")
+            faults.report(BROKEN, first[image], f"image {image} has no caption. Give it one or remove it.")
             continue
         captions, numbers = tuple(caption for _, caption in kept), tuple(number for number, _ in kept)
-        yield first[picture], Captioned(picture, picture, captions, numbers)
+        yield first[image], Captioned(image, image, captions, numbers)
 
 
 def _row(line: str) -> tuple[str, int, str]:

@@ -23,7 +23,7 @@ SPLITS = ("train", "restval", "val", "test")
 
 
 def read_karpathy(path: Path, splits: Collection[str], faults: Faults) -> Iterator[tuple[str, Place, Captioned]]:
-    """The pictures of some splits, in the order of the file, which is that of the published 1K folds."""
+    """The images of some splits, in the order of the file, which is that of the published 1K folds."""
     for place, raw in json_entries(path, "images", faults):
         split = faults.attempt(place, _split, raw)
         if split is None or split not in splits:
@@ -49,12 +49,12 @@ def _captioned(raw: Any) -> Captioned:
         raise Broken("key 'sentences' holds no caption. Give it one or remove the entry.")
     return Captioned(
         id=whole(raw, "cocoid") if in_coco else whole(raw, "imgid"),
-        picture=f"{file_name(raw, 'filepath')}/{filename}" if in_coco else filename,
+        image=f"{file_name(raw, 'filepath')}/{filename}" if in_coco else filename,
         captions=tuple(caption for caption, _ in kept),
         caption_ids=tuple(number for _, number in kept),
     )
 
 
 def _new(record: Captioned, place: Place, faults: Faults) -> bool:
-    new = faults.is_new("picture", record.picture, place)
+    new = faults.is_new("image", record.image, place)
     return all([new, *(faults.is_new("sentid", number, place) for number in record.caption_ids)])

@@ -2,7 +2,7 @@
 
     {"identifier": "dev-850-0-0", "sentence": "The right image shows …", "label": "False", "directory": 37, …}
 
-The identifier is ``split-set-pair-sentence``; its pictures are ``split-set-pair-img0.png`` (left) and ``…-img1.png``
+The identifier is ``split-set-pair-sentence``; its images are ``split-set-pair-img0.png`` (left) and ``…-img1.png``
 (right), in ``dev/``, ``test1/``, ``test2/``, and ``train/DIRECTORY/`` with the number that lines of train name.
 balanced and unbalanced files are parts of dev and of test1.
 Source: Suhr, Zhou et al., A Corpus for Reasoning about Natural Language Grounded in Photographs, 2019;
@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from ashnets.data.benchmarks.benchmark import AnnotationFile, Benchmark
 from ashnets.data.benchmarks.faults import Broken, Faults, Place, field, shown, text
 from ashnets.data.benchmarks.files import json_lines
-from ashnets.data.benchmarks.records import PicturePair, Record
+from ashnets.data.benchmarks.records import ImagePair, Record
 
 _SPLITS = "train dev test1 test2 balanced_dev unbalanced_dev balanced_test1 unbalanced_test1".split()
 _ORIGIN = "https://github.com/lil-lab/nlvr/tree/master/nlvr2/data"
@@ -32,12 +32,18 @@ class Nlvr2(Benchmark):
     title = "NLVR2"
     files = tuple(AnnotationFile(f"{split}.json", (split,), _ORIGIN) for split in _SPLITS)
     folders = ("", "data", "balanced", "unbalanced", "data/balanced", "data/unbalanced")
-    picture_folders = ("", "images")
-    picture_origin = "the form named at https://github.com/lil-lab/nlvr/tree/master/nlvr2 (research use)"
+    image_folders = ("", "images")
+    image_origin = "the form named at https://github.com/lil-lab/nlvr/tree/master/nlvr2 (research use)"
     published: ClassVar = {
-        "train": 86373, "dev": 6982, "test1": 6967, "test2": 6970,
-        "balanced_dev": 2300, "unbalanced_dev": 4682, "balanced_test1": 2316, "unbalanced_test1": 4651,
-    }  # fmt: skip
+        "train": 86373,
+        "dev": 6982,
+        "test1": 6967,
+        "test2": 6970,
+        "balanced_dev": 2300,
+        "unbalanced_dev": 4682,
+        "balanced_test1": 2316,
+        "unbalanced_test1": 4651,
+    }
     default_split = "test1"
 
     def located(self, splits: Collection[str], faults: Faults) -> Iterator[tuple[str, Place, Record]]:
@@ -52,7 +58,7 @@ class Nlvr2(Benchmark):
                     yield split, place, record
 
 
-def _pair(raw: Any) -> PicturePair:
+def _pair(raw: Any) -> ImagePair:
     identifier = text(raw, "identifier")
     match = _IDENTIFIER.fullmatch(identifier)
     if match is None:
@@ -62,8 +68,8 @@ def _pair(raw: Any) -> PicturePair:
         raise Broken(f"key 'label' is {shown(label)}; it must be True or False.")
     stem, part = match.groups()
     folder = f"train/{_directory(raw)}" if part == "train" else part
-    pictures = (f"{folder}/{stem}-img0.png", f"{folder}/{stem}-img1.png")
-    return PicturePair(identifier, pictures, text(raw, "sentence"), label == "True")
+    images = (f"{folder}/{stem}-img0.png", f"{folder}/{stem}-img1.png")
+    return ImagePair(identifier, images, text(raw, "sentence"), label == "True")
 
 
 def _directory(raw: Any) -> int:

@@ -1,7 +1,7 @@
-"""What every benchmark is read into: four kinds of record, each naming its pictures and opening none of them.
+"""What every benchmark is read into: four kinds of record, each naming its images and opening none of them.
 
-A picture's name is a path as its makers publish it (``train2014/COCO_train2014_000000000009.jpg``); where it lies on
-disk is the benchmark's matter (`Benchmark.picture_path`), and only when somebody asks.
+An image's name is a path as its makers publish it (``train2014/COCO_train2014_000000000009.jpg``); where it lies on
+disk is the benchmark's matter (`Benchmark.image_path`), and only when somebody asks.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ Box = tuple[int, int, int, int]  # left, top, width, height, in pixels
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """A picture and what is said about it.
+    """An image and what is said about it.
 
     Attributes:
-        id: the picture's id as published.
-        picture: its file.
+        id: the image's id as published.
+        image: its file.
         captions: at least one; empty ones are left out.
         caption_ids: one for each caption.
         boxes: one for each caption where it speaks of a region, else none.
     """
 
     id: int | str
-    picture: str
+    image: str
     captions: tuple[str, ...]
     caption_ids: tuple[int, ...]
     boxes: tuple[Box, ...] = ()
 
     @property
-    def pictures(self) -> tuple[str, ...]:
+    def images(self) -> tuple[str, ...]:
         """The files that the record needs."""
-        return (self.picture,)
+        return (self.image,)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question about a picture.
+    """A question about an image.
 
     Attributes:
         id: as published; the number of the line or entry where the data gives none.
-        picture: its file.
+        image: its file.
         question: as published.
         answers: of every annotator, in order; none where the answers are kept secret.
         answer: the one that counts as right, or the most frequent; None where it is kept secret.
@@ -51,7 +51,7 @@ class Question:
     """
 
     id: int
-    picture: str
+    image: str
     question: str
     answers: tuple[str, ...] = ()
     answer: str | None = None
@@ -59,50 +59,50 @@ class Question:
     question_type: str = ""
 
     @property
-    def pictures(self) -> tuple[str, ...]:
+    def images(self) -> tuple[str, ...]:
         """The files that the record needs."""
-        return (self.picture,)
+        return (self.image,)
 
 
 @dataclass(frozen=True, slots=True)
-class PicturePair:
-    """A sentence that holds for two pictures, or does not.
+class ImagePair:
+    """A sentence that holds for two images, or does not.
 
     Attributes:
         id: ``split-set-pair-sentence``.
-        pictures: the files of the left and the right one.
+        images: the files of the left and the right one.
         sentence: as published.
         label: whether it holds.
     """
 
     id: str
-    pictures: tuple[str, str]
+    images: tuple[str, str]
     sentence: str
     label: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Entailment:
-    """A picture as premise, a sentence as hypothesis.
+    """An image as premise, a sentence as hypothesis.
 
     Attributes:
         id: ``pairID``.
-        picture: its file.
+        image: its file.
         hypothesis: ``sentence2``.
         label: ``entailment``, ``neutral`` or ``contradiction``.
-        premise: ``sentence1``, the caption that the picture stands for; a model must not see it.
+        premise: ``sentence1``, the caption that the image stands for; a model must not see it.
     """
 
     id: str
-    picture: str
+    image: str
     hypothesis: str
     label: str
     premise: str = ""
 
     @property
-    def pictures(self) -> tuple[str, ...]:
+    def images(self) -> tuple[str, ...]:
         """The files that the record needs."""
-        return (self.picture,)
+        return (self.image,)
 
 
-Record = Captioned | Question | PicturePair | Entailment
+Record = Captioned | Question | ImagePair | Entailment

@@ -3,7 +3,7 @@
     {"Flickr30K_ID": "4705552913", "captionID": "4705552913.jpg#2", "pairID": "4705552913.jpg#2r1n",
      "gold_label": "neutral", "sentence1": "Two women are …", "sentence2": "The women are …", …}
 
-Older files of the makers spell the first key ``Flikr30kID``. ``sentence1`` is the caption of SNLI that the picture
+Older files of the makers spell the first key ``Flikr30kID``. ``sentence1`` is the caption of SNLI that the image
 replaces. Source: Xie et al., Visual Entailment, 2019; https://github.com/necla-ml/SNLI-VE.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from ashnets.data.benchmarks.benchmark import AnnotationFile, Benchmark
 from ashnets.data.benchmarks.faults import Broken, Faults, Place, file_name, shown, text
 from ashnets.data.benchmarks.files import json_lines
-from ashnets.data.benchmarks.flickr30k import FLICKR_PICTURE_FOLDERS, FLICKR_PICTURES
+from ashnets.data.benchmarks.flickr30k import FLICKR_IMAGE_FOLDERS, FLICKR_IMAGES
 from ashnets.data.benchmarks.records import Entailment, Record
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -32,8 +32,8 @@ class SnliVe(Benchmark):
         AnnotationFile(f"snli_ve_{split}.jsonl", (split,), "https://github.com/necla-ml/SNLI-VE") for split in _SPLITS
     )
     folders = ("", "data", "annotations")
-    picture_folders = FLICKR_PICTURE_FOLDERS
-    picture_origin = FLICKR_PICTURES
+    image_folders = FLICKR_IMAGE_FOLDERS
+    image_origin = FLICKR_IMAGES
     published: ClassVar = {"train": 529527, "dev": 17858, "test": 17901}
     default_split = "test"
 
@@ -53,6 +53,6 @@ def _entailment(raw: Any) -> Entailment:
         raise Broken(f"key 'gold_label' is {shown(label)}; it must be one of {', '.join(LABELS)}.")
     key = next((key for key in _KEYS if key in raw), _KEYS[0])
     named = {key: str(raw[key])} if isinstance(raw.get(key), int) else raw
-    picture = file_name(named, key).removesuffix(".jpg") + ".jpg"
+    image = file_name(named, key).removesuffix(".jpg") + ".jpg"
     premise = text(raw, "sentence1", empty=True) if "sentence1" in raw else ""
-    return Entailment(text(raw, "pairID"), picture, text(raw, "sentence2"), label, premise)
+    return Entailment(text(raw, "pairID"), image, text(raw, "sentence2"), label, premise)

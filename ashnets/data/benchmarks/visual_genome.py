@@ -1,9 +1,9 @@
-"""Visual Genome's region descriptions: phrases, each about a box of the picture.
+"""Visual Genome's region descriptions: phrases, each about a box of the image.
 
     [{"id": 1, "regions": [{"region_id": 1382, "image_id": 1, "phrase": "the clock is green in colour",
                             "x": 421, "y": 57, "width": 82, "height": 139}, …]}, …]
 
-Pictures lie in two folders, ``VG_100K`` and ``VG_100K_2``; both are searched. The file has no split. Pictures without
+Images lie in two folders, ``VG_100K`` and ``VG_100K_2``; both are searched. The file has no split. Images without
 regions are left out, as are empty phrases. The keys are those of version 1.2 and later.
 Source: Krishna et al., Visual Genome, 2017; https://homes.cs.washington.edu/~ranjay/visualgenome/api.html.
 """
@@ -23,13 +23,13 @@ _BOX = ("x", "y", "width", "height")
 
 
 class VisualGenomeRegions(Benchmark):
-    """Visual Genome, one record for each picture, one caption for each region."""
+    """Visual Genome, one record for each image, one caption for each region."""
 
     name = "visual-genome"
     title = "Visual Genome regions"
     files = (AnnotationFile("region_descriptions.json", ("all",), f"{_HOME} (region_descriptions.json.zip)"),)
-    picture_folders = ("VG_100K", "VG_100K_2", "", "images", "images/VG_100K", "images/VG_100K_2")
-    picture_origin = f"{_HOME} (images.zip and images2.zip)"
+    image_folders = ("VG_100K", "VG_100K_2", "", "images", "images/VG_100K", "images/VG_100K_2")
+    image_origin = f"{_HOME} (images.zip and images2.zip)"
     default_split = "all"
 
     def located(self, splits: Collection[str], faults: Faults) -> Iterator[tuple[str, Place, Record]]:
@@ -53,7 +53,7 @@ def _captioned(raw: Any) -> Captioned:
     kept = [(region, phrase) for region in regions if (phrase := text(region, "phrase", empty=True))]
     return Captioned(
         id=image_id,
-        picture=f"{image_id}.jpg",
+        image=f"{image_id}.jpg",
         captions=tuple(phrase for _, phrase in kept),
         caption_ids=tuple(whole(region, "region_id") for region, _ in kept),
         boxes=tuple(_box(region) for region, _ in kept),

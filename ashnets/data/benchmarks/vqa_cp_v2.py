@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from typing import ClassVar
 
 from ashnets.data.benchmarks.benchmark import AnnotationFile, Benchmark
-from ashnets.data.benchmarks.coco_captions import COCO_PICTURE_FOLDERS, COCO_PICTURES
+from ashnets.data.benchmarks.coco_captions import COCO_IMAGE_FOLDERS, COCO_IMAGES
 from ashnets.data.benchmarks.faults import Faults, Place
 from ashnets.data.benchmarks.files import json_entries
 from ashnets.data.benchmarks.records import Record
@@ -37,8 +37,8 @@ class VqaCpV2(Benchmark):
         for role in _ROLES
     )
     folders = ("", "annotations", "questions")
-    picture_folders = COCO_PICTURE_FOLDERS
-    picture_origin = COCO_PICTURES
+    image_folders = COCO_IMAGE_FOLDERS
+    image_origin = COCO_IMAGES
     published: ClassVar = {"train": 438183, "test": 219928}
     default_split = "test"
 

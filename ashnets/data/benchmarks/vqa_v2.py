@@ -1,4 +1,4 @@
-"""VQA v2: questions about COCO's pictures, ten answers each.
+"""VQA v2: questions about COCO's images, ten answers each.
 
     v2_OpenEnded_mscoco_train2014_questions.json
       {"questions": [{"question_id": 458752000, "image_id": 458752, "question": "What is this photo taken looking
@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from ashnets.data.benchmarks.benchmark import AnnotationFile, Benchmark
-from ashnets.data.benchmarks.coco_captions import COCO_PICTURE_FOLDERS, COCO_PICTURES, coco_picture
+from ashnets.data.benchmarks.coco_captions import COCO_IMAGE_FOLDERS, COCO_IMAGES, coco_image
 from ashnets.data.benchmarks.faults import BROKEN, Broken, Faults, Place, listed, text, whole
 from ashnets.data.benchmarks.files import json_entries
 from ashnets.data.benchmarks.records import Question, Record
@@ -43,7 +43,7 @@ def _archive(kind: str, split: str) -> str:
 
 
 class VqaV2(Benchmark):
-    """VQA v2, open-ended, real pictures."""
+    """VQA v2, open-ended, real images."""
 
     name = "vqa-v2"
     title = "VQA v2"
@@ -52,8 +52,8 @@ class VqaV2(Benchmark):
         *(AnnotationFile(_annotations(split), (split,), _archive("Annotations", split)) for split in _ANSWERED),
     )
     folders = ("", "annotations", "questions", "Questions", "Annotations")
-    picture_folders = COCO_PICTURE_FOLDERS
-    picture_origin = COCO_PICTURES
+    image_folders = COCO_IMAGE_FOLDERS
+    image_origin = COCO_IMAGES
     published: ClassVar = {"train": 443757, "val": 214354, "test-dev": 107394, "test": 447793}
     default_split = "val"
 
@@ -79,7 +79,7 @@ def join(
     """Questions with their answers, in the order of the questions.
 
     Args:
-        part: COCO's part that the pictures are from; None where each entry names it in ``coco_split``.
+        part: COCO's part that the images are from; None where each entry names it in ``coco_split``.
     """
     answered: dict[int, tuple[Place, int, Question]] = {}
     for place, raw in annotations or ():
@@ -102,15 +102,15 @@ def join(
             message = f"question_id {record.id} is about image {image_id}, its annotation about {answered_image}."
             faults.report(BROKEN, place, message)
             continue
-        yield place, replace(answer, picture=record.picture, question=record.question)
+        yield place, replace(answer, image=record.image, question=record.question)
     for place, _, answer in answered.values():
         faults.report(BROKEN, place, f"question_id {answer.id} is not among the questions. Remove the annotation.")
 
 
 def _question(raw: Any, part: str | None) -> tuple[int, Question]:
     image_id = whole(raw, "image_id")
-    picture = coco_picture(part or _coco_split(raw), image_id)
-    return image_id, Question(whole(raw, "question_id"), picture, text(raw, "question"))
+    image = coco_image(part or _coco_split(raw), image_id)
+    return image_id, Question(whole(raw, "question_id"), image, text(raw, "question"))
 
 
 def _coco_split(raw: Any) -> str:
@@ -128,7 +128,7 @@ def _answered(raw: Any) -> tuple[int, Question]:
     given = tuple(_answer(item) for item in answers)
     return whole(raw, "image_id"), Question(
         id=whole(raw, "question_id"),
-        picture="",
+        image="",
         question="",
         answers=given,
         answer=text(raw, "multiple_choice_answer", empty=True),

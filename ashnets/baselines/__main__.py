@@ -1,0 +1,56 @@
+"""Train ASH-Nets and its baselines on one small budget, measure them, and write the results file.
+
+    python -m ashnets.baselines --corpus data/pictograms --output runs/baselines --csv zoo/results/baselines.csv
+    python -m ashnets.zoo.tables README.md
+
+It can be killed and run again: what is finished in the folder is not trained anew. About 40 minutes on an idle core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ashnets.errors import AshNetsError
+from ashnets.files import require_writable, write_csv
+
+
+def main() -> int:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ashnets.baselines", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--corpus", type=Path, default=Path("data/pictograms"), help="the pictogram corpus")
+    parser.add_argument("--output", type=Path, default=Path("runs/baselines"), help="folder of the runs")
+    parser.add_argument("--csv", type=Path, help="results file; by default baselines.csv in the folder of the runs")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of all pre-training recipes")
+    parser.add_argument("--sample", type=int, default=128, help="images that retrieval is measured on")
+    parser.add_argument("--items", type=int, default=1000, help="questions that accuracy is measured on")
+    parser.add_argument("--rounds", type=int, default=5, help="of the benchmark of training steps")
+    options = parser.parse_args()
+    from ashnets.baselines.comparing import compare
+
+    target = options.csv or options.output / "baselines.csv"
+    try:
+        require_writable(target)
+        found = compare(
+            options.corpus,
+            options.output,
+            overrides=options.set,
+            sample=options.sample,
+            items=options.items,
+            rounds=options.rounds,
+        )
+        print(write_csv(target, found))
+    except AshNetsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

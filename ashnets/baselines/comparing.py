@@ -1,0 +1,249 @@
+"""ASH-Nets and its baselines on one small budget: trained by one loop on the same pairs, measured on the same items.
+
+Each is pre-trained by its recipe (as many pairs each), then fine-tuned on as many questions. What is finished in the
+folder is taken as it is, what was begun goes on. Chance, and what the questions' words alone give, stand beside.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ashnets.baselines.ranking import KS, draw, recalls
+from ashnets.baselines.speed import Speed, measure
+from ashnets.baselines.starting import HEADS, baseline_processor
+from ashnets.data.pairs import Pairs
+from ashnets.data.sources.opening import open_source
+from ashnets.device import own_device
+from ashnets.environment import environment
+from ashnets.errors import ConfigurationError, TrainingError
+from ashnets.hub.loading import from_pretrained
+from ashnets.processor import AshNetsProcessor
+from ashnets.runs import finetune, train
+from ashnets.tasks.baselines import baselines
+from ashnets.tasks.data import drawn, open_task_data
+from ashnets.tasks.predicting import predict, predicted_labels
+from ashnets.tasks.registry import CLASSIFICATIONS
+from ashnets.training.evaluate import TRAINING_RECORD
+from ashnets.training.recipe import Recipe, TaskRecipe, differences, load_recipe
+from ashnets.zoo.registry import ROOT
+
+RECIPES = ROOT / "recipes"
+QUESTIONS = "baseline-questions"
+SPLIT = "test-twitter-seen"
+WAYS = {"text_to_image": "t2i", "image_to_text": "i2t"}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One line of the table.
+
+    Attributes:
+        baseline: None for ASH-Nets itself.
+        recipe: of its pre-training.
+        overrides: of the recipe of questions, beside the model.
+    """
+
+    title: str
+    baseline: str | None
+    recipe: str
+    overrides: tuple[str, ...] = ()
+
+
+CONTESTANTS = {
+    "ashnets": Contestant("ashnets-tiny", None, "baseline-ashnets"),
+    "vilt": Contestant("ViLT, equal layers and width", "vilt", "baseline-vilt", ("baseline=vilt",)),
+    "frozen": Contestant(
+        "frozen ResNet-50 + head", "frozen", "baseline-frozen", ("baseline=frozen", "phases.0.frozen=[concrete]")
+    ),
+}
+
+
+def compare(
+    corpus: Path,
+    output: Path,
+    *,
+    names: Sequence[str] = tuple(CONTESTANTS),
+    recipes: Path = RECIPES,
+    overrides: Sequence[str] = (),
+    task_overrides: Sequence[str] = (),
+    sample: int = 128,
+    items: int = 1000,
+    rounds: int = 5,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Train what is not trained yet, measure all, and give the rows of the table.
+
+    Args:
+        corpus: pictograms, or another corpus of their form.
+        output: a folder for the runs; one of two names each, ``NAME`` and ``NAME-questions``.
+        overrides, task_overrides: of all recipes of pre-training, and of the one of questions.
+        sample: images of `SPLIT` that retrieval is measured on: matching all pairs costs their square.
+        items: questions of `SPLIT`, drawn by the seed; 0 asks all.
+        rounds: of the benchmark of training steps.
+
+    Raises:
+        ConfigurationError: no round, or as training.
+        DataError, WeightsError, TrainingError: as training.
+    """
+    if rounds < 1:
+        raise ConfigurationError(f"rounds={rounds}: the training steps are timed in one round at least")
+    steps = {}
+    for name in names:
+        chosen = CONTESTANTS[name]
+        recipe = recipes / f"{chosen.recipe}.yaml"
+        _train(recipe, corpus, output / name, list(overrides), progress)
+        extra = [*chosen.overrides, f"model={output / name / 'model'}", *task_overrides]
+        _finetune(recipes / f"{QUESTIONS}.yaml", corpus, output / f"{name}-questions", extra, progress)
+        steps[name] = load_recipe(recipe, list(overrides))
+    questions = load_recipe(recipes / f"{QUESTIONS}.yaml", list(task_overrides))
+    assert isinstance(questions, TaskRecipe)
+    measured = {name: _retrieval(name, corpus, output / name, sample, progress) for name in names}
+    answered = _answers(names, corpus, output, questions, items, progress)
+    gc.collect()
+    return rows(measured, answered, measure(steps, open_source(corpus), rounds), output)
+
+
+def _train(recipe: Path, corpus: Path, folder: Path, overrides: list[str], progress: bool) -> None:
+    if not _finished(folder, load_recipe(recipe, overrides)):
+        train(recipe, corpus=corpus, output=folder, overrides=overrides, resume=_begun(folder), progress=progress)
+
+
+def _finetune(recipe: Path, data: Path, folder: Path, overrides: list[str], progress: bool) -> None:
+    if not _finished(folder, load_recipe(recipe, overrides)):
+        finetune("vqa", recipe, data=data, output=folder, overrides=overrides, resume=_begun(folder), progress=progress)
+
+
+def _begun(folder: Path) -> bool:
+    return (folder / "recipe.yaml").is_file()
+
+
+def _finished(folder: Path, recipe: Recipe) -> bool:
+    """Raises TrainingError if it is, by another recipe: a table must not mix them."""
+    if not (folder / "model" / TRAINING_RECORD).is_file():
+        return False
+    saved = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    lines = differences(saved, recipe.to_dict())
+    if lines:
+        raise TrainingError(f"{folder} was made by another recipe; choose another folder:\n  " + "\n  ".join(lines))
+    return True
+
+
+def _load(name: str, folder: Path, head: str) -> tuple[Any, AshNetsProcessor]:
+    baseline = CONTESTANTS[name].baseline
+    processor = baseline_processor(folder)
+    if baseline is None:
+        model: Any = from_pretrained(folder, task="retrieval" if head == "pretraining" else head)
+    else:
+        model = HEADS[baseline, head].from_pretrained(folder)
+    return model.to(own_device()), processor
+
+
+def _retrieval(name: str, corpus: Path, run: Path, sample: int, progress: bool) -> dict[str, Any]:
+    model, processor = _load(name, run / "model", "pretraining")
+    pairs = Pairs(open_source(corpus), [SPLIT], model.config.image_size)
+    return recalls(model, processor.tokenizer, pairs, draw(pairs, sample), progress)
+
+
+def _answers(
+    names: Sequence[str], corpus: Path, output: Path, recipe: TaskRecipe, items: int, progress: bool
+) -> dict[str, dict[str, Any]]:
+    """Name → accuracy with images and with gray ones; and the baselines, which learn from the items that all saw."""
+    data: Any = open_task_data(recipe.data, corpus)
+    records = drawn(data.records(SPLIT), items, recipe.seed)
+    found: dict[str, dict[str, Any]] = {}
+    task: Any = None
+    for name in names:
+        model, processor = _load(name, output / f"{name}-questions" / "model", "vqa")
+        task = CLASSIFICATIONS["vqa"].of_config(model.config)
+        shown = {
+            key: predicted_labels(
+                task, predict(model, task, data, records, processor, constant=key == "blind", progress=progress)
+            )
+            for key in ("accuracy", "blind")
+        }
+        found[name] = {key: task.metrics(records, said)["accuracy"] for key, said in shown.items()}
+        found[name].update(n=len(records), **_by_kind(task, records, shown["accuracy"]))
+    learned = [record for split in recipe.train for record in data.records(split) if task.can_learn(record)]
+    for name, metrics in baselines(task, drawn(learned, recipe.train_items, recipe.seed), records).items():
+        found[name] = {"accuracy": metrics["accuracy"], "n": len(records)}
+    return found
+
+
+def _by_kind(task: Any, records: Sequence[Any], said: Sequence[str]) -> dict[str, float]:
+    scores = task.scores(records, said)
+    kinds = sorted({task.kind_of(record) for record in records})
+    parts = {
+        kind: [score for record, score in zip(records, scores, strict=True) if task.kind_of(record) == kind]
+        for kind in kinds
+    }
+    return {f"accuracy {kind}": sum(part) / len(part) for kind, part in parts.items()}
+
+
+def rows(
+    measured: Mapping[str, dict[str, Any]],
+    answered: Mapping[str, dict[str, Any]],
+    speeds: Mapping[str, Speed],
+    output: Path,
+) -> list[dict[str, Any]]:
+    """The table, a line a model and a line a baseline, as a results file holds it; shares in [0, 1]."""
+    about = {key: value for key, value in environment().items() if key != "python"}
+    found: list[dict[str, Any]] = []
+    for name, recall in measured.items():
+        record = _record(output / name)
+        questions, speed = _record(output / f"{name}-questions"), speeds[name]
+        found.append(
+            {
+                "baseline": CONTESTANTS[name].title,
+                "recipe": record["recipe"],
+                "seed": record["seed"],
+                "parameters": speed.parameters,
+                "trained": speed.trained,
+                "pairs_seen": record["pairs_seen"],
+                "training_seconds": record["seconds"],
+                "pairs_per_second": round(speed.pairs_per_second, 2),
+                "time_ratio": round(speed.ratio, 3),
+                "time_ratio_low": round(speed.low, 3),
+                "time_ratio_high": round(speed.high, 3),
+                "rounds": speed.rounds,
+                "split": SPLIT,
+                "images": recall["images"],
+                "texts": recall["texts"],
+                "ranking": recall["ranking"],
+                **_recall_cells(recall),
+                "pairs_scored": recall["pairs_scored"],
+                "ranking_seconds": round(recall["seconds"], 2),
+                "task": questions["data"],
+                "items_seen": questions["pairs_seen"],
+                "task_seconds": questions["seconds"],
+                **_answer_cells(answered[name]),
+                **about,
+            }
+        )
+    blank = dict.fromkeys(found[0], "")
+    first = next(iter(measured.values()))
+    shared = {key: found[0][key] for key in ("split", "images", "texts", "task")}
+    for name, metrics in answered.items():
+        if name not in measured:
+            by_chance = _recall_cells(first["chance"]) if name == "chance" else {}
+            line = {"baseline": name, **shared, **by_chance, **_answer_cells(metrics)}
+            found.append({**blank, **{key: value for key, value in line.items() if key in blank}})
+    return found
+
+
+def _recall_cells(recall: Mapping[str, Any]) -> dict[str, float]:
+    return {f"{short} R@{k}": round(recall[way][f"R@{k}"], 4) for way, short in WAYS.items() for k in KS}
+
+
+def _answer_cells(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 4) if key != "n" else value for key, value in metrics.items()}
+
+
+def _record(run: Path) -> dict[str, Any]:
+    return json.loads((run / "model" / TRAINING_RECORD).read_text(encoding="utf-8"))

@@ -1,0 +1,105 @@
+"""Baselines in the loop of ASH-Nets: the same pairs, draws, optimizers, schedule, checkpoints and resume.
+
+ViLT learns by its paper's objectives (section 3.3): each pair's image is replaced by another one of the batch with
+probability ½ (ITM), and the words of the true pair are masked (MLM). Two joint passes a pair.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ashnets import objectives as obj
+from ashnets.baselines.ranking import matching_accuracy
+from ashnets.baselines.starting import build_baseline, continue_baseline
+from ashnets.configuration import AshNetsConfig
+from ashnets.errors import ConfigurationError
+from ashnets.processor import AshNetsProcessor
+from ashnets.tasks.finetuning import TaskRun
+from ashnets.training.distributed import gather, shares
+from ashnets.training.learner import Learner
+from ashnets.training.pretrain import Batch, Keys, PreTrainingStep
+from ashnets.training.recipe import Phase
+from ashnets.training.run import Run
+
+OBJECTIVES = {"vilt": {"itm", "mlm"}, "frozen": {"itc"}}
+
+
+class ViltStep(PreTrainingStep):
+    """ITM and MLM of ViLT, on all pairs."""
+
+    def forward(
+        self, batch: Batch, spikes: torch.Tensor | None = None, keys: Keys | None = None
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """See `PreTrainingStep.forward`."""
+        model, pairs = self.model, len(batch.samples)
+        visual = model.ashnets.vision(batch.pixel_values)
+        losses: dict[str, torch.Tensor] = {}
+        counts: dict[str, torch.Tensor | int] = {}
+        figures: dict[str, torch.Tensor] = {}
+        if "itm" in self.names:
+            others, matching = self.replaced(batch)
+            tokens = torch.where(matching.bool().view(-1, 1, 1), visual.output, gather(visual.output)[others])
+            logits = model.match(tokens, batch.input_ids, batch.attention_mask)
+            losses["itm"], counts["itm"] = obj.itm_loss(logits, matching), pairs
+            figures["itm_accuracy"] = (logits.detach().argmax(1) == matching).float().mean()
+        if "mlm" in self.names:
+            everyone = torch.arange(pairs, device=batch.input_ids.device)
+            self._masked(batch, visual, everyone, losses, counts)
+        weights = shares(torch.tensor([float(counts[name]) for name in losses], device=batch.input_ids.device))
+        return {name: loss * weight for (name, loss), weight in zip(losses.items(), weights, strict=True)}, figures
+
+    @staticmethod
+    def replaced(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Another sample's image for each pair, (B,), evenly drawn; and whether the pair keeps its own, (B,)."""
+        positive = obj.same_sample(batch.samples, gather(batch.samples))
+        others = obj.hard_negatives(
+            torch.zeros(positive.shape, device=positive.device), positive, 1.0, batch.draws.negative_image
+        )
+        return others.clamp_min(0), ((batch.draws.fused < 0.5) | (others < 0)).long()
+
+
+class BaselineLearner(Learner):
+    """The learner of pre-training with a baseline's objectives."""
+
+    def step_of(self, phase: Phase) -> nn.Module:
+        """See `Learner.step_of`."""
+        if self.recipe.baseline != "vilt":
+            return super().step_of(phase)
+        return ViltStep(self.model, list(phase.objectives), concrete_only=True, fused_share=1.0, mask_id=self.mask_id)
+
+
+class BaselineRun(Run):
+    """Pre-training of a baseline."""
+
+    def _model(self, source: Any) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+        recipe, baseline = self.recipe, str(self.recipe.baseline)
+        for phase in recipe.phases:
+            strange = sorted(set(phase.objectives) - OBJECTIVES[baseline])
+            if strange or not phase.concrete_only or phase.grouping != "random":
+                raise ConfigurationError(
+                    f"phases.{phase.name}: {baseline} learns by {', '.join(sorted(OBJECTIVES[baseline]))} on random groups, "
+                    f"concrete_only; found {', '.join(phase.objectives)}, {phase.grouping}"
+                )
+        captions = (c for split in recipe.train for row in source.split(split)["captions"].to_pylist() for c in row)
+        return build_baseline(recipe, captions)
+
+    def _learner(self, model: Any) -> Learner:
+        return BaselineLearner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
+
+    def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
+        if self.recipe.baseline != "vilt":
+            return super()._validate(readable, phase)
+        share = matching_accuracy(
+            self.learner.published.eval(), self.processor.tokenizer, self.images.valid, readable, self.recipe.seed
+        )
+        return {"valid_matching_accuracy": round(share, 4)}
+
+
+class BaselineTaskRun(TaskRun):
+    """Fine-tuning of a baseline on questions."""
+
+    def _starting(self, texts: Any, keys: dict[str, Any]) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+        return continue_baseline(self.recipe, texts, keys)

@@ -1,0 +1,113 @@
+"""A folder of images as rows: Hugging Face's imagefolder (metadata.jsonl or .csv), or a .txt beside each image."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ashnets.data.folders import printable, read_file, reason
+from ashnets.data.images import is_image
+from ashnets.data.sources.rows import PATHS, SPLIT_WORDS, Missing, clean_row, path_inside, split_name
+from ashnets.errors import DataError
+
+METADATA = ("metadata.jsonl", "metadata.csv")
+
+
+def read_folder(root: Path, files: list[str]) -> Iterator[dict[str, Any]]:
+    """Rows of ``files``, paths relative to ``root``.
+
+    Metadata in ``root`` speaks for all of them, metadata in a sub-folder named by a split for that sub-folder; every
+    other image needs its .txt. Images that metadata does not name are left out.
+    """
+    parts = [PurePosixPath(file).parent.as_posix() for file in files if PurePosixPath(file).name in METADATA]
+    described = [part for part in dict.fromkeys(parts) if part == "." or part.lower() in SPLIT_WORDS]
+    if "." in described:
+        described = ["."]
+    missing = Missing(root)
+    for part in described:
+        yield from _read_metadata(root, "" if part == "." else f"{part}/", missing)
+    missing.complain()
+    if described != ["."]:
+        rest = [file for file in files if file.partition("/")[0] not in described]
+        yield from _read_sidecars(root, [file for file in rest if is_image(file)])
+
+
+def _split_of(file: str) -> str:
+    first, _, rest = file.partition("/")
+    return split_name(first) if rest and first.lower() in SPLIT_WORDS else "train"
+
+
+def _read_metadata(root: Path, part: str, missing: Missing) -> Iterator[dict[str, Any]]:
+    found = [root / part / name for name in METADATA if (root / part / name).is_file()]
+    if len(found) > 1:
+        raise DataError(f"{root / part} holds {' and '.join(METADATA)}; keep the one that counts.")
+    lines = _json_lines(found[0]) if found[0].suffix == ".jsonl" else _csv_lines(found[0])
+    for number, raw in lines:
+        where = f"{found[0]}, line {number}"
+        given = next((raw[key] for key in PATHS if raw.get(key) is not None), None)
+        file = part + path_inside(given, where)
+        missing.look(file, f"{part}{found[0].name}, line {number}")
+        yield clean_row(raw, where, file=file, row=-1, image_id=file, split=_split_of(file))
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(_read(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number} is no JSON ({error}). Correct the line or remove it.") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number} is {line.strip()[:60]!r}; each line must be one JSON object.")
+        yield number, row
+
+
+def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(_read(path), newline=""), strict=True)
+    try:
+        if not set(reader.fieldnames or ()) & set(PATHS):
+            raise DataError(f"{path}, line 1: the columns are {reader.fieldnames}; one must be {' or '.join(PATHS)}.")
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise DataError(
+                    f"{where} has more or fewer fields than the {len(reader.fieldnames or ())} columns of line 1. "
+                    "Put texts that hold commas in double quotes."
+                )
+            filled: dict[str, Any] = {key: value for key, value in row.items() if value}
+            if filled.get("captions", "").startswith("["):
+                try:
+                    filled["captions"] = json.loads(filled["captions"])
+                except ValueError as error:
+                    raise DataError(f"{where}: key 'captions' is no JSON list ({error}). Correct it.") from None
+            yield reader.line_num, filled
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.reader.line_num} is no CSV ({error}). Correct the line.") from None
+
+
+def _read_sidecars(root: Path, images: list[str]) -> Iterator[dict[str, Any]]:
+    alone = [file for file in images if not (root / file).with_suffix(".txt").is_file()]
+    if alone:
+        shown = ", ".join(map(printable, alone[:3])) + (f" and {len(alone) - 3} more" if len(alone) > 3 else "")
+        example = printable(PurePosixPath(alone[0]).with_suffix(".txt"))
+        raise DataError(
+            f"{root}: {len(alone)} of {len(images)} images have no captions: {shown}. Write them, one a line, to "
+            f"a text file beside each ({example}), or write {METADATA[0]} with file_name and captions."
+        )
+    for file in images:
+        path = (root / file).with_suffix(".txt")
+        raw = {"captions": _read(path).split("\n")}
+        yield clean_row(raw, str(path), file=file, row=-1, image_id=file, split=_split_of(file))
+
+
+def _read(path: Path) -> str:
+    try:
+        text = read_file(path).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({reason(error)}). Save it as UTF-8 text.") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")

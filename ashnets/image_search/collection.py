@@ -1,0 +1,109 @@
+"""A person's images: every image below a folder, and an image as the model takes it, or why it cannot be read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from ashnets.data.folders import by_suffix, listed, printable, read_file, reason, walk
+from ashnets.data.images import MAX_BYTES, is_image, load_image
+from ashnets.errors import DataError, InputError
+
+
+class Stamp(NamedTuple):
+    """What says, without reading it, that a file is still the same: size in bytes, time of change in ns."""
+
+    size: int
+    changed: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies below a folder of images; all paths are relative to it.
+
+    Attributes:
+        images: path → stamp, in alphabetic order.
+        faults: path → why, of folders that cannot be listed and of what is no file though its name is an image's.
+        closed: which of the faults hide images that may still be there.
+        passed_over: suffix → number, of the other files.
+    """
+
+    images: dict[str, Stamp]
+    faults: dict[str, str]
+    closed: frozenset[str]
+    passed_over: dict[str, int]
+
+    def hides(self, path: str) -> bool:
+        """Whether nobody can say if an image is still there: it, or a folder above it, cannot be read."""
+        return any(path == one or path.startswith(f"{one}/") for one in self.closed)
+
+
+def scan(root: str | os.PathLike) -> Found:
+    """Every image below a folder by its name's ending.
+
+    Hidden files and folders (``.name``) are left out, links to folders are not followed.
+
+    Raises:
+        DataError: no such folder, or no image in it.
+    """
+    base = os.fspath(root)
+    if not os.path.isdir(base):
+        raise DataError(f"{printable(base)} is no folder: give one with images in it")
+    folder = walk(base)
+    faults, closed, images = folder.faults(is_image), set(folder.closed), {}
+    for path in filter(is_image, folder.files):
+        try:
+            stat = folder.files[path].stat()
+        except FileNotFoundError:  # gone since it was listed
+            continue
+        except OSError as error:  # a folder may be listed and yet not be entered
+            faults[path] = f"{printable(os.path.join(base, path))} cannot be read ({reason(error)})"
+            closed.add(path)
+            continue
+        images[path] = Stamp(stat.st_size, stat.st_mtime_ns)
+    passed_over = by_suffix(path for path in folder.files if not is_image(path))
+    if not images and not faults:
+        others = f" (there are {listed(passed_over)})" if passed_over else ""
+        raise DataError(
+            f"{printable(base)} holds no image, neither do its sub-folders: their names end in .png, .jpg, ...{others}"
+        )
+    if not images:
+        raise DataError(f"none of the images of {printable(base)} can be read: {next(iter(faults.values()))}")
+    return Found(images, faults, frozenset(closed), passed_over)
+
+
+@dataclass(frozen=True)
+class Read:
+    """One image after reading: pixels (1, 3, S, S) with the key of its spikes, a vector known before, or a fault."""
+
+    sha256: str = ""
+    pixels: torch.Tensor | None = None
+    key: int = 0
+    known: Any = None
+    fault: str = ""
+
+
+def read_image(path: str | os.PathLike, processor: Any, known: Mapping[str, Any]) -> Read:
+    """Read and decode an image; what stands in ``known`` under its SHA-256 is taken instead of its pixels."""
+    try:
+        data = read_file(path, MAX_BYTES)
+    except OSError as error:
+        return Read(fault=f"{printable(path)} cannot be read ({reason(error)})")
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 in known:
+        return Read(sha256, known=known[sha256])
+    stream = io.BytesIO(data)
+    stream.name = printable(path)  # for the message of an error
+    try:
+        if not data:
+            raise InputError(f"{printable(path)} is empty (0 bytes).")
+        batch = processor.image_processor(load_image(stream))
+    except InputError as error:
+        return Read(sha256, fault=str(error))
+    return Read(sha256, batch["pixel_values"], int(batch["image_keys"][0]))

@@ -1,0 +1,175 @@
+"""Search in images by text: the index finds, and on request the matching head orders what it found.
+
+    from ashnets import ImageSearch
+    search = ImageSearch("my-images")
+    search("a red car", top=3)              [{"image": "cars/7.jpg", "path": ..., "score": 0.41}, ...]
+
+The score is ITC's cosine of text and image.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+
+from ashnets.data.folders import printable
+from ashnets.device import own_device
+from ashnets.errors import DataError, InputError
+from ashnets.hub.loading import from_pretrained
+from ashnets.image_search.collection import read_image
+from ashnets.image_search.identity import identify
+from ashnets.image_search.indexing import check_model, default_name, index
+from ashnets.image_search.store import StoredIndex, index_folder, is_index, read_head
+from ashnets.processor import AshNetsProcessor
+from ashnets.retrieval.two_stage import log_odds
+
+MODEL = "ashnets-tiny"
+
+
+def search(
+    images: str | os.PathLike,
+    query: str,
+    *,
+    top: int = 10,
+    rerank: int = 0,
+    model: str | os.PathLike | None = None,
+    progress: bool = True,
+    device: str | torch.device | None = None,
+) -> list[dict[str, Any]]:
+    """The images that fit a text best; for several texts, keep a :class:`ImageSearch`, which this makes and calls.
+
+        ashnets.search("my-images", "a red car", top=3)
+
+    Args:
+        images: a folder of images or an index.
+        query, top, rerank: as in :meth:`ImageSearch.__call__`, and so are the hits.
+        model, progress, device: as for :class:`ImageSearch`.
+
+    Raises:
+        DataError, WeightsError, InputError: as there.
+    """
+    return ImageSearch(images, model, progress=progress, device=device)(query, top, rerank)
+
+
+class ImageSearch:
+    """A model and an index, ready for texts.
+
+    Args:
+        images: a folder of images, whose index is brought up to date first (and made at the first time); the name
+            of an index or its folder, which is searched as it is.
+        model: by default the one that made the index, ``ashnets-tiny`` for a folder of images.
+        progress: show that of embedding.
+        device: of the model; a GPU where there is one.
+
+    Attributes:
+        unreadable: images that are not in the index, path → why.
+
+    Raises:
+        DataError: nothing answers to ``images``, no image is in the folder, or the index is damaged.
+        WeightsError: the index was made by another model or other weights, or the model has no retrieval head.
+    """
+
+    def __init__(
+        self,
+        images: str | os.PathLike,
+        model: str | os.PathLike | None = None,
+        *,
+        progress: bool = True,
+        device: str | torch.device | None = None,
+    ) -> None:
+        folder = _existing(images)
+        if folder is None:
+            identity = identify(model or MODEL)
+            name = default_name(Path(images).resolve(), identity)
+            folder = Path(index(images, name, model or MODEL, progress=progress, device=device)["folder"])
+        self.index = StoredIndex(folder)
+        contents = self.index.contents
+        model = model or contents.model.name
+        check_model(contents.model, identify(model), folder, contents.root)
+        self.root, self.unreadable = Path(contents.root), dict(contents.unreadable)
+        self.model = from_pretrained(model, task="retrieval").to(device or own_device())
+        self.processor = AshNetsProcessor.from_pretrained(model)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @overload
+    def __call__(self, query: str, top: int = 10, rerank: int = 0) -> list[dict[str, Any]]: ...
+
+    @overload
+    def __call__(self, query: list[str], top: int = 10, rerank: int = 0) -> list[list[dict[str, Any]]]: ...
+
+    @torch.inference_mode()
+    def __call__(self, query: str | list[str], top: int = 10, rerank: int = 0) -> Any:
+        """The best images for a text, or for each of several.
+
+        Args:
+            query: a text or a list of texts.
+            top: images to return.
+            rerank: candidates of each text that ITC and the matching head (ITM) order anew together, ahead of the
+                others (:mod:`ashnets.retrieval.two_stage`); they are read and encoded again, and those that cannot be
+                keep their place behind. 0 leaves it at ITC.
+
+        Returns:
+            Hits, best first: ``image`` (path within the folder), ``path``, ``score`` (ITC: cosine in [-1, 1]), and
+            with ``rerank`` ``matching`` (ITM: probability that image and text match; None where none was computed).
+
+        Raises:
+            InputError: an empty text, or numbers out of range.
+        """
+        if top < 1 or rerank < 0:
+            raise InputError(f"top={top}, rerank={rerank}: give at least 1, and at least 0")
+        texts = self.processor(text=query).to(self.model.device)
+        embeds = self.model.encode_text(texts["input_ids"], texts["attention_mask"])
+        scores, rows = self.index.search(embeds.float().cpu().numpy(), max(top, rerank))
+        found = []
+        for i in range(len(embeds)):
+            hits = [self._hit(int(row), float(score)) for row, score in zip(rows[i], scores[i], strict=True)]
+            if rerank:
+                best = self._matched(hits[:rerank], texts["input_ids"][i], texts["attention_mask"][i])
+                hits = best + [{**hit, "matching": None} for hit in hits[rerank:]]
+            found.append(hits[:top])
+        return found[0] if isinstance(query, str) else found
+
+    def _hit(self, row: int, score: float) -> dict[str, Any]:
+        path = self.index.contents.rows[row].path
+        return {"image": path, "path": str(self.root / path), "score": score}
+
+    def _matched(self, hits: list[dict[str, Any]], ids: torch.Tensor, mask: torch.Tensor) -> list[dict[str, Any]]:
+        read = [read_image(hit["path"], self.processor, {}) for hit in hits]
+        # Equal files are matched once: in two places of a batch their log-odds would differ by rounding.
+        readable = list({one.sha256: one for one in read if one.pixels is not None}.values())
+        odds: dict[str, torch.Tensor] = {}
+        for start in range(0, len(readable), 64):
+            some = readable[start : start + 64]
+            pixels = torch.cat([one.pixels for one in some if one.pixels is not None]).to(self.model.device)
+            _, visual = self.model.encode_image(pixels, image_keys=[one.key for one in some])
+            logits = self.model.match(visual.output, ids.expand(len(some), -1), mask.expand(len(some), -1))
+            odds |= zip((one.sha256 for one in some), log_odds(logits).cpu(), strict=True)
+        both, tau = [float("-inf")] * len(hits), float(self.model.temperature())
+        for i, (hit, one) in enumerate(zip(hits, read, strict=True)):
+            own = odds.get(one.sha256)
+            hit["matching"] = None if own is None else float(own.sigmoid())
+            if own is not None:
+                both[i] = hit["score"] / tau + float(own)
+        return [hits[i] for i in sorted(range(len(hits)), key=lambda i: both[i], reverse=True)]
+
+
+def _existing(images: str | os.PathLike) -> Path | None:
+    """The folder of the index that ``images`` names; None for a folder of images."""
+    path, text = Path(images), os.fspath(images)
+    if path.is_dir():
+        return path if is_index(path) else None
+    if path.is_file():
+        raise DataError(f"{printable(path)} is a file: give the folder that holds it, or the name of an index")
+    folder = index_folder(text)
+    if not folder.is_dir():
+        raise DataError(
+            f"{printable(path)} is neither a folder of images nor the name of an index (they are kept in "
+            f"{folder.parent}): `ashnets index IMAGES --name NAME` makes one"
+        )
+    read_head(folder)
+    return folder

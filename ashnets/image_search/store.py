@@ -1,0 +1,285 @@
+"""An index on disk: unit vectors of images, searched exactly by inner product, and what each row is.
+
+    index.json           which generation counts, the model's identity, the images' folder, what could not be read
+    vectors-G.faiss      a flat FAISS index, or vectors-G.safetensors where FAISS is not installed
+    images-G.jsonl     a row a line: path within the folder, size, time of change, SHA-256
+    finished/            shards that an update has embedded and not merged yet: its journal
+    lock                 held by the process that updates
+
+A generation's files are written first; then ``index.json`` is replaced, in one step, and the old ones go. A process
+that is killed leaves the old generation or the new one, and the finished shards. Nothing is deleted but files whose
+names are wholly of these forms, and what was half-written of them, ``.NAME.PROCESS.part``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ashnets.data.folders import printable
+from ashnets.data.similar import has_faiss, nearest
+from ashnets.errors import ConfigurationError, DataError, MissingExtraError
+from ashnets.files import cache_folder, write_atomically
+from ashnets.image_search.collection import Stamp
+from ashnets.image_search.identity import ModelIdentity
+from ashnets.words import command
+
+SCHEMA = 1
+HEAD = "index.json"
+FINISHED = "finished"
+LOCK = "lock"
+
+_GENERATION = r"(images-\d+\.jsonl|vectors-\d+\.(faiss|safetensors))"
+_REMOVABLE = re.compile(rf"{_GENERATION}|\.(index\.json|{_GENERATION})\.\d+\.part", re.ASCII)
+_NOTE = re.compile(r"[0-9a-f]{24}\.safetensors|\.[0-9a-f]{24}\.safetensors\.\d+\.part", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Row:
+    """An image of an index: path within its folder, stamp and SHA-256 of the file."""
+
+    path: str
+    stamp: Stamp
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One generation.
+
+    Attributes:
+        root: the images' folder.
+        model: which made the vectors.
+        rows: sorted by path.
+        unreadable: path → why, at the last update.
+        generation: 0 before the first.
+    """
+
+    root: str
+    model: ModelIdentity
+    rows: list[Row] = field(default_factory=list)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 0
+
+
+class StoredIndex:
+    """An index read from its folder.
+
+    Raises:
+        DataError: there is none, or it is damaged or of another version.
+        MissingExtraError: it was written with FAISS, which is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.folder = Path(folder)
+        for attempt in (1, 2, 3):
+            head = read_head(self.folder)
+            try:
+                self.contents, self._vectors = self._read(head)
+                return
+            except FileNotFoundError as error:  # an update may have replaced what the head named a moment ago
+                if attempt == 3:
+                    raise DataError(f"{error.filename} is missing: {_rebuild(head)}") from None
+
+    def __len__(self) -> int:
+        return len(self.contents.rows)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inner products and rows of the k best of each query, (Q, k) both, best first; k is cut to the rows.
+
+        Equal products are in the order of the rows (:func:`ashnets.data.similar.nearest`).
+        """
+        k = min(k, len(self))
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if isinstance(self._vectors, np.ndarray):
+            return nearest(queries, self._vectors, k)
+        faiss = importlib.import_module("faiss")
+        count, width = self._vectors.ntotal, self._vectors.d
+        own = faiss.rev_swig_ptr(self._vectors.get_xb(), count * width)  # no copy: it lives as long as the index
+        return nearest(queries, own.reshape(count, width), k, self._vectors)
+
+    def vectors(self) -> np.ndarray:
+        """All of them, (n, D)."""
+        if isinstance(self._vectors, np.ndarray):
+            return self._vectors
+        return self._vectors.reconstruct_n(0, self._vectors.ntotal)
+
+    def _read(self, head: dict[str, Any]) -> tuple[Contents, Any]:
+        listing, file = self.folder / head["images"]["file"], self.folder / head["vectors"]["file"]
+        for path, size in ((listing, head["images"]["bytes"]), (file, head["vectors"]["bytes"])):
+            if path.stat().st_size != size:
+                raise DataError(f"{path} is damaged: {path.stat().st_size} bytes instead of {size}; {_rebuild(head)}")
+        lines = listing.read_text(encoding="utf-8").split("\n")[:-1]
+        rows = [Row(path, Stamp(size, changed), sha) for path, size, changed, sha in map(json.loads, lines)]
+        vectors = _read_vectors(file)
+        count = len(vectors) if isinstance(vectors, np.ndarray) else vectors.ntotal
+        if not len(rows) == count == head["count"]:
+            raise DataError(f"{self.folder} is damaged: {len(rows)} images, {count} vectors; {_rebuild(head)}")
+        model = ModelIdentity(head["model"]["name"], head["model"]["files"])
+        return Contents(head["root"], model, rows, head["unreadable"], head["generation"]), vectors
+
+
+def is_index(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds an index."""
+    try:
+        head = json.loads((Path(folder) / HEAD).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(head, dict) and {"schema_version", "generation"} <= head.keys()
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that serves something else.
+
+    A missing or an empty one passes, an index, and what an interrupted first indexing has left.
+
+    Raises:
+        ConfigurationError: it is no index and holds a file or folder that is not of one.
+    """
+    if not folder.is_dir() or is_index(folder):
+        return
+    lock, finished = folder / LOCK, folder / FINISHED
+    strange = _split(folder, _REMOVABLE)[1]
+    strange -= {lock, folder / HEAD} if lock in strange else set()  # without our lock, an index.json is not ours
+    if finished in strange and finished.is_dir() and not finished.is_symlink():
+        strange = strange - {finished} | _split(finished, _NOTE)[1]
+    if strange:
+        name = min(strange).relative_to(folder)
+        raise ConfigurationError(
+            f"{printable(folder)} is no index and holds {printable(name)!r}, which is not of an index: "
+            "give another --name, a new or an empty folder"
+        )
+
+
+def read_head(folder: Path) -> dict[str, Any]:
+    """What ``index.json`` says. Raises DataError if it is missing, damaged or of another version."""
+    path = folder / HEAD
+    try:
+        head = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{folder} holds no index: `ashnets index IMAGES --name NAME` makes one") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); index the images again with --rebuild") from None
+    if not isinstance(head, dict) or head.get("schema_version") != SCHEMA:
+        raise DataError(
+            f"{path} is of another version of ashnets than this one reads ({SCHEMA}); index the images again with "
+            "--rebuild"
+        )
+    return head
+
+
+def index_folder(name: str) -> Path:
+    """Where an index of that name is kept: in ashnets' cache, or, for a name with a separator, where it says.
+
+    Raises:
+        ConfigurationError: a name that no folder can have.
+    """
+    if os.sep in name:
+        return Path(name)
+    if name in ("", ".", "..") or "\0" in name:
+        raise ConfigurationError(f"{name!r} is no name for an index: give a word, or the path of a folder")
+    return cache_folder("indexes") / name
+
+
+def write_generation(folder: Path, contents: Contents, vectors: np.ndarray) -> None:
+    """Write the vectors (n, D) and rows of ``contents`` as the generation that counts, and remove older ones."""
+    listing = folder / f"images-{contents.generation}.jsonl"
+    # ASCII, because names need not be Unicode: JSON's escapes carry what UTF-8 cannot
+    lines = (json.dumps([row.path, *row.stamp, row.sha256]) + "\n" for row in contents.rows)
+    write_atomically(listing, "".join(lines).encode())
+    file = _write_vectors(folder / f"vectors-{contents.generation}", np.ascontiguousarray(vectors, dtype=np.float32))
+    write_atomically(
+        folder / HEAD,
+        json.dumps(
+            {
+                "schema_version": SCHEMA,
+                "generation": contents.generation,
+                "count": len(contents.rows),
+                "dimensions": vectors.shape[1],
+                "root": contents.root,
+                "model": {"name": contents.model.name, "files": dict(contents.model.files)},
+                "images": {"file": listing.name, "bytes": listing.stat().st_size},
+                "vectors": {"file": file.name, "bytes": file.stat().st_size},
+                "unreadable": dict(contents.unreadable),
+            },
+            indent=2,
+        ).encode(),
+    )
+    tidy(folder, {HEAD, listing.name, file.name})
+
+
+def tidy(folder: Path, keep: set[str]) -> None:
+    """Remove the files of other generations, what was half-written, and the journal; nobody else's files."""
+    clear_journal(folder)
+    for path in _split(folder, _REMOVABLE)[0]:
+        if path.name not in keep:
+            path.unlink(missing_ok=True)
+
+
+def clear_journal(folder: Path) -> None:
+    """Remove the notes of finished shards."""
+    finished = folder / FINISHED
+    with contextlib.suppress(OSError):  # notes that stay do no harm: those of another generation are ignored
+        for path in _split(finished, _NOTE)[0]:
+            path.unlink(missing_ok=True)
+        finished.rmdir()
+
+
+def _split(folder: Path, names: re.Pattern[str]) -> tuple[set[Path], set[Path]]:
+    """The files of a folder that have such names, and all else in it; links are no such files."""
+    own: set[Path] = set()
+    others: set[Path] = set()
+    with os.scandir(folder) as entries:
+        for one in entries:
+            found = own if names.fullmatch(one.name) and one.is_file(follow_symlinks=False) else others
+            found.add(folder / one.name)
+    return own, others
+
+
+def _read_vectors(file: Path) -> Any:
+    if file.suffix == ".faiss":
+        if not has_faiss():
+            raise MissingExtraError(
+                f"{file} was written by FAISS, which is not installed: pip install ashnets[cpu], or index again"
+            )
+        faiss = importlib.import_module("faiss")
+        try:
+            with open(file, "rb") as stream:  # FAISS itself opens only paths in UTF-8
+                return faiss.read_index(faiss.PyCallbackIOReader(stream.read))
+        except RuntimeError as error:
+            raise DataError(f"{file} is damaged ({str(error)[:80]}); index the images again with --rebuild") from None
+    from safetensors.numpy import load_file
+
+    return load_file(file)["vectors"]
+
+
+def _write_vectors(stem: Path, vectors: np.ndarray) -> Path:
+    if not has_faiss():
+        from safetensors.numpy import save
+
+        return write_atomically(stem.with_name(f"{stem.name}.safetensors"), save({"vectors": vectors}))
+    faiss = importlib.import_module("faiss")
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    file = stem.with_name(f"{stem.name}.faiss")
+    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        with open(aside, "wb") as stream:  # a full disk is then an OSError; serialize_index takes twice the memory
+            faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write))
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
+    return file
+
+
+def _rebuild(head: dict[str, Any]) -> str:
+    return f"make it again: {command('index', head.get('root', 'IMAGES'), '--name', 'NAME', '--rebuild')}"

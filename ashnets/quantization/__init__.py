@@ -1,0 +1,1 @@
+"""From a float model to one whose spiking branch computes in integers."""

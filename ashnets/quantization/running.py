@@ -1,0 +1,246 @@
+"""A float checkpoint to one whose abstract encoder computes in a chip's integers, by quantization-aware fine-tuning.
+
+The running statistics of tdBN are gathered once more and then stand still; the same tensors, read with
+``precision="int8"``, are the rounded model; a few steps of the checkpoint's own training with straight-through
+gradients repair what rounding broke. What is measured at each of these points, on a split that no step trains on, is
+the metric of the checkpoint: retrieval and, since ITC hardly sees the spikes, what they say of the text
+(:mod:`ashnets.training.spiking_text`); and how many spikes of each layer differ from the float checkpoint's on the same
+input spikes. Here the checkpoint is a pre-trained one; `ashnets.quantization.tasks` knows those of tasks.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from ashnets.data.learned import read_sketch, write_sketch
+from ashnets.data.sources.opening import open_source
+from ashnets.errors import ConfigurationError, MissingExtraError
+from ashnets.files import write_atomically, write_json
+from ashnets.hub.loading import from_pretrained
+from ashnets.hub.resolving import resolve
+from ashnets.model.firing import rates_warnings
+from ashnets.processor import AshNetsProcessor
+from ashnets.result_folder import MODEL_MARK, check_place, result_folder
+
+try:
+    from ashnets.quantization.work import Quantizing
+except ImportError as error:
+    if error.name != "accelerate":
+        raise
+    raise MissingExtraError("Quantizing needs accelerate: pip install 'ashnets[train]'.") from None
+
+from ashnets.environment import environment
+from ashnets.quantization.spikes_changed import spikes_changed
+from ashnets.training.evaluate import TRAINING_RECORD, training_record
+from ashnets.training.memory import keep_freed_memory
+from ashnets.training.recipe import Recipe, Schedule, load_recipe
+
+REPORT = "quantization.json"
+RECIPE = "recipe.yaml"
+RATE = 0.1  # share of its recipe's learning rates at which a checkpoint is fine-tuned
+WHOLE = ".abstract_encoder."  # these tensors stay in float32: the exported integers are made from them
+
+
+def quantize(
+    name: str | Path,
+    output: Path,
+    *,
+    corpus: Path,
+    recipe: Path | None = None,
+    overrides: list[str] | None = None,
+    steps: int = 200,
+    calibration: int = 1024,
+    compared: int = 256,
+    split: str | None = None,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Calibrate, round, fine-tune and measure.
+
+    Args:
+        name: a float checkpoint of ``AshNetsForPreTraining``: registry name, folder or Hub repository.
+        output: a new folder, which ``from_pretrained`` then loads; written aside and renamed.
+        corpus: images with captions, in any form that ``open_source`` knows; its ``train`` split is trained on.
+        recipe: how to fine-tune: its last phase with spikes, its optimizers and schedule, as they are. By default the
+            checkpoint's own recipe, at a tenth of its rates, with a cosine to zero and no weight average.
+        overrides: ``key=value`` for the recipe.
+        steps: of the optimizers; 0 rounds alone.
+        calibration: training images that the running statistics are gathered from, in whole groups of φ; 0 keeps the
+            checkpoint's.
+        compared: images on which spikes are compared.
+        split: to measure on; the recipe's validation split by default.
+        dry_run: check everything, measure one step, write nothing.
+
+    Returns:
+        The report, which ``output`` also holds as ``quantization.json``.
+
+    Raises:
+        ConfigurationError: the model has no spiking branch or is quantized already, no recipe, a recipe without a
+            spiking phase, or weights that a chip cannot hold.
+        OutputError: ``output`` is there already, or cannot be written.
+        TrainingError: a step gave a number that is none.
+        DataError, WeightsError, UnknownModelError: as elsewhere.
+    """
+    require_new(output, dry_run)
+    folder = Path(resolve(name))
+    settings = fine_tuning_recipe(folder, recipe, overrides, steps)
+    model = float_model(name, folder, "pretraining")
+    source = open_source(corpus, (training_record(folder) or {}).get("hold_out", settings.hold_out))
+    work = Quantizing(
+        settings, model, AshNetsProcessor.from_pretrained(folder), source, split or settings.valid, steps, progress
+    )
+    return run_quantization(work, str(name), folder, output, calibration, compared, dry_run)
+
+
+def require_new(output: Path, dry_run: bool) -> None:
+    """Raises OutputError if ``output`` is there and not empty, and would be written."""
+    if not dry_run:
+        check_place(output, MODEL_MARK, "refuse")
+
+
+def run_quantization(
+    work: Quantizing, name: str, folder: Path, output: Path, calibration: int, compared: int, dry_run: bool
+) -> dict[str, Any]:
+    """The stages in their order; see :func:`quantize`.
+
+    Args:
+        work: what is particular to the kind of checkpoint.
+        folder: of the checkpoint.
+    """
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    if dry_run:
+        return {"model": name, **work.plan(_rounded(work.float_model))}
+    with result_folder(output, MODEL_MARK, "refuse") as aside:
+        return _measured_stages(work, name, folder, aside, calibration, compared)
+
+
+def _measured_stages(
+    work: Quantizing, name: str, folder: Path, output: Path, calibration: int, compared: int
+) -> dict[str, Any]:
+    """The report; the model and the report are in ``output``."""
+    model, steps = work.float_model, work.steps
+    began = time.monotonic()
+    result: dict[str, Any] = {
+        "model": name,
+        "recipe": work.recipe.name,
+        **work.about(),
+        "split": work.split,
+        "steps": steps,
+        "calibrated_on": 0,
+        "compared_on": min(compared, work.images_to_compare),
+    }
+    # the first is what no spike can change: near it, the metric says little of the rounding
+    measured = {"concrete alone": work.measure(model, concrete_only=True), "float": work.measure(model)}
+    spikes = {"float": work.measure_spikes(model)}
+    layers = {}
+
+    def compare(stage: str, found: Any) -> None:
+        measured[stage], spikes[stage] = work.measure(found), work.measure_spikes(found)
+        layers[stage] = spikes_changed(model, found, work.input_spikes(compared))
+
+    calibrated = copy.deepcopy(model)
+    if calibration:
+        result["calibrated_on"] = work.calibrate(calibrated, calibration)
+        compare("calibrated", calibrated)
+    quantized = _rounded(calibrated)
+    compare("rounded", quantized)
+    if steps:
+        result["losses"] = work.train(quantized)
+        quantized = work.published.cpu()
+    summary = {key: result[key] for key in ("recipe", "steps", "calibrated_on")}
+    _write(output, quantized, work.processor, work.recipe, {**(training_record(folder) or {}), "quantized": summary})
+    if known := read_sketch(folder):
+        write_sketch(output, known)
+    if steps:
+        # what is published is measured: these weights, read from these files
+        compare("fine-tuned", from_pretrained(output, task=work.head))
+    told: dict[str, Any] = {work.metric: measured, **({"spiking_to_text": spikes} if spikes["float"] else {})}
+    last = {layer: one["rate"] for layer, one in list(layers.values())[-1].items()}
+    if warnings := rates_warnings(last):
+        told["warnings"] = warnings
+    report = {
+        **result,
+        **told,
+        "spikes_changed": layers,
+        "seconds": round(time.monotonic() - began, 1),
+        "environment": environment(),
+    }
+    write_json(output / REPORT, report)
+    return report
+
+
+def fine_tuning_recipe(folder: Path, recipe: Path | None, overrides: list[str] | None, steps: int) -> Recipe:
+    """The recipe of the fine-tuning, with one phase; a task's where the file is for one.
+
+    Args:
+        folder: of the checkpoint, whose own recipe is the default.
+
+    Raises:
+        ConfigurationError: none there, or no phase of it trains the spiking branch.
+    """
+    own = recipe is None
+    path = folder / RECIPE if recipe is None else Path(recipe)
+    if own and not path.is_file():
+        raise ConfigurationError(f"{folder} holds no {RECIPE} to fine-tune by: name one with --recipe")
+    found = load_recipe(path, overrides)
+    phases = [phase for phase in found.phases if not phase.concrete_only and "spiking" not in phase.frozen]
+    if not phases:
+        raise ConfigurationError(f"{path}: no phase trains the spiking branch, which is what rounding changes")
+    changes: dict[str, Any] = {"phases": [phases[-1]], "stdp": None, "start": None, "changes": {}}
+    if own:
+        changes |= {
+            "schedule": Schedule(kind="cosine", warmup_steps=found.schedule.warmup_steps),
+            "ema": 0.0,
+            "optimizers": {
+                part: dataclasses.replace(optimizer, lr=optimizer.lr * RATE)
+                for part, optimizer in found.optimizers.items()
+            },
+        }
+    return dataclasses.replace(found, **changes)
+
+
+def float_model(name: str | Path, folder: Path, head: str) -> Any:
+    """The checkpoint under a head.
+
+    Raises:
+        ConfigurationError: no spiking branch, or integers already.
+        WeightsError: tensors of the head are missing.
+    """
+    model = from_pretrained(folder, task=head)
+    if not model.config.has_spiking_branch:
+        raise ConfigurationError(f"{name} has no spiking branch (summary_ratio='ann'): there is nothing to quantize")
+    if model.config.precision != "float":
+        raise ConfigurationError(f"{name} has precision={model.config.precision!r} already: give a float checkpoint")
+    return model
+
+
+def _rounded(model: Any) -> Any:
+    """The same tensors, computed in integers."""
+    found = type(model)(type(model.config).from_dict({**model.config.to_dict(), "precision": "int8"}))
+    found.load_state_dict(model.state_dict())
+    return found.eval()
+
+
+def _write(folder: Path, model: Any, processor: AshNetsProcessor, recipe: Recipe, record: dict[str, Any]) -> None:
+    """The published form: float16, but the abstract encoder's tensors, which integers are made from, in float32."""
+    model.save_pretrained(folder)
+    path = folder / "model.safetensors"
+    halved = {
+        key: tensor.half() if tensor.is_floating_point() and WHOLE not in key else tensor
+        for key, tensor in load_file(path).items()
+    }
+    save_file(halved, folder / "half", metadata={"format": "pt"})
+    (folder / "half").replace(path)
+    processor.save_pretrained(folder)
+    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+    write_atomically(folder / RECIPE, text.encode())
+    write_json(folder / TRAINING_RECORD, record)

@@ -1,0 +1,163 @@
+"""A fine-tuned checkpoint to one that computes in a chip's integers: as a pre-trained one, by its own task.
+
+The stages are those of :mod:`ashnets.quantization.running`. Questions, pairs and hypotheses are learned by their head's
+loss and measured by their official metric; retrieval is learned by ITC and ITM and measured by R@K. STUA's head is gone
+after fine-tuning, so that what the spikes alone say of a text is not measured.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ashnets.errors import ConfigurationError
+from ashnets.hub.resolving import resolve
+from ashnets.processor import AshNetsProcessor
+from ashnets.quantization.running import fine_tuning_recipe, float_model, require_new, run_quantization
+from ashnets.quantization.running import quantize as quantize_pretrained
+from ashnets.quantization.work import Quantizing
+from ashnets.tasks.data import TaskData, as_source, drawn, open_task_data, require_images, train_and_valid
+from ashnets.tasks.finetuning import TaskLearner
+from ashnets.tasks.items import Items, images_at_rest
+from ashnets.tasks.predicting import predict, predicted_labels
+from ashnets.tasks.registry import CLASSIFICATIONS
+from ashnets.training.learner import Learner
+from ashnets.training.recipe import TaskRecipe
+from ashnets.zoo.registry import recipe_path
+
+PICTOGRAMS = Path("data/pictograms")
+
+
+def quantize(
+    name: str | os.PathLike,
+    *,
+    output: str | os.PathLike,
+    corpus: str | os.PathLike | None = None,
+    data: str | os.PathLike | None = None,
+    images: str | os.PathLike | None = None,
+    recipe: str | os.PathLike | None = None,
+    overrides: Sequence[str] = (),
+    steps: int = 200,
+    calibration: int = 1024,
+    compared: int = 256,
+    split: str | None = None,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Make the spiking branch of a model integer: of one that was pre-trained, or of one that was fine-tuned on a task.
+
+        ashnets.quantize("ashnets-tiny", output="runs/tiny-int8", corpus="data/pictograms")
+
+    Args:
+        corpus: for a checkpoint of pre-training, images with captions; ``data/pictograms`` by default.
+        data: for one of a task, folder of the data set that its recipe names.
+        images: where the images of ``data`` lie, if not there.
+        recipe: the name of a bundled recipe, or a file; by default the checkpoint's own.
+        calibration: training images, or items of a task.
+
+    The other arguments, the result and what is raised are those of :func:`ashnets.quantization.running.quantize`; the
+    report has the task's metrics under ``task`` for a head with a classifier.
+
+    Raises:
+        ConfigurationError: also where ``corpus``, ``data`` or ``images`` do not fit the recipe.
+    """
+    output, folder = Path(output), Path(resolve(name))
+    recipe = None if recipe is None else recipe_path(recipe)
+    require_new(output, dry_run)
+    settings = fine_tuning_recipe(folder, recipe, list(overrides), steps)
+    if not isinstance(settings, TaskRecipe):
+        wrong = "--data" if data is not None else "--images" if images is not None else None
+        if wrong:
+            raise ConfigurationError(f"{wrong} is for a model that was fine-tuned on a task; {name} takes --corpus")
+        return quantize_pretrained(
+            str(name),
+            output,
+            corpus=Path(corpus or PICTOGRAMS),
+            recipe=recipe,
+            overrides=list(overrides),
+            steps=steps,
+            calibration=calibration,
+            compared=compared,
+            split=split,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    if data is None or corpus is not None:
+        raise ConfigurationError(
+            f"{name} is fine-tuned on {settings.data} ({settings.task}): give its folder with --data, and no --corpus"
+        )
+    opened = open_task_data(settings.data, data, images)
+    kind = QuantizingRetrieval if settings.task == "retrieval" else QuantizingTask
+    model = float_model(str(name), folder, settings.task)
+    processor = AshNetsProcessor.from_pretrained(folder)
+    work = kind(settings, model, processor, opened, split or settings.valid, steps, progress)
+    return run_quantization(work, str(name), folder, output, calibration, compared, dry_run)
+
+
+class QuantizingRetrieval(Quantizing):
+    """Retrieval on captioned images."""
+
+    recipe: TaskRecipe
+    head = "retrieval"
+
+    def _images(self, source: TaskData) -> Any:
+        return super()._images(as_source(source, [*self.recipe.train, self.recipe.valid, self.split]))
+
+    def about(self) -> dict[str, Any]:
+        """See `Quantizing.about`."""
+        return {"task": "retrieval", "data": self.recipe.data}
+
+
+class QuantizingTask(Quantizing):
+    """A task with a classifier."""
+
+    recipe: TaskRecipe
+    metric = "metrics"
+    items = "items"
+
+    def _images(self, source: TaskData) -> Items:
+        recipe, config = self.recipe, self.float_model.config
+        self.head = recipe.task
+        self.data, self.task = source, CLASSIFICATIONS[recipe.task].of_config(config)
+        train, valid, _ = train_and_valid(source, recipe.train, recipe.valid, recipe.hold_out)
+        learned = [record for record in train if self.task.can_learn(record)]
+        learned = drawn(learned, recipe.train_items, recipe.seed)
+        measured: Sequence[Any] = valid if self.split == recipe.valid else source.records(self.split)
+        self.measured = drawn(measured, recipe.valid_items, recipe.seed)
+        require_images(source, [*learned, *self.measured])
+        self.names = list(dict.fromkeys(name for record in self.measured for name in record.images))
+        return Items(recipe, config, self.task, source, learned, self.processor)
+
+    def _new_learner(self, model: Any) -> Learner:
+        return TaskLearner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
+
+    def about(self) -> dict[str, Any]:
+        """See `Quantizing.about`."""
+        return {"task": self.recipe.task, "data": self.recipe.data}
+
+    def measure(self, model: Any, **options: Any) -> dict[str, Any]:
+        """The task's official metrics."""
+        logits = predict(
+            model.eval(),
+            self.task,
+            self.data,
+            self.measured,
+            self.processor,
+            workers=self.recipe.workers,
+            progress=self.progress,
+            **options,
+        )
+        return self.task.metrics(self.measured, predicted_labels(self.task, logits))
+
+    @property
+    def images_to_compare(self) -> int:
+        """How many images the measured items show."""
+        return len(self.names)
+
+    def input_spikes(self, count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
+        """See `Quantizing.input_spikes`."""
+        return images_at_rest(self.data, self.names[:count], self.processor)

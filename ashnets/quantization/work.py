@@ -1,0 +1,197 @@
+"""What a quantized checkpoint is calibrated, fine-tuned and measured on; a pre-trained one, captioned images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from ashnets.data.pairs import Pairs
+from ashnets.errors import TrainingError
+from ashnets.model.tdbn import calibrating
+from ashnets.processor import AshNetsProcessor
+from ashnets.retrieval.embedding import images_at_rest
+from ashnets.training.estimate import estimate
+from ashnets.training.evaluate import retrieval
+from ashnets.training.images import Images
+from ashnets.training.journal import Progress
+from ashnets.training.learner import Learner, NotFinite
+from ashnets.training.loader import CALIBRATED, calibration_batches, load_epoch
+from ashnets.training.means import Means
+from ashnets.training.optim import factor, set_learning_rates
+from ashnets.training.pretrain import Batch
+from ashnets.training.recipe import Phase, Recipe
+from ashnets.training.spiking_text import spiking_to_text
+
+
+class Quantizing:
+    """A float checkpoint of pre-training, what it is fine-tuned on, and how it is measured.
+
+    Args:
+        recipe: with one phase.
+        source: images with captions; a subclass takes another kind.
+        split: to measure on.
+
+    Attributes:
+        head: the head's name, as ``from_pretrained`` takes it.
+        metric: what `measure` gives, the report's key for it.
+        items: what is trained on, in the plan's words.
+    """
+
+    head = "pretraining"
+    metric = "retrieval"
+    items = "images"
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: Any,
+        processor: AshNetsProcessor,
+        source: Any,
+        split: str,
+        steps: int,
+        progress: bool,
+    ) -> None:
+        self.recipe, self.float_model, self.processor = recipe, model, processor
+        self.split, self.steps, self.progress = split, steps, progress
+        self.phase: Phase = recipe.phases[0]
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        if self.accelerator.num_processes > 1:
+            raise TrainingError("quantize runs in one process: start it without torchrun")
+        self.learner: Learner | None = None
+        self.images: Any = self._images(source)
+
+    def _images(self, source: Any) -> Any:
+        """What is trained on; `self.held_out` is what is measured on."""
+        config = self.float_model.config
+        self.held_out = Pairs(source, [self.split], config.image_size)
+        return Images(self.recipe, config, source, self.processor.tokenizer, lambda *_: None)
+
+    @property
+    def published(self) -> Any:
+        assert self.learner is not None
+        return self.learner.published
+
+    def _learner(self, model: Any) -> Learner:
+        self.learner = self._new_learner(model)
+        return self.learner
+
+    def _new_learner(self, model: Any) -> Learner:
+        return Learner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
+
+    def about(self) -> dict[str, Any]:
+        """What the report says of the task."""
+        return {}
+
+    def measure(self, model: Any, **options: Any) -> dict[str, Any]:
+        """The metric on the split, each image from a reset state."""
+        return retrieval(model.eval(), self.processor.tokenizer, self.held_out, progress=self.progress, **options)
+
+    def measure_spikes(self, model: Any) -> dict[str, Any]:
+        """What the spikes alone say; empty where no head speaks for them."""
+        if not hasattr(model, "stua"):
+            return {}
+        return spiking_to_text(model.eval(), self.processor.tokenizer, self.held_out, progress=self.progress)
+
+    @property
+    def images_to_compare(self) -> int:
+        """How many images the split has."""
+        return len(self.held_out)
+
+    def input_spikes(self, count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
+        """Batches of the first ``count`` images of the split, as `spikes_changed` takes them."""
+        return images_at_rest(self.held_out, range(min(count, len(self.held_out))))
+
+    def plan(self, model: Any) -> dict[str, Any]:
+        """What the fine-tuning trains and needs, from one real step."""
+        learner = self._learner(model)
+        learner.prepare(self.phase)
+        batch = self.images.batches(self.images.plan(self.images.random_groups(0))[:1], 0).read(0)
+        return {
+            "recipe": self.recipe.name,
+            "phase": self.phase.name,
+            self.items: len(self.images.train),
+            "steps": self.steps,
+            **estimate(
+                model,
+                lambda: learner.forward(batch)[0].backward(),
+                optimizers=learner.optimizers,
+                copies=len(learner.copies),
+                queue_bytes=0,
+                pairs=len(batch.image_ids),
+                steps=self.steps,
+                device=learner.device,
+                beside=list(learner.modules.values())[1:],
+            ),
+        }
+
+    def calibrate(self, model: Any, count: int) -> int:
+        """Gather the running statistics as training did, over varied images in groups; returns how many.
+
+        Images on white, each from a reset state, would have other statistics than those that the weights were trained with.
+        """
+        vision, seen = model.ashnets.vision, 0
+        with calibrating(vision.abstract_encoder):
+            for batch in calibration_batches(self.images, count, self.recipe.workers, pin=False):
+                pixels, keys, group = batch.shown()
+                vision.abstract_encoder(vision.sample(pixels, keys), group)
+                seen += len(batch.image_ids)
+        return seen
+
+    def _calibrate_published(self, learner: Learner) -> None:
+        """The norms beside the spiking encoder, whose statistics stand still, for the weights as they are now."""
+        learner.calibrate(
+            self.phase,
+            calibration_batches(self.images, CALIBRATED, self.recipe.workers, pin=learner.device.type == "cuda"),
+        )
+
+    def train(self, model: Any) -> list[float]:
+        """The steps; returns the loss of each."""
+        learner, losses = self._learner(model), []
+        bar = Progress(
+            self.steps, description=f"fine-tuning {self.phase.name}", device=learner.device, enabled=self.progress
+        )
+        batches = self._batches(learner)
+        with bar:
+            for step in range(self.steps):
+                means = Means()
+                several = [next(batches) for _ in range(self.recipe.accumulate)]
+                epoch = self.epoch
+                scale = factor(self.recipe.schedule, step, epoch, self.steps)
+                set_learning_rates(learner.optimizers, self.recipe, scale)
+                try:
+                    learner.optimize(several, step, means)
+                except NotFinite as error:
+                    images = ", ".join(name for batch in several for name in batch.image_ids[:3])
+                    raise TrainingError(
+                        f"{error} became infinite or no number at step {step} (images {images} …): lower "
+                        "optimizers.*.lr, or set precision=fp32"
+                    ) from None
+                for batch in several:
+                    self.images.note(batch.skipped)
+                losses.append(means.flush()["loss"])
+                bar.advance(sum(len(batch.image_ids) for batch in several), losses[-1])
+        learner.check_weights()
+        self._calibrate_published(learner)
+        return [round(loss, 4) for loss in losses]
+
+    def _batches(self, learner: Learner) -> Iterator[Batch]:
+        """Epoch after epoch, each grouped as the phase says."""
+        self.epoch = 0
+        while True:
+            if self.phase.grouping == "similar":
+                if self.epoch:
+                    self._calibrate_published(learner)
+                groups, _ = self.images.similar_groups(
+                    learner.published.eval(), self.epoch, self.phase, learner.autocast(), self.progress
+                )
+            else:
+                groups = self.images.random_groups(self.epoch)
+            learner.prepare(self.phase)
+            planned = self.images.plan(groups)
+            yield from load_epoch(
+                self.images.batches(planned, self.epoch), 0, self.recipe.workers, pin=learner.device.type == "cuda"
+            )
+            self.epoch += 1

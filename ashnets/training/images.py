@@ -1,0 +1,185 @@
+"""The images of a run: which can be read, in which groups and order an epoch shows them, and to which rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+
+from ashnets.configuration import AshNetsConfig
+from ashnets.data.batches import Share, plan_epoch
+from ashnets.data.pairs import Pairs
+from ashnets.data.similar import mean_similarity, random_groups, similar_groups
+from ashnets.data.sources.opening import Source
+from ashnets.errors import ConfigurationError, DataError
+from ashnets.model.ashnets import VisualSemanticModule
+from ashnets.model.heads import AshNetsForPreTraining
+from ashnets.model.sampling import image_key
+from ashnets.retrieval.embedding import embed_images
+from ashnets.training.distributed import gather, rank, world_size
+from ashnets.training.loader import EpochBatches
+from ashnets.training.recipe import Phase, Recipe
+
+
+class Images:
+    """Training and validation pairs of a run on one rank.
+
+    Args:
+        warn: called for each image that is left out with a sentence, its name, and how many steps from now the
+            checkpoint is that will know of it.
+
+    Attributes:
+        skipped: unreadable images, name → why; they are left out from the next epoch on.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        config: AshNetsConfig,
+        source: Source,
+        tokenizer: Any,
+        warn: Callable[[str, str, int], None],
+    ) -> None:
+        group = config.group_size
+        if recipe.batch_size % (group * world_size()):
+            raise ConfigurationError(
+                f"batch_size={recipe.batch_size} must be a multiple of φ × devices = {group} × {world_size()}: a group never "
+                "spans devices"
+            )
+        self.recipe, self.config, self.tokenizer, self.warn = recipe, config, tokenizer, warn
+        self.train = Pairs(source, recipe.train, config.image_size)
+        self.valid = Pairs(source, [recipe.valid], config.image_size)
+        self.skipped: dict[str, str] = {}
+
+    def seed(self, epoch: int) -> int:
+        """Of what is drawn once an epoch."""
+        return self.recipe.seed * 1_000_003 + epoch
+
+    def random_groups(self, epoch: int) -> list[np.ndarray]:
+        """The readable images in random groups of φ."""
+        usable = self._usable()
+        return [usable[g] for g in random_groups(len(usable), self.config.group_size, self.seed(epoch))]
+
+    def similar_groups(
+        self, model: AshNetsForPreTraining, epoch: int, phase: Phase, device_precision: Any, progress: bool
+    ) -> tuple[list[np.ndarray], dict[str, Any]]:
+        """Retrieve(Pic, φ) by ITC similarity, the same on every rank; and figures for the log.
+
+        Each rank embeds its part of the images; the first one searches.
+        """
+        usable, size = self._usable(), self.config.group_size
+        unreadable: dict[str, str] = {}
+        mine = np.array_split(usable, world_size())[rank()]
+        with device_precision:
+            embeds, _ = embed_images(
+                model,
+                self.train,
+                mine,
+                progress=progress,
+                keep_tokens=False,
+                unreadable=unreadable,
+                concrete_only=phase.concrete_only,
+            )
+        self.note(unreadable)
+        self.share_notes(ahead=1)
+        embeddings = gather(embeds.float()).cpu().numpy()
+        readable = np.isin(usable, self._usable())
+        usable, embeddings = usable[readable], embeddings[readable]
+        found: list[Any] = [None, None]
+        if rank() == 0:
+            grouping = similar_groups(embeddings, size, self.seed(epoch))
+            by_chance = random_groups(len(usable), size, self.seed(epoch))
+            found = [
+                grouping.groups,
+                {
+                    "neighbors": grouping.index,
+                    "group_similarity": round(mean_similarity(embeddings, grouping.groups), 4),
+                    "random_group_similarity": round(mean_similarity(embeddings, by_chance), 4),
+                },
+            ]
+        if world_size() > 1:
+            # machines of other builds may find others: all ranks take the first one's groups
+            torch.distributed.broadcast_object_list(found)
+        return [usable[group] for group in found[0]], found[1]
+
+    def plan(self, groups: list[np.ndarray]) -> list[list[Share]]:
+        """The passes of an epoch, each a share a rank."""
+        return plan_epoch(groups, self.recipe.batch_size, world_size())
+
+    def batches(self, planned: list[list[Share]], epoch: int) -> EpochBatches:
+        """This rank's batches of the passes."""
+        mine, length = [shares[rank()] for shares in planned], self.config.max_text_length
+        return EpochBatches(self.train, mine, self.recipe, epoch, self.tokenizer, length)
+
+    def spikes(self, vision: VisualSemanticModule, images: int, batch: int, device: torch.device) -> SpikeBatches:
+        """P_binary of a draw of training images, the same on every rank; what cannot be read is left out."""
+        order = np.random.default_rng(self.recipe.seed).permutation(self._usable())[:images]
+        self.note(_unreadable(self.train, order))
+        order = order[np.isin(order, self._usable())]
+        return SpikeBatches(self.train, np.split(order, range(batch, len(order), batch)), vision, device)
+
+    def note(self, unreadable: dict[str, str], ahead: int = 1) -> None:
+        """Count unreadable images and name each once.
+
+        Args:
+            ahead: see ``warn``.
+
+        Raises:
+            DataError: they are more than the recipe allows.
+        """
+        for name, reason in unreadable.items():
+            if name not in self.skipped:
+                self.skipped[name] = reason
+                self.warn(f"left out: {reason}", name, ahead)
+        if len(self.skipped) > self.recipe.max_skipped:
+            raise DataError(
+                f"{len(self.skipped)} images cannot be read, more than max_skipped={self.recipe.max_skipped}: "
+                f"{'; '.join(list(self.skipped.values())[:3])} `ashnets data check` lists them all."
+            )
+
+    def share_notes(self, ahead: int = 0) -> None:
+        """Tell every rank what any rank could not read; before a checkpoint, and before what all must do alike."""
+        if world_size() > 1:
+            self.note(dict(gather_object(list(self.skipped.items()))), ahead)
+
+    def readable_valid(self) -> list[int]:
+        """The validation images that can be read, each tried once."""
+        unreadable = _unreadable(self.valid, range(len(self.valid)))
+        self.note(unreadable)
+        return [index for index, name in enumerate(self.valid.image_ids) if name not in unreadable]
+
+    def _usable(self) -> np.ndarray:
+        return np.array([i for i, name in enumerate(self.train.image_ids) if name not in self.skipped])
+
+
+def _unreadable(pairs: Pairs, indices: Iterable[int]) -> dict[str, str]:
+    """Name → why, of the images that cannot be read."""
+    found = {}
+    for index in indices:
+        try:
+            pairs.decode(index)
+        except DataError as error:
+            found[pairs.image_ids[index]] = str(error)
+    return found
+
+
+@dataclass
+class SpikeBatches:
+    """P_binary, (T, B, 3, H, W), of batches of images; read anew, and the same, each time."""
+
+    pairs: Pairs
+    batches: list[np.ndarray]
+    vision: VisualSemanticModule
+    device: torch.device
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for batch in self.batches:
+            keys = [image_key(self.pairs.image_ids[i]) for i in batch]
+            yield self.vision.sample(self.pairs.on_white(batch).to(self.device), keys)
+
+    def __len__(self) -> int:
+        return len(self.batches)

@@ -1,0 +1,1 @@
+"""Energy of the spiking encoder: profiles of hardware, estimates, and the report."""

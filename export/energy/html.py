@@ -1,0 +1,406 @@
+"""The energy report as one HTML page that needs nothing else: no script, no font, no image from anywhere.
+
+``templates/report.html`` holds the frame and the style, for narrow screens, wide ones and paper, light and dark; this
+file fills it from the report's dictionary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from ashnets.export.energy.svg import Line, Range, lines, ranges, rate_bars, stacked
+
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html"
+UNITS = (("pJ", 1.0), ("nJ", 1e3), ("µJ", 1e6), ("mJ", 1e9), ("J", 1e12))
+PARTS = (("synapse", "synapses"), ("neuron", "neurons"), ("routing", "routing"))
+MICROJOULE = 1e6
+
+
+def page(report: dict[str, Any]) -> str:
+    """The whole page."""
+    model, data = report["model"], report["data"]
+    environment = report["environment"]
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=escape(f"Energy estimate: {model['name']}"),
+        model=escape(model["name"]),
+        subject=escape(
+            f"Weights: {model['weights']}. Data: {data['source']}. T = {model['time_steps']} steps, "
+            f"{model['image_size']} px, {model['visual_tokens']} visual tokens."
+        ),
+        lead=_lead(report),
+        counts=_counts(report),
+        reading=(
+            "Everything is for one image. A dot is arithmetic and routing; a bar reaches from the low to the high "
+            "end of memory traffic, where the profile has memory of its own. The axes are logarithmic: from one line "
+            "to the next it is ten times as much."
+        ),
+        overview=_overview(report),
+        cards="".join(_card(one) for one in report["estimates"]),
+        curves_text=(
+            "Over T the points are counted step by step on the same images. Over the input rate they are computed: "
+            "every spike comes as many times more or less often, all layers alike. The upright line is what was "
+            "counted."
+        ),
+        curves_key=_key(
+            [
+                ("spiking", "spiking branch", False),
+                ("spiking", "the same with memory, high end", True),
+                ("twin", "dense twin", False),
+                ("twin", "the same with memory, high end", True),
+            ]
+        ),
+        curves="".join(map(_curve, report["estimates"], report["curves"])),
+        group=_group(report),
+        artificial=_artificial(report),
+        sources=_sources(report),
+        footer=escape(
+            f"ashnets {environment.get('ashnets', '')}, torch {environment.get('torch', '')}. Every figure in joules "
+            "on this page is an estimate: counts of this model on these images, times constants from the sources "
+            "above. No hardware was measured."
+        ),
+    )
+
+
+def energy(picojoules: float) -> str:
+    """Three digits and a fitting unit."""
+    if not picojoules:
+        return "–"
+    name, size = next((unit for unit in reversed(UNITS) if abs(picojoules) >= unit[1]), UNITS[0])
+    return f"{_digits(picojoules / size)} {name}"
+
+
+def interval(bounds: dict[str, float]) -> str:
+    """From low to high."""
+    return f"{energy(bounds['low'])} to {energy(bounds['high'])}"
+
+
+def verdict(one: dict[str, Any]) -> str:
+    """What an estimate says of the spiking branch against its dense twin, in one sentence."""
+    spiking, twin = one["spiking"]["total"], one["dense_twin"]
+    cheaper = spiking < twin
+    ratio = (twin / spiking if cheaper else spiking / twin) if min(spiking, twin) else float("inf")
+    said = f"Spiking branch {_digits(ratio)} times {'cheaper' if cheaper else 'dearer'} than its dense twin"
+    if not _memory(one):
+        return f"{said}."
+    low, high = one["spiking"]["total_with_memory"], one["dense_twin_with_memory"]
+    if low["high"] < high["low"]:
+        return f"{said}; with memory it stays cheaper throughout."
+    if low["low"] > high["high"]:
+        return f"{said}; with memory it is dearer throughout."
+    ends = [low[end] / high[end] for end in ("low", "high")]
+    words = [f"{_digits(1 / e)} times cheaper" if e < 1 else f"{_digits(e)} times dearer" for e in ends]
+    return f"{said}; with memory {words[0]} at the low end of both, {words[1]} at the high end."
+
+
+def _memory(one: dict[str, Any]) -> bool:
+    return bool(one["spiking"]["memory"]["high"])
+
+
+def _lead(report: dict[str, Any]) -> str:
+    estimates = report["estimates"]
+    cheaper = [one["profile"] for one in estimates if one["spiking"]["total"] < one["dense_twin"]]
+    counts = report["counts"]
+    text = (
+        f"For one image the spiking branch does {counts['synaptic_operations'] / counts['images']:,.0f} synaptic "
+        f"operations where one dense pass of the same shape does {counts['dense_macs']:,} multiply-accumulates: "
+        f"{counts['operations_per_mac']:.3g} for one. "
+    )
+    names = f" ({', '.join(cheaper)})" if cheaper else ""
+    text += (
+        "Whether that is cheaper hangs on the hardware. By arithmetic and routing it is so under "
+        f"{len(cheaper) or 'none'} of the {len(estimates)} profiles{names}."
+    )
+    remembered = [one for one in estimates if _memory(one)]
+    if remembered:
+        wins = sum(
+            one["spiking"]["total_with_memory"]["high"] < one["dense_twin_with_memory"]["high"] for one in remembered
+        )
+        text += (
+            f" With the high end of memory traffic on both sides it is so under {wins or 'none'} of the "
+            f"{len(remembered)} profiles that have memory of their own."
+        )
+    warnings = (f"Warning: {warning}." for warning in report.get("warnings", ()))
+    return "".join(f"<p>{escape(part)}</p>" for part in (text, *warnings))
+
+
+def _counts(report: dict[str, Any]) -> str:
+    counts = report["counts"]
+    n = counts["images"]
+    head = [
+        "layer",
+        "neurons",
+        "weights",
+        "spikes in",
+        "spikes out",
+        "firing rate",
+        "95th pct.",
+        "silent",
+        "saturated",
+        "synaptic operations",
+        "membrane updates",
+        "dense MACs",
+        "with padding",
+    ]
+    rows = []
+    for layer in counts["layers"]:
+        rates = layer["rates"]
+        rows.append(
+            [
+                layer["name"],
+                _n(layer["neurons"]),
+                _n(layer["weights"]),
+                _n(layer["input_spikes"] / n),
+                _n(layer["spikes"] / n),
+                f"{rates['mean']:.3f}",
+                f"{rates['p95']:.3f}",
+                f"{rates['silent']:.1%}",
+                f"{rates['saturated']:.1%}",
+                _n(layer["synaptic_operations"] / n),
+                _n(layer["membrane_updates"] / n),
+                _n(layer["dense_macs"]),
+                _n(layer["dense_macs_padded"]),
+            ]
+        )
+    rows.append(
+        [
+            "all",
+            _n(counts["neurons"]),
+            _n(counts["weights"]),
+            _n(counts["input_spikes"] / n),
+            _n(counts["spikes"] / n),
+            "",
+            "",
+            "",
+            "",
+            _n(counts["synaptic_operations"] / n),
+            _n(counts["membrane_updates"] / n),
+            _n(counts["dense_macs"]),
+            _n(counts["dense_macs_padded"]),
+        ]
+    )
+    size = counts["bytes"]
+    text = (
+        f"Mean of {n} images, each from a reset state, T = {counts['steps']}. Firing rate: spikes a neuron and step. "
+        "Silent: share of neurons that never "
+        "fired on any of them; saturated: that fired at more than 90 % of the steps. The row “all” counts the "
+        f"sampler's spikes as spikes in. In 32 bits the weights take {_bytes(size['weights'])}, the membranes "
+        f"{_bytes(size['state'])}; the spikes of an image take {_bytes(size['spikes_as_bitmap'])} as a bitmap or "
+        f"{_bytes(size['spikes_as_events'])} as addresses of 32 bits."
+    )
+    bars = [(layer["name"], layer["rates"]["mean"], layer["rates"]["p95"]) for layer in counts["layers"]]
+    chart = rate_bars(bars, "Firing rate of each layer")
+    return (
+        f"<p>{escape(text)}</p>{_table(head, rows, total=True)}"
+        f"<figure>{chart}<figcaption>Firing rate of each layer, mean over its neurons.</figcaption></figure>"
+    )
+
+
+def _overview(report: dict[str, Any]) -> str:
+    head = [
+        "profile",
+        "synapses",
+        "neurons",
+        "routing",
+        "spiking branch",
+        "dense twin",
+        "int8 twin",
+        "spiking branch with memory",
+        "dense twin with memory",
+        "concrete encoder",
+    ]
+    rows = []
+    for one in report["estimates"]:
+        spiking = one["spiking"]
+        memory = _memory(one)
+        rows.append(
+            [
+                one["profile"],
+                *(energy(spiking[key]) for key, _ in PARTS),
+                energy(spiking["total"]),
+                energy(one["dense_twin"]),
+                energy(one["int8_twin"]),
+                interval(spiking["total_with_memory"]) if memory else "in the constants",
+                interval(one["dense_twin_with_memory"]) if memory else "in the constants",
+                energy(one["artificial"].get("concrete_encoder", 0.0)),
+            ]
+        )
+    return _table(head, rows)
+
+
+def _card(one: dict[str, Any]) -> str:
+    spiking, memory = one["spiking"], _memory(one)
+
+    def row(label: str, color: str, value: float, bounds: dict[str, float]) -> Range:
+        low, high = (bounds["low"], bounds["high"]) if memory else (None, None)
+        return Range(label, color, value, low, high, note=energy(value))
+
+    rows = [
+        row("spiking branch", "spiking", spiking["total"], spiking["total_with_memory"]),
+        row("dense twin, one pass", "twin", one["dense_twin"], one["dense_twin_with_memory"]),
+        row("dense twin in int8", "int8", one["int8_twin"], one["int8_twin_with_memory"]),
+    ]
+    for part, color in (("concrete_encoder", "concrete"), ("transformer", "transformer")):
+        if part in one["artificial"]:
+            label = "transformer, with a text" if part == "transformer" else "concrete encoder"
+            rows.append(row(label, color, one["artificial"][part], one["artificial_with_memory"][part]))
+    parts = [(label, key, spiking[key]) for key, label in PARTS if spiking[key]]
+    split = [f"<p class='soft'>The spiking branch, {energy(spiking['total'])}:</p>{stacked(parts, 'Its parts')}"]
+    key = [(color, label, False) for label, color, _ in parts]
+    if memory:
+        high = spiking["memory"]["high"]
+        with_memory = [*parts, ("memory", "memory", high)]
+        split.append(
+            f"<p class='soft'>With memory at its high end, {energy(spiking['total'] + high)}:</p>"
+            f"{stacked(with_memory, 'Its parts with memory')}"
+        )
+        key.append(("memory", "memory", False))
+    return (
+        f"<article class='card'><h3>{escape(one['profile'])}</h3><p class='of'>{escape(one['title'])}</p>"
+        f"<p class='verdict'>{escape(verdict(one))}</p>"
+        f"{ranges(rows, MICROJOULE, 'µJ an image, estimate', 'Energy of an image under ' + one['profile'])}"
+        f"{''.join(split)}{_key(key)}<p class='soft'>{escape(_break_even(one))}</p></article>"
+    )
+
+
+def _break_even(one: dict[str, Any]) -> str:
+    if one["execution"] == "dense":
+        return "This hardware computes every tap at every step: how often anything fires changes nothing, T everything."
+    text = ""
+    if one["break_even_spikes"] is not None:
+        text = (
+            f"Break-even: {one['break_even_spikes']:.3g} spikes an input and image, by synapses and their routing "
+            f"alone; counted {one['counted_spikes']:.3g}. "
+        )
+    for key, where in (("break_even_rate", "With neurons"), ("break_even_rate_with_memory", "With memory's high end")):
+        if key.endswith("memory") and not _memory(one):
+            continue
+        found = one[key]
+        said = {
+            "below": f"cheaper below an input rate of {found['rate'] or 0:.3g}",
+            "never": "never cheaper: its neurons cost more than the twin",
+            "always": "cheaper at every input rate",
+        }[found["verdict"]]
+        text += f"{where}: {said}. "
+    return f"{text}Counted input rate: {one['counted_rate']:.3g} spikes an input and step."
+
+
+def _curve(one: dict[str, Any], curves: dict[str, Any]) -> str:
+    memory = _memory(one)
+    charts = []
+    for axis, points, label, mark in (
+        ("steps", curves["over_steps"], "steps T", (curves["over_steps"][-1]["steps"] / 2, "T counted")),
+        ("rate", curves["over_rate"], "input rate: spikes an input and step", (one["counted_rate"], "counted")),
+    ):
+        ends = [points[0][axis], points[-1][axis]]
+        series = [
+            Line("spiking branch", "spiking", [(p[axis], p["spiking"] / MICROJOULE) for p in points]),
+            Line("dense twin", "twin", [(x, one["dense_twin"] / MICROJOULE) for x in ends]),
+        ]
+        if memory:
+            high = one["dense_twin_with_memory"]["high"] / MICROJOULE
+            series += [
+                Line("with memory", "spiking", [(p[axis], p["high"] / MICROJOULE) for p in points], dashed=True),
+                Line("twin with memory", "twin", [(x, high) for x in ends], dashed=True),
+            ]
+        charts.append(lines(series, label, "µJ an image, estimate", f"Energy over {label}, {one['profile']}", mark))
+    return f"<article class='card'><h3>{escape(one['profile'])}</h3>{''.join(charts)}</article>"
+
+
+def _group(report: dict[str, Any]) -> str:
+    group = report["group"]
+    if group is None:
+        return "<p>One image was given: there is no group to count.</p>"
+    head = ["", "spikes", "synaptic operations", "membrane updates"]
+    groups = group["images"] // group["group_size"]
+    rows = [
+        [label, *(_n(group[key][name] / groups) for name in ("spikes", "synaptic_operations", "membrane_updates"))]
+        for label, key in (("membranes carried on", "carried"), ("reset at each image", "reset"))
+    ]
+    share = group["carried"]["synaptic_operations"] / (group["reset"]["synaptic_operations"] or 1) - 1
+    text = (
+        f"A group of φ = {group['group_size']} images on one time axis of φ·T steps, mean of {groups} "
+        f"{'group' if groups == 1 else 'groups'} ({group['images']} images, {group['how']}). Carried on from "
+        f"image to image, the membranes make for {abs(share):.2%} {'more' if share > 0 else 'fewer'} synaptic "
+        "operations than the same images from a reset state."
+    )
+    return f"<p>{escape(text)}</p>{_table(head, rows)}"
+
+
+def _artificial(report: dict[str, Any]) -> str:
+    parts = report["artificial"]
+    head = ["", *(part.replace("_", " ") for part in parts), "all"]
+    rows = []
+    for label, key in (("MACs", "macs"), ("weights", "weights")):
+        numbers = [found[key] for found in parts.values()]
+        rows.append([label, *map(_n, (*numbers, sum(numbers)))])
+    for one in report["estimates"]:
+        values = [one["artificial"][part] for part in parts]
+        rows.append([one["profile"], *map(energy, (*values, sum(values)))])
+    text = (
+        f"For one image and one text of {report['model']['text_tokens']} tokens, padding's taps and attention's "
+        "products included, arithmetic alone. The collector is counted dense, however many of its inputs are zero."
+    )
+    return f"<p>{escape(text)}</p>{_table(head, rows)}"
+
+
+def _sources(report: dict[str, Any]) -> str:
+    found = []
+    for one in report["estimates"]:
+        rows = [
+            [
+                escape(name.replace("_", " ")),
+                f"{constant['value']:g} {escape(constant['unit'])}",
+                str(constant["year"]),
+                f"<td class='words'>{escape(constant['source'])}</td>",
+            ]
+            for name, constant in one["constants"].items()
+        ]
+        body = "".join(
+            f"<tr><td>{name}</td><td>{value}</td><td>{year}</td>{source}</tr>" for name, value, year, source in rows
+        )
+        assumptions = "".join(f"<li>{escape(sentence)}</li>" for sentence in one["assumptions"])
+        bits = ", ".join(f"{name} {width}" for name, width in one["bits"].items())
+        found.append(
+            f"<details open><summary>{escape(one['profile'])}: {escape(one['title'])}</summary>"
+            f"<p class='soft'>Model {escape(one['model'])}; data: {escape(one['data'])}; bits: {escape(bits)}; dense "
+            f"parts on: {escape(one['dense_title'])}.</p>"
+            "<div class='wide sources'><table><thead><tr><th>constant</th><th>value</th><th>year</th>"
+            f"<th class='words'>source</th></tr></thead><tbody>{body}</tbody></table></div>"
+            f"<ul>{assumptions}</ul></details>"
+        )
+    return "".join(found)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], total: bool = False) -> str:
+    listed = list(rows)
+    body = []
+    for i, row in enumerate(listed):
+        mark = " class='sum'" if total and i == len(listed) - 1 else ""
+        body.append(f"<tr{mark}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>")
+    names = "".join(f"<th>{escape(name)}</th>" for name in head)
+    return f"<div class='wide'><table><thead><tr>{names}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+
+
+def _key(entries: Iterable[tuple[str, str, bool]]) -> str:
+    items = "".join(
+        f"<li><i{' class=dash' if dashed else ''} style='background:var(--c-{color});color:var(--c-{color})'></i>"
+        f"{escape(label)}</li>"
+        for color, label, dashed in entries
+    )
+    return f"<ul class='key'>{items}</ul>"
+
+
+def _n(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1024:,.0f} KiB" if size < 1 << 20 else f"{size / (1 << 20):,.2f} MiB"

@@ -1,0 +1,50 @@
+r"""Firing rates of a layer's neurons.
+
+    r_i = spikes of neuron i / steps that it was seen        (over all images: images · T steps)
+
+The mean hides what matters to hardware and to training: a few neurons may carry the traffic, others never speak. So the
+mean stands beside the 95th percentile over neurons and the shares that are silent and saturated. The mean spikes of the
+layer divided by its neurons and steps is the usual firing rate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ashnets.model.firing import SATURATED
+
+
+@dataclass(frozen=True)
+class FiringRates:
+    """Over the neurons of one layer, in spikes for each neuron and step.
+
+    Attributes:
+        mean: over neurons.
+        p95: 95th percentile over neurons: the least rate that 95 % of them do not exceed.
+        silent: share of the neurons that never fired.
+        saturated: share of the neurons that fired at more than 90 % of the steps.
+    """
+
+    mean: float
+    p95: float
+    silent: float
+    saturated: float
+
+
+def firing_rates(spikes: torch.Tensor, steps: int) -> FiringRates:
+    """Rates from the spikes of each neuron.
+
+    Args:
+        spikes: whole numbers, any shape: one entry a neuron, summed over images and steps.
+        steps: how many steps each neuron was seen, over all images.
+    """
+    each = spikes.flatten().double() / steps
+    rank = -(-19 * each.numel() // 20)  # ⌈0.95 n⌉, in whole numbers: 0.95 is none
+    return FiringRates(
+        mean=float(each.mean()),
+        p95=float(each.sort().values[rank - 1]),
+        silent=float((each == 0).double().mean()),
+        saturated=float((each > SATURATED).double().mean()),
+    )

@@ -1,0 +1,44 @@
+"""Licenses as the Hub names them: ``licenses.yaml``, and ``other:NAME`` for a license of one's own."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+from ashnets.errors import did_you_mean
+
+OWN = "other:"
+
+
+@cache
+def hub_licenses() -> tuple[str, ...]:
+    """The identifiers that the Hub takes."""
+    return tuple(yaml.safe_load((resources.files("ashnets.hub") / "licenses.yaml").read_text(encoding="utf-8")))
+
+
+def license_fields(license: str) -> dict[str, str]:
+    """``license`` and, for a license that the Hub does not list, ``license_name`` of a card's metadata."""
+    name = license.lower()
+    if name in hub_licenses() and name != "other":
+        return {"license": name}
+    return {"license": "other", "license_name": name.removeprefix(OWN).strip().replace(" ", "-")}
+
+
+def license_problem(license: str | None, folder: Path) -> str | None:
+    """What is wrong with a license; None for a good one.
+
+    Args:
+        folder: of the model, which must hold the text of a license that the Hub does not list.
+    """
+    if not license:
+        return "not given: --license says it"
+    name = license.lower()
+    if name.startswith(OWN) and name.removeprefix(OWN).strip():
+        return None if any(folder.glob("LICENSE*")) else f"{license}: put its text into {folder / 'LICENSE'}"
+    if name in hub_licenses() and name != "other":
+        return None
+    own = f"a license of your own is written {OWN}NAME, with its text in {folder / 'LICENSE'}"
+    return f"{license!r} is none of the Hub's licenses.{did_you_mean(name, hub_licenses())} Otherwise, {own}"
