@@ -146,7 +146,13 @@ def test_the_rankings_of_a_split(small_model, corpus) -> None:
     assert entries[3]["image_to_text"]["R@1"] == pytest.approx(np.mean(hits))
     assert entries[4]["image_to_text"]["R@1"] == pytest.approx(np.mean(hits_of_both))
     report = {
-        "models": {"small": {"training": None, "splits": {"train": [{"branch": "both", **e} for e in entries]}}},
+        "models": {
+            "small": {
+                "training": None,
+                "weights_sha256": None,
+                "splits": {"train": [{"branch": "both", **e} for e in entries]},
+            }
+        },
         "environment": {"device": "", "torch": ""},
     }
     rows = as_rows(report)
