@@ -37,6 +37,7 @@ test-full: $(VENV)/.stamp  ## run every test, the long ones too
 
 lint: $(VENV)/.stamp  ## ruff and mypy
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 bench: $(VENV)/.stamp  ## run every benchmark of tests/bench; tables, JSON, CSV and plots in out/bench

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import ashnets
 
@@ -144,3 +145,19 @@ def test_make_names_its_targets(repository: Path) -> None:
     done = subprocess.run(["make", "help"], cwd=repository, check=True, capture_output=True, text=True)
     targets = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")}
     assert {"demo", "test", "test-light", "test-full", "lint", "bench", "clean", "help"} == targets
+
+
+def test_ruff_finds_nothing(repository: Path) -> None:
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command], cwd=repository, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_citation_is_of_this_version_and_of_the_paper(repository: Path) -> None:
+    found = yaml.safe_load((repository / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (found["version"], found["license"]) == (ashnets.__version__, "Apache-2.0")
+    (paper,) = found["references"]
+    card = yaml.safe_load((repository / "hub" / "card-data.yaml").read_text(encoding="utf-8"))
+    assert paper["url"] == card["citation"]["url"]
