@@ -19,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ashnets.kernels import buffers
 from ashnets.kernels.compiling import array, block_of, fused, kernel, rows
 from ashnets.kernels.halves import rounded, single
 from ashnets.kernels.prefetching import written_next
@@ -269,7 +270,7 @@ def _sample(spread, bar, low_keys, high_keys, out, block, low, high):
 
 
 def lif_forward(x, v, scale, shift, beta, theta):
-    s, last = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(v)
+    s, last = buffers.empty_like(x), torch.empty_like(v)
     over_neurons(
         _forward,
         x.shape,
@@ -289,7 +290,7 @@ def lif_forward(x, v, scale, shift, beta, theta):
 
 def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach):
     sums = mean is not None
-    grad_x, grad_v0 = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(v)
+    grad_x, grad_v0 = buffers.empty_like(x), torch.empty_like(v)
     grad_sum, product_sum = (torch.empty_like(v), torch.empty_like(v)) if sums else (None, None)
     over_neurons(
         _backward,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ashnets.kernels import buffers
 from ashnets.kernels.compiling import array, block_of, fused, kernel, rows
 from ashnets.kernels.cpu import slope
 from ashnets.kernels.integer_reference import BIT, DECAY_ONE, MEMBRANE_LIMIT
@@ -136,7 +137,7 @@ def _bar(threshold: torch.Tensor) -> np.int32:
 
 
 def lif_forward(a, v, bias, threshold, decay):
-    s, last = torch.empty_like(a, memory_format=torch.contiguous_format), torch.empty_like(v)
+    s, last = buffers.empty_like(a), torch.empty_like(v)
     over_neurons(
         _forward,
         a.shape,
@@ -153,7 +154,7 @@ def lif_forward(a, v, bias, threshold, decay):
 
 
 def lif_backward(a, v, bias, threshold, decay, step, grad_s, grad_v, k, detach):
-    grad_a = torch.empty_like(a, memory_format=torch.contiguous_format)
+    grad_a = buffers.empty_like(a)
     grad_v0, grad_bias = torch.empty_like(v), torch.empty_like(v)
     over_neurons(
         _backward,

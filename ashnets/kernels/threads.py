@@ -5,16 +5,19 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-_LEAST = 1 << 18  # neuron-steps that are worth another thread, which takes some 70 µs to wake
-_SHARES, _SHARE = 8, 1 << 17  # of a thread, and neuron-steps in each at least: a call takes some µs
+_SHARES = 8  # of a thread at most
+_STARTS = 8  # a thread pays where its work takes so many times as long as starting it
+_FEWEST, _MOST = 1 << 18, 1 << 22  # neuron-steps that are worth another thread, whatever was measured
 
 
 def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *arguments: Any) -> None:
@@ -27,11 +30,13 @@ def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *argument
     steps, neurons = shape
     blocks = -(-neurons // block)
     amount = steps * neurons
-    workers = min(torch.get_num_threads(), blocks, max(1, amount // _LEAST))
+    workers = min(torch.get_num_threads(), blocks, amount // _FEWEST)
+    if workers > 1:
+        workers = min(workers, amount // worth_a_thread())
     if workers <= 1:
         kernel(*arguments, block, 0, neurons)
         return
-    count = min(blocks, workers * _SHARES, amount // _SHARE)
+    count = min(blocks, workers * _SHARES, max(workers, 2 * amount // worth_a_thread()))
     shares = iter(
         [
             (min(neurons, block * (blocks * i // count)), min(neurons, block * (blocks * (i + 1) // count)))
@@ -44,6 +49,28 @@ def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *argument
             kernel(*arguments, block, low, high)
 
     together(work, workers)
+
+
+@cache
+def worth_a_thread() -> int:
+    """Neuron-steps that are worth another thread on this machine, measured once, in about a millisecond.
+
+    How many threads run changes no result. A neuron-step of the kernels takes about as long as two additions of numpy.
+    """
+    x = np.ones(1 << 14, np.float32)
+    addition = _median_seconds(lambda: np.add(x, x, out=x)) / x.size
+    start = _median_seconds(lambda: together(lambda: None, 2))
+    return int(min(_MOST, max(_FEWEST, _STARTS * start / (2 * addition))))
+
+
+def _median_seconds(work: Callable[[], Any], rounds: int = 15) -> float:
+    """The first rounds wake threads and fill caches."""
+    seconds = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begun)
+    return sorted(seconds)[rounds // 2]
 
 
 def together(work: Callable[[], None], threads: int) -> None:

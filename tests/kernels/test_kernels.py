@@ -124,6 +124,7 @@ def test_norm_backward(steps, neurons, seed):
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(160, 5000), (10, 70_001), (3, 1), (2000, 100)])
 def test_threads_and_blocks_change_nothing(monkeypatch, count, shape, pooled):
+    monkeypatch.setattr(threads, "worth_a_thread", lambda: threads._FEWEST)
     if pooled:  # as where torch's OpenMP cannot be found
         monkeypatch.setattr(threads, "_openmp", lambda: None)
     x, v, grad_s, grad_v = numbers(5, shape, shape[1:], shape, shape[1:])
@@ -160,6 +161,7 @@ assert len(standing) >= 3 and {str(one) for one in used} <= standing == set(os.l
 
 @pytest.mark.parametrize("pooled", [False, True])
 def test_an_error_in_a_thread_is_raised(monkeypatch, pooled):
+    monkeypatch.setattr(threads, "worth_a_thread", lambda: threads._FEWEST)
     if pooled:
         monkeypatch.setattr(threads, "_openmp", lambda: None)
 
@@ -179,7 +181,8 @@ def test_an_error_in_a_thread_is_raised(monkeypatch, pooled):
 def test_a_forked_process_has_threads_of_its_own():
     code = """
 import os, numpy, torch
-from ashnets.kernels import cpu
+from ashnets.kernels import cpu, threads
+threads.worth_a_thread = lambda: threads._FEWEST
 torch.set_num_threads(2)
 x, v = torch.randn(10, 100_000), torch.zeros(100_000)
 whole = cpu.lif_forward(x, v, None, None, 0.5, 1.0)[0]
@@ -285,3 +288,7 @@ def test_kernels_are_not_kept_in_a_folder_named_tilde(monkeypatch):
     monkeypatch.setenv("HOME", "~")
     monkeypatch.setenv("NUMBA_CACHE_DIR", "/tmp/kernels")
     assert compiling._can_be_kept()
+
+
+def test_another_thread_pays_within_its_bounds():
+    assert threads._FEWEST <= threads.worth_a_thread() <= threads._MOST
