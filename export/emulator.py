@@ -68,7 +68,7 @@ def integer_layers(model: nn.Module) -> tuple[IntegerLayer, ...]:
             constants = integer_constants(*fold(conv, block.norm), lif.v_threshold, round((1 - lif.beta) * 4096))
         except ConfigurationError as error:
             raise ConfigurationError(f"spiking layer {name}: {error}") from None
-        layers.append(IntegerLayer(name, constants, tuple(conv.stride), tuple(conv.padding), conv.groups))
+        layers.append(IntegerLayer(name, constants, conv.stride, conv.padding, conv.groups))
     return tuple(layers)
 
 

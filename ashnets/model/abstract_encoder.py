@@ -9,6 +9,7 @@ sequence has φ·T steps. Each layer is conv → tdBN → LIF; the response S co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -22,15 +23,15 @@ from ashnets.model.spiking_layer import SpikingLayer
 
 @dataclass
 class SpikingResponse:
-    """What the abstract encoder gives for B images.
+    """The output of the abstract encoder for B images.
 
     Attributes:
         response: S, (B, N, R), spikes of each token and concept, after the readout.
-        counts: (B, N, R), an image's own spikes, whatever the readout; None unless it differs from ``response``.
+        counts: (B, N, R), an image's own spikes with either readout; None if they equal ``response``.
         layer_spikes: name → (B,), spikes of each layer over an image's own T steps.
         layer_neurons: name → neurons of the layer; spikes / (neurons·T) is the firing rate.
         state: membranes after the last step, one tensor a layer, for the next call of a stream.
-        shared: (B/φ, N, R), the response of each group where its images share it; None where each has its own.
+        shared: (B/φ, N, R), the response of each group if its images share it; None if each has its own.
     """
 
     response: torch.Tensor
@@ -44,14 +45,14 @@ class SpikingResponse:
 class AbstractEncoder(nn.Module):
     """Stride-2 3×3 layers down to the backbone's grid, then a 1×1 layer to the response width R.
 
-    ``config.response_size`` is R: M2 concepts, or M1 without a collector. No pooling and no residual sum, which
-    neuromorphic formats lack.
+    ``config.response_size`` is R: M2 concepts, or M1 without a collector. There is no pooling and no residual sum,
+    since neuromorphic formats have neither.
     """
 
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__()
         self.config = config
-        self.memory_saving = False  # train by ashnets.model.memory_saving: less memory, more time
+        self.memory_saving = False  # True trains with ashnets.model.memory_saving: less memory, more time
         widths = [3, *config.spiking_channels]
         kind = IntegerSpikingLayer if config.precision == "int8" else SpikingLayer
         self.layers = nn.ModuleDict(
@@ -70,15 +71,19 @@ class AbstractEncoder(nn.Module):
             Spikes of each layer by name, (T', B', C, h, w), and the membranes after the last step. Running T' steps
             at once or one by one from the returned state gives the same spikes.
         """
-        spikes = spikes.to(self.layers["conv1"].conv.weight.dtype)
-        # One conversion at the door: all layers then keep the format that convolutions of few channels are fastest in.
+        blocks = self._blocks()
+        spikes = spikes.to(blocks[0][1].conv.weight.dtype)
+        # Converted once: all layers then keep channels last, the fastest format for convolutions of few channels.
         spikes = spikes.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, spikes.shape[:2])
         outputs, membranes = {}, []
-        for v, (name, block) in zip(self._membranes(spikes.shape[1], spikes, state), self.layers.items(), strict=True):
-            outputs[name], v = block.run(spikes, v)
+        for v, (name, block) in zip(self._membranes(spikes.shape[1], spikes, state), blocks, strict=True):
+            outputs[name], v = block.run(spikes, v)  # (T', B', C, h, w), (B', C, h, w)
             spikes = outputs[name]
             membranes.append(v)
         return outputs, tuple(membranes)
+
+    def _blocks(self) -> list[tuple[str, SpikingLayer]]:
+        return cast("list[tuple[str, SpikingLayer]]", list(self.layers.items()))
 
     def _membranes(self, batch: int, spikes: torch.Tensor, state: State | None) -> State:
         """``state``, or reset membranes for ``batch`` sequences of spikes (..., H, W).
@@ -87,9 +92,12 @@ class AbstractEncoder(nn.Module):
             InputError: the state has another number of layers or another shape.
         """
         if state is not None and len(state) != len(self.layers):
-            raise InputError(f"the state holds {len(state)} membranes for {len(self.layers)} spiking layers")
+            raise InputError(
+                f"the state has {len(state)} membranes for {len(self.layers)} spiking layers: "
+                "give the state that this model returned"
+            )
         (height, width), found = spikes.shape[3:], []
-        for i, (name, block) in enumerate(self.layers.items()):
+        for i, (name, block) in enumerate(self._blocks()):
             conv = block.conv
             height, width = (
                 (side + 2 * pad - kernel) // stride + 1
@@ -104,7 +112,7 @@ class AbstractEncoder(nn.Module):
                 found.append(state[i])
             else:
                 raise InputError(
-                    f"membranes of shape {tuple(state[i].shape)} for layer {name}, whose neurons are {shape}: "
+                    f"membranes of shape {tuple(state[i].shape)} for layer {name}, whose neurons have shape {shape}: "
                     "the state comes from another batch size or grouping"
                 )
         return tuple(found)
@@ -118,7 +126,8 @@ class AbstractEncoder(nn.Module):
             spikes: P_binary, (T, B, 3, H, W).
             group_size: φ; B must be a multiple of it. 1 is the single-image form, which starts from a reset state.
             readout: ``shared`` or ``per_image``; the configuration's by default.
-            state: membranes to start from, (B/φ, C, h, w) each, (B, C, h, w) without carry; ``None`` starts from a reset state.
+            state: membranes to start from, (B/φ, C, h, w) each, (B, C, h, w) without carry; ``None`` starts from a
+                reset state.
 
         Raises:
             InputError: B is not a multiple of φ, the readout is unknown, or the state has another shape.
@@ -132,18 +141,18 @@ class AbstractEncoder(nn.Module):
         carry = self.config.carry == "group"
         groups = images // group_size
         if self.memory_saving and self.config.precision == "float" and torch.is_grad_enabled():
-            blocks = list(self.layers.values())
+            blocks = [block for _, block in self._blocks()]
             carried = group_size if carry else 1
             membranes = self._membranes(images // carried, spikes, state)
-            counted, fired, state = run_saving(blocks, spikes, membranes, carried)
+            counted, fired, state = run_saving(blocks, spikes, membranes, carried)  # counted as below
         else:
             outputs, state = self.run(as_sequence(spikes, group_size) if carry else spikes, state)
             # (φ·T, G, ...) or (T, B, ...) to sums over an image's T steps, in the order of memory: 20 times as fast
             *below, last = (out.movedim(2, -1) for out in outputs.values())
-            counted = last.float().unflatten(0, (-1, steps)).sum(1).movedim(-1, 2)
+            counted = last.float().unflatten(0, (-1, steps)).sum(1).movedim(-1, 2)  # (φ, G, R, h, w), or φ = 1, G = B
             with torch.no_grad():
                 fired = [out.flatten(2).sum(-1, dtype=torch.float32).unflatten(0, (-1, steps)).sum(1) for out in below]
-                fired.append(counted.sum((2, 3, 4)))
+                fired.append(counted.sum((2, 3, 4)))  # (φ, G) of each layer
 
         def per_image(x: torch.Tensor) -> torch.Tensor:  # (φ, G, ...) to (B, ...)
             return x.transpose(0, 1).flatten(0, 1)
@@ -151,8 +160,8 @@ class AbstractEncoder(nn.Module):
         counts = per_image(counted).flatten(2).transpose(1, 2)  # (B, N, R)
         response, shared = counts, None
         if readout == "shared" and group_size > 1:
-            shared = counts.unflatten(0, (groups, group_size)).sum(1)
-            response = for_each(shared, group_size)
+            shared = counts.unflatten(0, (groups, group_size)).sum(1)  # (B/φ, N, R)
+            response = for_each(shared, group_size)  # (B, N, R)
         return SpikingResponse(
             response=response,
             counts=None if shared is None else counts,
@@ -164,7 +173,7 @@ class AbstractEncoder(nn.Module):
 
 
 def for_each(of_groups: torch.Tensor, group_size: int) -> torch.Tensor:
-    """(B/φ, ...) to (B, ...): what all φ images of a group share."""
+    """Repeat (B/φ, ...), which all φ images of a group share, to (B, ...)."""
     return of_groups.unsqueeze(1).expand(-1, group_size, *[-1] * (of_groups.dim() - 1)).flatten(0, 1)
 
 

@@ -44,10 +44,10 @@ def bert_config(config: AshNetsConfig) -> BertConfig:
 
 
 class SelfAttention(BertSelfAttention):
-    """BERT's, which adds its probabilities to a collection that a call may bring.
+    """BERT's self-attention; a call may pass a collection, to which it appends its attention probabilities.
 
-    The fused kernels return none. A call that wants them has them computed openly, and no setting of the model changes
-    meanwhile: other threads may be using it.
+    The fused kernels return no probabilities. For such a call they are computed step by step, without changing a
+    setting of the model, which other threads may be using.
     """
 
     def forward(  # type: ignore[override]
@@ -63,11 +63,11 @@ class SelfAttention(BertSelfAttention):
         query, key, value = (
             part(hidden_states).unflatten(-1, heads).transpose(1, 2) for part in (self.query, self.key, self.value)
         )  # (B, heads, L, size) each
-        scores = query @ key.transpose(2, 3) * self.scaling
+        scores = query @ key.transpose(2, 3) * self.scaling  # (B, heads, L, L)
         if attention_mask is not None:
             scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-        attentions.append(self.dropout(scores.softmax(-1)))
-        return (attentions[-1] @ value).transpose(1, 2).flatten(2), attentions[-1]
+        attentions.append(self.dropout(scores.softmax(-1)))  # (B, heads, L, L)
+        return (attentions[-1] @ value).transpose(1, 2).flatten(2), attentions[-1]  # (B, L, M1), (B, heads, L, L)
 
 
 class AlignmentTransformer(nn.Module):
@@ -77,8 +77,9 @@ class AlignmentTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.bert = BertModel(bert_config(config), add_pooling_layer=False)
-        for block in self.bert.encoder.layer:  # of another class, not made anew: that would draw random numbers
-            block.attention.self.__class__ = SelfAttention
+        for module in self.bert.modules():
+            if isinstance(module, BertSelfAttention):
+                module.__class__ = SelfAttention  # a new module would draw random numbers
         self.visual_positions = nn.Embedding(config.num_visual_tokens, config.hidden_size)
         self.visual_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
@@ -87,7 +88,7 @@ class AlignmentTransformer(nn.Module):
         """(B, L) token ids to (B, L, M1)."""
         if input_ids.dim() != 2 or input_ids.is_floating_point():
             raise InputError(
-                f"input_ids of shape {tuple(input_ids.shape)} and type {input_ids.dtype}: give whole numbers (B, L)"
+                f"input_ids of shape {tuple(input_ids.shape)} and type {input_ids.dtype}: give integers (B, L)"
             )
         length = input_ids.shape[1]
         if length > self.config.max_position_embeddings:
@@ -102,8 +103,8 @@ class AlignmentTransformer(nn.Module):
             and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < size
         ):
             raise InputError(
-                f"input_ids span {int(input_ids.min())} to {int(input_ids.max())}, this model's vocabulary is 0 to "
-                f"{size - 1}: tokenize with the processor that was saved with it"
+                f"input_ids range from {int(input_ids.min())} to {int(input_ids.max())}, this model's vocabulary from "
+                f"0 to {size - 1}: tokenize with the processor that was saved with the model"
             )
         positions = torch.arange(length, device=input_ids.device).expand_as(input_ids)
         return self.bert.embeddings(
@@ -115,7 +116,7 @@ class AlignmentTransformer(nn.Module):
         images = visual.new_ones((), dtype=torch.long)
         with at_hand(self.visual_positions):
             positions = self.visual_positions.weight
-        embedded = visual + positions + self.bert.embeddings.token_type_embeddings(images)
+        embedded = visual + positions + self.bert.embeddings.token_type_embeddings(images)  # (B, N, M1)
         return self.dropout(self.visual_norm(embedded))
 
     def forward(
@@ -140,7 +141,7 @@ class AlignmentTransformer(nn.Module):
             raise InputError("nothing to encode: give input_ids, visual tokens, or both")
         parts, masks = [], []
         if input_ids is not None:
-            parts.append(self.embed_text(input_ids))
+            parts.append(self.embed_text(input_ids))  # (B, L, M1)
             if attention_mask is None:
                 attention_mask = torch.ones_like(input_ids)
             elif attention_mask.shape != input_ids.shape:
@@ -148,17 +149,17 @@ class AlignmentTransformer(nn.Module):
                     f"attention_mask of shape {tuple(attention_mask.shape)} for input_ids of shape "
                     f"{tuple(input_ids.shape)}: they must be equal"
                 )
-            masks.append(attention_mask.to(input_ids.dtype))
+            masks.append(attention_mask.to(input_ids.dtype))  # (B, L)
         if visual is not None:
-            parts.append(self.embed_visual(visual))
-            masks.append(torch.ones(visual.shape[:2], dtype=torch.long, device=visual.device))
-        hidden = torch.cat(parts, dim=1)
+            parts.append(self.embed_visual(visual))  # (B, N, M1)
+            masks.append(torch.ones(visual.shape[:2], dtype=torch.long, device=visual.device))  # (B, N)
+        hidden = torch.cat(parts, dim=1)  # (B, L + N, M1)
         if hidden.shape[0] == 0:
-            raise InputError("an empty batch has nothing to encode: give at least one text or image")
-        padding = torch.cat(masks, dim=1)
+            raise InputError("the batch is empty: give at least one text or image")
+        padding = torch.cat(masks, dim=1)  # (B, L + N)
         if output_attentions:
             attentions: deque[torch.Tensor] = deque()  # not a list, which accelerate's hooks would copy
-            seen = padding.bool()[:, None, None]
+            seen = padding.bool()[:, None, None]  # (B, 1, 1, L + N)
             return self.bert.encoder(hidden, seen, attentions=attentions).last_hidden_state, tuple(attentions)
         mask = create_bidirectional_mask(config=self.bert.config, inputs_embeds=hidden, attention_mask=padding)
-        return self.bert.encoder(hidden, attention_mask=mask).last_hidden_state, None
+        return self.bert.encoder(hidden, attention_mask=mask).last_hidden_state, None  # (B, L + N, M1)

@@ -1,13 +1,11 @@
 """ASH-Nets (paper, Fig. 1): images and text to one aligned sequence.
 
-images ─┬─ V ─────────────── F_CNN ─┬─ SR ─ Output ─┐
-          └─ sampler ─ E ─ S ─ C ─ F_SNN ┘             ├─ alignment transformer
-text ─────────────────────────────────────────────────┘
+images ─┬─ V ─────────────────── F_CNN ─┬─ SR ─ Output ─┐
+        └─ sampler ─ E ─ S ─ C ─ F_SNN ─┘               ├─ alignment transformer
+text ───────────────────────────────────────────────────┘
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -20,7 +18,7 @@ from ashnets.model.collector import SemanticCollector, SpikeRate, SummaryRatio
 from ashnets.model.concrete_encoder import ConcreteEncoder
 from ashnets.model.outputs import AshNetsOutput, VisualOutput
 from ashnets.model.pretrained import AshNetsPreTrainedModel
-from ashnets.model.sampling import content_keys, probabilistic_sampling
+from ashnets.model.sampling import ImageKeys, content_keys, probabilistic_sampling
 
 
 class VisualSemanticModule(nn.Module):
@@ -35,10 +33,8 @@ class VisualSemanticModule(nn.Module):
             self.collector = SemanticCollector(config) if config.collector else SpikeRate()
         self.summary_ratio = SummaryRatio(config)
 
-    def sample(
-        self, pixel_values: torch.Tensor, image_keys: Sequence[int] | torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """P_binary (T, B, 3, H, W); images without ids are named by their content."""
+    def sample(self, pixel_values: torch.Tensor, image_keys: ImageKeys | None = None) -> torch.Tensor:
+        """P_binary (T, B, 3, H, W); without keys, they are made from the content of the images."""
         if image_keys is None:
             image_keys = content_keys(pixel_values)
         return probabilistic_sampling(pixel_values, image_keys, self.config.time_steps, self.config.sampling_seed)
@@ -46,7 +42,7 @@ class VisualSemanticModule(nn.Module):
     def forward(
         self,
         pixel_values: torch.Tensor,
-        image_keys: Sequence[int] | torch.Tensor | None = None,
+        image_keys: ImageKeys | None = None,
         spikes: torch.Tensor | None = None,
         group_size: int = 1,
         readout: str | None = None,
@@ -57,28 +53,28 @@ class VisualSemanticModule(nn.Module):
 
         Args:
             pixel_values: (B, 3, H, W) in [0, 1].
-            image_keys: (B,), the images' ids for the sampler.
+            image_keys: (B,), the keys of the images for the sampler.
             spikes: (T, B, 3, H, W), spikes to use instead of the sampler's.
-            group_size: φ, consecutive images that share a time axis; 1 treats each alone.
+            group_size: φ, the number of consecutive images that share a time axis; 1 encodes each alone.
             readout, state: see :meth:`AbstractEncoder.forward`.
-            concrete_only: leave the spiking branch out, the paper's first phase.
+            concrete_only: without the spiking branch, as in the paper's first phase.
         """
-        concrete = self.concrete_encoder(pixel_values)
+        concrete = self.concrete_encoder(pixel_values)  # (B, N, M1)
         if concrete_only or not self.config.has_spiking_branch:
             return VisualOutput(output=concrete, concrete=concrete, summary_ratio=torch.zeros_like(concrete[..., :1]))
         if spikes is None:
-            spikes = self.sample(pixel_values, image_keys)
+            spikes = self.sample(pixel_values, image_keys)  # (T, B, 3, H, W)
         elif spikes.shape[1:] != pixel_values.shape:
             raise InputError(
                 f"spikes of shape {tuple(spikes.shape)} for images of shape {tuple(pixel_values.shape)}: "
                 f"they must be (T, {', '.join(map(str, pixel_values.shape))})"
             )
-        spiking = self.abstract_encoder(spikes, group_size, readout, state)
+        spiking = self.abstract_encoder(spikes, group_size, readout, state)  # response (B, N, R)
         if spiking.shared is None:
-            abstract = self.collector(spiking.response).to(concrete.dtype)
-        else:  # once for a group
-            abstract = for_each(self.collector(spiking.shared).to(concrete.dtype), group_size)
-        output, ratio = self.summary_ratio(concrete, abstract)
+            abstract = self.collector(spiking.response).to(concrete.dtype)  # (B, N, M1)
+        else:  # computed once for each group
+            abstract = for_each(self.collector(spiking.shared).to(concrete.dtype), group_size)  # (B, N, M1)
+        output, ratio = self.summary_ratio(concrete, abstract)  # (B, N, M1), (B, N, 1)
         steps = spikes.shape[0]
         return VisualOutput(
             output=output,
@@ -97,10 +93,10 @@ class AshNetsModel(AshNetsPreTrainedModel):
     """The whole of ASH-Nets without a task head.
 
     ``forward`` takes images, text, or both. Groups of similar images (``group_size`` = φ) share the spiking time
-    axis; without it each image starts from a reset state and its result does not depend on its batch mates.
+    axis; without it each image starts from a reset state, and its result does not depend on the rest of the batch.
     """
 
-    # A checkpoint with a head serves the bare model: the heads are left out knowingly.
+    # A checkpoint with a head also loads here: the head is ignored on purpose.
     _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
         r"^(image_projection|text_projection|temperature|itm|mlm|mvm|stua|classifier)\.",
         r"^visual_mask$",
@@ -123,7 +119,7 @@ class AshNetsModel(AshNetsPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        image_keys: Sequence[int] | torch.Tensor | None = None,
+        image_keys: ImageKeys | None = None,
         spikes: torch.Tensor | None = None,
         group_size: int = 1,
         readout: str | None = None,
@@ -134,14 +130,16 @@ class AshNetsModel(AshNetsPreTrainedModel):
         """Encode B images (B, 3, H, W), B texts (B, L), or B pairs; see :class:`AshNetsOutput`.
 
         Raises:
-            InputError: nothing given, or different numbers of images and texts.
+            InputError: neither images nor texts were given, or different numbers of them.
         """
         visual = None
         if pixel_values is not None:
             if input_ids is not None and input_ids.shape[0] != pixel_values.shape[0]:
-                raise InputError(f"{pixel_values.shape[0]} images and {input_ids.shape[0]} texts do not make pairs")
+                raise InputError(
+                    f"{pixel_values.shape[0]} images and {input_ids.shape[0]} texts do not make pairs: give as many"
+                )
             visual = self.vision(pixel_values, image_keys, spikes, group_size, readout, state, concrete_only)
         hidden, attentions = self.transformer(
             input_ids, attention_mask, None if visual is None else visual.output, output_attentions
-        )
+        )  # (B, L + N, M1)
         return AshNetsOutput(last_hidden_state=hidden, pooled=hidden[:, 0], visual=visual, attentions=attentions)

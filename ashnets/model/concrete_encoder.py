@@ -1,7 +1,7 @@
 r"""Visual concrete encoder V (eq. 4):  F_CNN,b = V(I_b; Θ),  F_CNN ∈ (N, M1).
 
-A ResNet or a ViT of transformers, its last map projected to M1 by a 1×1 convolution (decision: the paper does not say
-how the widths meet). Every image is encoded on its own.
+V is a ResNet or a ViT of transformers. A 1×1 convolution projects its last feature map to M1 (our decision: the paper
+does not say how the two widths are matched). Each image is encoded independently.
 """
 
 from __future__ import annotations
@@ -50,20 +50,21 @@ def backbone_config(config: AshNetsConfig) -> ResNetConfig | ViTConfig:
 class ConcreteEncoder(nn.Module):
     """V: images to N concrete tokens.
 
-    Shape: pixel values (B, 3, H, W) in [0, 1] to F_CNN (B, N, M1). The ImageNet normalization happens inside, because
-    the spiking branch needs the plain intensities of the same tensor.
+    Shape: pixel values (B, 3, H, W) in [0, 1] to F_CNN (B, N, M1). The ImageNet normalization is inside, because the
+    spiking branch needs the plain intensities of the same tensor.
     """
 
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__()
         self.config = config
-        settings: Any = backbone_config(config)
+        settings = backbone_config(config)
         self.backbone: nn.Module
-        if config.backbone == "vit-b16":
+        if isinstance(settings, ViTConfig):
             self.backbone = ViTModel(settings, add_pooling_layer=False)
             width = settings.hidden_size
         else:
             self.backbone = ResNetModel(settings)
+            assert settings.hidden_sizes is not None  # set by backbone_config
             width = settings.hidden_sizes[-1]
         self.projection = nn.Conv2d(width, config.hidden_size, kernel_size=1)
 
@@ -76,11 +77,11 @@ class ConcreteEncoder(nn.Module):
             )
         mean = pixel_values.new_tensor(self.config.image_mean).view(1, 3, 1, 1)
         std = pixel_values.new_tensor(self.config.image_std).view(1, 3, 1, 1)
-        x = ((pixel_values - mean) / std).to(self.projection.weight.dtype)
+        x = ((pixel_values - mean) / std).to(self.projection.weight.dtype)  # (B, 3, H, W)
         grid = self.config.grid
         if self.config.backbone == "vit-b16":
             tokens = self.backbone(x, interpolate_pos_encoding=True).last_hidden_state[:, 1:]  # (B, N, width)
-            features = tokens.transpose(1, 2).unflatten(2, (grid, grid))
+            features = tokens.transpose(1, 2).unflatten(2, (grid, grid))  # (B, width, h, w)
         else:
             features = self.backbone(x).last_hidden_state  # (B, width, h, w)
         return self.projection(features).flatten(2).transpose(1, 2)  # (B, N, M1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -17,8 +17,7 @@ from ashnets.model.ashnets import AshNetsModel
 from ashnets.model.offloading import at_hand
 from ashnets.model.outputs import AshNetsOutput, ClassifierOutput, PreTrainingOutput, RetrievalOutput, VisualOutput
 from ashnets.model.pretrained import AshNetsPreTrainedModel
-
-ImageIds = Sequence[int] | torch.Tensor
+from ashnets.model.sampling import ImageKeys
 
 TEMPERATURE = 0.07  # where ITC, STUA and MVM start (Li et al., paper's reference [30])
 TEMPERATURE_RANGE = (0.001, 0.5)
@@ -27,8 +26,8 @@ TEMPERATURE_RANGE = (0.001, 0.5)
 class Temperature(nn.Module):
     """A learnable τ, kept as log τ and clamped to [0.001, 0.5].
 
-    In training the parameter itself is brought back into the range, so that it can leave a bound again: beyond it the
-    gradient of a clamp is zero.
+    In training the parameter itself is set back into the range: outside it the gradient of a clamp is zero, and τ could
+    not return.
     """
 
     def __init__(self) -> None:
@@ -40,14 +39,14 @@ class Temperature(nn.Module):
         if self.training and torch.is_grad_enabled():
             with torch.no_grad():
                 self.log_tau.clamp_(low, high)
-            return self.log_tau.exp()
-        return self.log_tau.clamp(low, high).exp()
+            return self.log_tau.exp()  # ()
+        return self.log_tau.clamp(low, high).exp()  # ()
 
 
 class AshNetsForRetrieval(AshNetsPreTrainedModel):
     """Image–text retrieval: two unimodal projections (ITC) and a matching head on pairs (ITM)."""
 
-    # A pre-training checkpoint serves retrieval: what belongs to its other objectives is left out knowingly.
+    # A pre-training checkpoint also loads here: the heads of its other objectives are ignored on purpose.
     _keys_to_ignore_on_load_unexpected: list[str] | None = [  # noqa: RUF012 - transformers' own form
         r"^mlm\.",
         r"^visual_mask$",
@@ -72,11 +71,11 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
 
     def project_image(self, visual: torch.Tensor) -> torch.Tensor:
         """Visual tokens (B, N, M1) to unit embeddings (B, 256): the mean token, projected."""
-        return F.normalize(self.image_projection(visual.mean(1)).float(), dim=-1)
+        return F.normalize(self.image_projection(visual.mean(1)).float(), dim=-1)  # (B, 256)
 
     def project_text(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states of text alone (B, L, M1) to unit embeddings (B, 256): [CLS], projected."""
-        return F.normalize(self.text_projection(hidden[:, 0]).float(), dim=-1)
+        return F.normalize(self.text_projection(hidden[:, 0]).float(), dim=-1)  # (B, 256)
 
     def encode_image(self, pixel_values: torch.Tensor, **options: Any) -> tuple[torch.Tensor, VisualOutput]:
         """Images to embeddings (B, 256) and the visual module's output; options as in ``AshNetsModel.forward``."""
@@ -85,15 +84,15 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
 
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Token ids (B, L) to embeddings (B, 256)."""
-        hidden, _ = self.ashnets.transformer(input_ids, attention_mask, None)
+        hidden, _ = self.ashnets.transformer(input_ids, attention_mask, None)  # (B, L, M1)
         return self.project_text(hidden)
 
     def match(
         self, visual: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Visual tokens (B, N, M1) and texts (B, L) of B pairs to ITM logits (B, 2): not matching, matching."""
-        hidden, _ = self.ashnets.transformer(input_ids, attention_mask, visual)
-        return self.itm(hidden[:, 0])
+        hidden, _ = self.ashnets.transformer(input_ids, attention_mask, visual)  # (B, L + N, M1)
+        return self.itm(hidden[:, 0])  # (B, 2)
 
     def forward(
         self,
@@ -101,7 +100,7 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         output_attentions: bool = False,
-        image_keys: ImageIds | None = None,
+        image_keys: ImageKeys | None = None,
         **options: Any,
     ) -> RetrievalOutput:
         """Embed images, texts, or pairs; pairs also get their matching score and, on request, attentions."""
@@ -123,20 +122,22 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
             raise InputError("nothing to embed: give pixel_values, input_ids, or both")
         transformer, text, joint = self.ashnets.transformer, None, None
         if pixel_values is not None:
-            out.image_embeds, out.visual = self.encode_image(pixel_values, **options)
+            out.image_embeds, out.visual = self.encode_image(pixel_values, **options)  # (B, 256)
         if input_ids is not None:
-            text, _ = transformer(input_ids, attention_mask, None)
-            out.text_embeds = self.project_text(text)
-        if out.visual is not None and input_ids is not None:
+            text, _ = transformer(input_ids, attention_mask, None)  # (B, L, M1)
+            out.text_embeds = self.project_text(text)  # (B, 256)
+        if pixel_values is not None and out.visual is not None and input_ids is not None:
             if input_ids.shape[0] != pixel_values.shape[0]:
-                raise InputError(f"{pixel_values.shape[0]} images and {input_ids.shape[0]} texts do not make pairs")
+                raise InputError(
+                    f"{pixel_values.shape[0]} images and {input_ids.shape[0]} texts do not make pairs: give as many"
+                )
             joint, out.attentions = transformer(input_ids, attention_mask, out.visual.output, output_attentions)
-            out.itm_logits = self.itm(joint[:, 0])
+            out.itm_logits = self.itm(joint[:, 0])  # (B, 2), of joint (B, L + N, M1)
         return text, joint
 
 
 class MaskedLanguageHead(nn.Module):
-    """BERT's prediction head: dense, GELU, LayerNorm, then the (tied) word embeddings."""
+    """BERT's prediction head: dense, GELU, LayerNorm, then a decoder whose weights are the word embeddings."""
 
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__()
@@ -145,11 +146,11 @@ class MaskedLanguageHead(nn.Module):
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.decoder(self.norm(F.gelu(self.dense(hidden))))
+        return self.decoder(self.norm(F.gelu(self.dense(hidden))))  # (B, L, vocabulary)
 
 
 class MaskedVisualHead(nn.Module):
-    """Logits of a visual token over the M2 concepts: its cosine to C's columns over τ."""
+    """Logits of visual tokens (..., M1) over the M2 concepts: the cosine with each column of C, divided by τ."""
 
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__()
@@ -157,17 +158,17 @@ class MaskedVisualHead(nn.Module):
         self.temperature = Temperature()
 
     def forward(self, hidden: torch.Tensor, concepts: torch.Tensor) -> torch.Tensor:
-        token = F.normalize(self.dense(hidden).float(), dim=-1)
+        token = F.normalize(self.dense(hidden).float(), dim=-1)  # (..., M1)
         columns = concepts.float()  # (M1, M2)
-        # the products are divided by ‖C_j‖, not C itself, which is much larger
-        lengths = columns.square().sum(0).clamp_min(1e-24).sqrt()
-        # Over τ a cosine's last bit in bf16 would be 0.06 of a logit.
+        # The products are divided by ‖C_j‖, not C itself, which is much larger.
+        lengths = columns.square().sum(0).clamp_min(1e-24).sqrt()  # (M2,)
+        # Divided by τ, the last bit of a cosine in bf16 would be 0.06 of a logit.
         with torch.autocast(token.device.type, enabled=False):
-            return token @ columns / (lengths * self.temperature())
+            return token @ columns / (lengths * self.temperature())  # (..., M2)
 
 
 class SpikingTextHead(nn.Module):
-    """h_v and h_w of eq. 9: linear maps of the spiking and the text features to unit vectors of 256."""
+    """h_v and h_w of eq. 9: linear maps of the spiking and the text features to unit vectors of width 256."""
 
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__()
@@ -177,12 +178,13 @@ class SpikingTextHead(nn.Module):
 
     def project_spiking(self, visual: VisualOutput) -> torch.Tensor:
         """Mean over tokens of SR·F_SNN to (B, 256)."""
-        v = (visual.summary_ratio * visual.abstract).mean(1)
-        return F.normalize(self.spiking(v).float(), dim=-1)
+        assert visual.summary_ratio is not None and visual.abstract is not None, "STUA needs the spiking branch"
+        v = (visual.summary_ratio * visual.abstract).mean(1)  # (B, M1)
+        return F.normalize(self.spiking(v).float(), dim=-1)  # (B, 256)
 
     def project_text(self, hidden: torch.Tensor) -> torch.Tensor:
         """[CLS] of text alone to (B, 256)."""
-        return F.normalize(self.text(hidden[:, 0]).float(), dim=-1)
+        return F.normalize(self.text(hidden[:, 0]).float(), dim=-1)  # (B, 256)
 
 
 class AshNetsForPreTraining(AshNetsForRetrieval):
@@ -224,35 +226,42 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         output_attentions: bool = False,
-        image_keys: ImageIds | None = None,
+        image_keys: ImageKeys | None = None,
         **options: Any,
     ) -> PreTrainingOutput:
-        """All heads on B pairs, nothing masked; images or texts alone give their embeddings."""
+        """All heads on B pairs, without masks; images or texts alone give only their embeddings."""
         out = PreTrainingOutput()
         text, joint = self._fill(
             out, pixel_values, input_ids, attention_mask, output_attentions, image_keys=image_keys, **options
         )
-        if joint is None:
+        if text is None or joint is None or out.visual is None:
             return out
         length = text.shape[1]
-        out.mlm_logits = self.mlm(joint[:, :length])
+        out.mlm_logits = self.mlm(joint[:, :length])  # (B, L, vocabulary)
         if out.visual.abstract is not None:
-            out.spiking_embeds = self.stua.project_spiking(out.visual)
-            out.stua_text_embeds = self.stua.project_text(text)
+            out.spiking_embeds = self.stua.project_spiking(out.visual)  # (B, 256)
+            out.stua_text_embeds = self.stua.project_text(text)  # (B, 256)
             if self.config.collector:
                 collector = self.ashnets.vision.collector
                 with at_hand(collector):
-                    out.mvm_logits = self.mvm(joint[:, length:], collector.concepts)
+                    out.mvm_logits = self.mvm(joint[:, length:], collector.concepts)  # (B, N, M2)
         return out
 
 
 def answer_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of (B, answers), summed over answers, since most of the thousands of terms are near zero."""
+    """Binary cross-entropy of (B, answers): mean over B, sum over answers, since most of their terms are near zero."""
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
 
 
-def two_layers(config: Any, features: int, classes: int) -> nn.Sequential:
-    """(B, features) to (B, classes): the head of all tasks; ``config`` has a hidden_size and a layer_norm_eps."""
+class HeadConfig(Protocol):
+    """What :func:`two_layers` reads of a configuration."""
+
+    hidden_size: int
+    layer_norm_eps: float
+
+
+def two_layers(config: HeadConfig, features: int, classes: int) -> nn.Sequential:
+    """(B, features) to (B, classes): the head of all tasks."""
     return nn.Sequential(
         nn.Linear(features, 2 * config.hidden_size),
         nn.LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps),
@@ -273,7 +282,7 @@ class _Classifier(AshNetsPreTrainedModel):
     def _output(
         self, features: torch.Tensor, labels: torch.Tensor | None, loss: Callable[..., torch.Tensor], out: AshNetsOutput
     ) -> ClassifierOutput:
-        logits = self.classifier(features)
+        logits = self.classifier(features)  # (B, classes)
         return ClassifierOutput(
             logits=logits,
             loss=None if labels is None else loss(logits, labels),
@@ -294,16 +303,16 @@ class AshNetsForVQA(_Classifier):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        image_keys: ImageIds | None = None,
+        image_keys: ImageKeys | None = None,
         **options: Any,
     ) -> ClassifierOutput:
         """Answer B questions; ``labels`` are soft targets (B, answers) in [0, 1], scored by binary cross-entropy."""
         out = self.ashnets(pixel_values, input_ids, attention_mask, image_keys, **options)
-        return self._output(out.pooled, labels, answer_loss, out)
+        return self._output(out.pooled, labels, answer_loss, out)  # pooled (B, M1)
 
 
 class AshNetsForVisualReasoning(_Classifier):
-    """NLVR2: is the sentence true of the pair of images? Each image meets the sentence; both [CLS] are joined."""
+    """NLVR2: is the sentence true of two images? Each image is encoded with it, and both [CLS] are concatenated."""
 
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__(config, 2 * config.hidden_size, 2)
@@ -314,16 +323,17 @@ class AshNetsForVisualReasoning(_Classifier):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        image_keys: ImageIds | None = None,
+        image_keys: ImageKeys | None = None,
         **options: Any,
     ) -> ClassifierOutput:
-        """Judge B pairs: ``pixel_values`` (B, 2, 3, H, W), ``image_keys`` (B, 2); logits (B, 2): false, true."""
+        """Classify B pairs: ``pixel_values`` (B, 2, 3, H, W), ``image_keys`` (B, 2); logits (B, 2): false, true."""
         if pixel_values.dim() != 5 or pixel_values.shape[1] != 2:
             raise InputError(f"pixel_values of shape {tuple(pixel_values.shape)}: NLVR2 takes (B, 2, 3, H, W)")
-        mask = None if attention_mask is None else attention_mask.repeat_interleave(2, 0)
-        ids = None if image_keys is None else torch.as_tensor(image_keys).flatten()
-        out = self.ashnets(pixel_values.flatten(0, 1), input_ids.repeat_interleave(2, 0), mask, ids, **options)
-        return self._output(out.pooled.unflatten(0, (-1, 2)).flatten(1), labels, F.cross_entropy, out)
+        mask = None if attention_mask is None else attention_mask.repeat_interleave(2, 0)  # (2·B, L)
+        keys = None if image_keys is None else torch.as_tensor(image_keys).flatten()  # (2·B,)
+        out = self.ashnets(pixel_values.flatten(0, 1), input_ids.repeat_interleave(2, 0), mask, keys, **options)
+        joined = out.pooled.unflatten(0, (-1, 2)).flatten(1)  # (2·B, M1) to (B, 2·M1)
+        return self._output(joined, labels, F.cross_entropy, out)
 
 
 class AshNetsForVisualEntailment(_Classifier):
@@ -340,12 +350,12 @@ class AshNetsForVisualEntailment(_Classifier):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        image_keys: ImageIds | None = None,
+        image_keys: ImageKeys | None = None,
         **options: Any,
     ) -> ClassifierOutput:
-        """Judge B pairs; logits (B, 3) in the order of ``LABELS``; ``labels`` (B,)."""
+        """Classify B pairs; logits (B, 3) in the order of ``LABELS``; ``labels`` (B,)."""
         out = self.ashnets(pixel_values, input_ids, attention_mask, image_keys, **options)
-        return self._output(out.pooled, labels, F.cross_entropy, out)
+        return self._output(out.pooled, labels, F.cross_entropy, out)  # pooled (B, M1)
 
 
 HEADS = {

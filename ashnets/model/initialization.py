@@ -1,6 +1,6 @@
-"""Starting points from elsewhere: an ImageNet backbone and a BERT-type transformer.
+"""Initial weights from other models: an ImageNet backbone and a BERT-type transformer.
 
-Each function fills every tensor of its part or none, and returns (and logs) one sentence that says what was loaded.
+Each function fills all tensors of its part or none. It returns, and logs, one sentence that names what was loaded.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -21,42 +21,43 @@ from ashnets.model.concrete_encoder import IMAGENET_REPOSITORIES, ConcreteEncode
 from ashnets.model.pretrained import check_folder, quiet
 
 logger = logging.getLogger(__name__)
+Part = TypeVar("Part", bound=nn.Module)
 
 
 def load_backbone(model: nn.Module, source: str | os.PathLike = "imagenet") -> str:
     """Fill the backbone of the concrete encoder; its projection to M1 stays as it is.
 
     Args:
-        model: a :class:`ConcreteEncoder` or a model that holds one.
+        model: a :class:`ConcreteEncoder` or a model that contains one.
         source: ``"imagenet"`` for the published weights (from the Hub or its cache), ``"random"`` to keep the random
             ones, or a folder with a ResNet or ViT of transformers in safetensors, with or without its classifier.
 
     Returns:
-        A sentence that says which weights the backbone has.
+        A sentence that names the weights of the backbone.
 
     Raises:
-        WeightsError: not reachable, not a safetensors checkpoint, or not the same architecture tensor by tensor.
-        ConfigurationError: ImageNet weights of a backbone that has none published.
+        WeightsError: the source cannot be reached, is no safetensors checkpoint, or has another architecture.
+        ConfigurationError: no ImageNet weights of this backbone are published.
     """
     encoder = _part(model, ConcreteEncoder)
     name = encoder.config.backbone
     if source == "random":
-        return _said(f"backbone {name}: random weights, as asked")
+        return _logged(f"backbone {name}: random weights, as asked")
     origin, repository = str(source), None
     if source == "imagenet":
         if name not in IMAGENET_REPOSITORIES:
             raise ConfigurationError(
                 f"no ImageNet weights of backbone {name!r} are published: give 'random' or a folder; "
-                f"'imagenet' serves {', '.join(IMAGENET_REPOSITORIES)}"
+                f"'imagenet' exists for {', '.join(IMAGENET_REPOSITORIES)}"
             )
         repository = IMAGENET_REPOSITORIES[name]
         origin = f"ImageNet, huggingface.co/{repository}"
     elif not Path(source).is_dir():
-        raise WeightsError(f"backbone source {source!r} is neither 'imagenet', 'random' nor a folder")
+        raise WeightsError(f"backbone source {source!r} is not a folder: give 'imagenet', 'random' or a folder")
     cls = ViTModel if name == "vit-b16" else ResNetModel
     checkpoint = _load(cls, repository or source, {"add_pooling_layer": False} if cls is ViTModel else {})
     _fill(encoder.backbone, checkpoint.state_dict(), f"backbone {name}", origin)
-    return _said(f"backbone {name}: {origin}")
+    return _logged(f"backbone {name}: {origin}")
 
 
 def load_transformer(
@@ -65,20 +66,22 @@ def load_transformer(
     layers: Sequence[int] | None = None,
     rows: Sequence[int] | None = None,
 ) -> str:
-    """Fill the alignment transformer from a BERT-type checkpoint; what is visual in it stays as it is.
+    """Fill the alignment transformer from a BERT-type checkpoint; its visual embeddings stay as they are.
 
     Args:
-        model: an :class:`AlignmentTransformer` or a model that holds one.
+        model: an :class:`AlignmentTransformer` or a model that contains one.
         folder: a BERT of transformers in safetensors, of the same widths.
-        layers: the checkpoint's layer for each of ours, from 0; evenly spaced from first to last by default.
-        rows: the checkpoint's word embedding for each of ours, as ``ashnets.data.vocabulary.row_indices`` finds them
-            for a pruned vocabulary; by default the vocabularies must be of one size.
+        layers: for each of our layers the index of the checkpoint's, from 0; by default evenly spaced from the first
+            to the last.
+        rows: for each of our word embeddings the row of the checkpoint's, which
+            ``ashnets.data.vocabulary.row_indices`` finds for a pruned vocabulary; by default the vocabularies must be
+            of the same size.
 
     Returns:
-        A sentence that says what was loaded.
+        A sentence that names what was loaded.
 
     Raises:
-        WeightsError: not a safetensors checkpoint, or its shapes, layers or positions do not serve.
+        WeightsError: not a safetensors checkpoint, or its shapes, layers or positions do not fit.
     """
     transformer = _part(model, AlignmentTransformer)
     config = transformer.config
@@ -90,21 +93,25 @@ def load_transformer(
     chosen = list(layers) if layers is not None else spaced_layers(theirs.num_hidden_layers, count)
     if len(chosen) != count or not all(0 <= i < theirs.num_hidden_layers for i in chosen):
         raise WeightsError(
-            f"layers {chosen} of {folder}, which has {theirs.num_hidden_layers}, do not serve "
-            f"num_hidden_layers={count}: give {count} numbers of 0..{theirs.num_hidden_layers - 1}"
+            f"layers {chosen} of {folder}, which has {theirs.num_hidden_layers}, do not fit "
+            f"num_hidden_layers={count}: give {count} numbers in 0..{theirs.num_hidden_layers - 1}"
         )
     if theirs.num_attention_heads != config.num_attention_heads:
         raise WeightsError(
             f"{folder} has {theirs.num_attention_heads} attention heads, the model {config.num_attention_heads}: "
-            "the same tensors would mean other heads"
+            "give a checkpoint with the same number of heads"
         )
     positions = config.max_position_embeddings
     if positions > theirs.max_position_embeddings:
         raise WeightsError(
-            f"{folder} has {theirs.max_position_embeddings} positions, fewer than max_position_embeddings={positions}"
+            f"{folder} has {theirs.max_position_embeddings} positions, fewer than max_position_embeddings={positions}: "
+            f"set it to at most {theirs.max_position_embeddings}"
         )
     if rows is not None and not all(0 <= row < theirs.vocab_size for row in rows):
-        raise WeightsError(f"rows reach beyond the {theirs.vocab_size} word embeddings of {folder}")
+        raise WeightsError(
+            f"rows go beyond the {theirs.vocab_size} word embeddings of {folder}: give numbers in "
+            f"0..{theirs.vocab_size - 1}"
+        )
 
     source = checkpoint.state_dict()
     word, position = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
@@ -118,7 +125,7 @@ def load_transformer(
             if key.startswith(prefix):
                 tensors[f"encoder.layer.{ours}.{key.removeprefix(prefix)}"] = value
     _fill(transformer.bert, tensors, "alignment transformer", str(folder))
-    return _said(
+    return _logged(
         f"alignment transformer: layers {', '.join(str(i + 1) for i in chosen)} of {theirs.num_hidden_layers}, "
         f"{config.vocab_size:,} of {theirs.vocab_size:,} word embeddings and {positions} of "
         f"{theirs.max_position_embeddings} positions from {folder}"
@@ -126,23 +133,25 @@ def load_transformer(
 
 
 def spaced_layers(available: int, wanted: int) -> list[int]:
-    """``wanted`` layers of ``available``, evenly spaced, the first and the last among them."""
+    """Indices of ``wanted`` layers of ``available``, evenly spaced, including the first and the last."""
     if wanted > available:
-        raise WeightsError(f"the checkpoint has {available} layers, the model {wanted}: name them, repeated, in layers")
+        raise WeightsError(
+            f"the checkpoint has {available} layers, the model {wanted}: give indices in `layers`, some repeatedly"
+        )
     if wanted == 1:
         return [0]
     return [i * (available - 1) // (wanted - 1) for i in range(wanted)]
 
 
-def _part(model: nn.Module, kind: type[nn.Module]) -> Any:
+def _part(model: nn.Module, kind: type[Part]) -> Part:
     for module in model.modules():
         if isinstance(module, kind):
             return module
-    raise ConfigurationError(f"{type(model).__name__} holds no {kind.__name__}")
+    raise ConfigurationError(f"{type(model).__name__} has no {kind.__name__}: give a model that contains one")
 
 
 def _load(cls: type[PreTrainedModel], source: str | os.PathLike, options: dict) -> PreTrainedModel:
-    """A library model whose own tensors are all in the checkpoint."""
+    """Load a model of transformers whose tensors are all in the checkpoint."""
     if Path(source).is_dir():
         check_folder(Path(source))
     try:
@@ -150,30 +159,30 @@ def _load(cls: type[PreTrainedModel], source: str | os.PathLike, options: dict) 
             loaded: Any = cls.from_pretrained(
                 os.fspath(source), use_safetensors=True, output_loading_info=True, dtype=torch.float32, **options
             )
-    except Exception as error:  # damaged or absent files reach us as many kinds, from four libraries
+    except Exception as error:  # four libraries raise different errors for damaged or missing files
         remedy = (
             "check the folder"
             if Path(source).is_dir()
             else "connect to the Hub once, or give a folder with the weights in safetensors, or 'random'"
         )
         raise WeightsError(
-            f"{source}: no {cls.__name__} could be loaded ({' '.join(str(error).split())[:300]}); {remedy}"
+            f"{source}: {cls.__name__} cannot be loaded ({' '.join(str(error).split())[:300]}); {remedy}"
         ) from error
     model, report = loaded
     lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if lacking:
         raise WeightsError(
             f"{source} does not fill {cls.__name__}: {len(lacking)} tensors are missing or of another shape, "
-            f"{lacking[0]} for one; is it a checkpoint of another kind?"
+            f"for example {lacking[0]}; give a checkpoint of a {cls.__name__}"
         )
     return model
 
 
 def _fill(target: nn.Module, tensors: dict[str, torch.Tensor], part: str, origin: str) -> None:
-    """Copy all tensors, after all names and shapes have been compared."""
+    """Copy all tensors, after comparing all names and shapes."""
     own = target.state_dict()
     problems = [f"{key} is missing" for key in own if key not in tensors]
-    problems += [f"{key} has no place" for key in tensors if key not in own]
+    problems += [f"{key} is unexpected" for key in tensors if key not in own]
     problems += [
         f"{key} is {tuple(tensors[key].shape)}, not {tuple(own[key].shape)}"
         for key in own
@@ -187,6 +196,6 @@ def _fill(target: nn.Module, tensors: dict[str, torch.Tensor], part: str, origin
             value.copy_(tensors[key])
 
 
-def _said(sentence: str) -> str:
+def _logged(sentence: str) -> str:
     logger.info(sentence)
     return sentence

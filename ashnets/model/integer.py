@@ -1,21 +1,22 @@
-r"""A spiking layer in integers: what a neuromorphic chip of Loihi's kind computes, and how to train through it.
+r"""A spiking layer in integers, as Loihi and similar neuromorphic chips compute it, with gradients for training.
 
-A convolution with tdBN folded into it (W' = γ·W/√(σ² + ε), b' = β_bn − μ·γ/√(σ² + ε)) becomes integers of one step s:
+A convolution with folded tdBN (W' = γ·W/√(σ² + ε), b' = β_bn − μ·γ/√(σ² + ε)) becomes integers with one step size s:
 
     s = max|W'|/254      W_int = 2·clip(round(W'/2s), −128, 127)      b_int = clip(round(b'/s), ±4096)
     vThMant = round(θ/s) < 2¹⁷                                        vDecay = k,  β = 1 − k/4096
 
-and its neurons, whose membrane has 24 bits and a unit of s/64, decay with truncation toward zero:
+The membrane of its neurons has 24 bits and the unit s/64; it decays with truncation toward zero:
 
     u[t] = a[t] << 6,  wrapped at 24 bits,        a = W_int ∗ s[t]    (iDecay 4096: the current has no memory)
     h[t] = clip(trunc(v[t−1]·(4096 − k)/4096) + u[t] + (b_int << 6), ±(2²³ − 1))
     s'[t] = H(h[t] − (vThMant << 6)),  strictly above
     v[t] = h[t]·(1 − s'[t])
 
-This is the recursion of lava-dl's netx (neuron groups CUBA and LOIHI). The gradient is straight-through: rounding,
-truncation and the step s count as constants, clipped values pass nothing, and the rest is the float neuron's adjoint
-(:mod:`ashnets.model.neuron`) at the membrane h·s/64. Integers travel in float32, which holds all of 24 bits; the
-recursion runs as a kernel that keeps a alone for the backward pass (:mod:`ashnets.kernels.integer_reference`).
+This is the recursion of lava-dl's netx (neuron groups CUBA and LOIHI). The gradient is straight-through: rounding and
+truncation count as the identity, the step s as a constant, clipped values have gradient 0, and everything else is the
+float neuron's adjoint (:mod:`ashnets.model.neuron`) at the membrane h·s/64. Integers are stored in float32, which
+represents all 24-bit integers exactly. The recursion runs as a kernel that stores only a for the backward pass
+(:mod:`ashnets.kernels.integer_reference`).
 """
 
 from __future__ import annotations
@@ -46,20 +47,20 @@ __all__ = [
     "straight_through",
 ]
 
-CURRENT_LIMIT = 1 << 17  # |a| below it, so that a << 6 keeps to 24 bits
+CURRENT_LIMIT = 1 << 17  # |a| is below it, so that a << 6 fits 24 bits
 BIAS_LIMIT = 4096
 
 
 @dataclass(frozen=True)
 class IntegerConstants:
-    """One spiking layer as a chip holds it.
+    """One spiking layer as a chip stores it.
 
     Attributes:
         weight: W_int, (O, I/groups, kH, kW), int32, even numbers in −256..254.
         bias: b_int, (O,), int32, within ±4096.
         threshold: vThMant, in units of s.
         decay: vDecay, k of β = 1 − k/4096.
-        step: s, the weight that one unit of ``weight``, ``bias`` and ``threshold`` stands for.
+        step: s, the value of one unit of ``weight``, ``bias`` and ``threshold``.
     """
 
     weight: torch.Tensor
@@ -70,7 +71,7 @@ class IntegerConstants:
 
 
 class Integers(NamedTuple):
-    """The same as tensors on the weights' device, float64, unchecked: what :func:`integers` gives."""
+    """The same as float64 tensors on the weights' device, unchecked: the result of :func:`integers`."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -79,51 +80,55 @@ class Integers(NamedTuple):
 
 
 def integers(weight: torch.Tensor, bias: torch.Tensor, theta: float) -> Integers:
-    """W_int, b_int, vThMant and s of W' and b', without gradient; :func:`check` says whether a chip can hold them.
+    """W_int, b_int, vThMant and s of W' and b', without gradient; :func:`check` tests whether they fit a chip.
 
     Args:
-        weight: W', (O, I/groups, kH, kW), with tdBN folded in; taken in float64.
+        weight: W', (O, I/groups, kH, kW), with folded tdBN; converted to float64.
         bias: b', (O,).
-        theta: θ, taken as a float32, as the neutral graph holds it.
+        theta: θ, converted to float32, as in the neutral graph.
     """
     weight, bias = weight.detach().double(), bias.detach().double()
     step = weight.abs().max() / 254
     return Integers(
         weight=weight.div(2 * step).round().clamp(-128, 127).mul(2),
         bias=bias.div(step).round().clamp(-BIAS_LIMIT, BIAS_LIMIT),
-        # not θ in float64: the exported graph's float32 must round to the same integer
+        # not in float64: the float32 of the exported graph must round to the same integer
         threshold=torch.tensor(theta, dtype=torch.float32, device=step.device).double().div(step).round(),
         step=step,
     )
 
 
 def check(found: Integers, bias: torch.Tensor, theta: float) -> None:
-    """Refuse what a chip cannot hold; ``bias`` and ``theta`` are those that ``found`` was made from.
+    """Raise for values that a chip cannot store; ``found`` was made from ``bias`` and ``theta``.
 
     Raises:
-        ConfigurationError: weights that are not finite or all zero, a threshold of 2¹⁷ steps or more, or weights whose
-            sum over the inputs could leave the 24 bits of a current.
+        ConfigurationError: the weights are not finite or all zero, the threshold has 2¹⁷ steps or more, or the sum of
+            the weights over the inputs could exceed the 24 bits of a current.
     """
-    # no partial sum, in whatever order, leaves [Σ negative weights, Σ positive weights]
+    # every partial sum, in any order, lies in [Σ negative weights, Σ positive weights]
     rows = found.weight.flatten(1)
     worst = torch.maximum(rows.clamp_min(0).sum(1), rows.clamp_max(0).sum(1).abs()).max()
     finite = torch.isfinite(bias.detach()).all() & torch.isfinite(found.step)
     step, threshold, largest, is_finite = torch.stack([found.step, found.threshold, worst, finite]).tolist()
     if step == 0:
-        raise ConfigurationError("all folded weights of a layer are 0: there is no scale to hold them in integers")
+        raise ConfigurationError(
+            "all folded weights of a layer are 0, so integers have no scale: train the layer or load other weights"
+        )
     if not is_finite:
-        raise ConfigurationError("a folded weight is not finite: the checkpoint or its running statistics are damaged")
+        raise ConfigurationError(
+            "a folded weight is not finite: the checkpoint or its running statistics are damaged; use another one"
+        )
     if threshold >= CURRENT_LIMIT:
         raise ConfigurationError(
-            f"θ={theta:g} is {threshold:.0f} steps of {step:.3g}, the 254th part of the layer's largest folded weight, "
-            f"and a chip's threshold stays below {CURRENT_LIMIT}: the weights are too small beside θ; calibrate the "
+            f"θ={theta:g} is {threshold:.0f} steps of {step:.3g} (1/254 of the layer's largest folded weight), but a "
+            f"chip's threshold must be below {CURRENT_LIMIT}: the weights are too small compared with θ; calibrate the "
             "running statistics, or choose a smaller threshold"
         )
     if largest >= CURRENT_LIMIT:
         raise ConfigurationError(
-            f"the integer weights of one neuron can add up to {largest:.0f}, and a current stays below "
-            f"{CURRENT_LIMIT}: with {rows.shape[1]} inputs a neuron, most weights must be smaller beside the layer's "
-            "largest; use fewer channels, or decay the weights less evenly"
+            f"the integer weights of one neuron can add up to {largest:.0f}, but a current must be below "
+            f"{CURRENT_LIMIT}: with {rows.shape[1]} inputs per neuron, most weights must be smaller compared with the "
+            "layer's largest; use fewer channels, or a weight decay that leaves a few large weights"
         )
 
 
@@ -135,10 +140,10 @@ def integer_constants(weight: torch.Tensor, bias: torch.Tensor, theta: float, de
         decay_k: k of β = 1 − k/4096.
 
     Raises:
-        ConfigurationError: what :func:`check` refuses, or a decay outside 0..4096.
+        ConfigurationError: as in :func:`check`, or a decay outside 0..4096.
     """
     if not 0 <= decay_k <= DECAY_ONE:
-        raise ConfigurationError(f"decay_k={decay_k} must lie in 0..{DECAY_ONE}: a 12-bit decay")
+        raise ConfigurationError(f"decay_k={decay_k} must be in 0..{DECAY_ONE}: a decay has 12 bits")
     found = integers(weight, bias, theta)
     check(found, bias, theta)
     return IntegerConstants(
@@ -151,7 +156,7 @@ def integer_constants(weight: torch.Tensor, bias: torch.Tensor, theta: float, de
 
 
 def straight_through(weight: torch.Tensor, bias: torch.Tensor, found: Integers) -> tuple[torch.Tensor, torch.Tensor]:
-    """W_int and b_int in float32, with the derivatives 1/s by W' and b', 0 where they were clipped.
+    """W_int and b_int in float32. Their derivatives with respect to W' and b' are 1/s, or 0 where clipped.
 
     Args:
         weight, bias: W' and b', in float64, from which ``found`` was made.
@@ -159,9 +164,9 @@ def straight_through(weight: torch.Tensor, bias: torch.Tensor, found: Integers) 
     if not (weight.requires_grad or bias.requires_grad):
         return found.weight.float(), found.bias.float()
     scaled_weight, scaled_bias = weight / found.step, bias / found.step
-    # max|W'| is 127 of the steps 2s: weights reach neither limit, biases may
+    # max|W'| is 127 steps of 2s: weights are never clipped, biases may be
     inside = scaled_bias.detach().round().abs() <= BIAS_LIMIT
-    # x − x is 0 to the bit, and has x's gradient
+    # x − x.detach() is exactly 0 and has the gradient of x
     return (
         (found.weight + (scaled_weight - scaled_weight.detach())).float(),
         (found.bias + (scaled_bias - scaled_bias.detach()) * inside).float(),
@@ -181,13 +186,13 @@ def integer_lif(
     """Run integer LIF neurons over a sequence with explicit state.
 
     Args:
-        current: a, (T, ...), integers in any type; a float is rounded, so that an unexact convolution does no harm.
+        current: a, (T, ...), integers in any type; floats are rounded, so that an inexact convolution does no harm.
         v: membrane before the first step, (...), integers within ±(2²³ − 1) in any type.
         bias: b_int, of a shape that broadcasts to that of ``v``.
         threshold: vThMant.
         decay: k of β = 1 − k/4096.
-        step: s, for the gradient alone: the float membrane is v·s/64.
-        k: steepness of the surrogate derivative, by the float membrane.
+        step: s, used only for the gradient: the float membrane is v·s/64.
+        k: steepness of the surrogate derivative with respect to the float membrane.
         detach_reset: cut the gradient through the reset.
 
     Returns:
@@ -195,7 +200,7 @@ def integer_lif(
         in float32.
 
     Raises:
-        InputError: no step, or ``v`` is not of a step's shape.
+        InputError: there is no step, or ``v`` does not have the shape of a step.
     """
     rows, device = Rows(current), current.device
     threshold, step = (torch.as_tensor(one, dtype=torch.float64, device=device) for one in (threshold, step))
@@ -224,7 +229,7 @@ class _IntegerLIF(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(a, v, bias, threshold, step)
         ctx.constants = (decay, k, detach_reset)
-        return integer_operators.lif_forward(a, v, bias, threshold, decay)
+        return integer_operators.lif_forward(a, v, bias, threshold, decay)  # (T, N), (N,)
 
     @staticmethod
     @once_differentiable

@@ -2,14 +2,14 @@ r"""A spiking layer whose forward is the chip's: integer weights, integer membra
 
     W' = γ·W/√(σ² + ε)      b' = β_bn − μ·γ/√(σ² + ε)      a[t] = W_int ∗ s[t]      integer LIF
 
-The layer has the tensors of the float layer under the same names, and the running statistics μ, σ² stand still: in
-training as in inference tdBN is the affine map that is folded, with W, γ and β_bn trainable. So the spikes that a step
-of training sees are those that are exported, whatever the batch; statistics of the batch would be another network at
-each step. They come from the float model, or from ``calibrate()``, inside which the layer is the float one.
+The layer has the same tensors as the float layer, under the same names. The running statistics μ, σ² are constant: in
+training and in inference tdBN is the folded affine map, and W, γ and β_bn are trainable. So a training step computes
+the same spikes as the export, with any batch; statistics of the batch would give another network at each step. The
+running statistics come from the float model, or from ``calibrate()``, during which the layer computes in floats.
 
-A convolution of integers with zeros and ones is exact in float32 below 2²⁴, and float32 holds every 24-bit membrane:
-its membranes are these integers in float32, v·s/64 the float one. Only the forward pass is in integers; a step of
-training costs what a float one costs, in float32 whatever autocast says.
+A convolution of integers with zeros and ones is exact in float32 below 2²⁴, and float32 represents every 24-bit
+membrane. The membranes are these integers in float32; the float membrane is v·s/64. Only the forward pass is in
+integers. A training step costs as much as in floats, and is in float32 even under autocast.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from ashnets.model.spiking_layer import SpikingLayer
 
 
 class IntegerLIF(LIF):
-    """Integer LIF as a spikingjelly neuron; ``v`` holds integers in float32.
+    """Integer LIF as a spikingjelly neuron; ``v`` contains integers in float32.
 
-    Called with a, b_int and the layer's integers it is :func:`ashnets.model.integer.integer_lif`; with currents alone
-    it is the float neuron, which calibration runs.
+    With a, b_int and the layer's integers as inputs it is :func:`ashnets.model.integer.integer_lif`; with currents
+    alone it is the float neuron, for calibration.
     """
 
     @property
@@ -64,6 +64,8 @@ class IntegerLIF(LIF):
 class IntegerSpikingLayer(SpikingLayer):
     """conv → tdBN → LIF over (T, B, C, H, W), computed in integers."""
 
+    lif: IntegerLIF
+
     def __init__(self, config: AshNetsConfig, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__(config, inputs, outputs, kernel, stride)
         self.lif = IntegerLIF(config.beta, config.threshold, config.surrogate_k, config.detach_reset)
@@ -76,37 +78,39 @@ class IntegerSpikingLayer(SpikingLayer):
         return weight, norm.bias.double() - norm.running_mean.double() * scale
 
     def constants(self) -> IntegerConstants:
-        """What a chip is given of this layer.
+        """The integers of this layer for a chip.
 
         Raises:
-            ConfigurationError: it cannot be held in the chip's integers.
+            ConfigurationError: the layer does not fit the chip's integers.
         """
         return integer_constants(*self.folded(), self.lif.v_threshold, self.lif.decay)
 
-    def forward(self, spikes: torch.Tensor, v: torch.Tensor | None = None) -> Any:
-        """As in :class:`SpikingLayer`; spikes of the type that came.
+    def forward(
+        self, spikes: torch.Tensor, v: torch.Tensor | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """As in :class:`SpikingLayer`; the returned spikes have the type of the given ones.
 
         Raises:
-            ConfigurationError: the weights cannot be held in the chip's integers.
+            ConfigurationError: the weights do not fit the chip's integers.
         """
         if self.norm.training and self.norm.momentum is None:  # inside calibrating()
             return super().forward(spikes, v)
         with torch.autocast(spikes.device.type, enabled=False):
             inputs = self._currents(spikes)
             if v is None:
-                return self.lif(*inputs).to(spikes.dtype)
+                return self.lif(*inputs).to(spikes.dtype)  # (T, B, C', H', W')
             (fired,), (v,) = self.lif.multi_step_functional_forward(inputs, (v.to(spikes.device),))
-            return fired.to(spikes.dtype), v
+            return fired.to(spikes.dtype), v  # (T, B, C', H', W'), (B, C', H', W')
 
     def _currents(self, spikes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Integers]:
         with at_hand(self.conv, self.norm):
-            weight, bias = self.folded()
+            weight, bias = self.folded()  # (C', C, kH, kW), (C',)
         found = integers(weight, bias, self.lif.v_threshold)
-        if not torch.compiler.is_compiling():  # a graph cannot raise
+        if not torch.compiler.is_compiling():  # a compiled graph cannot raise
             check(found, bias, self.lif.v_threshold)
         weight, bias = straight_through(weight, bias, found)
         conv, steps = self.conv, spikes.shape[:-3]
         current = F.conv2d(
             spikes.float().flatten(0, -4), weight, None, conv.stride, conv.padding, conv.dilation, conv.groups
         )
-        return current.unflatten(0, steps), bias.view(-1, 1, 1), found
+        return current.unflatten(0, steps), bias.view(-1, 1, 1), found  # (T, B, C', H', W'), (C', 1, 1)

@@ -1,17 +1,17 @@
-r"""Training the abstract encoder in little memory: a bit for each spike is kept, everything else is computed again.
+r"""Training of the abstract encoder with little memory: one bit per spike is kept, everything else is recomputed.
 
-Plain BPTT keeps currents, membranes and spikes of all layers over all φ·T steps, 12 bytes a neuron-step or more. Here
-each layer keeps its input spikes packed (1/8 byte), its statistics, and the membranes at the start of some pieces of
-the sequence. tdBN's statistics are those of the whole sequence, as in the plain path, so a layer takes these passes:
+Plain BPTT keeps currents, membranes and spikes of all layers over all φ·T steps: at least 12 bytes per neuron and step.
+Here each layer keeps its input spikes packed (1/8 byte), its statistics, and the membranes at the start of each piece
+of the sequence. tdBN's statistics are those of the whole sequence, as in plain BPTT, so a layer makes these passes:
 
-    forward     conv → moments;  conv → LIF → spikes, packed          one convolution where its output fits the budget
+    forward     conv → moments;  conv → LIF → spikes, packed          one convolution if its output fits the budget
     backward    from the last piece to the first: conv → LIF again → ȳ and its sums Σȳ, Σȳ(x − μ)
                 conv → x̄ from ȳ and the sums → gradient of the weights
 
-Between two layers x̄ of the upper one is held, not the gradient of the spikes between: in a stack whose layers shrink
-it is the smaller of the two, and a transposed convolution of one piece gives the other. Of the largest layers, the
-first two where each is half as large as the one before, not even ȳ is held: each pass that asks for it starts from the
-packed spikes.
+Between two layers, x̄ of the upper layer is stored, not the gradient of the spikes: x̄ is smaller when each layer is
+smaller than the one below, and a transposed convolution of one piece computes the other from it. For the largest layers
+(the first two, if each layer is half as large as the one below) not even ȳ is stored: each pass that needs it starts
+from the packed spikes.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from ashnets.model.rows import Rows
 from ashnets.model.spiking_layer import SpikingLayer
 from ashnets.model.tdbn import moments
 
-PIECES = 20  # of a sequence: more of them need smaller buffers and keep more membranes
+PIECES = 20  # of a sequence: more pieces need smaller buffers, but more stored membranes
 
-State = tuple[torch.Tensor, ...]  # membranes, one tensor a layer
-Pass = Callable[[int], torch.Tensor]  # piece → a gradient, (T', N); to be asked from the last piece to the first
-Upstream = Callable[[], Pass]  # begins a pass over the gradient of a layer's spikes
+State = tuple[torch.Tensor, ...]  # membranes, one tensor for each layer
+Pass = Callable[[int], torch.Tensor]  # piece → a gradient, (T', N); called from the last piece to the first
+Upstream = Callable[[], Pass]  # starts a pass over the gradient of a layer's spikes
 
 
 def run_saving(
     blocks: list[SpikingLayer], spikes: torch.Tensor, state: State, group_size: int
 ) -> tuple[torch.Tensor, list[torch.Tensor], State]:
-    """Run groups of images, one after another on the time axis; the gradients are those of the plain path.
+    """Run groups of images, one after another on the time axis; the gradients equal those of plain BPTT.
 
     Args:
         blocks: the encoder's layers.
@@ -51,8 +51,8 @@ def run_saving(
         group_size: φ.
 
     Returns:
-        Spikes of the last layer counted over each image's steps, (φ, G, C, h, w), float32; spikes of each layer in all,
-        (φ, G); and the membranes after the last step.
+        Spikes of the last layer counted over each image's steps, (φ, G, C, h, w), float32; the total spikes of each
+        layer, (φ, G); and the membranes after the last step.
     """
     time_steps = spikes.shape[0]
     steps = time_steps * group_size
@@ -75,7 +75,7 @@ def run_saving(
 class _Plan:
     """A sequence of ``images`` times T steps in pieces.
 
-    ``budget`` is how many values of a layer's sequence may be held at once; ``dtype`` is that of the convolutions.
+    ``budget`` is how many values of a layer's sequence may be stored at once; ``dtype`` is that of the convolutions.
     """
 
     blocks: list[SpikingLayer]
@@ -92,7 +92,7 @@ class _Plan:
 
 @dataclass
 class _Layer:
-    """One layer's own: what it computes again from, and what it keeps for that."""
+    """What one layer stores, and from which it recomputes everything else."""
 
     plan: _Plan
     block: SpikingLayer
@@ -104,28 +104,28 @@ class _Layer:
     shift: torch.Tensor = field(init=False)
     mean: torch.Tensor = field(init=False)
     inverse: torch.Tensor = field(init=False)  # 1/√(σ² + ε)
-    count: torch.Tensor | None = None  # of values behind the statistics; None: they are the running ones
+    count: torch.Tensor | None = None  # number of values in the statistics; None for running statistics
 
     def give_tensors(self) -> list[torch.Tensor]:
-        """All that is kept, to be saved by autograd; :meth:`take_tensors` takes it back."""
+        """All stored tensors, for autograd to save; :meth:`take_tensors` takes them back."""
         vectors = [self.scale, self.shift, self.mean, self.inverse]
         membranes, self.membranes = self.membranes, []
         return [*vectors, *membranes, *self.source.give_bits()]
 
     def take_tensors(self, tensors: Iterator[torch.Tensor]) -> None:
-        """In the order in which they were given."""
+        """Take the tensors back, in the order of :meth:`give_tensors`."""
         self.scale, self.shift, self.mean, self.inverse = islice(tensors, 4)
         self.membranes = list(islice(tensors, len(self.plan.bounds)))
         self.source.take_bits(list(islice(tensors, len(self.plan.bounds))))
 
     @property
     def size(self) -> int:
-        """Values of its sequence."""
+        """Number of values in its sequence."""
         return self.plan.bounds[-1][1] * self.rows.shape[1:].numel()
 
     @property
     def held(self) -> bool:
-        """Whether x̄ of the whole sequence is held; else it is computed again in every pass that asks for it."""
+        """Whether x̄ of the whole sequence is stored; otherwise each pass that needs it recomputes it."""
         return self.size < self.plan.budget
 
     @property
@@ -145,10 +145,10 @@ class _Layer:
         return self.rows.like_steps(rows).flatten(0, 1).to(self.plan.dtype)
 
     def input_gradient(self, grad: torch.Tensor) -> torch.Tensor:
-        """(T', N) of currents to (T', N') of the layer below's spikes."""
+        """Gradient of the currents (T', N) to that of the spikes of the layer below, (T', N')."""
         conv, frames = self.block.conv, self.frames(grad)
         shape = (len(frames), *self.source.frame[1:])
-        # the weight's format is that of the result: another would be copied on both sides
+        # The result takes the weight's format; another format would be copied on both sides.
         weight = self.weight.contiguous(memory_format=torch.channels_last)
         found = conv2d_input(shape, weight, frames, conv.stride, conv.padding, conv.dilation, conv.groups)
         return found.float().permute(0, 2, 3, 1).reshape(grad.shape[0], -1)
@@ -184,10 +184,10 @@ class _Saving(torch.autograd.Function):
                 layer = _Layer(plan, block, source, rows, weight.to(plan.dtype))
                 source, fired, v = _forward(layer, gamma.float(), bias.float(), rows.neurons(state[i].float()))
                 if block is plan.blocks[-1]:
-                    counts = rows.like_steps(fired)
+                    counts = rows.like_steps(fired)  # (φ, G, C, h, w)
                 layers.append(layer)
-                per_layer.append(fired.view(plan.images, rows.shape[1], -1).sum(-1))
-                last.append(rows.like_neurons(v))
+                per_layer.append(fired.view(plan.images, rows.shape[1], -1).sum(-1))  # (φ, G)
+                last.append(rows.like_neurons(v))  # (G, C, h, w)
         ctx.save_for_backward(*parameters, *(t for layer in layers for t in layer.give_tensors()))
         ctx.plan, ctx.layers = plan, layers
         ctx.mark_non_differentiable(*per_layer)
@@ -203,7 +203,7 @@ class _Saving(torch.autograd.Function):
             layer.take_tensors(kept)
         by_image = layers[-1].rows.steps(grad_counts.float())
         upstream: Upstream = lambda: lambda piece: by_image[plan.images_of(piece)]  # noqa: E731
-        asked = [1]  # how often x̄ of each layer is asked for: of the first for its weights, then as the layer below is
+        asked = [1]  # passes over x̄ of each layer: one for its weights, and those that the layer below makes
         for layer in layers[:-1]:
             asked.append(1 if layer.held else 1 + asked[-1])
         adjoints: list[_Adjoint] = []
@@ -228,7 +228,7 @@ def _last(shape: torch.Size) -> tuple[int, ...]:
 def _forward(
     layer: _Layer, gamma: torch.Tensor, bias: torch.Tensor, v: torch.Tensor
 ) -> tuple[PackedSpikes, torch.Tensor, torch.Tensor]:
-    """Packed spikes, how often each neuron fired in each image (φ, N), and the last membrane."""
+    """Packed spikes, the spikes of each neuron in each image (φ, N), and the last membrane (N,)."""
     plan, norm, rows = layer.plan, layer.block.norm, layer.rows
     pieces = range(len(plan.bounds))
     kept: list[torch.Tensor | None] = [None] * len(pieces)
@@ -260,12 +260,12 @@ def _forward(
 
 
 class _Adjoint:
-    """The backward pass of one layer; making it sums up Σȳ and Σȳ(x − μ), which x̄ needs.
+    """The backward pass of one layer. The constructor computes the sums Σȳ and Σȳ(x − μ), which x̄ needs.
 
     Args:
-        upstream: of the layer's spikes.
-        grad_v: of the last membrane, (N,).
-        asked: how often :meth:`currents` will be begun; the first pass also gives the gradient of the weights.
+        upstream: gives the gradient of the layer's spikes.
+        grad_v: gradient of the last membrane, (N,).
+        asked: how often :meth:`currents` will be called; the first pass also computes the gradient of the weights.
 
     Attributes:
         weight, gamma, bias, state: gradients of the weights, γ, β_bn and the first membrane.
@@ -286,7 +286,7 @@ class _Adjoint:
             total, product = total + rows.total(sums), product + rows.total(products)
             if layer.held:
                 self._grads[piece], self._kept[piece] = grad, x if keep else None
-            del x, grad  # before those of the next piece are there
+            del x, grad  # before those of the next piece are allocated
         self.gamma, self.bias, self.state = product * layer.inverse, total, rows.like_neurons(v)
         if layer.count is None:
             self._means = torch.stack([torch.zeros_like(total)] * 2)
@@ -294,12 +294,12 @@ class _Adjoint:
             self._means = layer.block.norm.sum_over_ranks(torch.stack([total, product])) / layer.count
 
     def below(self) -> Pass:
-        """Begin a pass over the gradient of the spikes of the layer below."""
+        """Start a pass over the gradient of the spikes of the layer below."""
         currents = self.currents()
         return lambda piece: self.layer.input_gradient(currents(piece))
 
     def currents(self) -> Pass:
-        """Begin a pass over x̄."""
+        """Start a pass over x̄."""
         layer, spread = self.layer, self.layer.rows.spread
         center, scale, grad_mean = spread(layer.mean), spread(layer.scale), spread(self._means[0].float())
         factor = spread((layer.scale * layer.inverse.square() * self._means[1]).float())
@@ -328,7 +328,7 @@ class _Adjoint:
         return of
 
     def _through_neurons(self) -> Callable[[int, torch.Tensor], tuple[torch.Tensor, ...]]:
-        """Begin a pass over x, ȳ, the gradient of a piece's first membrane from that of its last, and both sums."""
+        """Start a pass over x, ȳ, the gradient of a piece's first membrane (from that of its last), and both sums."""
         layer, spread = self.layer, self.layer.rows.spread
         scale, shift, center = spread(layer.scale), spread(layer.shift), spread(layer.mean)
         upstream = self.upstream()

@@ -4,8 +4,8 @@ r"""Leaky integrate-and-fire neuron (eq. 2, 3), as a pure function and as a spik
     s[t] = H(h[t] − θ),  strictly above the threshold
     v[t] = h[t]·(1 − s[t]),  a hard reset to 0 on a spike only
 
-The backward pass replaces H' by the derivative of (1 + tanh(k·(h − θ)))/2, which is (k/2)·sech²(k·(h − θ)). It keeps
-x alone and computes the membrane again (``ashnets.kernels``).
+The backward pass replaces H' by the derivative of (1 + tanh(k·(h − θ)))/2, which is (k/2)·sech²(k·(h − θ)). It stores
+only x and recomputes the membrane (``ashnets.kernels``).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def lif(
     """Run LIF neurons over a sequence with explicit state.
 
     Args:
-        x: input current, (T, ...), any float type. bfloat16 is read as it is, as is float16 on a GPU; other types are
-            converted to float32 first. The arithmetic is float32 in any case.
+        x: input current, (T, ...), any float type. bfloat16, and float16 on a GPU, are read without conversion; other
+            types are first converted to float32. The arithmetic is always float32.
         v: membrane before the first step, (...), float32.
         beta: β in [0, 1), the share of the membrane kept at each step.
         theta: θ, the firing threshold.
@@ -41,7 +41,7 @@ def lif(
         Spikes (T, ...) of 0 and 1 in the type of ``x``, and the membrane after the last step, (...), float32.
 
     Raises:
-        InputError: no step, or ``v`` is not of a step's shape.
+        InputError: there is no step, or ``v`` does not have the shape of a step.
     """
     rows = Rows(x)
     currents = x if x.dtype in (torch.float32, torch.bfloat16, torch.float16) else x.float()
@@ -59,7 +59,7 @@ class _LIF(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, v)
         ctx.constants = (beta, theta, k, detach_reset)
-        return operators.lif_forward(x, v, None, None, beta, theta)
+        return operators.lif_forward(x, v, None, None, beta, theta)  # (T, N), (N,)
 
     @staticmethod
     @once_differentiable
@@ -71,19 +71,19 @@ class _LIF(torch.autograd.Function):
 
 
 class LIF(neuron.LIFNode):
-    """LIF as a spikingjelly neuron: its ``reset_net``, monitors, counters and NIR exchange work on it.
+    """LIF as a spikingjelly neuron, for its ``reset_net``, monitors, counters and NIR export.
 
-    spikingjelly's own node fires at h ≥ θ; this one fires strictly above, the form that Loihi, NIR and ONNX share.
+    spikingjelly's own node fires at h ≥ θ. This one fires strictly above θ, as Loihi, NIR and ONNX do.
 
     Args:
         beta, theta, k, detach_reset: as in :func:`lif`. τ = 1/(1 − β), without decay of the input.
 
-    Shape: input (T, B, ...) and output alike; step mode ``s`` takes one step, (B, ...).
+    Shape: input and output (T, B, ...); in step mode ``s`` one step, (B, ...).
     """
 
     def __init__(self, beta: float, theta: float, k: float, detach_reset: bool = True) -> None:
         super().__init__(
-            # β = 0 means τ = 1, which the parent refuses: it is set below.
+            # β = 0 means τ = 1, which the parent class refuses: it is set below.
             tau=1 / (1 - beta) if beta > 0 else 2.0,
             decay_input=False,
             v_threshold=float(theta),
@@ -97,7 +97,7 @@ class LIF(neuron.LIFNode):
         self.k = k
 
     def materialize_states(self, inputs, states, step_mode):
-        """The membrane stays float32, whatever the type of the currents."""
+        """The membrane stays float32 for currents of any type."""
         like = inputs[0][0] if step_mode == "m" else inputs[0]
         v = states[0]
         if not isinstance(v, torch.Tensor) or v.shape != like.shape:

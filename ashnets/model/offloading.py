@@ -1,7 +1,7 @@
-"""Weights that accelerate keeps on disk or on another device (``device_map``), where code reads them without a call.
+"""Access to weights that accelerate keeps on disk or on another device (``device_map``).
 
-accelerate brings a module's tensors before its ``forward`` and puts them away after it. Code that reads a tensor of a
-module without calling it finds a meta tensor, which has no values.
+accelerate loads a module's tensors before its ``forward`` and unloads them after it. Code that reads a tensor of a
+module without calling the module finds a meta tensor, which has no values.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import nn
 
 
 def at_hand(*modules: nn.Module) -> AbstractContextManager[None]:
-    """Inside, the tensors of ``modules`` themselves, not of their children, have values on their execution device."""
+    """Inside, the tensors of ``modules``, but not of their children, have values on their execution device."""
     hooked = [module for module in modules if hasattr(module, "_hf_hook")]
     return _brought(hooked) if hooked else nullcontext()
 

@@ -1,4 +1,4 @@
-"""What the models return: dataclasses a person can read."""
+"""The outputs of the models, as dataclasses."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class VisualOutput(ModelOutput):
         response: S (eq. 5) after the readout, (B, N, R).
         concept_counts: an image's own spikes for each token and concept, (B, N, R).
         layer_spikes: layer name → (B,), spikes over an image's T steps.
-        layer_rates: layer name → (B,), spikes for each neuron and step.
-        state: membranes after the last step, one tensor a spiking layer.
+        layer_rates: layer name → (B,), spikes per neuron and step.
+        state: membranes after the last step, one tensor for each spiking layer.
     """
 
     output: torch.Tensor | None = None
@@ -41,10 +41,10 @@ class AshNetsOutput(ModelOutput):
 
     Attributes:
         last_hidden_state: (B, L + N, M1): text tokens first, then visual tokens.
-        pooled: (B, M1), the hidden state of the first token: [CLS], or for images alone, which have none, the first
-            visual token.
-        visual: the visual semantic module's output, None for text alone.
-        attentions: a layer each, (B, heads, L + N, L + N), on request.
+        pooled: (B, M1), the hidden state of the first token: [CLS], or the first visual token for images alone, which
+            have no [CLS].
+        visual: output of the visual semantic module; None for text alone.
+        attentions: one tensor for each layer, (B, heads, L + N, L + N), on request.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -73,7 +73,7 @@ class RetrievalOutput(ModelOutput):
 
 @dataclass
 class PreTrainingOutput(RetrievalOutput):
-    """Pre-training heads on a pair, unmasked unless the caller masks.
+    """Pre-training heads on pairs; nothing is masked unless the caller masks it.
 
     Attributes:
         mlm_logits: (B, L, vocabulary).
@@ -90,13 +90,13 @@ class PreTrainingOutput(RetrievalOutput):
 
 @dataclass
 class ClassifierOutput(ModelOutput):
-    """A downstream head.
+    """The head of a downstream task.
 
     Attributes:
         logits: (B, classes).
-        loss: a scalar where labels were given.
-        visual, attentions: as in :class:`AshNetsOutput`; for NLVR2 of the 2·B images, left and right of each pair in
-            turn.
+        loss: a scalar; None without labels.
+        visual, attentions: as in :class:`AshNetsOutput`; for NLVR2 of 2·B images, the left and the right one of each
+            pair alternating.
     """
 
     logits: torch.Tensor | None = None

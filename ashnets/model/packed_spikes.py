@@ -1,4 +1,4 @@
-"""Spikes of a sequence in pieces, a bit each."""
+"""Spikes of a sequence in pieces, stored as one bit each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 
 
 class PackedSpikes:
-    """Pieces of (T, B, C, H, W), each kept as bits and given back as floats in channels-last order.
+    """Pieces of (T, B, C, H, W), stored as bits and returned as floats in channels-last order.
 
     Args:
-        frame: (B, C, H, W), of one step.
+        frame: the shape (B, C, H, W) of one step.
     """
 
     def __init__(self, frame: torch.Size) -> None:
@@ -19,12 +19,12 @@ class PackedSpikes:
         self._bits: list[torch.Tensor] = []
 
     def give_bits(self) -> list[torch.Tensor]:
-        """The pieces as uint8, which are held no longer."""
+        """Return the pieces as uint8 and keep none."""
         bits, self._bits = self._bits, []
         return bits
 
     def take_bits(self, bits: list[torch.Tensor]) -> None:
-        """Take back what :meth:`give_bits` gave."""
+        """Take back the pieces that :meth:`give_bits` returned."""
         self._bits = bits
 
     def append(self, spikes: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Saving and loading: strict, safetensors only, in evaluation mode, never random without being asked."""
+"""Saving and loading: strict, safetensors only, in evaluation mode, random weights only on request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -26,10 +26,10 @@ from ashnets.model.collector import SemanticCollector
 from ashnets.model.tdbn import TdBN
 from ashnets.zoo.registry import config_of
 
-# Where a name is looked for; see ashnets.resolve.
+# Options for finding a name; see ashnets.resolve.
 HUB_OPTIONS = ("revision", "namespace", "token", "cache_dir", "local_files_only", "force_download")
 
-# What transformers' from_pretrained and its Auto classes take; any other keyword is a configuration key.
+# Options of transformers' from_pretrained and Auto classes; any other keyword is a configuration key.
 LIBRARY_OPTIONS = {
     "adapter_kwargs",
     "attn_implementation",
@@ -58,14 +58,15 @@ class AshNetsPreTrainedModel(PreTrainedModel):
     config_class = AshNetsConfig
     base_model_prefix = "ashnets"
     main_input_name = "pixel_values"
-    accepts_loss_kwargs = False  # for transformers' Trainer: losses are means over a batch, and take no number of items
-    _no_split_modules = ["SpikingLayer", "IntegerSpikingLayer"]  # noqa: RUF012 - each computes as one kernel
+    config: AshNetsConfig
+    accepts_loss_kwargs = False  # for transformers' Trainer: losses are means over a batch, not over a number of items
+    _no_split_modules = ["SpikingLayer", "IntegerSpikingLayer"]  # noqa: RUF012 - each runs as one kernel
     _supports_sdpa = True
     _supports_attention_backend = True
 
     @property
     def device(self) -> torch.device:
-        """Where inputs belong: where the weights are, or are brought that ``device_map`` keeps elsewhere."""
+        """The device for inputs: that of the weights, or the one on which ``device_map`` executes them."""
         hooks = (getattr(module, "_hf_hook", None) for module in self.modules())
         used = next((found for hook in hooks if (found := getattr(hook, "execution_device", None)) is not None), None)
         return super().device if used is None else torch.device(used)
@@ -75,7 +76,8 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
             init.constant_(module.weight, module.alpha * module.theta)
         elif isinstance(module, SemanticCollector):
-            # Unit variance: a mean of active columns then has the scale of F_CNN.
+            # Unit variance. A mean of n active columns is about √n shorter than one column: n = 82 of 256 measured, so
+            # F_SNN starts about 9 times smaller than F_CNN.
             init.normal_(module.concepts, std=1.0)
         elif isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="linear")
@@ -90,7 +92,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls, name: str | os.PathLike, *args: Any, weights: str | None = "pretrained", **kwargs: Any
-    ) -> Any:
+    ) -> Self:
         """Load a model by registry name, folder, or Hub repository.
 
         Args:
@@ -98,14 +100,14 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             weights: ``"pretrained"`` loads trained weights and fails where there are none; ``None`` builds the same
                 architecture with random ones.
             kwargs: configuration keys, which override the saved ones; ``revision``, ``namespace``, ``token`` and the
-                further options of ``ashnets.resolve``; and transformers' own, such as ``variant``, or ``dtype``, which
-                is float32 unless given, in whatever type the checkpoint is stored.
+                other options of ``ashnets.resolve``; and options of transformers, such as ``variant`` or ``dtype``,
+                which is float32 by default, whatever type the checkpoint is stored in.
 
         Returns:
-            The model in evaluation mode, every tensor loaded, none left over.
+            The model in evaluation mode, with all tensors of the checkpoint and no others.
 
         Raises:
-            UnknownModelError: nothing answers to the name.
+            UnknownModelError: there is no model of this name.
             ConfigurationError: an unknown key, here or in ``config.json``.
             WeightsError: no weights, damaged weights, a pickle, or tensors missing, left over or of another shape.
         """
@@ -138,7 +140,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
         except AshNetsError:
             raise
         except SafetensorError as error:
-            raise WeightsError(f"{source}: the safetensors file is damaged ({error}); fetch it again") from error
+            raise WeightsError(f"{source}: the safetensors file is damaged ({error}); download it again") from error
         except (OSError, RuntimeError, ValueError, TypeError) as error:
             raise WeightsError(f"{source}: the weights cannot be loaded: {_first_lines(error)}") from error
         model, report = loaded
@@ -155,9 +157,9 @@ class AshNetsPreTrainedModel(PreTrainedModel):
     ) -> None:
         """As in transformers, but written aside and then moved, so that no file is ever half-written.
 
-        Weights of the same variant that were there before are replaced, in however many files either save has them.
-        Everything else stays. A process that is not the main one writes nothing and removes nothing. With
-        ``push_to_hub`` the files are saved here first, then sent; ``repo_id`` is the folder's name unless given.
+        Existing weights of the same variant are replaced, also if they are in another number of files. Everything else
+        stays. Only the main process writes and removes files. With ``push_to_hub`` the files are saved here first, then
+        uploaded; ``repo_id`` is the folder's name by default.
         """
 
         def save(folder: str | os.PathLike, **options: Any) -> None:
@@ -169,7 +171,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
         with saved_aside(save_directory) as aside:
             save(aside, **kwargs)
         if push_to_hub:
-            with tempfile.TemporaryDirectory() as copy:  # an upload that fails must not take the saved files with it
+            with tempfile.TemporaryDirectory() as copy:  # a failed upload must not remove the saved files
                 save(copy, push_to_hub=True, **{"repo_id": Path(save_directory).absolute().name, **hub}, **kwargs)
 
 
@@ -178,10 +180,10 @@ _one_at_a_time = threading.RLock()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers without progress bars and without reports that our own errors replace, in one thread at a time.
+    """Turn off progress bars and logs of transformers, which our errors replace; one thread at a time.
 
-    These are settings of the process, as are those that transformers changes while it makes or loads a model: the
-    default type of torch, the functions that initialize, the one that ties weights.
+    These are settings of the process. So are those that transformers changes while it builds or loads a model: torch's
+    default type, the initialization functions, and the function that ties weights.
     """
     with _one_at_a_time:
         level, bars = library_logging.get_verbosity(), library_logging.is_progress_bar_enabled()
@@ -196,10 +198,10 @@ def quiet() -> Iterator[None]:
 
 
 def check_folder(folder: Path, variant: str | None = None) -> None:
-    """Refuse a folder without configuration, without safetensors of the variant, or with a pickle in their place.
+    """Check that a folder has a configuration and the safetensors of the variant.
 
     Raises:
-        WeightsError: with the file and the remedy.
+        WeightsError: one is missing, or there is a pickle instead.
     """
     config = folder / "config.json"
     if not config.is_file():
@@ -207,7 +209,7 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
     try:
         json.loads(config.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{config} is not valid JSON ({error}); fetch it again") from error
+        raise WeightsError(f"{config} is not valid JSON ({error}); download it again") from error
     names = sorted(path.name for path in folder.iterdir())
     found = variants(names)
     if (variant or "") in found:
@@ -218,20 +220,20 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
         raise WeightsError(f"{folder} has no weights {asked}; {remedy}")
     if pickles := [name for name in names if Path(name).suffix in PICKLES]:
         raise WeightsError(
-            f"{folder} holds {', '.join(pickles)} but no .safetensors: pickled weights can run code and are never "
-            "loaded; ask for a safetensors copy"
+            f"{folder} has {', '.join(pickles)} but no .safetensors: pickled weights can run code and are never "
+            "loaded; use a copy in safetensors"
         )
     raise WeightsError(
         f"{folder} has no model.safetensors and no index of shards: this model has no weights; weights=None builds "
-        "random ones"
+        "it with random ones"
     )
 
 
 def _refuse_differences(name: str, cls: type, report: dict[str, Any]) -> None:
     problems = []
     for kind, remedy in (
-        ("missing_keys", f"the checkpoint was made by another class than {cls.__name__} or is incomplete"),
-        ("unexpected_keys", f"{cls.__name__} has no place for them"),
+        ("missing_keys", f"the checkpoint belongs to another class than {cls.__name__} or is incomplete"),
+        ("unexpected_keys", f"{cls.__name__} has no such tensors"),
         ("mismatched_keys", "the configuration and the weights belong to different models"),
     ):
         keys = sorted(_named(key) for key in report.get(kind) or ())
@@ -253,7 +255,7 @@ def _named(key: Any) -> str:
 
 
 def _changed(config: AshNetsConfig, changes: dict[str, Any]) -> AshNetsConfig:
-    """A configuration with other keys, checked again."""
+    """The configuration with changed keys, checked again."""
     return AshNetsConfig(**{**config.to_dict(), **changes}) if changes else config
 
 

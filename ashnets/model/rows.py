@@ -8,20 +8,21 @@ from ashnets.errors import InputError
 
 
 class Rows:
-    """The order in which a sequence (T, ...) holds its neurons in memory.
+    """The order of the neurons of a sequence (T, ...) in memory.
 
     Args:
-        x: (T, ...), dense; channels-last images keep their format, anything irregular is read in logical order.
+        x: (T, ...), dense. Channels-last images keep their format; any other irregular format is read in logical order.
 
     Raises:
-        InputError: no step.
+        InputError: the sequence has no step.
     """
 
     def __init__(self, x: torch.Tensor) -> None:
         if x.dim() < 1 or x.shape[0] < 1:
-            raise InputError(f"a sequence of shape {tuple(x.shape)}: the first axis is time, and holds a step at least")
+            raise InputError(f"a sequence of shape {tuple(x.shape)}: the first axis is time; give at least one step")
         axes = range(1, x.dim())
-        order = sorted(axes, key=lambda axis: -x.stride(axis))
+        strides = x.stride()
+        order = sorted(axes, key=lambda axis: -strides[axis])
         if not x.permute(0, *order).is_contiguous():
             order = list(axes)
         self.order = order
@@ -32,9 +33,11 @@ class Rows:
         return x.permute(0, *self.order).reshape(x.shape[0], -1)
 
     def neurons(self, v: torch.Tensor) -> torch.Tensor:
-        """(...) to (N,). Raises InputError for another shape than a step's: kernels would write past its end."""
+        """(...) to (N,). Raises InputError if the shape is not that of a step: kernels would write past the end."""
         if v.shape != self.shape[1:]:
-            raise InputError(f"{tuple(v.shape)} values for the neurons {tuple(self.shape[1:])} of a step")
+            raise InputError(
+                f"{tuple(v.shape)} values for the neurons {tuple(self.shape[1:])} of a step: the shapes must be equal"
+            )
         return v.permute([axis - 1 for axis in self.order]).reshape(-1)
 
     def like_steps(self, rows: torch.Tensor) -> torch.Tensor:
@@ -48,11 +51,11 @@ class Rows:
         return rows.view([self.shape[axis] for axis in self.order]).permute(back)
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """A value for each channel of (T, B, C, ...), (C,), to each neuron, (N,)."""
+        """Expand one value for each channel of (T, B, C, ...), (C,), to one for each neuron, (N,)."""
         axes = [1, -1, *[1] * (len(self.shape) - 3)]
         return self.neurons(values.view(axes).expand(self.shape[1:]))
 
     def total(self, rows: torch.Tensor) -> torch.Tensor:
-        """The sum of (N,) over the neurons of each channel of (T, B, C, ...), (C,), in float64."""
+        """Sum (N,) over the neurons of each channel of (T, B, C, ...): (C,), float64."""
         found = self.like_neurons(rows)
         return found.sum([0, *range(2, found.dim())], dtype=torch.float64)

@@ -1,9 +1,10 @@
 r"""Probabilistic sampling of images into spikes (section III-A.2).
 
-    P_binary[t] = 1 where u(seed, id, t) < I,   I in [0, 1],   u uniform on [0, 1)
+    P_binary[t] = 1 where u(seed, key, t) < I,   I in [0, 1],   u uniform on [0, 1)
 
-u comes from a counter-based hash of (seed, image id, step, pixel): no state, hence the same draw in any order, batch
-or worker count and on any device. It stays outside the exported graphs: chips and simulators receive its spikes.
+u is a counter-based hash of (seed, image key, step, pixel). It has no state, so the draw is the same in any order,
+batch and number of workers, and on any device. The sampler is not part of exported graphs: chips and simulators receive
+its spikes.
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ import torch
 from ashnets.errors import InputError
 from ashnets.kernels.choosing import kernels_for
 
+ImageKeys = Sequence[int] | torch.Tensor  # (B,), integers, one for each image
+
 _U64 = 0xFFFFFFFFFFFFFFFF
 
 
 def image_key(name: str | int) -> int:
-    """A 63-bit id for an image: integers are kept, names are hashed (BLAKE2b)."""
+    """The key of an image, 63 bits: an integer keeps its lower bits, a name is hashed (BLAKE2b)."""
     if isinstance(name, int):
         return name & 0x7FFFFFFFFFFFFFFF
     return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "little") >> 1
 
 
 def content_key(pixels: torch.Tensor) -> int:
-    """The id of an image that has no name: a hash of its pixels, so that equal images spike alike."""
+    """The key of an image without a name: a hash of its pixels, so that equal images have equal spikes."""
     data = pixels.detach().to("cpu", torch.float32).contiguous().numpy()
     return int.from_bytes(hashlib.blake2b(data.tobytes(), digest_size=8).digest(), "little") >> 1
 
@@ -45,9 +48,9 @@ def _(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def probabilistic_sampling(
-    pixels: torch.Tensor, image_keys: torch.Tensor | Sequence[int], time_steps: int, seed: int = 0, first_step: int = 0
+    pixels: torch.Tensor, image_keys: ImageKeys, time_steps: int, seed: int = 0, first_step: int = 0
 ) -> torch.Tensor:
-    """Draw Bernoulli spikes with the pixels' intensities as probabilities; no gradient passes.
+    """Draw Bernoulli spikes whose probabilities are the pixel intensities; no gradient passes.
 
     Args:
         pixels: (B, C, H, W), intensities in [0, 1], before any normalization.
@@ -60,12 +63,12 @@ def probabilistic_sampling(
         (T, B, C, H, W), 0 and 1, in the type of ``pixels``.
 
     Raises:
-        InputError: intensities outside [0, 1] or a wrong number of ids.
+        InputError: intensities outside [0, 1], or a wrong number of keys.
     """
     if not isinstance(image_keys, torch.Tensor):
-        # a graph knows no integers beyond 64 bits, and none that are larger come from image_key
-        ids = list(image_keys) if torch.compiler.is_compiling() else [_signed(int(i), 64) for i in image_keys]
-        image_keys = torch.tensor(ids, dtype=torch.int64)
+        # A compiled graph has no integers beyond 64 bits; image_key returns 63.
+        keys = list(image_keys) if torch.compiler.is_compiling() else [_signed(int(key), 64) for key in image_keys]
+        image_keys = torch.tensor(keys, dtype=torch.int64)
     if image_keys.shape != pixels.shape[:1]:
         raise InputError(f"{image_keys.numel()} image keys for {pixels.shape[0]} images: give one key for each image")
     return _sample(pixels.detach(), image_keys.long(), time_steps, _signed(seed, 64), first_step)
@@ -75,21 +78,21 @@ def probabilistic_sampling(
 def _sample(
     pixels: torch.Tensor, image_keys: torch.Tensor, time_steps: int, seed: int, first_step: int
 ) -> torch.Tensor:
-    """As an operator: torch.compile sees one node, whatever the device's kernel."""
+    """As an operator: torch.compile sees one node, with any kernel."""
     low, high = (float(m) for m in torch.aminmax(pixels)) if pixels.numel() else (0.0, 0.0)
     if not (low >= 0 and high <= 1):
         raise InputError(
-            f"pixel intensities span [{low:.4g}, {high:.4g}]; the sampler needs [0, 1], before ImageNet normalization"
+            f"pixel intensities span [{low:.4g}, {high:.4g}]: give intensities in [0, 1], before ImageNet normalization"
         )
-    # 24 bits of the hash against 24 bits of intensity: exact in float32, 0 never fires and 1 always does.
+    # 24 bits of the hash are compared with 24 bits of intensity: exact in float32; 0 never fires, 1 always fires.
     bar = (pixels.float() * (1 << 24)).round().to(torch.int32)
     keys = _keys(seed, image_keys.tolist(), first_step + np.arange(time_steps))
     positions = torch.arange(pixels.shape[1:].numel(), dtype=torch.int32, device=pixels.device)
     spread = (positions * _signed(0x9E3779B9)).view(pixels.shape[1:])
-    # channels last, the format that the first convolution wants
+    # channels last, the fastest format for the first convolution
     bar, spread = bar.permute(0, 2, 3, 1).flatten(1), spread.permute(1, 2, 0).flatten()
-    spikes = _empty(pixels, time_steps)
-    rows = spikes.permute(0, 1, 3, 4, 2).flatten(2)
+    spikes = _empty(pixels, time_steps)  # (T, B, C, H, W)
+    rows = spikes.permute(0, 1, 3, 4, 2).flatten(2)  # (T, B, P)
     kernels = kernels_for(pixels.device.type)
     if hasattr(kernels, "sample") and pixels.dtype == torch.float32:
         kernels.sample(spread.numpy().view(np.uint32), bar, keys, rows)
@@ -111,7 +114,7 @@ def _empty(pixels: torch.Tensor, time_steps: int) -> torch.Tensor:
 
 
 def _hash24(spread: torch.Tensor, keys: list[int]) -> torch.Tensor:
-    """24 uniform bits for each key and position: the two-round multiply–xorshift finalizer, keyed twice."""
+    """24 uniform bits for each key and position: a multiply–xorshift finalizer of two rounds, keyed twice."""
 
     def column(values: list[int]) -> torch.Tensor:
         return torch.tensor([_signed(v) for v in values], dtype=torch.int32, device=spread.device).unsqueeze(1)
@@ -133,7 +136,7 @@ def _signed(value: int, bits: int = 32) -> int:
 
 
 def _keys(seed: int, ids: list[int], steps: np.ndarray) -> np.ndarray:
-    """A 64-bit key for each image and step, (B, T): a chain of the splitmix64 finalizer."""
+    """A 64-bit key for each image and step, (B, T): a chain of splitmix64 finalizers."""
     words = (
         np.array([[seed & _U64]], np.uint64),
         np.array([[i & _U64] for i in ids], np.uint64).reshape(-1, 1),

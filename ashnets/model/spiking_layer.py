@@ -1,16 +1,17 @@
 r"""One layer of the abstract encoder: convolution, tdBN and LIF neurons over (T, B, C, H, W).
 
-The three are modules of spikingjelly's kind, each of which can be watched. Unless one is, nothing stays on them after a
-call (:meth:`SpikingLayer.run`), so that threads may share a model, and tdBN and LIF run as one kernel: with normalized
-currents y = a·x + c, a = γ/√(σ² + ε), c = β_bn − a·μ, neither y nor h is ever written to memory, and the gradient
-passes through the statistics as
+The three are spikingjelly modules, and each can be monitored. If none is monitored, a call leaves no state on them
+(:meth:`SpikingLayer.run`), so that threads may share a model, and tdBN and LIF run as one kernel. With normalized
+currents y = a·x + c, a = γ/√(σ² + ε), c = β_bn − a·μ, neither y nor h is written to memory. The gradient passes
+through the statistics as
 
     x̄ = a·(ȳ − Σȳ/n) − a/(σ² + ε)·(x − μ)·Σȳ(x − μ)/n,      γ̄ = Σȳ(x − μ)/√(σ² + ε),      β̄_bn = Σȳ
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from spikingjelly.activation_based import layer
@@ -24,9 +25,26 @@ from ashnets.model.offloading import at_hand
 from ashnets.model.rows import Rows
 from ashnets.model.tdbn import TdBN, moments
 
+if TYPE_CHECKING:
+
+    class Conv2d(nn.Conv2d):
+        """spikingjelly's convolution, whose settings are always pairs."""
+
+        kernel_size: tuple[int, int]
+        stride: tuple[int, int]
+        padding: tuple[int, int]
+        dilation: tuple[int, int]
+
+
+Constants = tuple[float, float, float, bool]  # β, θ, k, detach_reset
+
 
 class SpikingLayer(nn.Sequential):
     """conv → tdBN → LIF over (T, B, C, H, W)."""
+
+    conv: Conv2d
+    norm: TdBN
+    lif: LIF
 
     def __init__(self, config: AshNetsConfig, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -36,45 +54,49 @@ class SpikingLayer(nn.Sequential):
 
     @property
     def driven(self) -> bool:
-        """Whether spikingjelly's tools look at one of the modules, or drive it: it then runs on its own, with state."""
-        return any(map(_hooked, (self, self.norm, self.lif))) or self.lif.step_mode != "m" or self.lif.store_v_seq
+        """Whether a spikingjelly tool monitors or drives a module: they then run one by one and keep state."""
+        modules: tuple[nn.Module, ...] = (self, self.norm, self.lif)
+        return any(map(_hooked, modules)) or self.lif.step_mode != "m" or self.lif.store_v_seq
 
     def run(self, spikes: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run from an explicit membrane; no module keeps anything, unless :attr:`driven`.
+        """Run from an explicit membrane; no module keeps state, unless :attr:`driven`.
 
         Args:
             spikes: (T, B, C, H, W), 0 and 1.
             v: membrane before the first step, (B, C', H', W').
 
         Returns:
-            Spikes (T, B, C', H', W') and the membrane after the last step.
+            Spikes (T, B, C', H', W') and the membrane after the last step, (B, C', H', W').
         """
         if not self.driven:
             return self(spikes, v)
         self.lif.reset()
         self.lif.v = v
         spikes, v = self(spikes), self.lif.v
-        self.lif.v = v.detach().clone()  # for monitors; the graph belongs to the returned membrane alone
+        self.lif.v = v.detach().clone()  # for monitors; only the returned membrane carries the gradient
         return spikes, v
 
-    def forward(self, spikes: torch.Tensor, v: torch.Tensor | None = None) -> Any:
-        """Spikes (T, B, C, H, W) to spikes (T, B, C', H', W'); the membrane comes from ``lif.v`` and stays there.
+    def forward(
+        self, spikes: torch.Tensor, v: torch.Tensor | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Spikes (T, B, C, H, W) to spikes (T, B, C', H', W'); the membrane is read from ``lif.v`` and stored there.
 
         With ``v``, arguments and results are those of :meth:`run`.
         """
-        x = self.conv(spikes)
+        x = self.conv(spikes)  # (T, B, C', H', W')
         if v is not None:
             return self._fused(x, v)
         if self.driven:
-            return self.lif(self.norm(x)).to(x.dtype)
-        (v,) = self.lif.materialize_states((x,), (self.lif.v,), "m")
+            return self.lif(self.norm(x)).to(x.dtype)  # (T, B, C', H', W')
+        (v,) = self.lif.materialize_states((x,), (self.lif.v,), "m")  # (B, C', H', W')
         spikes, self.lif.v = self._fused(x, v)
-        return spikes
+        return spikes  # (T, B, C', H', W')
 
     def _fused(self, x: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """tdBN and LIF as one kernel: currents (T, B, C, H, W) and membranes to spikes and membranes."""
         norm, lif = self.norm, self.lif
-        constants, v = (lif.beta, lif.v_threshold, lif.k, lif.detach_reset), v.to(x.device, torch.float32)
+        constants: Constants = (lif.beta, lif.v_threshold, lif.k, lif.detach_reset)
+        v = v.to(x.device, torch.float32)
         if norm.training:
             rows = Rows(x)
             mean, variance, count = norm.statistics([moments(rows.steps(x), rows)])
@@ -92,7 +114,7 @@ class SpikingLayer(nn.Sequential):
             )
         else:
             with at_hand(norm):
-                scale, shift = norm.scale_and_shift(norm.running_mean, norm.running_var)
+                scale, shift = norm.scale_and_shift(norm.running_mean, norm.running_var)  # (C,)
             s, v = _AffineLIF.apply(x, scale, shift, v, constants)
         return s.to(x.dtype), v
 
@@ -104,7 +126,7 @@ def _hooked(module: nn.Module) -> bool:
 
 
 class _NormalizedLIF(torch.autograd.Function):
-    """LIF behind tdBN with the statistics of the sequence, with their gradient."""
+    """LIF after tdBN with the statistics of the sequence; the gradient passes through them."""
 
     @staticmethod
     def forward(
@@ -117,16 +139,16 @@ class _NormalizedLIF(torch.autograd.Function):
         variance: torch.Tensor,
         count: torch.Tensor,
         eps: float,
-        sum_over_ranks: Any,
-        constants: tuple,
+        sum_over_ranks: Callable[[torch.Tensor], torch.Tensor],
+        constants: Constants,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        inverse = torch.rsqrt(variance + eps)
-        scale = weight * inverse
-        shift = bias - mean * scale
+        inverse = torch.rsqrt(variance + eps)  # (C,)
+        scale = weight * inverse  # (C,)
+        shift = bias - mean * scale  # (C,)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, v, scale, shift, mean, inverse, count)
         ctx.rest = (sum_over_ranks, constants)
-        return _forward(x, v, scale, shift, constants)
+        return _forward(x, v, scale, shift, constants)  # (T, B, C, H, W), (B, C, H, W)
 
     @staticmethod
     @once_differentiable
@@ -150,16 +172,16 @@ class _NormalizedLIF(torch.autograd.Function):
 
 
 class _AffineLIF(torch.autograd.Function):
-    """LIF behind a fixed affine map of each channel."""
+    """LIF after a fixed affine map of each channel."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, v: torch.Tensor, constants: tuple
+        ctx: Any, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, v: torch.Tensor, constants: Constants
     ) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, scale, shift, v)
         ctx.constants = constants
-        return _forward(x, v, scale, shift, constants)
+        return _forward(x, v, scale, shift, constants)  # (T, B, C, H, W), (B, C, H, W)
 
     @staticmethod
     @once_differentiable
@@ -173,12 +195,12 @@ class _AffineLIF(torch.autograd.Function):
 
 
 def _forward(
-    x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, constants: tuple
+    x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, constants: Constants
 ) -> tuple[torch.Tensor, torch.Tensor]:
     rows, (beta, theta, *_) = Rows(x), constants
     spikes, last = operators.lif_forward(
         rows.steps(x), rows.neurons(v), rows.spread(scale), rows.spread(shift), beta, theta
-    )
+    )  # (T, N), (N,)
     return rows.like_steps(spikes), rows.like_neurons(last)
 
 
@@ -191,9 +213,9 @@ def _backward(
     mean: torch.Tensor,
     grad_s: torch.Tensor | None,
     grad_v: torch.Tensor | None,
-    constants: tuple,
+    constants: Constants,
 ) -> tuple[torch.Tensor, ...]:
-    """ȳ in rows (T, N), the gradient of v, and of each channel Σȳ and Σȳ(x − μ)."""
+    """ȳ as rows (T, N), the gradient of v, and Σȳ and Σȳ(x − μ) of each channel, (C,) each."""
     currents = rows.steps(x)
     grad, before, total, product = operators.lif_backward(
         currents,

@@ -2,9 +2,9 @@ r"""Threshold-dependent batch normalization (tdBN; Zheng et al., AAAI 2021, pape
 
     y = γ·(x − μ)/√(σ² + ε) + β_bn,   γ starts at α·θ
 
-μ and σ² are taken over steps, batch and space in training; running estimates serve inference. Right after
-initialization those estimates are 0 and 1, far from the truth of spike inputs, and deep layers stay silent in
-evaluation mode: :func:`calibrate` sets them from data.
+In training μ and σ² are computed over steps, batch and space; inference uses running estimates. After initialization
+these are 0 and 1, far from the statistics of spike inputs, and deep layers stay silent in evaluation mode:
+:func:`calibrate` sets the estimates from data.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ class TdBN(layer.ThresholdDependentBatchNorm2d):
         return scale, self.bias.float() - mean.float() * scale
 
     def super_forward(self, x: torch.Tensor) -> torch.Tensor:
-        """y in float32 at least, as in the fused kernel; inference rounds as it does, after product and sum."""
+        """y in float32 or float64. As in the fused kernel, inference rounds after the product and after the sum."""
         if self.training:
-            return super().super_forward(x if x.dtype == torch.float64 else x.float())
+            return super().super_forward(x if x.dtype == torch.float64 else x.float())  # (T·B, C, H, W)
         scale, shift = (
             values.view(1, -1, 1, 1) for values in self.scale_and_shift(self.running_mean, self.running_var)
         )
-        return x * scale + shift
+        return x * scale + shift  # (T·B, C, H, W)
 
     def sum_over_ranks(self, x: torch.Tensor) -> torch.Tensor:
-        """``x`` where one process trains; a synchronized norm adds the others' values."""
+        """Return ``x``; a norm that is synchronized over processes adds their values."""
         return x
 
     @torch.no_grad()
     def statistics(self, parts: list[Moments]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """μ and σ² of a sequence, (C,) float32 each, and the number of values behind each; moves the running ones.
+        """μ and σ² of a sequence, (C,) float32 each, and the number of values of each; updates the running statistics.
 
         Args:
-            parts: of all its steps, in pieces of any length.
+            parts: moments of all steps, in pieces of any length.
         """
         own = sum_moments(parts)
         count = self.sum_over_ranks(own.count)
@@ -80,7 +80,7 @@ class TdBN(layer.ThresholdDependentBatchNorm2d):
 
 @dataclass(frozen=True)
 class Moments:
-    """Of the values of each channel, float64: how many, their mean (C,), their squared distances from it (C,)."""
+    """Statistics of each channel, float64: number of values, mean (C,), sum of squared distances from the mean (C,)."""
 
     count: torch.Tensor
     mean: torch.Tensor
@@ -89,25 +89,25 @@ class Moments:
 
 @torch.no_grad()
 def moments(currents: torch.Tensor, rows: Rows) -> Moments:
-    """Of (T, N) rows of (T, B, C, H, W).
+    """Moments of (T, B, C, H, W), given as (T, N) rows.
 
     Raises:
-        InputError: no neuron, as in an empty batch.
+        InputError: there is no neuron, as in an empty batch.
     """
     if currents.shape[1] == 0:
-        raise InputError(f"currents of shape {tuple(rows.shape)} have no statistics: train on an image at least")
+        raise InputError(f"currents of shape {tuple(rows.shape)} have no statistics: train on at least one image")
     means, squares = operators.moments(currents)
     steps, channels = currents.shape[0], rows.shape[2]
     neurons = means.numel() // channels
     mean = rows.total(means) / neurons
     square = rows.total(squares + steps * (means - rows.spread(mean.float())).square())
-    # the center was rounded to float32
+    # corrects for the center, which was rounded to float32
     square = square - steps * neurons * (mean.float() - mean).square()
     return Moments(mean.new_tensor(steps * neurons), mean, square)
 
 
 def sum_moments(parts: list[Moments]) -> Moments:
-    """Moments of pieces together (Chan, Golub & LeVeque, 1979)."""
+    """Moments of all pieces together (Chan, Golub & LeVeque, 1979)."""
     total = parts[0]
     for part in parts[1:]:
         count = total.count + part.count
@@ -122,10 +122,10 @@ def sum_moments(parts: list[Moments]) -> Moments:
 
 @contextmanager
 def calibrating(module: torch.nn.Module) -> Iterator[None]:
-    """Inside, every batch norm of ``module``, tdBN among them, gathers a plain average of the statistics it sees.
+    """Inside, every batch norm of ``module``, tdBN included, averages the statistics of its inputs.
 
-    The rest of the module stays in its mode; dropout, for one, is not switched on. A norm that sees nothing is left
-    with the statistics of a fresh one.
+    All other modules stay in their mode: dropout, for example, is not switched on. A norm without input ends with the
+    statistics of a new norm.
     """
     norms = [m for m in module.modules() if isinstance(m, BatchNorm)]
     before = [(m.training, m.momentum) for m in norms]
@@ -145,25 +145,26 @@ def calibrating(module: torch.nn.Module) -> Iterator[None]:
 def calibrate(
     module: torch.nn.Module, batches: Iterable[torch.Tensor], run: Callable[[torch.Tensor], Any] | None = None
 ) -> int:
-    """Set the running statistics of every batch norm in ``module``, tdBN among them, from ``batches``.
+    """Set the running statistics of every batch norm in ``module``, tdBN included, from ``batches``.
 
     Args:
-        module: anything that holds batch norms, usually an abstract encoder.
-        batches: inputs of one call each.
-        run: how one batch is run, ``module(batch)`` by default.
+        module: a module with batch norms, usually an abstract encoder.
+        batches: the inputs, one call each.
+        run: a function that runs one batch; ``module(batch)`` by default.
 
     Returns:
-        The number of batches seen.
+        The number of batches.
 
     Raises:
-        InputError: no batch came; the statistics are as they were.
+        InputError: there was no batch; the statistics are unchanged.
 
-    Layers are calibrated together: each sees the spikes that its predecessors give with this batch's statistics.
+    All layers are calibrated together: the input of each is the output of the layers below with the statistics of the
+    same batch.
     """
     batches = iter(batches)
-    first = next(batches, None)  # asked for before the old statistics are cleared
+    first = next(batches, None)  # before the old statistics are cleared
     if first is None:
-        raise InputError("calibrate() needs at least one batch, got none")
+        raise InputError("calibrate() got no batch: give at least one")
     seen = 0
     with calibrating(module):
         for batch in chain([first], batches):

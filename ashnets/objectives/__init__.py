@@ -1,4 +1,4 @@
-"""The five objectives, a pure function each: ITC, ITM, MLM, MVM, STUA."""
+"""The five objectives, each a pure function: ITC, ITM, MLM, MVM, STUA."""
 
 from ashnets.objectives.itc import itc_loss, same_sample
 from ashnets.objectives.itm import hard_negatives, itm_loss

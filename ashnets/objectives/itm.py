@@ -1,7 +1,7 @@
 r"""Image–text matching (ITM) with hard negatives.
 
-For each pair one negative text and one negative image are drawn with probability softmax(similarity/τ) over the
-entries of the batch that are another sample; ℒ_ITM is the cross-entropy of "matching" over the three pairs.
+For each pair, one negative text and one negative image are drawn with probability softmax(similarity/τ) from the batch
+entries of other samples. ℒ_ITM is the cross-entropy of "matching" over the three pairs.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ def hard_negatives(
         similarity: (B, K), ITC similarity.
         positive: (B, K), True where the column is the row's own sample; never drawn.
         tau: τ of the softmax.
-        uniform: (B,) in [0, 1), where in the cumulative distribution a row's draw lies.
+        uniform: (B,) in [0, 1), the position of a row's draw in the cumulative distribution.
 
     Returns:
-        (B,), columns; −1 for a row whose columns are all positive.
+        Column indices, (B,); −1 for a row whose columns are all positive.
     """
-    scores = (similarity.double() / tau).masked_fill(positive, float("-inf"))
-    none = positive.all(1)
-    weights = torch.softmax(scores.masked_fill(none.unsqueeze(1), 0.0), dim=1)
-    reach = weights.cumsum(1)
-    # The first column whose reach lies beyond the draw: a column of weight 0 reaches no further than the one before.
-    aim = uniform.double().unsqueeze(1) * reach[:, -1:]
-    drawn = torch.searchsorted(reach, aim, right=True).squeeze(1).clamp_max(reach.shape[1] - 1)
-    return drawn.masked_fill(none, -1)
+    scores = (similarity.double() / tau).masked_fill(positive, float("-inf"))  # (B, K)
+    none = positive.all(1)  # (B,)
+    weights = torch.softmax(scores.masked_fill(none.unsqueeze(1), 0.0), dim=1)  # (B, K)
+    cumulative = weights.cumsum(1)  # (B, K)
+    # The first column whose cumulative weight is above the draw: a column of weight 0 is never the first.
+    draw = uniform.double().unsqueeze(1) * cumulative[:, -1:]  # (B, 1)
+    drawn = torch.searchsorted(cumulative, draw, right=True).squeeze(1).clamp_max(cumulative.shape[1] - 1)  # (B,)
+    return drawn.masked_fill(none, -1)  # (B,)
 
 
 def itm_loss(logits: torch.Tensor, matching: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of (P, 2) logits and (P,) labels: 0 not matching, 1 matching."""
-    return F.cross_entropy(logits.float(), matching)
+    return F.cross_entropy(logits.float(), matching)  # ()

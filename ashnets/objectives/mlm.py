@@ -24,27 +24,27 @@ def mask_tokens(
     Args:
         special: (B, L), True where a token may not be masked ([CLS], [SEP], [PAD]).
         mask_id: id of [MASK].
-        vocab_size: random tokens are drawn below it.
-        uniform: (B, 3, ≥ L) in [0, 1): which tokens, what becomes of them, which random token.
-        rate: share of the tokens to predict; at least one in every text that has any.
+        vocab_size: random token ids are drawn below it.
+        uniform: (B, 3, ≥ L) in [0, 1): selects the tokens, the action for each, and the random token.
+        rate: share of the tokens to predict; at least one in each text that has a maskable token.
 
     Returns:
-        Masked ids, and labels with ``IGNORED`` where nothing is to be predicted.
+        Masked ids (B, L), and labels (B, L) with ``IGNORED`` where nothing is predicted.
     """
-    choice, action, token = uniform[:, :, : input_ids.shape[1]].unbind(1)
-    score = choice.masked_fill(special, 2.0)
-    chosen = score < rate
-    # Pictogram captions can be two tokens long: without this most would teach nothing.
+    choice, action, token = uniform[:, :, : input_ids.shape[1]].unbind(1)  # (B, L)
+    score = choice.masked_fill(special, 2.0)  # (B, L)
+    chosen = score < rate  # (B, L)
+    # Captions can have two tokens: without this line, most would have nothing to predict.
     chosen |= (score == score.min(1, keepdim=True).values) & ~special
     labels = torch.where(chosen, input_ids, IGNORED)
     random_ids = (token.double() * vocab_size).long()
     masked = torch.where(chosen & (action < 0.8), mask_id, input_ids)
     masked = torch.where(chosen & (action >= 0.8) & (action < 0.9), random_ids, masked)
-    return masked, labels
+    return masked, labels  # (B, L), (B, L)
 
 
 def mlm_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of (B, L, vocabulary) logits where labels (B, L) are not ``IGNORED``; 0 if none is."""
+    """Cross-entropy of (B, L, vocabulary) logits where labels (B, L) are not ``IGNORED``; 0 if all are."""
     if not (labels != IGNORED).any():
         return logits.sum() * 0.0
-    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)  # ()

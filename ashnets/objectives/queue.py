@@ -1,4 +1,4 @@
-"""The queues of ITC: the last K pairs that the momentum encoders have seen (MoCo, section 3.2)."""
+"""The queues of ITC: the last K pairs of the momentum encoders (MoCo, section 3.2)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class EmbeddingQueue(nn.Module):
-    """A ring of K image and K text embeddings with their sample ids; written in any batch size, oldest first.
+    """A ring buffer of K image and K text embeddings with their sample ids; new pairs overwrite the oldest.
 
     Args:
         size: K.
@@ -24,11 +24,11 @@ class EmbeddingQueue(nn.Module):
         self.register_buffer("image", torch.zeros(size, width))
         self.register_buffer("text", torch.zeros(size, width))
         self.register_buffer("samples", torch.zeros(size, dtype=torch.long))
-        self.register_buffer("written", torch.zeros((), dtype=torch.long))  # pairs so far, all rounds of the ring
+        self.register_buffer("written", torch.zeros((), dtype=torch.long))  # pairs so far, overwritten ones included
 
     @torch.no_grad()
     def enqueue(self, image: torch.Tensor, text: torch.Tensor, samples: torch.Tensor) -> None:
-        """Write B pairs, (B, D), (B, D) and (B,), over the oldest; of more than K the last K stay."""
+        """Write B pairs, (B, D), (B, D) and (B,), over the oldest; of more than K pairs, the last K stay."""
         size, before = len(self.samples), int(self.written)
         kept = slice(max(0, len(samples) - size), None)
         places = torch.arange(before, before + len(samples), device=samples.device)[kept] % size
@@ -38,6 +38,6 @@ class EmbeddingQueue(nn.Module):
         self.written += len(samples)
 
     def entries(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Images (n, D), texts (n, D) and sample ids (n,) of the n ≤ K pairs that are there."""
+        """Images (n, D), texts (n, D) and sample ids (n,) of the n ≤ K stored pairs."""
         filled = min(int(self.written), len(self.samples))
         return self.image[:filled], self.text[:filled], self.samples[:filled]

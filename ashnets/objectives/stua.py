@@ -4,8 +4,8 @@ r"""Spiking-to-text uni-alignment (STUA; eq. 9, 10, 11).
     f^{s2l}_m(S) = softmax_m( r(S, L_m)/τ )
     ℒ_STUA = ½·E[ H(p^{s2l}(S), f^{s2l}(S)) ]
 
-Spiking to text only. v is the mean over tokens of SR·F_SNN: under the shared readout bare F_SNN is equal for all images
-of a group and the loss would be degenerate.
+Only the direction from spiking to text is used. v is the mean of SR·F_SNN over tokens: with the shared readout, F_SNN
+alone is equal for all images of a group, and the loss would be degenerate.
 """
 
 from __future__ import annotations
@@ -22,6 +22,6 @@ def stua_loss(spiking: torch.Tensor, text: torch.Tensor, tau: torch.Tensor, posi
         spiking: h_v(v), (B, 256), unit length.
         text: h_w(w), (B, 256), unit length.
         tau: τ, a scalar.
-        positive: (B, B), True where spiking feature i and text j are the same sample: p^{s2l}, spread evenly.
+        positive: (B, B), True where spiking feature i and text j are the same sample; p^{s2l} is uniform over them.
     """
-    return soft_cross_entropy(spiking @ text.T / tau, positive) / 2
+    return soft_cross_entropy(spiking @ text.T / tau, positive) / 2  # ()

@@ -246,7 +246,7 @@ def test_a_state_of_another_shape_is_refused():
     state = respond(model, random_spikes(2, 2, 3, 16, 16)).state
     with pytest.raises(InputError, match=r"membranes of shape \(2, 4, 8, 8\) for layer conv1"):
         model(random_spikes(2, 3, 3, 16, 16), state=state)
-    with pytest.raises(InputError, match="holds 3 membranes for 4 spiking layers"):
+    with pytest.raises(InputError, match="has 3 membranes for 4 spiking layers"):
         model(random_spikes(2, 2, 3, 16, 16), state=state[:3])
 
 

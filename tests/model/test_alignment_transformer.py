@@ -209,9 +209,9 @@ def test_a_text_beyond_the_positions_is_refused(transformer):
 @pytest.mark.parametrize(
     ("ids", "mask", "message"),
     [
-        (torch.tensor([[1, 40]]), None, "input_ids span 1 to 40, this model's vocabulary is 0 to 39"),
-        (torch.tensor([[-1, 3]]), None, "span -1 to 3"),
-        (torch.tensor([1, 2]), None, r"shape \(2,\) and type torch.int64: give whole numbers \(B, L\)"),
+        (torch.tensor([[1, 40]]), None, "input_ids range from 1 to 40, this model's vocabulary from 0 to 39"),
+        (torch.tensor([[-1, 3]]), None, "range from -1 to 3"),
+        (torch.tensor([1, 2]), None, r"shape \(2,\) and type torch.int64: give integers \(B, L\)"),
         (torch.ones(1, 2), None, "type torch.float32"),
         (torch.ones(2, 5, dtype=torch.long), torch.ones(2, 3), r"attention_mask of shape \(2, 3\)"),
     ],

@@ -59,8 +59,8 @@ def test_bounds_by_hand():
         "spiking layer conv4 is saturated",
         "spiking layer concepts is silent",
     ]
-    assert "0.04 % of its neurons" in found[0] and "under 0.1 %" in found[0]
-    assert "95 % of its neurons" in found[1] and "over 90 %" in found[1]
+    assert "0.04 % of its neurons" in found[0] and "below 0.1 %" in found[0]
+    assert "95 % of its neurons" in found[1] and "above 90 %" in found[1]
 
 
 def test_the_bundled_model_is_healthy_and_a_model_without_spikes_has_no_rates():

@@ -94,13 +94,13 @@ def test_backbone_of_another_shape_changes_nothing(tmp_path):
 
 
 def test_backbone_of_another_kind(bert):
-    with pytest.raises(WeightsError, match="another kind"):
+    with pytest.raises(WeightsError, match="give a checkpoint of a ResNetModel"):
         load_backbone(AshNetsModel(small_config()), bert[0])
 
 
 def test_no_such_source(tmp_path):
     model = AshNetsModel(small_config())
-    with pytest.raises(WeightsError, match="neither 'imagenet', 'random' nor a folder"):
+    with pytest.raises(WeightsError, match="is not a folder: give 'imagenet', 'random' or a folder"):
         load_backbone(model, tmp_path / "none")
     with pytest.raises(WeightsError, match="is not a folder"):
         load_transformer(model, tmp_path / "none")
@@ -161,8 +161,8 @@ def test_spaced_layers():
         ({}, {"rows": range(39)}, r"is \(39, 16\), not \(40, 16\)"),
         ({}, {"rows": [90] * 40}, "beyond the 90 word embeddings"),
         ({}, {"rows": [-1] * 40}, "beyond the 90 word embeddings"),
-        ({}, {"rows": range(40), "layers": [0]}, "give 2 numbers of 0..5"),
-        ({}, {"rows": range(40), "layers": [0, 6]}, "give 2 numbers of 0..5"),
+        ({}, {"rows": range(40), "layers": [0]}, "give 2 numbers in 0..5"),
+        ({}, {"rows": range(40), "layers": [0, 6]}, "give 2 numbers in 0..5"),
         ({"num_attention_heads": 4}, {"rows": range(40)}, "2 attention heads, the model 4"),
         ({"max_position_embeddings": 64}, {"rows": range(40)}, "20 positions, fewer than"),
         ({"intermediate_size": 32}, {"rows": range(40)}, r"is \(24, 16\), not \(32, 16\)"),

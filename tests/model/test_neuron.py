@@ -269,7 +269,7 @@ def test_single_step_mode_equals_multi_step_mode():
     assert expected.sum() > 0
 
 
-def test_reset_net_returns_to_rest():
+def test_reset_net_returns_to_the_reset_state():
     torch.manual_seed(4)
     x = torch.randn(5, 2, 3)
     net = torch.nn.Sequential(module(), module(theta=0.25))
@@ -281,7 +281,7 @@ def test_reset_net_returns_to_rest():
     assert torch.equal(first, net(x))
 
 
-def test_another_batch_size_starts_at_rest():
+def test_another_batch_size_starts_from_a_reset_state():
     """As spikingjelly's own nodes do."""
     node = module()
     node(torch.full((3, 4), 0.5))
@@ -358,7 +358,7 @@ def test_a_membrane_of_another_shape_is_refused(shape, state):
 
 
 def test_a_sequence_without_steps_is_refused():
-    with pytest.raises(InputError, match="a step at least"):
+    with pytest.raises(InputError, match="give at least one step"):
         lif(torch.zeros(0, 3), torch.zeros(3), 0.5, 1.0, 2.0)
 
 

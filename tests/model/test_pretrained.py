@@ -181,7 +181,7 @@ def test_configuration_that_is_not_json(copy, content):
         ({"hidden_act": "x"}, "hidden_act='x' is not one of"),
         ({"num_attention_heads": 0}, "num_attention_heads=0 must be at least 1"),
         ({"backbone_widths": [-4, 8]}, r"backbone_widths=\[-4, 8\] must be at least 1"),
-        ({"hidden_dropout_prob": 2.0}, r"hidden_dropout_prob=2\.0 must lie in \[0, 1\]"),
+        ({"hidden_dropout_prob": 2.0}, r"hidden_dropout_prob=2\.0 must be in \[0, 1\]"),
         ({"layer_norm_eps": -1.0}, r"layer_norm_eps=-1\.0 must be positive"),
         ({"pad_token_id": 40}, "pad_token_id=40 must be None or below vocab_size=40"),
         ({"id2label": ["yes"]}, "'id2label' with value"),

@@ -211,7 +211,7 @@ def test_global_random_state_is_neither_read_nor_changed():
 def test_intensities_outside_the_unit_range_are_refused(bad):
     pixels = torch.rand(2, 3, 4, 4)
     pixels[1, 2, 3, 3] = bad
-    with pytest.raises(InputError, match=r"needs \[0, 1\]"):
+    with pytest.raises(InputError, match=r"give intensities in \[0, 1\]"):
         probabilistic_sampling(pixels, [1, 2], 2)
 
 

@@ -147,7 +147,7 @@ def test_calibration_without_batches_is_refused_and_changes_nothing():
     encoder = deep_encoder()
     calibrate(encoder, [random_spikes(2, 2, 3, 32, 32)])
     before = encoder.layers["concepts"].norm.running_mean.clone()
-    with pytest.raises(InputError, match="at least one batch"):
+    with pytest.raises(InputError, match="got no batch: give at least one"):
         calibrate(encoder, [])
     assert torch.equal(encoder.layers["concepts"].norm.running_mean, before)
 
