@@ -4,9 +4,9 @@
     model = ashnets.from_pretrained("ashnets-tiny")
     processor = ashnets.AshNetsProcessor.from_pretrained("ashnets-tiny")
 
-Each command of the command line is a function of the same name; ``ashnets export`` is `export_encoder`, since
-``ashnets.export`` is a package. Everything is imported on first use: ``import ashnets`` alone loads no torch. After it,
-transformers' AutoConfig, AutoModel, AutoProcessor and AutoImageProcessor know our classes.
+Each command of the command line is a function of the same name, except that ``ashnets export`` is `export_encoder`,
+since ``ashnets.export`` is a package. Everything is imported on first use: ``import ashnets`` alone loads no torch.
+After it, transformers' AutoConfig, AutoModel, AutoProcessor and AutoImageProcessor know our classes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"ashnets.{name}")
     found = lazy.fetch(__name__, _HOMES, name)
     if _HOMES[name] in ("ashnets.configuration", "ashnets.model"):
-        _register()  # these two modules register only a part: see the docstring
+        _register()  # these two modules alone register only some of the classes in the docstring
     return found
 
 
@@ -67,7 +67,7 @@ def __dir__() -> list[str]:
 
 
 def _register() -> None:
-    importlib.import_module("ashnets.processor")  # itself, and by what it imports the models
+    importlib.import_module("ashnets.processor")  # registers the processors; its imports register the models
 
 
 auto_classes.offer(_register)

@@ -1,4 +1,4 @@
-"""``python -m ashnets`` is ``ashnets``."""
+"""``python -m ashnets`` does the same as ``ashnets``."""
 
 import sys
 

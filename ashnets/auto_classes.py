@@ -1,7 +1,7 @@
-"""transformers' Auto classes know ours after ``import ashnets``, which still loads neither torch nor transformers.
+"""Registration of our classes with transformers' Auto classes, without loading torch or transformers.
 
-Registering needs our classes, and they need torch. So it waits until somebody asks transformers for an Auto class:
-``transformers`` is a module that fetches its names on first use, and :func:`offer` puts one step before that.
+Registration needs our classes, and these need torch. So it waits until an Auto class of transformers is first used:
+``transformers`` is a module that imports its names on first use, and :func:`offer` adds one step before that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAMES = ("AutoConfig", "AutoModel", "AutoProcessor", "AutoImageProcessor", "Auto
 
 
 def offer(register: Callable[[], object]) -> None:
-    """Call ``register`` as soon as an Auto class of transformers is used; at once where they are loaded already."""
+    """Call ``register`` when an Auto class of transformers is first used; at once if they are already loaded."""
     module = sys.modules.get("transformers")
     if module is not None:
         _watch(module, register)
@@ -36,7 +36,7 @@ def _watch(module: ModuleType, register: Callable[[], object]) -> None:
 
     class Watched(kind):
         def __getattr__(self, name: str) -> Any:
-            # Registering asks for these names itself; other threads that ask meanwhile wait at the same imports.
+            # Registration uses these names itself; other threads that use them meanwhile wait at the same imports.
             if name in NAMES and type(self) is Watched and not hasattr(registering, "here"):
                 registering.here = True
                 try:
@@ -51,7 +51,7 @@ def _watch(module: ModuleType, register: Callable[[], object]) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Sees ``import transformers`` go by, once."""
+    """Acts on the first ``import transformers``, once."""
 
     def __init__(self, register: Callable[[], object]) -> None:
         self._register = register
@@ -75,4 +75,4 @@ class _Loader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
-        _watch(sys.modules["transformers"], self._register)  # which has put another module in its own place
+        _watch(sys.modules["transformers"], self._register)  # not `module`: transformers replaces itself there

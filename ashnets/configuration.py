@@ -1,4 +1,4 @@
-"""One configuration for the whole of ASH-Nets; every decision with a real alternative is a field."""
+"""One configuration for all of ASH-Nets; every design decision with a real alternative is a field."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CARRIES = ("group", "image")
 READOUTS = ("shared", "per_image")
 PRECISIONS = ("float", "int8")
 
-# Keys that transformers itself writes into config.json or passes while loading.
+# Keys that transformers writes into config.json or passes while loading.
 _LIBRARY_KEYS = {
     "transformers_version",
     "torch_dtype",
@@ -42,51 +42,51 @@ _LIBRARY_KEYS = {
 class AshNetsConfig(PreTrainedConfig):
     r"""Architecture of an ASH-Nets model (paper, sections III-A and III-B).
 
-    Symbols: ``T`` steps an image, ``φ`` images of one similar group, ``N`` visual tokens, ``M1`` feature width and
-    hidden size of the transformer, ``M2`` concepts of the collector.
+    Symbols: ``T`` time steps per image, ``φ`` images of one similar group, ``N`` visual tokens, ``M1`` feature width
+    and hidden size of the transformer, ``M2`` concepts of the collector.
 
     Args:
         backbone: concrete encoder V (eq. 4): one of ``resnet18``, ``resnet101``, ``resnet152``, ``vit-b16``,
             ``resnet-tiny``.
-        backbone_widths: widths of the stages of ``resnet-tiny``; its first stage has stride 4, each further one
-            doubles it. The other backbones have their published widths and leave this empty.
+        backbone_widths: widths of the stages of ``resnet-tiny``; its first stage has stride 4, and each further stage
+            doubles the stride. The other backbones have their published widths; leave this empty for them.
         image_size: side of the square input in pixels.
-        image_mean, image_std: normalization of the concrete branch for each channel. The spiking branch samples the
+        image_mean, image_std: normalization of each channel in the concrete branch. The spiking branch samples the
             plain intensities in [0, 1].
         hidden_size: M1.
         num_concepts: M2.
         time_steps: T.
         group_size: φ, images of one similar group.
-        carry: ``group`` carries the membrane from image to image inside a group; ``image`` resets it at each image.
-        readout: ``shared`` accumulates spikes over the group and gives every image of it the same response (the
-            paper's); ``per_image`` counts an image's own T steps.
-        spiking_channels: widths of the stride-2 3×3 convolutions of the abstract encoder; their number fixes the
-            grid and must lead to the backbone's. A 1×1 convolution to M2 follows.
-        decay_k: k of β = 1 − k/4096, the share of the membrane that leaks at each step.
-        threshold: θ, one scalar for each layer.
+        carry: ``group`` keeps the membrane from image to image within a group; ``image`` resets it at each image.
+        readout: ``shared`` counts spikes over the whole group, so that all its images have the same response (as in the
+            paper); ``per_image`` counts only an image's own T steps.
+        spiking_channels: widths of the stride-2 3×3 convolutions of the abstract encoder; their number determines the
+            grid, which must equal the backbone's. A 1×1 convolution to M2 follows.
+        decay_k: k of β = 1 − k/4096; k/4096 is the share of the membrane that leaks at each step.
+        threshold: θ, one scalar for all layers.
         surrogate_k: k of the surrogate derivative (k/2)·sech²(k·(v − θ)).
         detach_reset: cut the gradient through the reset.
         tdbn_alpha: α of tdBN, whose γ starts at αθ.
         sampling_seed: seed of the probabilistic sampler.
-        precision: of the abstract encoder's layers: ``float``, or ``int8``: weights of 8 bits and membranes of 24, with
-            tdBN folded in, as a neuromorphic chip computes; training goes straight through the rounding.
-        collector: express the response in the basis C (eq. 6); ``False`` is the "without" row of Table XIV, where
-            the spiking stack ends at M1 instead of M2.
+        precision: ``float``, or ``int8``: the abstract encoder has 8-bit weights, 24-bit membranes and folded tdBN, as
+            on a neuromorphic chip; training uses a straight-through gradient.
+        collector: express the response in the basis C (eq. 6); ``False`` is the "without" row of Table XIV, in which
+            the spiking stack ends with M1 channels instead of M2.
         summary_ratio: ``trainable`` (eq. 7, 8), ``fixed`` (SR = 1), ``ann`` (SR = 0, no spiking branch) or ``snn``
             (F_SNN alone): the rows of Table XI.
         num_hidden_layers, num_attention_heads, intermediate_size, hidden_act, hidden_dropout_prob,
         attention_probs_dropout_prob, layer_norm_eps, initializer_range, max_position_embeddings, vocab_size,
         pad_token_id: the alignment transformer, as in BERT.
-        max_text_length: tokens a text is cut to by the processor, [CLS] and [SEP] included.
+        max_text_length: tokens to which the processor cuts a text, [CLS] and [SEP] included.
         projection_size: width of the ITC and STUA projections.
-        num_answers: answers of the VQA head.
+        num_answers: number of answers of the VQA head.
 
     Raises:
         ConfigurationError: an unknown key or an impossible value.
     """
 
     model_type = "ashnets"
-    keys_to_ignore_at_inference = ["visual", "attentions"]  # noqa: RUF012 - predictions of transformers' Trainer are the rest
+    keys_to_ignore_at_inference = ["visual", "attentions"]  # noqa: RUF012 - not predictions for transformers' Trainer
 
     backbone: str = "resnet152"
     backbone_widths: list[int] | tuple[int, ...] = ()
@@ -146,12 +146,12 @@ class AshNetsConfig(PreTrainedConfig):
 
     @classmethod
     def own_keys(cls) -> list[str]:
-        """The keys that describe ASH-Nets, without those that every transformers configuration has."""
+        """The keys of ASH-Nets alone, without those of every transformers configuration."""
         return [key for key in cls.__dataclass_fields__ if key not in PreTrainedConfig.__dataclass_fields__]
 
     @property
     def stride(self) -> int:
-        """Pixels of one visual token's side."""
+        """Side of a visual token in pixels."""
         if self.backbone == "vit-b16":
             return 16
         if self.backbone == "resnet-tiny":
@@ -160,7 +160,7 @@ class AshNetsConfig(PreTrainedConfig):
 
     @property
     def grid(self) -> int:
-        """Tokens of one side; N = grid²."""
+        """Number of tokens along one side; N = grid²."""
         return self.image_size // self.stride
 
     @property
@@ -175,12 +175,12 @@ class AshNetsConfig(PreTrainedConfig):
 
     @property
     def beta(self) -> float:
-        """β, the share of the membrane that is kept at each step."""
+        """β, the share of the membrane that remains at each step."""
         return 1.0 - self.decay_k / 4096
 
     @property
     def has_spiking_branch(self) -> bool:
-        """False for the ``ann`` variant alone."""
+        """False only for the variant ``ann``."""
         return self.summary_ratio != "ann"
 
     def _check_types(self) -> None:
@@ -192,7 +192,7 @@ class AshNetsConfig(PreTrainedConfig):
                 raise ConfigurationError(str(error)) from None
         for key in self.id2label or ():
             if not str(key).isdecimal():
-                raise ConfigurationError(f"id2label has the key {key!r}: its keys are the numbers of the answers")
+                raise ConfigurationError(f"id2label has the key {key!r}: its keys must be the numbers of the answers")
 
     def _check(self) -> None:
         _one_of("backbone", self.backbone, BACKBONES)
@@ -222,22 +222,22 @@ class AshNetsConfig(PreTrainedConfig):
                 raise ConfigurationError(f"{field}={value!r} must be at least 1")
         if not 0 < self.decay_k <= 4096:
             raise ConfigurationError(
-                f"decay_k={self.decay_k} must lie in 1..4096, for β = 1 − decay_k/4096 in [0, 1): a 12-bit decay"
+                f"decay_k={self.decay_k} must be in 1..4096, so that β = 1 − decay_k/4096 is in [0, 1)"
             )
         for field in ("threshold", "surrogate_k", "tdbn_alpha", "layer_norm_eps"):
             if not 0 < getattr(self, field) < math.inf:
                 raise ConfigurationError(f"{field}={getattr(self, field)!r} must be positive and finite")
         for field in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, field) <= 1:
-                raise ConfigurationError(f"{field}={getattr(self, field)!r} must lie in [0, 1]")
+                raise ConfigurationError(f"{field}={getattr(self, field)!r} must be in [0, 1]")
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ConfigurationError(
                 f"pad_token_id={self.pad_token_id} must be None or below vocab_size={self.vocab_size}"
             )
         if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
             raise ConfigurationError(
-                f"image_mean={self.image_mean} and image_std={self.image_std} must hold three numbers each, "
-                "the deviations positive"
+                f"image_mean={self.image_mean} and image_std={self.image_std} must have three numbers each, "
+                "and image_std positive ones"
             )
         if self.hidden_size % self.num_attention_heads:
             raise ConfigurationError(
@@ -246,7 +246,7 @@ class AshNetsConfig(PreTrainedConfig):
         if (self.backbone == "resnet-tiny") != bool(self.backbone_widths):
             raise ConfigurationError(
                 f"backbone_widths={self.backbone_widths} with backbone={self.backbone!r}: "
-                "resnet-tiny needs its widths, the published backbones have theirs fixed"
+                "give them for resnet-tiny; leave them empty for all other backbones, whose widths are fixed"
             )
         if self.image_size % self.stride:
             raise ConfigurationError(
@@ -254,13 +254,13 @@ class AshNetsConfig(PreTrainedConfig):
             )
         if self.has_spiking_branch and 2 ** len(self.spiking_channels) != self.stride:
             raise ConfigurationError(
-                f"{len(self.spiking_channels)} spiking layers of stride 2 lead to stride "
+                f"{len(self.spiking_channels)} spiking layers of stride 2 have the total stride "
                 f"{2 ** len(self.spiking_channels)}, but {self.backbone} has stride {self.stride}: "
                 f"give {self.stride.bit_length() - 1} spiking_channels"
             )
         if self.max_text_length > self.max_position_embeddings:
             raise ConfigurationError(
-                f"max_text_length={self.max_text_length} is above "
+                f"max_text_length={self.max_text_length} must be at most "
                 f"max_position_embeddings={self.max_position_embeddings}"
             )
 
@@ -276,7 +276,7 @@ def _check_dtype(value: Any) -> None:
         return
     kind = getattr(torch, value, None) if isinstance(value, str) else value
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-        raise ConfigurationError(f"dtype={value!r} is not a floating-point type of torch, such as 'float32'")
+        raise ConfigurationError(f"dtype={value!r} is not a floating-point type of torch: give one, such as 'float32'")
 
 
 def _one_of(field: str, value: str, choices: tuple[str, ...]) -> None:

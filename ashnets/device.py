@@ -1,4 +1,4 @@
-"""Where a process computes."""
+"""The device of a process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def own_device() -> torch.device:
-    """The GPU of this process, or the CPU; under torchrun a GPU each, by ``LOCAL_RANK``."""
+    """The GPU of this process (under torchrun by ``LOCAL_RANK``), or the CPU if there is no GPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

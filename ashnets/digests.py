@@ -1,4 +1,4 @@
-"""Which weights a number is of: the SHA-256 that results, energy reports and exports carry as ``weights_sha256``."""
+"""Digest of a model's weights: results, energy reports and exports contain it as ``weights_sha256``."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def sha256_of(path: Path) -> str:
 
 
 def weights_digest(folder: Path) -> str | None:
-    """The digest of a model folder's weights; None where it has none. See :func:`combined`."""
+    """The digest of the weights in a model folder; None without weights. See :func:`combined`."""
     names = [path.name for path in folder.glob("model*.safetensors")]
     needed = [_WHOLE] if _WHOLE in names else [name for name in names if _SHARD.fullmatch(name)]
     return combined({name: sha256_of(folder / name) for name in needed})
 
 
 def combined(digests: Mapping[str, str]) -> str | None:
-    """From file name → SHA-256 to one digest of the weights; other files do not count.
+    """Combine file name → SHA-256 into one digest of the weights; other files are ignored.
 
-    It is the SHA-256 of ``model.safetensors``; of shards, that of the lines which ``sha256sum`` prints of them, sorted
-    by name. None where there are no weights.
+    It is the SHA-256 of ``model.safetensors``. For shards it is the SHA-256 of the lines that ``sha256sum`` prints for
+    them, sorted by name. None without weights.
     """
     if _WHOLE in digests:
         return digests[_WHOLE]

@@ -1,4 +1,4 @@
-"""What a number was made with: versions and hardware."""
+"""The environment of a measurement: versions and hardware."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ashnets.version import __version__
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware, for every number that is written down."""
+    """Versions and hardware, stored with every measured number."""
     return {
         "ashnets": __version__,
         "python": platform.python_version(),

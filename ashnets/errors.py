@@ -1,8 +1,8 @@
 """Every error that ashnets raises on purpose.
 
-Each message names the thing (file, key, tensor), the value found, and what to do next.
-The command line prints the message alone and ends with ``exit_code``; a caller in Python
-catches ``AshNetsError`` or the built-in class that stands beside it.
+Each message names the object (file, key, tensor), the value found, and what to do next.
+The command line prints only the message and exits with ``exit_code``. A caller in Python
+catches ``AshNetsError`` or the built-in base class of the error.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`` Did you mean …?`` with the nearest of the known names, for behind a message; empty if none is near."""
+    """`` Did you mean …?`` with the most similar known name, to append to a message; empty if none is similar."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]}?" if near else ""
 
 
 class AshNetsError(Exception):
-    """Base class; ``exit_code`` is what the command line returns."""
+    """Base class; the command line exits with ``exit_code``."""
 
     exit_code = 1
 
 
 class ConfigurationError(AshNetsError, ValueError):
-    """A configuration or recipe holds an unknown key or an impossible value."""
+    """A configuration or recipe contains an unknown key or an impossible value."""
 
     exit_code = 2
 
 
 class InputError(AshNetsError, ValueError):
-    """An image, a text or an array that a caller handed over cannot be used."""
+    """An image, a text or an array from the caller cannot be used."""
 
     exit_code = 3
 
@@ -42,13 +42,13 @@ class DataError(AshNetsError, ValueError):
 
 
 class WeightsError(AshNetsError, ValueError):
-    """Weights are missing, damaged, of the wrong shape or of a kind that is never loaded."""
+    """Weights are missing, damaged, of the wrong shape, or in a format that is never loaded."""
 
     exit_code = 5
 
 
 class UnknownModelError(AshNetsError, LookupError):
-    """No registry entry, folder or repository answers to the name."""
+    """No registry entry, folder or repository has this name."""
 
     exit_code = 6
 
@@ -60,12 +60,12 @@ class MissingExtraError(AshNetsError, ImportError):
 
 
 class TrainingError(AshNetsError, RuntimeError):
-    """A run cannot start, go on or resume."""
+    """A run cannot start, continue or resume."""
 
     exit_code = 8
 
 
 class OutputError(AshNetsError, OSError):
-    """A result cannot be put where it was asked for: a full disk, no right to write, other files in the way."""
+    """A result cannot be written to its place: the disk is full, writing is not allowed, or other files are there."""
 
     exit_code = 9

@@ -1,4 +1,4 @@
-"""Files: a result is written aside first, then renamed, so that a reader never meets half a file."""
+"""Files: a result is first written to a temporary file, then renamed, so that a file is never incomplete."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from typing import Any
 
 from ashnets.errors import ConfigurationError, OutputError
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # what such files hold is never loaded
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # such files are never loaded
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-# The names that transformers gives to weights: one file, shards, and the index of shards.
+# transformers' file names for weights: one file, shards, and the index of shards.
 _WEIGHTS = re.compile(
     r"model(\.(?P<one>.+?))?(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index(\.(?P<index>.+))?\.json"
 )
 
 
 def variants(names: Iterable[str]) -> set[str]:
-    """The variants whose weights are among file names: ``fp16`` of ``model.fp16.safetensors``, ``""`` without one."""
+    """The weight variants among file names: ``fp16`` for ``model.fp16.safetensors``, ``""`` for no variant."""
     found = map(_WEIGHTS.fullmatch, names)
     return {match["one"] or match["index"] or "" for match in found if match}
 
 
 def replaced_weights(present: Iterable[str], written: Iterable[str]) -> list[str]:
-    """Of the names that are present, older weights of the variants that were just written.
+    """The present names that are older weights of the variants just written.
 
-    They must go: one file would be loaded in place of newer shards.
+    They must be removed: an old single file would be loaded instead of newer shards.
     """
     written = set(written)
     return sorted(name for name in set(present) - written if variants([name]) & variants(written))
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> Path:
-    """Write ``data`` to ``path``, making its folder; on any failure the old file, if there is one, stays.
+    """Write ``data`` to ``path`` and create its folder; on failure an existing file is unchanged.
 
-    What a link points to is written, and the link stays; the file keeps its permissions. A device or a pipe, such as
-    ``/dev/stdout``, receives the bytes as they are.
+    Links are followed and stay; the file keeps its permissions. A device or a pipe, such as ``/dev/stdout``, is written
+    to directly.
 
     Raises:
-        OutputError: the disk is full, or the folder takes no new file.
+        OutputError: the disk is full, or no file can be created in the folder.
     """
     path = Path(path)
     try:
@@ -72,9 +72,9 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> Path:
 
 @contextmanager
 def saved_aside(folder: str | os.PathLike) -> Iterator[Path]:
-    """A folder to write files to: after the block they replace those of the same names in ``folder``, which is made.
+    """A temporary folder; after the block its files replace those of the same names in ``folder``, which is created.
 
-    Older weights that the new ones replace are removed, see :func:`replaced_weights`; nothing else is.
+    Older weights are removed, see :func:`replaced_weights`; all other files stay.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,9 +88,9 @@ def saved_aside(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 def require_writable(path: str | os.PathLike) -> None:
-    """Raise at once the OutputError that writing the file ``path`` would end in; nothing stays of the attempt.
+    """Raise OutputError now if the file ``path`` cannot be written later; nothing is left behind.
 
-    A folder that is not there yet is not made: the nearest one above it must take a new file.
+    Missing folders are not created: it must be possible to create a file in the nearest existing folder above.
     """
     if Path(path).exists() and not Path(path).is_file():
         return
@@ -104,7 +104,7 @@ def require_writable(path: str | os.PathLike) -> None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether a disk, a quota or a limit took no more; some libraries say so in their message alone."""
+    """Whether the disk, the quota or a size limit is exhausted; some libraries report this only in the message."""
     return getattr(error, "errno", None) in _FULL or any(os.strerror(code) in str(error) for code in _FULL)
 
 
@@ -112,19 +112,19 @@ def not_written(path: str | os.PathLike, error: BaseException) -> OutputError:
     """The error for a result that could not be written, with the remedy."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
     if is_full(error):
-        remedy = "make room or choose another place; what was there before is unchanged"
+        remedy = "make room or choose another place; existing files are unchanged"
     elif getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
-        remedy = "a result is written beside its place and renamed: choose a folder in which you may make files"
+        remedy = "choose a folder in which you may create files, since results are written there and renamed"
     elif getattr(error, "errno", None) == errno.EBUSY:
-        remedy = "it is mounted by itself and cannot be replaced: mount its folder, or choose another place"
+        remedy = "it is a mount point and cannot be replaced: mount its folder, or choose another place"
     else:
         remedy = "choose another place"
     return OutputError(f"{path} cannot be written ({reason}): {remedy}")
 
 
 def cache_folder(part: str) -> Path:
-    """Where what can be made again is kept: a folder in ``$ASHNETS_CACHE``, else ``$XDG_CACHE_HOME/ashnets`` or
-    ``~/.cache/ashnets``. Raises ConfigurationError for a user without a home folder who sets neither."""
+    """Folder for files that can be made again, in ``$ASHNETS_CACHE``, else in ``$XDG_CACHE_HOME/ashnets`` or
+    ``~/.cache/ashnets``. Raises ConfigurationError if neither is set and the user has no home folder."""
     if own := os.environ.get("ASHNETS_CACHE"):
         return Path(own) / part
     base = os.environ.get("XDG_CACHE_HOME")
@@ -132,28 +132,28 @@ def cache_folder(part: str) -> Path:
 
 
 def has_home() -> bool:
-    """Whether this user has a home folder: without HOME and an entry in passwd, as in a container, there is none."""
+    """Whether this user has a home folder; in a container, HOME and the entry in passwd may both be missing."""
     return os.path.expanduser("~") != "~"
 
 
 def home(instead: str) -> Path:
-    """The user's home folder. Raises ConfigurationError, which names the variable to set ``instead``, without one."""
+    """The user's home folder. Without one it raises ConfigurationError, which names the variable to set ``instead``."""
     if not has_home():
         raise ConfigurationError(
-            f"this user has no home folder, neither in HOME nor in passwd: let {instead} name a folder "
-            "that may be written to"
+            f"this user has no home folder, neither in HOME nor in passwd: set {instead} to a folder "
+            "in which you may write"
         )
     return Path.home()
 
 
 def write_json(path: str | os.PathLike, data: Any) -> Path:
-    """Write ``data`` as readable JSON; what JSON does not know, such as a path, is written as its text."""
+    """Write ``data`` as indented JSON; values of other types, such as paths, are written as text."""
     text = json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n"
     return write_atomically(path, text.encode(errors="backslashreplace"))  # \udcff, as JSON itself escapes it
 
 
 def write_csv(path: str | os.PathLike, rows: list[dict[str, Any]]) -> Path:
-    """Write ``rows``, which share their keys, as CSV."""
+    """Write ``rows``, which all have the same keys, as CSV."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

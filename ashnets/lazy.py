@@ -1,4 +1,4 @@
-"""Packages that import what they offer on first use: asking for a light name loads nothing heavy."""
+"""Lazy imports for packages: each name is imported on first use, so that light names load nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 def fetch(package: str, homes: Mapping[str, str], name: str) -> Any:
-    """What ``package`` offers as ``name``; for a module's ``__getattr__``.
+    """Import ``name`` of ``package``; for a module's ``__getattr__``.
 
     Args:
-        package: its whole name.
+        package: its full name.
         homes: name → the module that defines it.
 
     Raises:
-        AttributeError: the package offers no such name.
+        AttributeError: the package has no such name.
     """
     if name not in homes:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Images and text to the tensors that the models take.
+"""Images and text to the input tensors of the models.
 
     processor = AshNetsProcessor.from_pretrained("ashnets-tiny")
     model(**processor(images="cat.png", text="a cat"))
@@ -37,7 +37,7 @@ FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
 class AshNetsImageProcessor(BaseImageProcessor):
     """Images to intensities: RGB, the whole image scaled to a square (bicubic), float32 in [0, 1].
 
-    Not normalized: the spiking branch samples plain intensities, and the concrete encoder normalizes by itself.
+    The result is not normalized: the spiking branch samples plain intensities, the concrete encoder normalizes them.
     """
 
     model_input_names = ["pixel_values", "image_keys"]  # noqa: RUF012
@@ -61,12 +61,12 @@ class AshNetsImageProcessor(BaseImageProcessor):
         sources, paired = _images(images)
         pixels = torch.stack([self._pixels(source, i, len(sources)) for i, source in enumerate(sources)])
         if image_ids is None:
-            ids = [content_key(image) for image in pixels]
+            keys = [content_key(image) for image in pixels]
         else:
-            ids = _image_keys(image_ids)
-            if len(ids) != len(sources):
-                raise InputError(f"{len(ids)} image ids for {len(sources)} images: give one id for each image")
-        data = {"pixel_values": pixels, "image_keys": torch.tensor(ids, dtype=torch.int64)}
+            keys = _image_keys(image_ids)
+            if len(keys) != len(sources):
+                raise InputError(f"{len(keys)} image ids for {len(sources)} images: give one id for each image")
+        data = {"pixel_values": pixels, "image_keys": torch.tensor(keys, dtype=torch.int64)}
         if paired:
             data = {key: value.unflatten(0, (-1, 2)) for key, value in data.items()}
         return BatchFeature(_in_type(data, return_tensors))
@@ -86,13 +86,13 @@ class AshNetsProcessor(ProcessorMixin):
     """Images and text to tensors.
 
     Args:
-        image_processor: the image side.
-        tokenizer: WordPiece tokenizer of BERT; its ``model_max_length`` is where texts are cut.
+        image_processor: processes the images.
+        tokenizer: WordPiece tokenizer of BERT; it cuts texts to ``model_max_length`` tokens.
     """
 
     def __init__(self, image_processor: AshNetsImageProcessor, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__(image_processor, tokenizer)
-        tokenizer.split_special_tokens = True  # "[SEP]" in a text is what somebody wrote, not a token of ours
+        tokenizer.split_special_tokens = True  # "[SEP]" in a text is plain text, not a special token
         self._told_unknown = False
 
     @classmethod
@@ -100,17 +100,17 @@ class AshNetsProcessor(ProcessorMixin):
         """The processor of an architecture.
 
         Args:
-            config: gives the image's side and the longest text.
+            config: for the side of the images and the maximum text length.
             vocabulary: path of a ``vocab.txt``, or its pieces in order.
 
         Raises:
-            DataError: an unusable vocabulary.
-            ConfigurationError: another number of pieces than ``config.vocab_size``.
+            DataError: the vocabulary is unusable.
+            ConfigurationError: the number of pieces is not ``config.vocab_size``.
         """
         pieces = read_vocabulary(vocabulary) if isinstance(vocabulary, str | os.PathLike) else list(vocabulary)
         if len(pieces) != config.vocab_size:
             raise ConfigurationError(
-                f"the vocabulary holds {len(pieces)} pieces and vocab_size={config.vocab_size}: they must agree"
+                f"the vocabulary has {len(pieces)} pieces, but vocab_size={config.vocab_size}: they must be equal"
             )
         return cls(AshNetsImageProcessor(config.image_size), tokenizer_from_vocabulary(pieces, config.max_text_length))
 
@@ -121,23 +121,25 @@ class AshNetsProcessor(ProcessorMixin):
         """Load a processor by registry name, folder, or Hub repository.
 
         Raises:
-            UnknownModelError: nothing answers to the name.
-            ConfigurationError: the processor's files are missing or damaged.
+            UnknownModelError: there is no model of this name.
+            ConfigurationError: files of the processor are missing or damaged.
         """
         found = {key: kwargs.pop(key) for key in HUB_OPTIONS if kwargs.get(key) is not None}
         folder = resolve(name, **found)
         kwargs = {key: value for key, value in kwargs.items() if key not in HUB_OPTIONS}
-        for file in FILES:  # without tokenizer.json the library would hand out an empty vocabulary
+        for file in FILES:  # without tokenizer.json the library would return an empty vocabulary
             if not (Path(folder) / file).is_file():
-                raise ConfigurationError(f"{name}: {folder} holds no {file}; save_pretrained writes it")
+                raise ConfigurationError(
+                    f"{name}: {folder} has no {file}; save the processor there with save_pretrained"
+                )
         try:
             return super().from_pretrained(folder, **kwargs)
         except AshNetsError:
             raise
-        except Exception as error:  # json, tokenizers and transformers each raise their own
+        except Exception as error:  # json, tokenizers and transformers raise different errors
             raise ConfigurationError(
                 f"{name}: the processor cannot be loaded from {', '.join(FILES)} of {folder} "
-                f"({' '.join(str(error).split())[:300]}); fetch them again"
+                f"({' '.join(str(error).split())[:300]}); download them again"
             ) from error
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
@@ -150,12 +152,12 @@ class AshNetsProcessor(ProcessorMixin):
 
     @property
     def max_text_length(self) -> int:
-        """Tokens a text is cut to, [CLS] and [SEP] included."""
+        """Maximum number of tokens of a text, [CLS] and [SEP] included; longer texts are cut."""
         return self.tokenizer.model_max_length
 
     @property
     def model_input_names(self) -> list[str]:
-        """The keys that a call can return."""
+        """The keys that a call may return."""
         return ["pixel_values", "image_keys", "input_ids", "attention_mask"]
 
     def __call__(
@@ -165,16 +167,16 @@ class AshNetsProcessor(ProcessorMixin):
         image_ids: Sequence[int | str] | torch.Tensor | int | str | None = None,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
-        """Turn images, texts, or both into one batch; their numbers may differ, as in retrieval.
+        """Make one batch of images, texts, or both; their numbers may differ, as in retrieval.
 
         Args:
             images: an image or a list of images: PIL image, path, encoded bytes, binary file or array. A list of
                 pairs (lists or tuples of two images) is a batch for NLVR2.
             text: a text or a list of texts, in which names of special tokens such as ``[SEP]`` are plain characters.
-                What is longer than ``max_text_length`` tokens is cut, and a ``UserWarning`` says how many texts were;
-                one more, the first time, names words that the vocabulary lacks, such as emoji.
-            image_ids: an id for each image, number or name, that fixes its spikes; by default its content does.
-                Pairs take theirs in the same nesting or flat.
+                Texts of more than ``max_text_length`` tokens are cut, and a ``UserWarning`` gives their number. Another
+                warning, only once, names words that are not in the vocabulary, such as emoji.
+            image_ids: a number or name for each image, which determines its spikes; by default the content of the image
+                does. For pairs, give them nested in the same way or flat.
             return_tensors: ``"pt"``, ``"np"``, or ``None`` for lists.
 
         Returns:
@@ -182,12 +184,13 @@ class AshNetsProcessor(ProcessorMixin):
             and (B, 2); ``input_ids`` and ``attention_mask`` (B, L) int64, padded to the longest text.
 
         Raises:
-            InputError: nothing given, an empty list, an unusable image, an empty text, or no text at all.
+            InputError: neither images nor text were given, a list is empty, an image is unusable, or a text is empty or
+                no string.
         """
         if images is None and text is None:
             raise InputError("nothing to process: give images, text, or both")
         if images is None and image_ids is not None:
-            raise InputError("image_ids were given without images")
+            raise InputError("image_ids were given without images: give the images too")
         data: dict[str, Any] = {}
         if images is not None:
             data.update(self.image_processor(images, image_ids, return_tensors))
@@ -203,16 +206,16 @@ class AshNetsProcessor(ProcessorMixin):
             raise InputError("text is an empty list: give at least one text")
         for i, one in enumerate(texts):
             if not isinstance(one, str):
-                raise InputError(f"text[{i}] is of type {type(one).__name__}, not a string: {str(one)[:60]!r}")
+                raise InputError(f"text[{i}] is of type {type(one).__name__}: give a string, not {str(one)[:60]!r}")
             if not one.strip():
                 raise InputError(f"text[{i}] is empty: {one[:60]!r}")
         try:
             batch = encode(self.tokenizer, list(texts), self.max_text_length)
         except (TypeError, UnicodeError):  # lone surrogates
-            raise InputError("text holds characters that are not Unicode text (lone surrogates)") from None
+            raise InputError("text contains lone surrogates, which are not Unicode text: remove them") from None
         for i, mask in enumerate(batch["attention_mask"]):
             if sum(mask) <= 2:
-                raise InputError(f"text[{i}] holds no visible character: {texts[i][:60]!r}")
+                raise InputError(f"text[{i}] has no visible character: {texts[i][:60]!r}")
         cut = sum(bool(encoding.overflowing) for encoding in batch.encodings)
         if cut:
             warnings.warn(
@@ -225,7 +228,7 @@ class AshNetsProcessor(ProcessorMixin):
             warnings.warn(
                 f"this model's vocabulary has no piece for {', '.join(map(repr, unknown[:10]))}"
                 f"{f' and {len(unknown) - 10} more' if len(unknown) > 10 else ''}: each is read as [UNK], an unknown "
-                "word (this warning comes once)",
+                "word (this warning is given once)",
                 UserWarning,
                 stacklevel=3,
             )
@@ -244,7 +247,7 @@ class AshNetsProcessor(ProcessorMixin):
 
 
 def _images(images: Any) -> tuple[list, bool]:
-    """All images in one list, and whether they came in pairs."""
+    """All images in one list, and whether they were given in pairs."""
     if isinstance(images, np.ndarray) and images.ndim == 4:
         images = list(images)
     if not isinstance(images, list | tuple):
@@ -255,10 +258,10 @@ def _images(images: Any) -> tuple[list, bool]:
     if not any(nested):
         return list(images), False
     if not all(nested):
-        raise InputError("images mixes images and pairs of images: give one kind")
+        raise InputError("images contains both images and pairs of images: give either images or pairs")
     for i, pair in enumerate(images):
         if len(pair) != 2:
-            raise InputError(f"images[{i}] holds {len(pair)} images: NLVR2 takes pairs")
+            raise InputError(f"images[{i}] has {len(pair)} images: give two, a pair for NLVR2")
     return [image for pair in images for image in pair], True
 
 
@@ -276,7 +279,7 @@ def _image_keys(image_ids: Any) -> list[int]:
         elif isinstance(item, Integral) and not isinstance(item, bool):
             keys.append(image_key(int(item)))
         else:
-            raise InputError(f"image id {item!r} is of type {type(item).__name__}: give whole numbers or names")
+            raise InputError(f"image id {item!r} is of type {type(item).__name__}: give integers or names")
     return keys
 
 

@@ -1,16 +1,16 @@
-"""A folder for a result: the whole result or none of it, wherever the folder may be.
+"""A folder for a result: the complete result or nothing.
 
-A folder that does not exist yet is filled beside its place, ``.NAME.TOKEN.part``, and renamed. A folder that exists is
-never renamed or removed: it may be a mounted volume, where a link points, or where a shell is. The result is made in a
-hidden folder inside it, and then entries change places:
+A new folder is first filled under another name next to it, ``.NAME.TOKEN.part``, and then renamed. An existing folder
+is never renamed or removed: it may be a mounted volume, the target of a link, or the current folder of a shell. Its
+result is made in a hidden folder inside it, and then the entries are exchanged:
 
     .ashnets.TOKEN.part     being filled
-    .ashnets.whole          finished; the old entries move to .ashnets.old, the mark first
-    .ashnets.last           they are out; the new entries move in, the mark last
+    .ashnets.whole          complete; the old entries are moved to .ashnets.old, the mark first
+    .ashnets.last           the old entries are out; the new entries are moved in, the mark last
 
-The mark is the file without which the folder is no result: nobody takes half of an exchange for a whole one. A process
-that is killed in it leaves all entries, and the next one that writes there completes the exchange. What a dead process
-left half filled is removed; a lock on the folder tells the dead from the living.
+The mark is the file without which a folder is no result, so that a half-finished exchange is never taken for a result.
+A process that is killed during the exchange loses no entry, and the next process that writes there completes it.
+Unfinished folders of dead processes are removed; a lock on the folder shows whether its process is alive.
 """
 
 from __future__ import annotations
@@ -37,28 +37,27 @@ _WHOLE, _LAST, _OLD = f"{_INSIDE}.whole", f"{_INSIDE}.last", f"{_INSIDE}.old"
 
 @contextmanager
 def result_folder(output: str | os.PathLike, mark: str, existing: Existing = "replace") -> Iterator[Path]:
-    """An empty folder to fill; when the block ends without an error, what is in it becomes the content of ``output``.
+    """An empty folder to fill; if the block ends without an error, its content becomes that of ``output``.
 
-    Enter it before the work begins: a place that cannot be written to is refused then. If the block fails, ``output``
-    is as it was. Hidden entries of ``output`` and ``lost+found`` of a volume are nobody's result and always stay.
+    Enter the block before the work starts: it refuses a place that cannot be written. If the block fails, ``output`` is
+    unchanged. Hidden entries of ``output``, and ``lost+found`` of a volume, are no part of a result and always stay.
 
     Args:
         output: a folder, which may exist, or a link to one.
         mark: name of the file that makes the folder a result.
-        existing: what becomes of an earlier result, a folder that holds ``mark``. ``replace``: all of it is replaced.
-            ``refuse``: it is an error. ``keep``: entries of the same names are replaced, and all others stay,
-            whosoever they are.
+        existing: what to do with an earlier result, a folder that contains ``mark``. ``replace``: replace all of it.
+            ``refuse``: raise an error. ``keep``: replace only entries of the same names.
 
     Raises:
-        OutputError: ``output`` is a file, holds other files, or an earlier result that is to be refused; it cannot be
-            written; the disk is full. If the finished result cannot be put in its place, it is kept, and the message
-            says where.
+        OutputError: ``output`` is a file, contains other files, or is an earlier result to be refused; it cannot be
+            written; the disk is full. If the finished result cannot be moved to ``output``, it is kept, and the message
+            names its place.
     """
     target = Path(os.path.realpath(output))
     try:
         if target.is_dir():
             with _locked(target):
-                _exchange(target, mark, "keep")  # that a killed process began, of whatever kind
+                _exchange(target, mark, "keep")  # completes the exchange of a killed process
         check_place(output, mark, existing)
         aside, lock = _begin(target)
     except OSError as error:
@@ -77,8 +76,8 @@ def result_folder(output: str | os.PathLike, mark: str, existing: Existing = "re
         except OSError as error:
             place = _keep(aside, target)
             raise OutputError(
-                f"{output}: the result is finished, but could not be put there ({error.strerror or error}). It is kept "
-                f"in {place}: move it from there to where you want it"
+                f"{output}: the result is finished, but cannot be moved there ({error.strerror or error}). It is kept "
+                f"in {place}: move it from there"
             ) from error
     finally:
         if lock is not None:
@@ -86,10 +85,10 @@ def result_folder(output: str | os.PathLike, mark: str, existing: Existing = "re
 
 
 def check_place(output: str | os.PathLike, mark: str, existing: Existing = "replace") -> None:
-    """Refuse what `result_folder` would refuse to fill; nothing is written.
+    """Raise if `result_folder` would refuse this place; nothing is written.
 
     Raises:
-        OutputError: ``output`` is a file, or holds other files, or an earlier result that is not to be replaced.
+        OutputError: ``output`` is a file, contains other files, or is an earlier result that must not be replaced.
     """
     target = Path(os.path.realpath(output))
     if not os.path.lexists(target):
@@ -101,30 +100,30 @@ def check_place(output: str | os.PathLike, mark: str, existing: Existing = "repl
         return
     if mark not in names:
         raise OutputError(
-            f"{output} holds something else ({min(names)}) and no {mark}: name another folder, or empty it"
+            f"{output} contains something else ({min(names)}) and no {mark}: name another folder, or empty it"
         )
     if existing == "refuse":
         raise OutputError(f"{output} is there already, with a {mark} in it: name another folder, or remove this one")
 
 
 def entries(folder: Path) -> list[str]:
-    """Names of what may be a result."""
+    """Names of the entries that may belong to a result."""
     return [name for name in os.listdir(folder) if not name.startswith(".") and name != "lost+found"]
 
 
 def _begin(target: Path) -> tuple[Path, int | None]:
-    """A new folder to fill, and the lock on it; those of dead processes are removed."""
+    """A new folder to fill, and its lock; folders of dead processes are removed."""
     beside, inside = (target.parent, f".{target.name}"), (target, _INSIDE)
     target.parent.mkdir(parents=True, exist_ok=True)
     for folder, stem in (beside, inside):
-        with suppress(OSError):  # they do no harm where they cannot be seen or removed
+        with suppress(OSError):  # folders that cannot be listed or removed do no harm
             _remove_dead(folder, stem)
     folder, stem = inside if target.is_dir() else beside
     while True:
         aside = folder / f"{stem}.{secrets.token_hex(4)}.part"
         aside.mkdir()
         lock = _lock(aside)
-        if aside.is_dir():  # and not taken for a dead one in the moment before the lock
+        if aside.is_dir():  # another process may have removed it before it was locked
             return aside, lock
         if lock is not None:
             os.close(lock)
@@ -147,18 +146,18 @@ def _put_in_place(aside: Path, target: Path, output: str | os.PathLike, mark: st
         except OSError:
             if not target.is_dir():
                 raise
-    with _locked(target):  # of two that end together one waits, and replaces the other or is refused
+    with _locked(target):  # if two processes end together, the second waits, then replaces the first or is refused
         _exchange(target, mark, "keep")
-        check_place(output, mark, existing)  # again: much may have happened during the work
+        check_place(output, mark, existing)  # again: the folder may have changed during the work
         aside.rename(target / _WHOLE)
         _exchange(target, mark, existing)
 
 
 def _exchange(folder: Path, mark: str, existing: Existing) -> None:
-    """Bring a finished result in ``folder`` from any state of the exchange to its end."""
+    """Complete the exchange of a finished result in ``folder``, from any of its states."""
     whole, last, old = folder / _WHOLE, folder / _LAST, folder / _OLD
     if whole.is_dir():
-        out = old / secrets.token_hex(4)  # what could not be removed the last time is not in the way
+        out = old / secrets.token_hex(4)  # a new name: older entries may be left that could not be removed
         out.mkdir(parents=True)
         new = os.listdir(whole)
         there = entries(folder)
@@ -175,7 +174,7 @@ def _exchange(folder: Path, mark: str, existing: Existing) -> None:
 
 
 def _keep(aside: Path, target: Path) -> Path:
-    """Where a finished result is that could not be put in its place; no later run removes it from there."""
+    """The place of a finished result that could not be moved; no later run removes it from there."""
     if not aside.is_dir():
         return target / (_LAST if (target / _LAST).is_dir() else _WHOLE)
     try:
@@ -185,13 +184,13 @@ def _keep(aside: Path, target: Path) -> Path:
 
 
 def _flush(folder: Path) -> None:
-    """On the disk, not only on its way there: a power cut must not leave a whole name over half a file."""
+    """Write everything to the disk: a power failure must not leave a final name with an incomplete file."""
     for path in (*sorted(folder.rglob("*")), folder):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         except OSError:
-            if not path.is_dir():  # some file systems flush no folders
+            if not path.is_dir():  # some file systems cannot flush folders
                 raise
         finally:
             os.close(descriptor)
@@ -208,7 +207,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(folder: Path, wait: bool = True) -> int | None:
-    """A lock that ends with this process, as the descriptor that holds it; None if there is none to be had."""
+    """A lock that ends with this process, as a file descriptor; None if it cannot be obtained."""
     if sys.platform == "win32":
         return None
     import fcntl
@@ -218,7 +217,7 @@ def _lock(folder: Path, wait: bool = True) -> int | None:
         descriptor = os.open(folder, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         return descriptor
-    except OSError:  # held by another process, or a file system without locks
+    except OSError:  # locked by another process, or a file system without locks
         if descriptor is not None:
             os.close(descriptor)
         return None

@@ -1,4 +1,4 @@
-"""Tables for a terminal: no cell is ever cut. What does not fit its width is folded or set as ``name: value`` lines."""
+"""Tables for a terminal. Cells are never cut: a wide table is wrapped or printed as ``name: value`` lines."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import textwrap
 from collections.abc import Sequence
 
 BETWEEN = "  "
-LEAST = 16  # columns that a last cell of words needs at least, to go on in the next line
+LEAST = 16  # minimum width in columns of a last cell of words that continues in the next line
 MARGIN = "  "
 
 
 def columns() -> int | None:
-    """Columns of the terminal that stdout is; None for a pipe or a file, which take lines of any length."""
+    """Width of the terminal in columns; None if stdout is a pipe or a file, where lines may have any length."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[bool], width: int | None = None) -> str:
-    """Rows under their names, in columns if ``width`` has room for them.
+    """Rows under the names of their columns, as a table if it fits ``width``.
 
-    Where it has not, the names are folded; then, columns that are the same in all rows stand above the table; last,
-    each row becomes a block of lines. A last column of words may go on in the next line.
+    If it does not fit, the names are wrapped; then, columns that are equal in all rows are printed above the table;
+    last, each row becomes a block of lines. A last column of words may continue in the next line.
 
     Args:
-        numbers: which columns stand at the right.
+        numbers: which columns are right-aligned.
         width: columns of the terminal; None for no limit.
     """
     for names in ([[name] for name in head], [name.split() or [""] for name in head]):
@@ -42,7 +42,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[
 
 def _aligned(names: list[list[str]], rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> list[str]:
     depth = max(map(len, names), default=0)
-    above = [[""] * (depth - len(name)) + name for name in names]  # the last lines of all names stand side by side
+    above = [[""] * (depth - len(name)) + name for name in names]  # names end in the same line
     cells = [*([column[line] for column in above] for line in range(depth)), *rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
     return [
@@ -55,7 +55,7 @@ def _aligned(names: list[list[str]], rows: Sequence[Sequence[str]], numbers: Seq
 
 
 def _fits(names: list[list[str]], rows: Sequence[Sequence[str]], numbers: Sequence[bool], width: int) -> bool:
-    if numbers and not numbers[-1]:  # its words may go on in the next line
+    if numbers and not numbers[-1]:  # its words may continue in the next line
         rows = [[*row[:-1], row[-1][:LEAST]] for row in rows]
     return max(map(len, _aligned(names, rows, numbers)), default=0) <= width
 

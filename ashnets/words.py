@@ -1,4 +1,4 @@
-"""Words of messages that are made, not written."""
+"""Parts of messages that are computed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def command(*words: str | os.PathLike[str]) -> str:
-    """A command line of ashnets to be copied into a shell: words with spaces or other special signs are quoted."""
+    """A command line of ashnets to copy into a shell; words with spaces or special characters are quoted."""
     return shlex.join(["ashnets", *(os.fspath(word) for word in words)])
 
 
 def without_place(name: str) -> str:
-    """A folder by its last two names, since what is published tells no path of this machine; a name as it is."""
+    """The last two parts of an absolute path, since published files must show no local path; other names unchanged."""
     path = Path(name)
     return "/".join(path.parts[-2:]) if path.is_absolute() else name

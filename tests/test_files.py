@@ -67,7 +67,7 @@ def test_a_user_without_a_home_folder(tmp_path: Path) -> None:
     bare = {key: value for key, value in os.environ.items() if key not in ("HOME", "ASHNETS_CACHE", "XDG_CACHE_HOME")}
     said = subprocess.run([sys.executable, "-c", code], env=bare, cwd=tmp_path, capture_output=True, text=True)
     first, second = said.stdout.splitlines()
-    assert "no home folder" in first and "let ASHNETS_CACHE name a folder" in first
+    assert "no home folder" in first and "set ASHNETS_CACHE to a folder" in first
     assert second == "/somewhere/indexes" and not list(tmp_path.iterdir())
 
 

@@ -210,8 +210,8 @@ def test_return_types(processor, kind, cls):
         ({"images": Image.new("RGB", (1, 1))}, "1 x 1 px"),
         ({"images": [Image.new("RGB", (16, 16))], "image_ids": [1, 2]}, "2 image ids for 1 images"),
         ({"images": Image.new("RGB", (16, 16)), "image_ids": 1.5}, "of type float"),
-        ({"images": [(Image.new("RGB", (16, 16)),) * 3]}, "holds 3 images"),
-        ({"images": [Image.new("RGB", (16, 16)), (Image.new("RGB", (16, 16)),) * 2]}, "mixes"),
+        ({"images": [(Image.new("RGB", (16, 16)),) * 3]}, "has 3 images"),
+        ({"images": [Image.new("RGB", (16, 16)), (Image.new("RGB", (16, 16)),) * 2]}, "both images and pairs"),
     ],
 )
 def test_bad_input(processor, arguments, message):
@@ -270,12 +270,12 @@ def test_damaged_or_missing_files(processor, tmp_path, file):
     with pytest.raises(ConfigurationError, match="cannot be loaded"):
         AshNetsProcessor.from_pretrained(tmp_path)
     (tmp_path / file).unlink()
-    with pytest.raises(ConfigurationError, match=f"holds no {file}"):
+    with pytest.raises(ConfigurationError, match=f"has no {file}"):
         AshNetsProcessor.from_pretrained(tmp_path)
 
 
 def test_vocabulary_and_configuration_must_agree(tmp_path):
-    with pytest.raises(ConfigurationError, match="10 pieces and vocab_size=11"):
+    with pytest.raises(ConfigurationError, match="10 pieces, but vocab_size=11"):
         AshNetsProcessor.from_config(config(vocab_size=11), PIECES)
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join(PIECES), encoding="utf-8")

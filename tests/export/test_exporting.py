@@ -162,7 +162,7 @@ def test_an_earlier_export_is_replaced_and_nothing_else(model, tmp_path: Path) -
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "network.nir", "report.json", "sample.npz"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years")
-    with pytest.raises(OutputError, match="mine holds something else"):
+    with pytest.raises(OutputError, match="mine contains something else"):
         export_model(model, "nir", tmp_path / "mine", "small")
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file is a file"):

@@ -394,5 +394,5 @@ def test_without_a_home_folder_the_variable_to_set_is_named(monkeypatch):
     """The library then leaves `~` as it is, and would make a folder of that name."""
     monkeypatch.setenv("HOME", "~")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
-    with pytest.raises(ConfigurationError, match=r"no home folder.*let HF_HOME name a folder"):
+    with pytest.raises(ConfigurationError, match=r"no home folder.*set HF_HOME to a folder"):
         resolve("somebody/model")
