@@ -28,7 +28,7 @@ def test_results_are_never_half_written(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
-    """A limit on the file size stands for the full disk: the kernel refuses the write in the middle."""
+    """A limit on the file size acts like a full disk: the kernel refuses the write in the middle."""
     path = tmp_path / "result.bin"
     write_atomically(path, b"old")
     code = (
@@ -44,14 +44,14 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:
-    """A folder whose name is Latin-1 stands in many a report."""
+    """The Latin-1 name of a folder can appear in reports."""
     name = os.fsdecode(b"caf\xe9")
     assert json.loads(write_json(tmp_path / "a.json", {"é": name}).read_text(encoding="utf-8")) == {"é": name}
     assert write_csv(tmp_path / "a.csv", [{"é": name}]).read_text(encoding="utf-8") == "é\ncaf\\udce9\n"
 
 
 def test_a_user_without_a_home_folder(tmp_path: Path) -> None:
-    """No HOME, and no entry in passwd: a number that nobody has, as in a container."""
+    """Without HOME and without an entry in passwd for the user id, as in a container."""
     code = (
         "import os, pwd\n"
         "def nobody(number): raise KeyError(number)\n"

@@ -1,4 +1,4 @@
-"""Folders of results: whole or not at all; links, volumes, the current folder and other people's files stay."""
+"""Folders of results: complete or not at all; links, volumes, the current folder and other files stay."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_link_stays_and_its_folder_is_filled(tmp_path: Path, state: str) -> No
 def test_the_current_folder_stays_the_same_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled: bool
 ) -> None:
-    """Of this process or of any other: a shell that is in it goes on."""
+    """The current folder of this process or another one: a shell in it continues."""
     monkeypatch.chdir(tmp_path)
     if filled:
         put(".", "old")
@@ -147,7 +147,7 @@ def test_a_folder_that_takes_no_file_is_refused_before_the_work(tmp_path: Path, 
 
 
 def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
-    """The later one to end stands there; the work of a living process is not removed as a dead one's."""
+    """The result of the process that ends last remains; the folder of a living process is not removed."""
     with result_folder(tmp_path / "out", MARK) as first:
         put(tmp_path / "out", "second")
         put(tmp_path / "out", "third")
@@ -220,7 +220,7 @@ assert seen == {"old", "new", None}, seen
 
 
 def test_killed_at_any_move(tmp_path: Path) -> None:
-    """A mark is never there with half of a result, and the next run leaves nothing of it."""
+    """A mark never exists with an incomplete result, and the next run removes what is left."""
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["True", "8", "False", "1"]  # three entries out, three in, and two names of state
@@ -260,7 +260,7 @@ if mounted:
 
 
 def test_a_mounted_volume_and_a_full_one(tmp_path: Path) -> None:
-    """A volume of its own where a user may mount one; elsewhere the folder must at least stay the same folder."""
+    """A separate volume if the user may mount one; otherwise the folder must at least stay the same folder."""
     (tmp_path / "volume").mkdir()
     before = (tmp_path / "volume").stat().st_ino
     command = [sys.executable, "-c", VOLUME, str(tmp_path / "volume")]
@@ -281,7 +281,7 @@ def test_a_mounted_volume_and_a_full_one(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_result(tmp_path: Path) -> None:
-    """A limit on the file size stands for the full disk; a library may say it in other words than Python."""
+    """A limit on the file size acts like a full disk; the message of a library may differ from Python's."""
     put(tmp_path / "out", "old")
     code = (
         "import resource, signal, sys, numpy\n"

@@ -1,4 +1,4 @@
-"""``python -m ashnets.kernels``: compile the kernels of this processor ahead of their first use."""
+"""``python -m ashnets.kernels``: compile the kernels for this processor before their first use."""
 
 from ashnets.kernels.choosing import kernels_for
 

@@ -1,4 +1,4 @@
-"""Which kernels a device gets, and their compilation ahead of use."""
+"""The kernels for each device, and their compilation before use."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 from ashnets.kernels import integer_reference, reference
 
 log = logging.getLogger("ashnets.kernels")
-_one_at_a_time = threading.Lock()  # threads that ask first at the same moment compile once
+_one_at_a_time = threading.Lock()  # threads that ask first at the same time compile only once
 
 
 @cache
-def kernels_for(device: str) -> Any:
-    """The module of kernels for a type of device: numba's, Triton's, or the definitions in torch.
+def kernels_for(device: str) -> ModuleType:
+    """The module of kernels for a device type: numba's, Triton's, or the definitions in torch.
 
-    ``ASHNETS_KERNELS=reference`` in the environment asks for the last.
+    ``ASHNETS_KERNELS=reference`` in the environment selects the last.
     """
     if os.environ.get("ASHNETS_KERNELS") == "reference":
         return reference
@@ -35,7 +35,7 @@ def kernels_for(device: str) -> Any:
 
 @cache
 def integer_kernels_for(device: str) -> ModuleType:
-    """The same for neurons in integers, which have no GPU kernel: there they are the definition in torch."""
+    """The same for integer neurons; they have no GPU kernel, so a GPU uses the definition in torch."""
     if device != "cpu" or kernels_for("cpu") is reference:
         return integer_reference
     from ashnets.kernels import integer_cpu
@@ -49,27 +49,25 @@ def _compiled() -> ModuleType:
 
     from ashnets.kernels import cpu, integer_cpu
 
-    class Word(event.Listener):
-        """One line when the first function compiles: those that are read from disk compile nothing."""
+    class Announcement(event.Listener):
+        """Logs one line when the first function is compiled; functions that are read from disk are not compiled."""
 
         start: float | None = None
 
         def on_start(self, event: Any) -> None:
             if self.start is None:
                 self.start = time.perf_counter()
-                log.warning(
-                    "compiling the spiking kernels for this processor: some seconds, once for each installation"
-                )
+                log.warning("compiling the spiking kernels for this processor: a few seconds, once per installation")
 
         def on_end(self, event: Any) -> None:
             pass
 
-    word = Word()
-    with event.install_listener("numba:compile", word):
+    announcement = Announcement()
+    with event.install_listener("numba:compile", announcement):
         cpu.compile_all()
         integer_cpu.compile_all()
-    if word.start is not None:
-        log.warning("compiled in %.0f s", time.perf_counter() - word.start)
+    if announcement.start is not None:
+        log.warning("compiled in %.0f s", time.perf_counter() - announcement.start)
     return cpu
 
 
@@ -78,7 +76,7 @@ def _compiled_by_triton() -> ModuleType:
 
     if not gpu.is_compiled():
         log.warning(
-            "Triton compiles the spiking kernels for this GPU at their first calls: some seconds for each form, "
-            "once, since its cache keeps them"
+            "Triton compiles the spiking kernels for this GPU at their first calls: a few seconds for each variant, "
+            "once, since they are kept in its cache"
         )
     return gpu

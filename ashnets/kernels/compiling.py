@@ -1,13 +1,14 @@
-"""What the compiled kernels share: how numba compiles them, how many neurons a block holds, tensors as its arrays."""
+"""Common parts of the compiled kernels: compilation by numba, the block size, and tensors as NumPy arrays."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,35 +17,36 @@ from numba import njit
 from ashnets.files import has_home
 
 log = logging.getLogger("ashnets.kernels")
+Function = TypeVar("Function", bound=Callable)
 
-_BLOCK = 2048  # neurons at most: a step's rows of all arrays stay in the first-level cache
-_LEVEL_2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")  # Linux's; other systems have none
+_BLOCK = 2048  # neurons at most: one step of all arrays stays in the first-level cache
+_LEVEL_2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")  # exists on Linux only
 _NONE = np.zeros(1, np.float32)
 
 
-def kernel(function: Any) -> Any:
-    """Compiled as it is written: every product and every sum rounds."""
+def kernel(function: Function) -> Function:
+    """Compile a function without fusing: every product and every sum is rounded."""
     return _compiled(function)
 
 
-def fused(function: Any) -> Any:
-    """A product and the sum behind it may round once."""
+def fused(function: Function) -> Function:
+    """Compile a function in which a product and the following sum may be rounded once."""
     return _compiled(function, fastmath={"contract"})
 
 
-def _compiled(function: Any, **options: Any) -> Any:
+def _compiled(function: Function, **options: Any) -> Function:
     options |= {"nogil": True, "error_model": "numpy"}
     try:
         if _can_be_kept():
             return njit(cache=True, **options)(function)
-    except RuntimeError:  # numba found no folder that it may write to
+    except RuntimeError:  # numba found no folder to write to
         pass
     _say_not_kept()
     return njit(**options)(function)
 
 
 def _can_be_kept() -> bool:
-    """False where numba would make a folder of the name ``~`` in the current one."""
+    """False if numba would create a folder named ``~`` in the current one."""
     chosen = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
     beside = Path(__file__).parent / "__pycache__"
     return bool(chosen) or has_home() or os.access(beside if beside.exists() else beside.parent, os.W_OK)
@@ -53,14 +55,14 @@ def _can_be_kept() -> bool:
 @cache
 def _say_not_kept() -> None:
     log.warning(
-        "the compiled spiking kernels cannot be kept on disk, so that each process compiles its own: "
-        "let NUMBA_CACHE_DIR name a folder that may be written to"
+        "the compiled spiking kernels cannot be kept on disk, so each process compiles them again: "
+        "set NUMBA_CACHE_DIR to a folder in which you may write"
     )
 
 
 @cache
 def _second_level() -> int:
-    """Bytes of the second-level cache; 1 MiB where the system does not say."""
+    """Size of the second-level cache in bytes; 1 MiB if the system does not report it."""
     try:
         kibibytes = re.fullmatch(r"(\d+)K", _LEVEL_2.read_text(encoding="ascii").strip())
     except (OSError, UnicodeDecodeError):
@@ -69,20 +71,20 @@ def _second_level() -> int:
 
 
 def block_of(steps: int) -> int:
-    """Neurons that go through all steps together: their h, in float32, fills half of the second-level cache."""
+    """Number of neurons that run through all steps together: their h, in float32, fills half the second-level cache."""
     return int(min(_BLOCK, max(64, _second_level() // 8 // steps // 64 * 64)))
 
 
 @kernel
 def rows(steps, neurons):
-    """An uninitialized (steps, neurons) in float32 that begins at a cache line: half of numba's own lie across two."""
+    """An uninitialized float32 array (steps, neurons) that starts at a cache line; numba aligns only to 32 bytes."""
     room = np.empty(steps * neurons + 16, np.float32)
     first = (-room.ctypes.data % 64) // 4
     return room[first : first + steps * neurons].reshape(steps, neurons)
 
 
 def array(x: torch.Tensor | None) -> np.ndarray:
-    """The same memory, if it is dense; bfloat16 as uint16, None as an array that is not read."""
+    """The tensor as an array, without a copy if contiguous; bfloat16 as uint16, None as an array that is not read."""
     if x is None:
         return _NONE
     x = x.detach().contiguous()

@@ -1,17 +1,18 @@
-r"""The multi-step kernels for processors, compiled by numba; meaning and shapes as in :mod:`ashnets.kernels.reference`.
+r"""The multi-step kernels for CPUs, compiled by numba; meaning and shapes as in :mod:`ashnets.kernels.reference`.
 
-Neurons do not see one another, so a block of them runs through all T steps while its membranes, or its recomputed
-h[t], stay in the cache: x is read once and spikes are written once, whatever T. Threads take ranges of neurons.
+Neurons are independent, so a block of them runs through all T steps while its membranes, or its recomputed h[t], stay
+in the cache: for any T, x is read once and spikes are written once. Each thread takes ranges of neurons.
 
-x may be float32 or bfloat16, read and written without a copy (:mod:`ashnets.kernels.halves`). Spikes and ȳ take its
-type, while the arithmetic and what is kept over time are float32: results are those of the same numbers in float32,
-rounded. float16 comes as a copy in float32 (:mod:`ashnets.kernels.operators`): on processors autocast means bfloat16.
+x may be float32 or bfloat16, read and written without a copy (:mod:`ashnets.kernels.halves`). Spikes and ȳ have the
+type of x; the arithmetic and the state are float32. So the results are those of the same numbers in float32, rounded.
+float16 is copied to float32 (:mod:`ashnets.kernels.operators`), since autocast on CPUs uses bfloat16.
 
-The forward rounds after every product and every sum, as the reference does: the spikes are the same to the bit. The
-backward pass fuses products and sums, and takes e^(−z) from a polynomial: its relative error is below 10⁻⁶ for z ≤ 10,
-and grows as z's own.
+The forward pass rounds after every product and every sum, as the reference does: the spikes are equal to the bit. The
+backward pass fuses products and sums, and computes e^(−z) by a polynomial: its relative error is below 10⁻⁶ for z ≤ 10,
+and grows in proportion to z.
 
-Rows of a block are functions of their own: in one function, numba's checks of indices keep LLVM from using vectors.
+The loop over one row of a block is a separate function: in one large function, numba's index checks prevent LLVM from
+using vector instructions.
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ def _membrane_affine(x, scale, shift, v, h, beta, theta):
 @fused
 def _power_of_two_minus(u):
     """2^(−u) for 0 ≤ u ≤ 120: 2ⁿ·2^f with |f| ≤ ½."""
-    shifted = f32(12582912.0) - u  # 1.5·2²³: the sum's last bits are n
+    shifted = f32(12582912.0) - u  # 1.5·2²³: the last bits of the difference are n
     f = -u - (shifted - f32(12582912.0))
-    # least relative error, 1.1e-7, of a polynomial of degree 5 that is 1 at 0
+    # the polynomial of degree 5 with value 1 at 0 and the smallest relative error, 1.1e-7
     p = f32(1.326472731307149e-3)
     p = p * f + f32(9.671512991189957e-3)
     p = p * f + f32(5.550733581185341e-2)
@@ -86,7 +87,7 @@ def _power_of_two_minus(u):
 def slope(distance, k2):
     """(k/2)·sech²(k·d) = 2k·e/(1 + e)² with e = e^(−2k·|d|); k2 = 2k."""
     u = abs(distance) * (k2 * f32(1.4426950408889634))
-    e = _power_of_two_minus(f32(115.0) if u > f32(115.0) else u)  # not a number stays none
+    e = _power_of_two_minus(f32(115.0) if u > f32(115.0) else u)  # NaN stays NaN
     q = np.sqrt(k2) / (f32(1.0) + e)
     return e * q * q
 
@@ -330,10 +331,10 @@ def norm_backward(grad, x, mean, factor, grad_mean, product):
 
 
 def sample(spread, bar, keys, out):
-    """Fill (T, B, P) with 1 where the 24 bits of the hash of (key, position) lie below ``bar`` (B, P), else 0.
+    """Fill (T, B, P) with 1 where the 24-bit hash of (key, position) is below ``bar`` (B, P), and 0 elsewhere.
 
     Args:
-        spread: (P,), uint32, of the positions.
+        spread: (P,), uint32, one number for each position.
         keys: (B, T), uint64.
     """
     low, high = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32), (keys >> np.uint64(32)).astype(np.uint32)
@@ -342,7 +343,7 @@ def sample(spread, bar, keys, out):
 
 
 def compile_all() -> None:
-    """Compile each kernel, or read it from disk, by a call of the smallest size for each type."""
+    """Compile each kernel, or read it from disk, by a minimal call for each type."""
     v = torch.zeros(1)
     for kind in TYPES:
         x = torch.zeros(1, 1, dtype=kind)

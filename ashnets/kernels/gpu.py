@@ -1,26 +1,26 @@
 r"""The multi-step kernels for GPUs, in Triton; meaning and shapes as in :mod:`ashnets.kernels.reference`.
 
-Each program takes a block of neurons through all T steps with the membranes in registers: x is read once and spikes
-are written once, in one launch. K steps of x are asked for before the first is used, since one step a time would wait
-for memory T times over.
+Each program runs a block of neurons through all T steps with the membranes in registers: x is read once and spikes
+are written once, in one launch. K steps of x are loaded before the first is used; loading one step at a time would wait
+for memory T times.
 
-The backward pass needs h[t] in reverse order and stores no (T, N) floats for it. A first sweep keeps v before every
-K-th step, (T/K, N); then, from the last segment of K steps to the first, h of the segment is computed again from that
-v and stays in registers while the adjoint runs back over it. Memory moves x twice (once where T ≤ K), the gradient of
-the spikes once, the result once. Registers are named at compile time, so the K values live in a tuple of tensors under
-a loop that is unrolled; a (K, block) tensor would have to be indexed by step, which Triton can only do by reductions.
-Steps after T, where K does not divide it, are masked.
+The backward pass needs h[t] in reverse order, but stores no (T, N) floats for it. A first pass stores v before every
+K-th step, (T/K, N). Then, from the last segment of K steps to the first, h of the segment is recomputed from this v and
+stays in registers while the adjoint runs back over it. x is read twice (once if T ≤ K), the gradient of the spikes is
+read once, and the result is written once. Registers are named at compile time, so the K values are a tuple of tensors
+in an unrolled loop; a (K, block) tensor would have to be indexed by step, which Triton can only do by reductions. If K
+does not divide T, the steps after T are masked.
 
-Spikes are the reference's to the bit, in both passes: Triton fuses a product and the sum behind it unless it is
-launched with ``enable_fp_fusion=False``, which keeps them apart in PTX (mul.rn, add.rn) and in ptxas (--fmad=false).
+Spikes equal the reference's to the bit, in both passes: Triton fuses a product and the following sum unless it is
+launched with ``enable_fp_fusion=False``, which separates them in PTX (mul.rn, add.rn) and in ptxas (--fmad=false).
 
-x may be float32, float16 or bfloat16; spikes and ȳ take its type, all that is kept over time is float32.
+x may be float32, float16 or bfloat16; spikes and ȳ have its type, and the state is float32.
 
-The CUDA and ROCm builds of torch bring Triton along. On a processor these kernels run in Triton's interpreter, if
-``TRITON_INTERPRET=1`` is in the environment when this module is imported and when it is called: right, and slow.
+The CUDA and ROCm builds of torch include Triton. On a CPU these kernels run, slowly, in Triton's interpreter if
+``TRITON_INTERPRET=1`` is in the environment both at import and at each call.
 """
 
-# Triton knows the types of a kernel's arguments, and tuples that grow, better than mypy.
+# mypy does not know the types of a kernel's arguments, nor Triton's growing tuples.
 # mypy: disable-error-code="no-untyped-def, assignment"
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ import triton
 import triton.language as tl
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)  # of x
-_STEPS = 16  # K: h, x and the gradient of the spikes are 3·K of a thread's 255 registers
-_BLOCK = 128  # one neuron a thread: many programs where neurons are few, and K loads of each are enough where many
+_STEPS = 16  # K: h, x and the gradient of the spikes take 3·K of a thread's 255 registers
+_BLOCK = 128  # one neuron per thread: many programs even for few neurons; K loads per thread suffice for many
 OPTIONS = {"num_warps": _BLOCK // 32, "enable_fp_fusion": False}  # of every launch
 
 
@@ -51,7 +51,7 @@ def _row(pointer, column, t, neurons):
 
 @triton.jit
 def _read(pointer, column, start, steps, neurons, K: tl.constexpr):
-    """K rows from ``start`` on, all of them on their way at once; zeros after the last step."""
+    """K rows from ``start`` on, loaded together; zeros after the last step."""
     rows = ()
     for i in tl.static_range(K):
         inside = _inside(column, start + i, steps, neurons)
@@ -132,7 +132,7 @@ def ashnets_lif_backward(
             h = beta * v + y
             v = tl.where(h > theta, 0.0, h)
         tl.store(_row(kept, column, n, neurons), v, mask=own)
-    tl.debug_barrier()  # a thread may read what another of its block kept
+    tl.debug_barrier()  # a thread may read what another thread of its block stored
 
     g = tl.load(grad_v + column, mask=own, other=0.0)
     if mean is not None:
@@ -176,9 +176,9 @@ def ashnets_lif_backward(
 
 @triton.jit(do_not_specialize=["steps"])
 def ashnets_moments(x, mean, square, steps, neurons, K: tl.constexpr, BLOCK: tl.constexpr):
-    """In one sweep: both moments of K steps about their own mean, joined to those before (Chan et al., 1979).
+    """In one pass: both moments of K steps about their own mean, combined with those before (Chan et al., 1979).
 
-    Means are kept as distances from x[0], since the digits of a large mean would leave none for a small spread.
+    Means are stored as differences from x[0]: next to a large mean, a small spread would lose its digits.
     """
     column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     own = column < neurons
@@ -226,7 +226,7 @@ def _segment(steps: int) -> int:
 
 
 def _launch(kernel: Any, x: torch.Tensor, *arguments: Any, parts: int = 1, **constants: Any) -> None:
-    """One launch over all neurons of ``x``, (T, N), on its device, which need not be the current one."""
+    """One launch over all neurons of ``x``, (T, N), on the device of ``x``, which may not be the current one."""
     steps, neurons = x.shape
     if neurons == 0:
         return
@@ -281,7 +281,7 @@ def norm_backward(grad, x, mean, factor, grad_mean, product):
 
 
 def is_compiled() -> bool:
-    """Whether Triton's cache on disk holds a forward kernel of an earlier process."""
-    home = Path(os.environ.get("TRITON_HOME") or os.path.expanduser("~"))  # as Triton does, in every case
+    """Whether Triton's cache on disk contains a forward kernel of an earlier process."""
+    home = Path(os.environ.get("TRITON_HOME") or os.path.expanduser("~"))  # as in Triton
     folder = Path(os.environ.get("TRITON_CACHE_DIR") or home / ".triton" / "cache")
     return any(folder.glob(f"*/{ashnets_lif_forward.__name__}.json"))

@@ -1,7 +1,7 @@
-"""bfloat16 in compiled functions, which know it as uint16: a float32's upper half.
+"""bfloat16 in compiled functions, where it is a uint16: the upper half of a float32.
 
-A function that reads by :func:`single` and writes by :func:`rounded` takes arrays of float32 as they are, and of
-bfloat16 without a copy; numba compiles it once for each.
+A function that reads with :func:`single` and writes with :func:`rounded` takes arrays of float32 and of bfloat16
+without a copy; numba compiles it once for each type.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _single(typing_context: Any, x: Any) -> Any:
         return types.float32(x), same
     if x == types.uint16:
         return types.float32(x), widened
-    raise TypingError(f"{x} holds neither float32 nor bfloat16")
+    raise TypingError(f"{x} is neither float32 nor bfloat16")
 
 
 def _rounded(typing_context: Any, x: Any, like: Any) -> Any:
@@ -33,7 +33,7 @@ def _rounded(typing_context: Any, x: Any, like: Any) -> Any:
         word, half = context.get_value_type(types.uint32), context.get_value_type(types.uint16)
         bits = builder.bitcast(arguments[0], word)
         upper = builder.lshr(bits, word(16))
-        # half of the last place that stays, less a hair where that place is even
+        # half a unit of the last remaining bit; slightly less if this bit is even
         carry = builder.add(word(0x7FFF), builder.and_(upper, word(1)))
         nearest = builder.trunc(builder.lshr(builder.add(bits, carry), word(16)), half)
         is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
@@ -49,5 +49,5 @@ def _rounded(typing_context: Any, x: Any, like: Any) -> Any:
     raise TypingError(f"{x} cannot be rounded for {like}")
 
 
-single: Any = intrinsic(_single)  # (number of an array): the float32 that it is
-rounded: Any = intrinsic(_rounded)  # (float32, array): as the array holds numbers; to the nearest, ties to even
+single: Any = intrinsic(_single)  # (number of an array): its value as float32
+rounded: Any = intrinsic(_rounded)  # (float32, array): the number in the array's type; to nearest, ties to even

@@ -1,9 +1,9 @@
-r"""The integer kernels for processors, compiled by numba; meaning and shapes as in
+r"""The integer kernels for CPUs, compiled by numba; meaning and shapes as in
 :mod:`ashnets.kernels.integer_reference`, blocks and threads as in :mod:`ashnets.kernels.cpu`.
 
-All is done in 32 bits, a vector's cheapest products. v·m/4096 has 36 bits before the division; but with
-|v| = 4096·p + q, q < 4096, it is p·m + (q·m >> 12) to the unit, with p·m below 2²³ and q·m below 2²⁴. A membrane is
-truncated by its magnitude, which is what "toward zero" says.
+All arithmetic is in 32 bits, whose vector products are the cheapest. v·m/4096 has 36 bits before the division; but with
+|v| = 4096·p + q, q < 4096, it is exactly p·m + (q·m >> 12), with p·m below 2²³ and q·m below 2²⁴. The magnitude of the
+membrane is truncated, which is truncation toward zero.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ashnets.kernels.vectors import full_vectors
 
 f32, i32 = np.float32, np.int32
 _LIMIT = i32(MEMBRANE_LIMIT)
-_FAR = 1 << 25  # beyond every h before it is clipped: a larger bias or threshold does the same
+_FAR = 1 << 25  # above every h before clipping: a larger bias or threshold has the same effect
 
 
 @kernel
@@ -64,7 +64,7 @@ def _membrane(a, v, h, offset, m, bar):
 
 @fused
 def _adjoint(h, grad_s, grad_v, grad_a, grad_bias, bar, beta, step, unit, k2, through_reset):
-    """``through_reset`` is 1 for the gradient through the reset, else 0."""
+    """``through_reset`` is 1 with the gradient through the reset, 0 without."""
     full_vectors()
     for j in range(h.size):
         d = f32(i32(h[j] - bar)) * unit
@@ -132,7 +132,7 @@ def _backward(
 
 
 def _bar(threshold: torch.Tensor) -> np.int32:
-    # a threshold that is no number is never passed: min gives the first unless the second is smaller
+    # A NaN threshold is never crossed: min returns its first argument unless the second is smaller.
     return i32(max(-_FAR, min(_FAR, float(threshold) * BIT)))
 
 
@@ -178,7 +178,7 @@ def lif_backward(a, v, bias, threshold, decay, step, grad_s, grad_v, k, detach):
 
 
 def compile_all() -> None:
-    """Compile each kernel, or read it from disk, by a call of the smallest size."""
+    """Compile each kernel, or read it from disk, by a minimal call."""
     a, v, one = torch.zeros(1, 1), torch.zeros(1), torch.ones(())
     lif_forward(a, v, v, one, 1)
     lif_backward(a, v, v, one, 1, one, a, v, 1.0, True)

@@ -1,11 +1,12 @@
-"""The integer kernels as operators of torch, as :mod:`ashnets.kernels.operators` has the float ones.
+"""The integer kernels as torch operators, like the float ones in :mod:`ashnets.kernels.operators`.
 
-Arguments and results are those of :mod:`ashnets.kernels.integer_reference`. On a processor the compiled kernel takes
-currents in float32; other types, and whatever lies on other devices, CUDA among them, go to the plain torch definition.
+Arguments and results are those of :mod:`ashnets.kernels.integer_reference`. On a CPU the compiled kernel takes float32
+currents; other types and other devices, including CUDA, use the definition in torch.
 """
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,14 @@ from ashnets.kernels import integer_reference
 from ashnets.kernels.choosing import integer_kernels_for
 
 
-def _kernels(a: torch.Tensor) -> Any:
+def _kernels(a: torch.Tensor) -> ModuleType:
     return integer_kernels_for(a.device.type) if a.dtype == torch.float32 else integer_reference
 
 
 def lif_forward(
     a: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, threshold: torch.Tensor, decay: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Spikes and the last membrane; an exported program holds plain operators."""
+    """Spikes and the last membrane; an exported program contains only plain operators."""
     forward = integer_reference.lif_forward if torch.compiler.is_exporting() else lif_operator
     return forward(a, v, bias, threshold, decay)
 
@@ -54,7 +55,7 @@ def lif_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of currents, first membrane and bias; ``grad_v`` of None is zero."""
     if grad_v is None:
-        # as in ashnets.kernels.operators: no parallel region just before the kernel's
+        # as in ashnets.kernels.operators: no parallel region just before the kernel
         grad_v = torch.from_numpy(np.zeros(len(v), np.float32)) if v.device.type == "cpu" else torch.zeros_like(v)
     return _kernels(a).lif_backward(a, v, bias, threshold, decay, step, grad_s, grad_v, k, detach)
 

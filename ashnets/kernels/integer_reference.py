@@ -1,20 +1,20 @@
-r"""What the integer kernels compute, in plain torch: the definition that the fast ones are tested against.
+r"""Definition of the integer kernels in plain torch; the fast kernels are tested against it.
 
-Neurons of Loihi's kind (:mod:`ashnets.model.integer`), over a sequence with explicit state, m = 4096 − vDecay:
+Loihi-type neurons (:mod:`ashnets.model.integer`) over a sequence with explicit state, m = 4096 − vDecay:
 
     u[t] = a[t] << 6, wrapped at 24 bits
     h[t] = clip(trunc(v[t−1]·m/4096) + u[t] + (b << 6), ±(2²³ − 1))
     s[t] = H(h[t] − (vThMant << 6)),  strictly above
     v[t] = h[t]·(1 − s[t])
 
-The adjoint is that of the float neuron (:mod:`ashnets.kernels.reference`) at the membrane h·q, q = s/64 with the
-layer's step s; rounding and truncation count as the identity, and a clipped membrane passes nothing:
+The adjoint is that of the float neuron (:mod:`ashnets.kernels.reference`) at the membrane h·q, where q = s/64 and s is
+the layer's step. Rounding and truncation count as the identity, and the gradient of a clipped membrane is 0:
 
     h̄[t] = σ'((h[t] − (vThMant << 6))·q)·(s̄[t] − [h[t]·q·v̄[t]]) + v̄[t]·(1 − s[t]),  0 where |h[t]| = 2²³ − 1
     ā[t] = s·h̄[t],      b̄ = Σ_t s·h̄[t],      v̄[t−1] = m/4096·h̄[t]           v̄ by v·q; at both ends by v
 
-a is (T, N); v and b are (N,). v and b are integers in float32, which holds all of 24 bits; thresholds and steps are
-tensors of one value, so that a traced program reads none of them.
+a is (T, N); v and b are (N,). v and b are integers in float32, which represents all 24-bit integers; thresholds and
+steps are scalar tensors, so that a traced program does not read their values.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ DECAY_ONE = 4096
 
 
 def _advance(v: torch.Tensor, a: torch.Tensor, offset: torch.Tensor, decay: int) -> torch.Tensor:
-    """v[t−1] to h[t]; float64 holds the product's 36 bits."""
-    # the low 18 bits of a with their sign, six places up: what is left of a << 6 in 24 bits
+    """v[t−1] to h[t]; float64 represents the 36 bits of the product."""
+    # the low 18 bits of a with sign, shifted left by 6: a << 6 wrapped at 24 bits
     u = (a.round() if a.is_floating_point() else a).to(torch.int32) << 14 >> 8
     kept = (v * ((DECAY_ONE - decay) / DECAY_ONE)).trunc()
     return kept.add(u).add(offset).clamp(-MEMBRANE_LIMIT, MEMBRANE_LIMIT)

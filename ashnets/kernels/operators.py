@@ -1,13 +1,14 @@
-"""The kernels as operators of torch: each device gets the fastest that is there, and torch.compile sees one node.
+"""The kernels as torch operators: each device uses the fastest available one, and torch.compile sees one node.
 
-Without numba (``pip install ashnets[fast]``) or Triton the definitions in plain torch run; spikes are the same.
-Arguments and results are those of :mod:`ashnets.kernels.reference`, but that currents may also be float16 or bfloat16:
-spikes and the gradient of the currents are of that type then, all else is float32. Halves are read without a copy where
-the device's kernels know them (``TYPES``): Triton's know both, numba's bfloat16.
+Without numba (``pip install ashnets[fast]``) or Triton the definitions in plain torch are used; spikes are the same.
+Arguments and results are those of :mod:`ashnets.kernels.reference`, except that currents may also be float16 or
+bfloat16. Then spikes and the gradient of the currents have this type, and everything else is float32. Half-precision
+types are read without a copy if the device's kernels support them (``TYPES``): Triton's support both, numba's bfloat16.
 """
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,18 +18,18 @@ from ashnets.kernels import reference
 from ashnets.kernels.choosing import kernels_for
 
 
-def _kernels(x: torch.Tensor) -> Any:
+def _kernels(x: torch.Tensor) -> ModuleType:
     return reference if x.dtype == torch.float64 else kernels_for(x.device.type)
 
 
-def _readable(kernels: Any, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """``tensors`` in one type that the kernels take: theirs, or a copy in float32."""
+def _readable(kernels: ModuleType, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """``tensors`` in one type that the kernels support: unchanged, or as copies in float32."""
     types = {one.dtype for one in tensors}
     return tensors if len(types) == 1 and types <= {*kernels.TYPES} else tuple(one.float() for one in tensors)
 
 
 def _like(shape: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """What a kernel returns in the shape of x, or of v: contiguous; v is float64 where x is."""
+    """An empty kernel result in the shape of x or v, contiguous; that of v is float64 if x is."""
     kind = torch.promote_types(shape.dtype, x.dtype)
     return torch.empty_like(shape, dtype=kind, memory_format=torch.contiguous_format)
 
@@ -36,7 +37,7 @@ def _like(shape: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 def lif_forward(
     x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor | None, beta: float, theta: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Spikes and the last membrane. An exported program holds plain operators, one after another: it runs anywhere."""
+    """Spikes and the last membrane. An exported program contains only plain operators, so that it runs anywhere."""
     forward = reference.lif_forward if torch.compiler.is_exporting() else lif_operator
     return forward(x, v, scale, shift, beta, theta)
 
@@ -69,12 +70,12 @@ def lif_backward(
     k: float,
     detach: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of currents and first membrane, and both sums; these are empty without ``mean``.
+    """Gradients of the currents and the first membrane, and both sums, which are empty without ``mean``.
 
-    ``grad_v`` of None is zero.
+    ``grad_v`` None means zero.
     """
     if grad_v is None:
-        # numpy's zeros need no parallel region, after which torch's threads would spin where the kernel's want to run
+        # NumPy's zeros start no parallel region, after which torch's threads would spin and slow down the kernel
         grad_v = torch.from_numpy(np.zeros(len(v), np.float32)) if v.device.type == "cpu" else torch.zeros_like(v)
     kernels = _kernels(x)
     currents, grad_s = _readable(kernels, x, grad_s)
@@ -91,7 +92,7 @@ def _(x: torch.Tensor, v: torch.Tensor, scale: Any, shift: Any, mean: Any, *_: A
 
 @torch.library.custom_op("ashnets::moments", mutates_args=())
 def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and squared distances over time."""
+    """Mean and sum of squared distances over time."""
     kernels = _kernels(x)
     return kernels.moments(*_readable(kernels, x))
 

@@ -1,8 +1,8 @@
-"""Memory on its way into the cache before a compiled function writes to it.
+"""Prefetching of memory into the cache before a compiled function writes to it.
 
-Steps of a block of neurons lie far apart, so that the processor's own prefetching begins anew at each row, and a store
-there waits for memory, unless the row is asked for while the one before it is worked on. Rows that are read gained
-nothing by it, nor did the backward pass, which its arithmetic bounds.
+The steps of a block of neurons are far apart in memory, so the processor's own prefetching starts again at each row,
+and a store waits for memory unless the row is requested while the previous one is computed. For rows that are read it
+made no difference, nor for the backward pass, which is limited by its arithmetic.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def _line(typing_context: Any, row: Any, index: Any) -> Any:
     return types.void(row, types.intp), code
 
 
-_line_of: Any = intrinsic(_line)  # (array of one dimension, index): the line that the element lies in
+_line_of: Any = intrinsic(_line)  # (array of one dimension, index): the cache line of the element
 
 
 @kernel
 def written_next(row):
-    """Ask for all lines of a contiguous row that will be written."""
+    """Prefetch all cache lines of a contiguous row that will be written."""
     for j in range(0, row.size, _LINE // row.itemsize):
         _line_of(row, j)

@@ -1,18 +1,18 @@
-r"""What the kernels compute, in plain torch: the definition that the fast ones are tested against.
+r"""Definition of the kernels in plain torch; the fast kernels are tested against it.
 
-Leaky integrate-and-fire neurons (eq. 2, 3) behind an affine map, over a sequence with explicit state:
+Leaky integrate-and-fire neurons (eq. 2, 3) after an affine map, over a sequence with explicit state:
 
-    y[t] = x[t]·a + c                        a, c of each neuron: a normalization that was folded; else y = x
+    y[t] = x[t]·a + c                        a, c of each neuron: a folded normalization; without one y = x
     h[t] = β·v[t−1] + y[t]
     s[t] = H(h[t] − θ),  strictly above
     v[t] = h[t]·(1 − s[t])
 
 The adjoint, with σ'(d) = (k/2)·sech²(k·d) in place of H' and ḡ for the gradient of a loss with respect to g:
 
-    ȳ[t] = h̄[t] = σ'(h[t] − θ)·(s̄[t] − [h[t]·v̄[t]]) + v̄[t]·(1 − s[t])       [·]: only where the reset is not detached
+    ȳ[t] = h̄[t] = σ'(h[t] − θ)·(s̄[t] − [h[t]·v̄[t]]) + v̄[t]·(1 − s[t])       [·]: only if the reset is not detached
     v̄[t−1] = β·h̄[t]
 
-Every function takes (T, N) tensors, contiguous, float32 or float64; a vector holds one value for each of the N neurons.
+Every function takes contiguous (T, N) tensors, float32 or float64; a vector has one value for each of the N neurons.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def surrogate_derivative(distance: torch.Tensor, k: float) -> torch.Tensor:
 
 
 def _currents(x: torch.Tensor, scale: Vector, shift: Vector) -> torch.Tensor:
-    # Not addcmul, nor add(…, alpha=β) below: those fuse, round once, and part from the other kernels and from exports.
+    # Not addcmul, nor add(…, alpha=β) below: they fuse and round once, unlike the other kernels and the exports.
     return x if scale is None or shift is None else x * scale + shift
 
 

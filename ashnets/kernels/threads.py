@@ -1,4 +1,4 @@
-"""Ranges of neurons over the threads that torch may use."""
+"""Distribution of neurons over the threads that torch may use."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 
-_SHARES = 8  # of a thread at most
-_STARTS = 8  # a thread pays where its work takes so many times as long as starting it
-_FEWEST, _MOST = 1 << 18, 1 << 22  # neuron-steps that are worth another thread, whatever was measured
+_SHARES = 8  # maximum shares per thread
+_STARTS = 8  # another thread pays if its work takes this many times as long as starting it
+_FEWEST, _MOST = 1 << 18, 1 << 22  # bounds of the neuron-steps that justify another thread
 
 
-def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *arguments: Any) -> None:
-    """Call ``kernel(*arguments, block, low, high)`` over all neurons of (T, N), several shares of blocks a thread.
+def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *arguments: object) -> None:
+    """Call ``kernel(*arguments, block, low, high)`` over all neurons of (T, N), in several shares per thread.
 
-    A thread that is done takes the next share, so that one which something else holds up does not hold up the rest.
+    A thread that is done takes the next share, so that one delayed thread does not delay the others.
 
-    A kernel must release the interpreter's lock and write nothing outside its neurons.
+    A kernel must release the interpreter's lock and must not write outside its neurons.
     """
     steps, neurons = shape
     blocks = -(-neurons // block)
@@ -45,7 +45,7 @@ def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *argument
     )
 
     def work() -> None:
-        for low, high in shares:  # a list's iterator gives each share to one thread
+        for low, high in shares:  # the iterator of a list gives each share to one thread only
             kernel(*arguments, block, low, high)
 
     together(work, workers)
@@ -74,13 +74,13 @@ def _median_seconds(work: Callable[[], Any], rounds: int = 15) -> float:
 
 
 def together(work: Callable[[], None], threads: int) -> None:
-    """Call ``work`` once in each of so many threads, this one among them, and wait for all.
+    """Call ``work`` once in each of ``threads`` threads, including this one, and wait for all.
 
-    They are torch's own where its OpenMP can be found: after a parallel operation torch's threads spin on their cores
-    for some milliseconds, waiting for the next one, and threads beside them would have to share the cores.
+    The threads are torch's own if its OpenMP can be found: after a parallel operation torch's threads spin on their
+    cores for some milliseconds to wait for the next one, and other threads would have to share the cores.
 
     Raises:
-        Exception: the first that ``work`` raised.
+        Exception: the first one that ``work`` raised.
     """
     parallel = None if _forked else _openmp()
     if parallel is None:
@@ -91,7 +91,7 @@ def together(work: Callable[[], None], threads: int) -> None:
     def member(_: Any) -> None:
         try:
             work()
-        except BaseException as error:  # nothing can be raised through OpenMP
+        except BaseException as error:  # exceptions cannot pass through OpenMP
             raised.append(error)
 
     parallel(_MEMBER(member), None, threads, 0)
@@ -99,7 +99,7 @@ def together(work: Callable[[], None], threads: int) -> None:
         raise raised[0]
 
 
-_forked = False  # OpenMP's threads are the parent's
+_forked = False  # True in a forked process, which has none of the parent's OpenMP threads
 
 
 def _after_fork() -> None:
@@ -121,7 +121,7 @@ def _openmp() -> Any:
     mapped = {line.split(maxsplit=5)[-1].strip() for line in Path("/proc/self/maps").read_text().splitlines()}
     loaded = [Path(path) for path in mapped if Path(path).name.startswith(("libgomp", "libiomp", "libomp"))]
     own = [path for path in loaded if path.is_relative_to(Path(torch.__file__).parent)] or loaded
-    if len(own) != 1:  # other packages bring theirs: either may be torch's
+    if len(own) != 1:  # other packages include their own: any of them may be torch's
         return None
     parallel = getattr(ctypes.CDLL(str(own[0])), "GOMP_parallel", None)
     if parallel is not None:
@@ -130,7 +130,7 @@ def _openmp() -> Any:
 
 
 def _pooled(work: Callable[[], None], threads: int) -> None:
-    # the pool belongs to one process: a forked one has no threads of its parent's
+    # one pool per process: a forked process has none of its parent's threads
     waiting = [_pool(threads - 1, os.getpid()).submit(work) for _ in range(threads - 1)]
     try:
         work()

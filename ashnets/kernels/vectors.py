@@ -1,7 +1,7 @@
-"""The full width of a processor's vectors, for a compiled function that asks for it.
+"""The full vector width of a processor for compiled functions.
 
-On processors with 512-bit vectors LLVM works with halves of them unless a function says otherwise, since early ones ran
-slower with whole ones. The kernels' backward pass takes a quarter less time with whole ones.
+On processors with 512-bit vectors, LLVM uses 256-bit vectors unless a function requests more, since early processors
+ran slower with full vectors. The backward pass of the kernels takes a quarter less time with full vectors.
 """
 
 from __future__ import annotations
@@ -22,4 +22,4 @@ def _full_vectors(typing_context: Any) -> Any:
     return types.void(), code
 
 
-full_vectors: Any = intrinsic(_full_vectors)  # to be called in the function; on other processors it has no effect
+full_vectors: Any = intrinsic(_full_vectors)  # call it in the function; it has no effect on other processors

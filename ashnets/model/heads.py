@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol, TypedDict, Unpack
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from transformers import initialization as init
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, InputError
 from ashnets.model.ashnets import AshNetsModel
+from ashnets.model.memory_saving import State
 from ashnets.model.offloading import at_hand
 from ashnets.model.outputs import AshNetsOutput, ClassifierOutput, PreTrainingOutput, RetrievalOutput, VisualOutput
 from ashnets.model.pretrained import AshNetsPreTrainedModel
@@ -21,6 +22,22 @@ from ashnets.model.sampling import ImageKeys
 
 TEMPERATURE = 0.07  # where ITC, STUA and MVM start (Li et al., paper's reference [30])
 TEMPERATURE_RANGE = (0.001, 0.5)
+
+
+class VisualOptions(TypedDict, total=False):
+    """Options of the visual branch; see ``AshNetsModel.forward``."""
+
+    spikes: torch.Tensor | None
+    group_size: int
+    readout: str | None
+    state: State | None
+    concrete_only: bool
+
+
+class ModelOptions(VisualOptions, total=False):
+    """Options of the whole model; see ``AshNetsModel.forward``."""
+
+    output_attentions: bool
 
 
 class Temperature(nn.Module):
@@ -77,9 +94,11 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         """Hidden states of text alone (B, L, M1) to unit embeddings (B, 256): [CLS], projected."""
         return F.normalize(self.text_projection(hidden[:, 0]).float(), dim=-1)  # (B, 256)
 
-    def encode_image(self, pixel_values: torch.Tensor, **options: Any) -> tuple[torch.Tensor, VisualOutput]:
+    def encode_image(
+        self, pixel_values: torch.Tensor, image_keys: ImageKeys | None = None, **options: Unpack[VisualOptions]
+    ) -> tuple[torch.Tensor, VisualOutput]:
         """Images to embeddings (B, 256) and the visual module's output; options as in ``AshNetsModel.forward``."""
-        visual = self.ashnets.vision(pixel_values, **options)
+        visual = self.ashnets.vision(pixel_values, image_keys, **options)
         return self.project_image(visual.output), visual
 
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -101,11 +120,11 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         output_attentions: bool = False,
         image_keys: ImageKeys | None = None,
-        **options: Any,
+        **options: Unpack[VisualOptions],
     ) -> RetrievalOutput:
         """Embed images, texts, or pairs; pairs also get their matching score and, on request, attentions."""
         out = RetrievalOutput()
-        self._fill(out, pixel_values, input_ids, attention_mask, output_attentions, image_keys=image_keys, **options)
+        self._fill(out, pixel_values, input_ids, attention_mask, output_attentions, image_keys, **options)
         return out
 
     def _fill(
@@ -115,14 +134,15 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
         output_attentions: bool,
-        **options: Any,
+        image_keys: ImageKeys | None,
+        **options: Unpack[VisualOptions],
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Fill ``out``; returns the hidden states of the text alone and of the pair."""
         if pixel_values is None and input_ids is None:
             raise InputError("nothing to embed: give pixel_values, input_ids, or both")
         transformer, text, joint = self.ashnets.transformer, None, None
         if pixel_values is not None:
-            out.image_embeds, out.visual = self.encode_image(pixel_values, **options)  # (B, 256)
+            out.image_embeds, out.visual = self.encode_image(pixel_values, image_keys, **options)  # (B, 256)
         if input_ids is not None:
             text, _ = transformer(input_ids, attention_mask, None)  # (B, L, M1)
             out.text_embeds = self.project_text(text)  # (B, 256)
@@ -227,13 +247,11 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
         attention_mask: torch.Tensor | None = None,
         output_attentions: bool = False,
         image_keys: ImageKeys | None = None,
-        **options: Any,
+        **options: Unpack[VisualOptions],
     ) -> PreTrainingOutput:
         """All heads on B pairs, without masks; images or texts alone give only their embeddings."""
         out = PreTrainingOutput()
-        text, joint = self._fill(
-            out, pixel_values, input_ids, attention_mask, output_attentions, image_keys=image_keys, **options
-        )
+        text, joint = self._fill(out, pixel_values, input_ids, attention_mask, output_attentions, image_keys, **options)
         if text is None or joint is None or out.visual is None:
             return out
         length = text.shape[1]
@@ -304,7 +322,7 @@ class AshNetsForVQA(_Classifier):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         image_keys: ImageKeys | None = None,
-        **options: Any,
+        **options: Unpack[ModelOptions],
     ) -> ClassifierOutput:
         """Answer B questions; ``labels`` are soft targets (B, answers) in [0, 1], scored by binary cross-entropy."""
         out = self.ashnets(pixel_values, input_ids, attention_mask, image_keys, **options)
@@ -324,7 +342,7 @@ class AshNetsForVisualReasoning(_Classifier):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         image_keys: ImageKeys | None = None,
-        **options: Any,
+        **options: Unpack[ModelOptions],
     ) -> ClassifierOutput:
         """Classify B pairs: ``pixel_values`` (B, 2, 3, H, W), ``image_keys`` (B, 2); logits (B, 2): false, true."""
         if pixel_values.dim() != 5 or pixel_values.shape[1] != 2:
@@ -351,7 +369,7 @@ class AshNetsForVisualEntailment(_Classifier):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         image_keys: ImageKeys | None = None,
-        **options: Any,
+        **options: Unpack[ModelOptions],
     ) -> ClassifierOutput:
         """Classify B pairs; logits (B, 3) in the order of ``LABELS``; ``labels`` (B,)."""
         out = self.ashnets(pixel_values, input_ids, attention_mask, image_keys, **options)

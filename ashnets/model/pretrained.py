@@ -101,7 +101,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
                 architecture with random ones.
             kwargs: configuration keys, which override the saved ones; ``revision``, ``namespace``, ``token`` and the
                 other options of ``ashnets.resolve``; and options of transformers, such as ``variant`` or ``dtype``,
-                which is float32 by default, whatever type the checkpoint is stored in.
+                which is float32 by default, for checkpoints of any type.
 
         Returns:
             The model in evaluation mode, with all tensors of the checkpoint and no others.

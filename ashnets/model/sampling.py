@@ -38,7 +38,7 @@ def content_key(pixels: torch.Tensor) -> int:
 
 @torch.library.custom_op("ashnets::content_keys", mutates_args=())
 def content_keys(pixels: torch.Tensor) -> torch.Tensor:
-    """:func:`content_key` of each image, (B,), int64: a node of its own for torch.compile."""
+    """:func:`content_key` of each image, (B,), int64: a separate node for torch.compile."""
     return torch.tensor([content_key(image) for image in pixels], dtype=torch.int64)
 
 

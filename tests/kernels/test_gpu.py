@@ -46,13 +46,13 @@ def numbers(seed: int, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
 
 
 def on_device(function, *arguments):
-    """The results of a call with all tensors on the device, back on the host."""
+    """The results of a call with all tensors on the device, copied back to the host."""
     found = function(*(a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in arguments))
     return tuple(None if one is None else one.cpu() for one in found)
 
 
 def adjoint(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach, fired):
-    """ȳ, v̄ and both sums in float64, around the spikes that the forward pass gave."""
+    """ȳ, v̄ and both sums in float64, for the spikes of the forward pass."""
     x, v, g, upstream = (a.double().numpy() for a in (x, v, grad_v, grad_s))
     y = x if scale is None else x * scale.double().numpy() + shift.double().numpy()
     h, grad = np.zeros_like(y), np.zeros_like(y)
@@ -195,7 +195,7 @@ print(json.dumps([
 
 
 def test_compiled_kernels_round_each_product_and_touch_memory_once(tmp_path, monkeypatch, caplog):
-    """Compilation for an A100 needs no GPU; the interpreter rounds each product whatever the options are."""
+    """Compilation for an A100 needs no GPU; the interpreter rounds each product with any options."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("ASHNETS_KERNELS", raising=False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)

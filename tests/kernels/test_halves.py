@@ -1,4 +1,4 @@
-"""bfloat16 through the processor's kernels: the results of the same numbers in float32, rounded, to the bit."""
+"""bfloat16 in the CPU kernels: equal to the bit to the rounded results of the same numbers in float32."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_half_is_read_as_torch_reads_it():
 
 
 def test_rounding_is_torch_s():
-    """Two million bit patterns at random, and the ties between all neighbors, a bit below and above them."""
+    """Two million random bit patterns, the ties between all neighbors, and one bit below and above each tie."""
     rng = np.random.default_rng(0)
     ties = (np.arange(1 << 16, dtype=np.uint32) << 16) + np.uint32(0x8000)
     bits = np.concatenate([rng.integers(0, 2**32, 2_000_000, np.uint32), ties, ties - 1, ties + 1])
@@ -99,7 +99,7 @@ def test_kernels_give_the_rounded_results_of_single_precision(
 
 @pytest.mark.parametrize(("kind", "upstream"), [(torch.float16, torch.float16), (BF16, BF16), (BF16, torch.float32)])
 def test_operators_take_every_half(kind, upstream):
-    """float16, which the processor's kernels do not read, and a gradient of another type than the currents."""
+    """float16, which the CPU kernels do not read, and a gradient of another type than the currents."""
     x, v, scale, grad_s, mean = numbers(3, (9, 70), (70,), (70,), (9, 70), (70,))
     x, grad_s = x.to(kind), grad_s.to(upstream)
     s, last = operators.lif_forward(x, v, scale, v, 0.75, 0.6)

@@ -37,7 +37,7 @@ def loop_forward(a, v, bias, threshold, decay):
 
 
 def loop_backward(h, threshold, decay, step, grad_s, grad_v, k, detach):
-    """The adjoint in float64, and the largest sum of magnitudes in it: what float32 may lose where terms cancel."""
+    """The adjoint in float64, and its largest sum of magnitudes, which bounds float32's error where terms cancel."""
     unit, grad_a, largest = step / 64, np.zeros(h.shape), 0.0
     g = grad_v / unit
     for t in reversed(range(len(h))):
@@ -53,7 +53,7 @@ def loop_backward(h, threshold, decay, step, grad_s, grad_v, k, detach):
 
 
 def draw(seed: int, steps: int, neurons: int, spread: int, threshold: int):
-    """Integers of every regime: around the threshold, at it, at both limits, beyond 24 bits."""
+    """Integers of every regime: near the threshold, at it, at both limits, beyond 24 bits."""
     rng = np.random.default_rng(seed)
     a = rng.integers(-spread, spread + 1, (steps, neurons))
     far = rng.random(a.shape) < 0.1
@@ -139,7 +139,7 @@ def test_currents_are_rounded_as_torch_rounds_them():
 
 
 def test_a_bias_or_threshold_beyond_a_chip_s_acts_like_the_definition_s():
-    """What no chip holds reaches a compiled graph, which checks nothing."""
+    """A compiled graph does not check its values, so values that fit no chip can reach it."""
     a = torch.full((2, 4), float(LARGE))
     bias, v = torch.tensor([0.0, 1e6, -1e6, 3e9]), torch.full((4,), float(LIMIT))
     for threshold in (3e9, float("inf"), float("nan"), -3e9):
@@ -189,7 +189,7 @@ def test_operators_describe_themselves_to_the_compiler():
 
 
 def test_one_compiled_graph_trains_and_infers():
-    """torch.compile takes the neuron whole, with thresholds and steps that are tensors, and gives the same bits."""
+    """torch.compile compiles the whole neuron, with tensors as thresholds and steps, and gives the same bits."""
     a, v, bias, grad_s, grad_v = tensors(*draw(9, 6, 40, 500, 100))
     constants = (scalar(100), 1000, scalar(0.01), 2.0)
 
@@ -206,7 +206,7 @@ def test_one_compiled_graph_trains_and_infers():
 
 
 def test_currents_alone_are_kept_for_the_backward_pass():
-    """No (T, N) membranes beside them, and no copy."""
+    """No (T, N) membranes are stored, and no copy."""
     a, v, bias, *_ = tensors(*draw(1, 9, 50, 500, 100))
     a = a.view(9, 5, 10).requires_grad_()
     held = []
@@ -221,7 +221,7 @@ def test_currents_alone_are_kept_for_the_backward_pass():
 
 
 def test_the_definition_in_torch_stands_in():
-    """Where it is asked for, on devices without the kernel, and for types that the kernel does not read."""
+    """If requested, on devices without the kernel, and for types that the kernel does not read."""
     assert integer_kernels_for("cpu") is integer_cpu
     assert integer_kernels_for("cuda") is integer_reference
     a, v, bias, grad_s, grad_v = tensors(*draw(5, 7, 30, 500, 100))

@@ -21,7 +21,7 @@ from ashnets.kernels.threads import over_neurons
 
 @st.composite
 def cases(draw):
-    """(T, N), the seed of the draws, β, θ, k, whether an affine map stands before, whether the reset is detached."""
+    """(T, N), the seed of the draws, β, θ, k, whether an affine map comes first, whether the reset is detached."""
     return (
         draw(st.tuples(st.integers(1, 12), st.integers(1, 200))),
         draw(st.integers(0, 2**32 - 1)),
@@ -39,7 +39,7 @@ def numbers(seed: int, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
 
 
 def loop_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach, fired):
-    """The adjoint of one neuron after another in float64, around the spikes that the forward pass gave."""
+    """The adjoint of one neuron after another in float64, for the spikes of the forward pass."""
     steps, neurons = x.shape
     x, v, grad_s, grad_v = (a.double().numpy() for a in (x, v, grad_s, grad_v))
     grad_y, grad_v0 = np.zeros((steps, neurons)), np.zeros(neurons)
@@ -145,7 +145,7 @@ def test_threads_and_blocks_change_nothing(monkeypatch, count, shape, pooled):
 
 
 def test_the_threads_are_those_of_torch():
-    """As many native threads stand in the process after the kernel as after torch's own parallel operation."""
+    """The process has as many native threads after the kernel as after a parallel operation of torch."""
     code = """
 import os, torch
 from ashnets.kernels import threads
@@ -237,7 +237,7 @@ def test_compilation_is_announced_and_kept_on_disk(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "steps", "block"),
+    ("reported", "steps", "block"),
     [
         ("2048K\n", 160, 1600),
         ("2048K\n", 10, 2048),
@@ -247,11 +247,11 @@ def test_compilation_is_announced_and_kept_on_disk(tmp_path):
         ("4096K\n", 10**6, 64),
     ],
 )
-def test_a_block_fills_half_of_the_second_level_cache(said, steps, block, tmp_path, monkeypatch):
-    """h of a block, 4 bytes a neuron-step, in half of 2 MiB or, where less or nothing is said, of 1 MiB."""
+def test_a_block_fills_half_of_the_second_level_cache(reported, steps, block, tmp_path, monkeypatch):
+    """h of a block, 4 bytes per neuron and step, fills half of 2 MiB, or of 1 MiB if less or nothing is reported."""
     level = tmp_path / "size"
-    if said is not None:
-        level.write_text(said)
+    if reported is not None:
+        level.write_text(reported)
     monkeypatch.setattr(compiling, "_LEVEL_2", level)
     compiling._second_level.cache_clear()
     try:
@@ -268,7 +268,7 @@ def test_a_gradient_of_no_number_stays_one(module):
 
 
 def test_kernels_that_cannot_be_kept_are_compiled_all_the_same(monkeypatch, caplog):
-    """As where neither the installation nor the home may be written to: numba then has no place left."""
+    """If neither the installation nor the home folder can be written, numba has no place for its cache."""
     monkeypatch.setattr(caching.FunctionCache._impl_class, "_locator_classes", [])
     compiling._say_not_kept.cache_clear()
     twice, thrice = compiling.kernel(lambda x: x + x), compiling.fused(lambda x: x + x + x)

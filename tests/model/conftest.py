@@ -1,4 +1,4 @@
-"""Lets the tests of the model import ``small_model`` from beside them."""
+"""Lets the tests of the model import ``small_model`` from their own folder."""
 
 import sys
 from pathlib import Path

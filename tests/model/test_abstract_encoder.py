@@ -217,7 +217,7 @@ def test_gradient_reaches_the_first_layer_from_spikes_and_state():
 
 
 def test_gradient_crosses_calls_through_the_state():
-    """Truncation is the caller's choice: a state that keeps its graph lets the gradient through."""
+    """Truncation is the caller's choice: the gradient passes through a state that keeps its graph."""
     model = encoder()
     spikes = random_spikes(4, 1, 3, 16, 16, seed=11)
     whole, _ = model.run(spikes)
@@ -283,7 +283,7 @@ def test_type_of_the_spikes_does_not_matter():
 
 
 def test_bf16_weights_keep_counts_and_membranes_in_float32():
-    """A spike count above 256 has no bfloat16 of its own."""
+    """bfloat16 cannot represent all spike counts above 256."""
     model = encoder(threshold=1e-3).bfloat16()
     for block in model.layers.values():
         torch.nn.init.ones_(block.norm.bias)
@@ -309,7 +309,7 @@ def test_autocast_runs_and_stays_close():
 
 
 def test_modules_are_spikingjellys_and_its_reset_clears_them():
-    """Membranes stay on the neurons where somebody drives a layer, or watches it; a call of the encoder leaves none."""
+    """Membranes stay on the neurons of a layer that is driven or monitored; a call of the encoder leaves none."""
     model = encoder()
     nodes = [m for m in model.modules() if isinstance(m, LIF)]
     assert len(nodes) == 4

@@ -217,6 +217,6 @@ def test_a_text_beyond_the_positions_is_refused(transformer):
     ],
 )
 def test_token_ids_that_cannot_be_meant_are_refused(transformer, ids, mask, message):
-    """Above all those of another vocabulary, which torch would report from its depths or a GPU not at all."""
+    """Mainly ids of another vocabulary, for which torch gives an obscure error, or none on a GPU."""
     with pytest.raises(InputError, match=message):
         transformer(ids, mask, None)

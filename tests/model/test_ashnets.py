@@ -1,4 +1,4 @@
-"""Fig. 1: how the parts are wired, and what an image's result may depend on."""
+"""Fig. 1: how the parts are connected, and what the result of an image may depend on."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_by_hand():
 
 
 def test_one_spike_and_many_weigh_alike():
-    """The combination knows shares, not totals: T and the group's length leave its scale alone."""
+    """The combination depends on shares, not totals: T and the group size do not change its scale."""
     made = collector()
     counts = torch.randint(0, 9, (2, 3, 5)).float()
     torch.testing.assert_close(made(counts * 160), made(counts))
@@ -115,7 +115,7 @@ def test_counts_in_float32_meet_bf16_columns():
 
 
 def test_without_collector_the_response_is_its_own_rate():
-    """Table XIV: (B, N, M1) counts, each token scaled to sum to one, without any parameter."""
+    """Table XIV: (B, N, M1) counts, each token scaled to the sum one, without parameters."""
     made = SpikeRate()
     assert list(made.parameters()) == []
     counts = torch.tensor([[[1.0, 3.0, 0.0, 4.0], [0.0, 0.0, 0.0, 0.0]]])

@@ -38,7 +38,7 @@ class Sequence(torch.nn.Module):
 
 
 def at_work(encoder: AbstractEncoder) -> tuple[torch.Tensor, State]:
-    """Spikes of four images, and the membranes that others have left."""
+    """Spikes of four images, and membranes after other images."""
     with torch.no_grad():
         _, state = encoder.run(random_spikes(2, 2, 3, 16, 16, seed=4))
     return random_spikes(3, 4, 3, 16, 16), state
@@ -56,7 +56,7 @@ def test_compiled_in_one_graph(encoder):
 
 
 def test_nothing_outside_the_encoder_is_read(encoder):
-    """A graph that reads spikingjelly's cache of networks breaks when one of those others is collected meanwhile."""
+    """A graph that reads spikingjelly's cache of networks breaks if one of the other networks is garbage-collected."""
     encoder(*at_work(encoder)[:1], 2)
     assert encoder not in net_config._RESET_MODULE_CACHE
 
@@ -117,7 +117,7 @@ torch.save(run(given["spikes"], tuple(given["state"])), r"{tmp_path / "out.pt"}"
 
 
 def test_stream_of_single_steps_equals_the_sequence(encoder):
-    """One image after another, one step after another, from the state that the last call gave back."""
+    """One image after another, one step after another, from the state that the last call returned."""
     spikes, state = at_work(encoder)
     with torch.no_grad():
         whole, after = encoder.run(spikes[:, :2], state)
@@ -134,7 +134,7 @@ def test_stream_of_single_steps_equals_the_sequence(encoder):
     [("eager", torch.inference_mode, {}), ("aot_eager", torch.no_grad, {"image_keys": torch.tensor([7, 2**62])})],
 )
 def test_the_whole_model_compiled_before_anything_ran(backend, without_gradients, names):
-    """Sampler and kernels are nodes of one graph: choosing and compiling them is no part of it."""
+    """Sampler and kernels are nodes of one graph, which does not include choosing and compiling them."""
     torch.manual_seed(0)
     model = AshNetsModel(small_config(backbone_widths=[8], spiking_channels=[4, 5], num_hidden_layers=1)).eval()
     wake(model.vision.abstract_encoder)

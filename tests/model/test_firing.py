@@ -1,4 +1,4 @@
-"""Firing rates of layers against spikes counted one by one, and what is said of silent and saturated layers."""
+"""Firing rates of layers against spikes counted one by one, and warnings about silent and saturated layers."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_temperature_starts_at_and_stays_in_its_range():
 
 @pytest.mark.parametrize(("start", "sign"), [(0.499, -1), (0.00101, 1)])
 def test_temperature_leaves_a_bound_again(start, sign):
-    """A step over the bound must not freeze τ: the gradient of a clamp is zero beyond it."""
+    """A step beyond the bound must not freeze τ: there the gradient of a clamp is zero."""
     tau = Temperature().train()
     tau.log_tau.data.fill_(math.log(start))
     optimizer = torch.optim.SGD(tau.parameters(), lr=1.0)
@@ -116,7 +116,7 @@ def test_matching_score_by_hand(retrieval):
 
 
 def test_embeddings_are_unimodal(retrieval):
-    """An image's embedding knows nothing of the text beside it, and the other way round."""
+    """An image's embedding does not depend on the text of the pair, nor the text's on the image."""
     pixels, ids = random_images(3), texts(3)
     pair = run(retrieval, pixels, ids)
     assert torch.equal(run(retrieval, pixels).image_embeds, pair.image_embeds)

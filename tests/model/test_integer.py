@@ -15,7 +15,7 @@ LIMIT = 2**23 - 1
 
 
 def run(a, v, bias=0, threshold=100, decay=1024, **options):
-    """Spikes and membrane as int64; the same by the path that keeps a graph, and by the definition in plain torch."""
+    """Spikes and membrane as int64; equal with gradients enabled, and in the definition in plain torch."""
     a, v, bias = (torch.as_tensor(x).to(torch.float32) for x in (a, v, bias))
     spikes, last = integer_lif(a, v, bias, threshold, decay, step=0.01, k=2.0, **options)
     # the kernel is float32's
@@ -40,7 +40,7 @@ def python_lif(a: list[int], v: int, bias: int, threshold: int, decay: int) -> t
 
 
 def test_constants_by_hand():
-    """Two weights: the largest becomes 254, the other an even number, the rest is counted in 254ths of it."""
+    """Two weights: the largest becomes 254, the other an even number; bias and threshold are in 1/254 of it."""
     weight = torch.tensor([1.27, -0.63], dtype=torch.float64).view(1, 2, 1, 1)
     found = integer_constants(weight, torch.tensor([0.052]), theta=1.0, decay_k=1024)
     assert found.step == pytest.approx(0.005, rel=1e-12)
@@ -115,7 +115,7 @@ def test_equals_python_integers(a, v, bias, threshold, decay):
 
 @given(sequences, membranes, st.integers(0, 4096))
 def test_exactly_at_the_threshold(a, v, decay):
-    """The first step is led to the threshold itself, which no spike crosses, and the next neuron one unit above it."""
+    """The first neuron reaches exactly the threshold and does not spike; the next one is one unit above it."""
     kept = int(np.trunc(v * (4096 - decay) / 4096))
     start, threshold = -(kept // 64), 50_000 - 1
     if abs(start + threshold) >= 2**17:

@@ -1,4 +1,4 @@
-"""The integer layer: equal to the int64 emulator, frozen statistics, streams, gradients, and a toy it can learn."""
+"""The integer layer: equal to the int64 emulator, frozen statistics, streams, gradients, and learning a toy problem."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_membrane_lives_in_the_neuron(encoder):
 
 
 def test_training_sees_what_inference_computes_whatever_the_batch(encoder):
-    """Statistics stand still: an image's spikes do not depend on its neighbors, nor on the mode, nor on autocast."""
+    """Statistics are constant: an image's spikes do not depend on its neighbors, nor on the mode, nor on autocast."""
     spikes = random_spikes(6, 4, 3, 32, 32)
     before = {name: tensor.clone() for name, tensor in encoder.named_buffers()}
     encoder.train()
@@ -130,7 +130,7 @@ def test_calibration_is_the_float_model_s(config, encoder):
 
 
 def test_gradients_are_those_of_the_straight_through_rule(config):
-    """conv, fold and neuron of one layer by autograd in float64; only rounding is taken as the identity."""
+    """conv, fold and neuron of one layer by autograd in float64; only rounding counts as the identity."""
     block = IntegerSpikingLayer(config, 3, 5, 3, 2)
     wake(torch.nn.ModuleDict({"layers": torch.nn.ModuleDict({"one": block})}))
     with torch.no_grad():
@@ -170,7 +170,7 @@ def test_gradients_are_those_of_the_straight_through_rule(config):
 
 
 def test_the_gradient_passes_between_calls(encoder):
-    """Two halves with the state handed over have the gradient of the whole."""
+    """Two halves, the second from the state of the first, have the gradient of the whole sequence."""
     spikes = random_spikes(6, 2, 3, 32, 32)
 
     def gradients(*parts):

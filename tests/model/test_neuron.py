@@ -88,7 +88,7 @@ def test_reset_happens_on_spikes_only():
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4096))
 def test_training_and_inference_run_the_same_arithmetic(seed, decay_k):
-    """With any 12-bit decay, spikes and membranes of the two paths are equal to the bit, wherever a neuron lies."""
+    """With any 12-bit decay, spikes and membranes of the two paths are equal to the bit, at any place of a neuron."""
     generator = torch.Generator().manual_seed(seed)
     x, v = torch.randn(6, 37, generator=generator), torch.randn(37, generator=generator)
     beta = 1 - decay_k / 4096
@@ -212,7 +212,7 @@ def test_gradient_below_the_threshold_is_the_leak():
 
 
 def test_second_derivatives_are_refused():
-    """The hand-written adjoint knows no second order: it says so instead of giving a wrong one."""
+    """The hand-written adjoint has no second derivative: it raises an error instead of returning a wrong one."""
     x = tracked(torch.ones(3, 1))
     s, _ = lif(x, torch.zeros(1), 0.5, 1.0, 2.0)
     (first,) = torch.autograd.grad(s.square().sum(), x, create_graph=True)
@@ -241,7 +241,7 @@ def test_membrane_is_float32_whatever_the_currents_are(dtype, grad):
 
 
 def test_bf16_would_lose_small_currents():
-    """Why the membrane stays float32: currents of 1/1024 pass θ = 1 at step 1,178; in bfloat16 they never do."""
+    """Why the membrane stays float32: with currents of 1/1024 it crosses θ = 1 at step 1,178, in bfloat16 never."""
     x = torch.full((1200, 1), 1 / 1024).bfloat16()
     s, _ = lif(x, torch.zeros(1), beta=1 - 1 / 4096, theta=1.0, k=2.0)
     assert s.flatten().nonzero().tolist() == [[1178]]
@@ -363,7 +363,7 @@ def test_a_sequence_without_steps_is_refused():
 
 
 def test_a_compiled_neuron_takes_transposed_currents():
-    """Inductor compares the strides that the operators' stand-ins promise with those that come."""
+    """Inductor compares the strides of the operators' fake results with those of the real ones."""
     x, v = torch.randn(50, 6).t(), torch.zeros(50)
     expected, *_ = lif(x, v, 0.5, 1.0, 2.0)
     torch.library.opcheck(operators.lif_operator, (x, v, None, None, 0.5, 1.0))

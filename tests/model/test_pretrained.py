@@ -31,7 +31,7 @@ def own(config: AshNetsConfig) -> dict:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A pre-training model with running statistics of its own, and its folder."""
+    """A pre-training model with non-default running statistics, and its folder."""
     model = AshNetsForPreTraining(small_config())
     generator = torch.Generator().manual_seed(0)
     for name, buffer in model.named_buffers():
@@ -44,7 +44,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def copy(saved, tmp_path):
-    """A folder that a test may spoil."""
+    """A copy of the folder that a test may change."""
     folder = tmp_path / "model"
     shutil.copytree(saved[1], folder)
     return folder
@@ -113,7 +113,7 @@ def test_configuration_keys_can_be_changed_while_loading(saved):
 
 
 def test_the_attention_that_is_asked_for_is_the_one_that_runs(saved):
-    """The transformer has a configuration of its own, which must hear of it too."""
+    """The transformer has its own configuration, which must change too."""
     for kind in ("eager", "sdpa"):
         loaded = AshNetsForPreTraining.from_pretrained(saved[1], attn_implementation=kind)
         assert loaded.ashnets.transformer.bert.config._attn_implementation == kind
@@ -289,7 +289,7 @@ def contents(folder) -> dict[str, bytes]:
 
 
 def test_a_save_removes_weights_of_its_own_variant_alone(copy):
-    """As transformers names them; a stranger's files beside them stay."""
+    """With transformers' file names; other files in the folder stay."""
     model = AshNetsForPreTraining.from_pretrained(copy)
     for name in ("model.safetensors.sha256", "model-notes.safetensors", "models.safetensors", "README.md"):
         (copy / name).write_text("somebody else's")

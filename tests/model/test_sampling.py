@@ -19,7 +19,7 @@ M32, M64 = 2**32 - 1, 2**64 - 1
 
 
 def splitmix(state: int) -> int:
-    """Steele, Lea and Flood's finalizer, in Python's own integers."""
+    """The finalizer of Steele, Lea and Flood, in Python integers."""
     z = (state + 0x9E3779B97F4A7C15) & M64
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & M64
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & M64
@@ -27,7 +27,7 @@ def splitmix(state: int) -> int:
 
 
 def uniform24(seed: int, image_id: int, step: int, position: int) -> int:
-    """The sampler's 24 bits, once more and for one pixel."""
+    """The sampler's 24 bits for one pixel, computed independently."""
     key = 0
     for word in (seed, image_id, step):
         key = splitmix(key ^ (word & M64))
@@ -52,7 +52,7 @@ def test_hash_is_that_of_the_loop(seed, image_id, first_step, noise):
 
 
 def test_comparison_is_strict_to_the_last_bit():
-    """u < I: a pixel as bright as its own draw stays silent, one of 2⁻²⁴ more fires."""
+    """u < I: a pixel whose intensity equals its draw stays silent; with 2⁻²⁴ more it fires."""
     u = [uniform24(1, 2, 3, position) for position in range(12)]
     assert max(u) < 2**24 - 1
     for extra in (0, 1):
@@ -93,7 +93,7 @@ def test_rates_of_each_pixel_are_binomial():
 
 
 def test_uniform_in_every_bit():
-    """The hash itself over 16 bins and bit by bit, through images whose intensity is the edge of a bin."""
+    """The hash itself over 16 bins and bit by bit, by images whose intensity is the edge of a bin."""
     n, previous, observed = 3 * 64 * 64 * 10, 0, []
     for edge in range(1, 17):
         total = int(probabilistic_sampling(torch.full((1, 3, 64, 64), edge / 16), [77], 10).sum())
@@ -131,7 +131,7 @@ def test_steps_images_seeds_and_pixels_are_independent():
 
 
 def test_no_two_pairs_of_steps_and_images_are_alike():
-    """Correlation of every pair among 16 × 16 draws of 3,072 pixels: the largest is what chance gives."""
+    """Correlation of every pair among 16 × 16 draws of 3,072 pixels: the largest is as large as by chance."""
     rows = fair_coins(list(range(16)), 16).flatten(0, 1).flatten(1)
     correlation = rows @ rows.T / math.sqrt(rows.shape[1])
     pairs = correlation[torch.triu_indices(256, 256, 1).unbind()]
@@ -232,7 +232,7 @@ def test_names_become_keys():
     assert len({image_key(f"{n}.png") for n in range(1000)}) == 1000
 
 
-def test_content_names_a_image_whatever_its_storage():
+def test_the_key_of_a_content_does_not_depend_on_its_storage():
     pixels = torch.rand(3, 6, 6)
     key = content_key(pixels)
     assert key == content_key(pixels.clone().requires_grad_())

@@ -171,7 +171,7 @@ def test_an_empty_batch_has_no_statistics(saving):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_a_monitor_changes_no_spike_in_bfloat16(training):
-    """Watched layers run one by one, the others as one kernel: y is float32 in both."""
+    """Monitored layers run one by one, the others as one kernel: y is float32 in both."""
     encoder = deep_encoder()
     calibrate(encoder, [random_spikes(8, 2, 3, 32, 32)])
     encoder.train(training)

@@ -79,7 +79,7 @@ def test_itc_with_keys_and_distillation_equals_a_loop(pairs, keys, tau, alpha, s
 
 
 def test_the_queue_after_wrap_around_by_hand():
-    """A ring of five: batches of two, three, four (over the edge) and seven (more than fits)."""
+    """A ring of five: batches of two, three, four (beyond the end) and seven (more than its size)."""
     queue = obj.EmbeddingQueue(5, 2)
 
     def put(*ids: int) -> list[int]:
