@@ -5,14 +5,13 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ashnets.version import __version__
 
 
-def environment() -> dict[str, Any]:
+def environment() -> dict[str, str | int]:
     """Versions and hardware, stored with every measured number."""
     return {
         "ashnets": __version__,

@@ -10,10 +10,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ashnets.errors import ConfigurationError, OutputError
 
@@ -146,13 +145,13 @@ def home(instead: str) -> Path:
     return Path.home()
 
 
-def write_json(path: str | os.PathLike, data: Any) -> Path:
+def write_json(path: str | os.PathLike, data: object) -> Path:
     """Write ``data`` as indented JSON; values of other types, such as paths, are written as text."""
     text = json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n"
     return write_atomically(path, text.encode(errors="backslashreplace"))  # \udcff, as JSON itself escapes it
 
 
-def write_csv(path: str | os.PathLike, rows: list[dict[str, Any]]) -> Path:
+def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, object]]) -> Path:
     """Write ``rows``, which all have the same keys, as CSV."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")

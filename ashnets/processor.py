@@ -265,7 +265,7 @@ def _images(images: Any) -> tuple[list, bool]:
     return [image for pair in images for image in pair], True
 
 
-def _image_keys(image_ids: Any) -> list[int]:
+def _image_keys(image_ids: object) -> list[int]:
     if isinstance(image_ids, torch.Tensor | np.ndarray):
         image_ids = image_ids.tolist()
     if not isinstance(image_ids, list | tuple):

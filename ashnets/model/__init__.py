@@ -1,4 +1,4 @@
-"""The model, a part a file: neuron, tdBN, sampling, two encoders, collector, alignment transformer, heads.
+"""The model, one part per file: neuron, tdBN, sampling, two encoders, collector, alignment transformer, heads.
 
 Importing this package registers the classes with transformers' Auto classes.
 """

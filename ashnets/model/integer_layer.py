@@ -49,7 +49,7 @@ class IntegerLIF(LIF):
 
     def single_step_functional_forward(self, inputs: Any, states: Any, **kwargs: Any) -> Any:
         spikes, states = self.multi_step_functional_forward((inputs[0].unsqueeze(0), *inputs[1:]), states)
-        return (spikes[0].squeeze(0),), states
+        return (spikes[0].squeeze(0),), states  # (...), (...)
 
     def multi_step_functional_forward(self, inputs: Any, states: Any, **kwargs: Any) -> Any:
         if len(inputs) == 1:
@@ -58,7 +58,7 @@ class IntegerLIF(LIF):
         spikes, v = integer_lif(
             current, states[0], bias, found.threshold, self.decay, found.step, self.k, self.detach_reset
         )
-        return (spikes,), (v,)
+        return (spikes,), (v,)  # (T, ...), (...)
 
 
 class IntegerSpikingLayer(SpikingLayer):

@@ -242,7 +242,7 @@ def _forward(
         layer.mean, variance, layer.count = norm.statistics(parts)
     else:
         layer.mean, variance = norm.running_mean.float(), norm.running_var.float()
-    layer.inverse = torch.rsqrt(variance + norm.eps)
+    layer.inverse = torch.rsqrt(variance + norm.eps)  # (C,)
     layer.scale = gamma * layer.inverse
     layer.shift = bias - layer.mean * layer.scale
     scale, shift = rows.spread(layer.scale), rows.spread(layer.shift)
@@ -256,7 +256,7 @@ def _forward(
         packed.append(s)
         fired.index_add_(0, torch.tensor(plan.images_of(piece), device=s.device), s)
         del s, held
-    return packed, fired, v
+    return packed, fired, v  # (φ·T, N) in bits, (φ, N), (N,)
 
 
 class _Adjoint:

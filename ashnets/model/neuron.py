@@ -106,8 +106,8 @@ class LIF(neuron.LIFNode):
 
     def single_step_functional_forward(self, inputs, states, **kwargs):
         spikes, states = self.multi_step_functional_forward((inputs[0].unsqueeze(0),), states)
-        return (spikes[0].squeeze(0),), states
+        return (spikes[0].squeeze(0),), states  # (...), (...)
 
     def multi_step_functional_forward(self, inputs, states, **kwargs):
         spikes, v = lif(inputs[0], states[0], self.beta, self.v_threshold, self.k, self.detach_reset)
-        return (spikes,), (v,)
+        return (spikes,), (v,)  # (T, ...), (...)

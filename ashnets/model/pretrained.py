@@ -76,8 +76,8 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
             init.constant_(module.weight, module.alpha * module.theta)
         elif isinstance(module, SemanticCollector):
-            # Unit variance. A mean of n active columns is about √n shorter than one column: n = 82 of 256 measured, so
-            # F_SNN starts about 9 times smaller than F_CNN.
+            # Unit variance of each column. F_SNN, a mean of n active columns, is shorter than a column by a factor of
+            # about √n; n was 82 of 256 concepts in a measurement.
             init.normal_(module.concepts, std=1.0)
         elif isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="linear")

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import torch
 from spikingjelly.activation_based import layer
@@ -143,7 +142,7 @@ def calibrating(module: torch.nn.Module) -> Iterator[None]:
 
 
 def calibrate(
-    module: torch.nn.Module, batches: Iterable[torch.Tensor], run: Callable[[torch.Tensor], Any] | None = None
+    module: torch.nn.Module, batches: Iterable[torch.Tensor], run: Callable[[torch.Tensor], object] | None = None
 ) -> int:
     """Set the running statistics of every batch norm in ``module``, tdBN included, from ``batches``.
 
