@@ -38,20 +38,20 @@ def root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """ASH-Nets: vision-language models that join a spiking abstract encoder with a concrete one.
+    """ASH-Nets: vision-language models that combine a spiking and a convolutional image encoder.
 
     \b
     Examples:
-      ashnets demo                       see the bundled model at work
-      ashnets list                       the names of all models
-      ashnets describe ashnets-tiny      what one is made of
-      ashnets COMMAND --help             more about a command
+      ashnets demo                       run the bundled model on bundled images
+      ashnets list                       list the names of all models
+      ashnets describe ashnets-tiny      show a model's configuration and parameters
+      ashnets COMMAND --help             show the help of a command
 
     \b
-    Exit status: 0 done, 2 wrong usage or configuration, 3 unusable input, 4 unusable data,
-    5 unusable weights, 6 unknown model, 7 missing extra, 8 training cannot go on, 9 the result
-    cannot be written there, 1 any other error, 130 interrupted. ASHNETS_DEBUG=1 shows where an
-    error arose.
+    Exit status: 0 success, 1 other error, 2 wrong usage or configuration, 3 invalid input,
+    4 invalid data, 5 invalid weights, 6 unknown model, 7 missing optional dependency, 8 training
+    cannot continue, 9 the result cannot be written, 130 interrupted. With ASHNETS_DEBUG=1, an
+    error prints its traceback.
     """
 
 
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     An ``AshNetsError`` prints its message on stderr and returns its ``exit_code``; an error of the operating
     system (no permission, disk full) prints one line and returns 1; anything else is a bug and is raised.
-    ``ASHNETS_DEBUG=1`` raises everything. Signs that the terminal's encoding lacks are printed in other words.
+    ``ASHNETS_DEBUG=1`` raises everything. Characters that the terminal cannot encode are replaced by ASCII ones.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -110,7 +110,7 @@ def _report(message: str, exit_code: int) -> int:
 
 
 def _about(error: OSError) -> str:
-    """``FILE: what is wrong`` where the system says both, else its own words."""
+    """``FILE: reason`` if the system gives both, else the error's own text."""
     if error.filename is not None and error.strerror:
         return f"{Path(os.fsdecode(error.filename))}: {error.strerror}"
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""``ashnets compare``: models side by side."""
+"""``ashnets compare``: compare models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def compare(
     names: Annotated[
         list[str],
         typer.Argument(
-            help="Names that `ashnets list` shows, or folders of trained models.", autocompletion=completing.models
+            help="Names from `ashnets list`, or folders of trained models.", autocompletion=completing.models
         ),
     ],
     images: ImagesOption = None,
@@ -36,11 +36,11 @@ def compare(
     random_weights: RandomOption = False,
     as_json_: JsonOption = False,
 ) -> None:
-    """Set models side by side.
+    """Compare models in one table.
 
-    What differs in their configuration, parameters, MACs, spikes and estimated energy under two profiles, and the
-    results that the zoo has of them. A model without trained weights says so; its spikes are counted only with
-    --random-weights, and its column then says that too.
+    The table shows the differences in configuration, the parameters, MACs, spikes, estimated energy under two
+    hardware profiles, and the results in the zoo. A model without trained weights is marked. Its spikes are counted
+    only with --random-weights, and its column then says so.
 
     \b
     Examples:

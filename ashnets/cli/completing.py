@@ -1,11 +1,12 @@
-"""What a shell is offered for an argument: names, without loading anything that a name stands for."""
+"""Shell completion: the names that an argument can take. Loads no models and no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-PROFILES = Path(__file__).resolve().parents[1] / "export" / "profiles"  # importing that package would load torch
-# These stand elsewhere too, where torch is loaded; a test compares them.
+# Importing that package would load torch.
+PROFILES = Path(__file__).resolve().parents[1] / "export" / "energy" / "profiles"
+# Copies of names in modules that load torch; a test compares them.
 TASKS = ("vqa", "retrieval", "nlvr2", "ve")
 FORMATS = ("lava", "onnx", "onnx-sequence", "onnx-unrolled", "onnx-model", "nir")
 BENCHMARKS = (
@@ -42,12 +43,12 @@ def tasks(incomplete: str) -> list[str]:
 
 
 def models_then_tasks(incomplete: str) -> list[str]:
-    """What may follow one of several models: another one, or the task."""
+    """What can follow a model's name: another model, or the task."""
     return [*models(incomplete), *tasks(incomplete)]
 
 
 def formats(incomplete: str) -> list[str]:
-    """What a model is exported to."""
+    """Names of the export formats."""
     return _beginning(FORMATS, incomplete)
 
 
@@ -57,7 +58,7 @@ def benchmarks(incomplete: str) -> list[str]:
 
 
 def datasets(incomplete: str) -> list[str]:
-    """Names of all data sets of the tasks."""
+    """Names of all datasets of the tasks."""
     return _beginning(("images", *BENCHMARKS, *PICTOGRAM_TASKS), incomplete)
 
 
@@ -67,7 +68,7 @@ def profiles(incomplete: str) -> list[str]:
 
 
 def indexes(incomplete: str) -> list[str]:
-    """Names of the indexes in ashnets' cache."""
+    """Names of the indexes in the cache of ashnets."""
     from ashnets.files import cache_folder
 
     return _beginning(sorted(path.parent.name for path in cache_folder("indexes").glob("*/index.json")), incomplete)

@@ -1,4 +1,4 @@
-"""``ashnets data …``: build the corpora that models are trained and tested on; check own images and benchmarks."""
+"""``ashnets data …``: build corpora for training and testing; check your own images and benchmarks."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ from ashnets.cli.printing import show
 CORPUS = Path("data/pictograms")
 GALLERY = Path("out/gallery")
 
-app = typer.Typer(no_args_is_help=True, help="Build corpora to train and test on; check own images and benchmarks.")
+app = typer.Typer(
+    no_args_is_help=True, help="Build corpora for training and testing; check your own images and benchmarks."
+)
 
 
 @app.command()
 def pictograms(
     output: Annotated[
-        Path, typer.Option("--output", "-o", file_okay=False, help="Folder to make: parquet files and a manifest.")
+        Path,
+        typer.Option("--output", "-o", file_okay=False, help="Folder to create, with parquet files and a manifest."),
     ] = CORPUS,
     cache: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Keep the downloaded packages here, for the next build.")
+        Path | None, typer.Option(file_okay=False, help="Folder for downloaded packages, reused by the next build.")
     ] = None,
-    size: Annotated[int, typer.Option(min=16, max=1024, help="Side of the images in pixels.")] = 128,
-    seed: Annotated[int, typer.Option(help="Seed of the held-out concepts and of the captions.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace a corpus that is already there.")] = False,
-    progress: Annotated[bool, typer.Option("--progress/--quiet", help="Say what is being done.")] = True,
+    size: Annotated[int, typer.Option(min=16, max=1024, help="Height and width of the images in pixels.")] = 128,
+    seed: Annotated[int, typer.Option(help="Random seed for the held-out concepts and the captions.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing corpus.")] = False,
+    progress: Annotated[bool, typer.Option("--progress/--quiet", help="Show progress, or print nothing.")] = True,
     as_json_: JsonOption = False,
 ) -> None:
     """Build the pictogram corpus.
 
-    One concept drawn by many vendors, with captions. It takes openly licensed drawings from npm packages of fixed
-    versions (npm must be on PATH). Two vendors and a set of words are held out whole for testing. The manifest
-    names each package, license and checksum.
+    The corpus contains drawings of the same concepts by many vendors, with captions. The drawings are openly licensed
+    and come from npm packages with pinned versions (npm must be on PATH). Two vendors and a set of concepts are held
+    out for testing. The manifest lists each package with its license and checksum.
 
     \b
     Examples:
@@ -55,16 +58,16 @@ def pictograms(
 @app.command()
 def gallery(
     corpus: Annotated[
-        Path, typer.Option("--corpus", file_okay=False, help="A corpus that `ashnets data pictograms` built.")
+        Path, typer.Option("--corpus", file_okay=False, help="A corpus built by `ashnets data pictograms`.")
     ] = CORPUS,
-    output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder to make.")] = GALLERY,
-    vendor: Annotated[str, typer.Option(help="Whose held-out drawings.")] = "twitter",
-    seed: Annotated[int, typer.Option(help="Seed of the choice.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace a gallery that is already there.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder to create.")] = GALLERY,
+    vendor: Annotated[str, typer.Option(help="The held-out vendor whose drawings are used.")] = "twitter",
+    seed: Annotated[int, typer.Option(help="Random seed for the selection.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing gallery.")] = False,
 ) -> None:
-    """Pick a small gallery from a corpus.
+    """Select a small gallery of images from a corpus.
 
-    The demo and the tests use it. Its attribution is written beside the images.
+    The demo and the tests use this gallery. ATTRIBUTION.md is written next to the images.
 
     \b
     Examples:
@@ -84,7 +87,7 @@ def check(
         str,
         typer.Argument(
             metavar="PATH|DATASET",
-            help="Your own data: a corpus, parquet files, a folder of images. Or the name of a published benchmark.",
+            help="Your own data (a corpus, parquet files or a folder of images), or the name of a published benchmark.",
             autocompletion=completing.benchmarks,
         ),
     ],
@@ -92,23 +95,23 @@ def check(
         Path | None, typer.Argument(metavar="PATH", help="The benchmark's folder.", show_default=False)
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Where the benchmark's images lie, if not in PATH.")
+        Path | None, typer.Option(file_okay=False, help="Folder of the benchmark's images, if they are not in PATH.")
     ] = None,
     as_json_: JsonOption = False,
-    progress: Annotated[bool, typer.Option("--progress/--quiet", help="Show a bar while reading.")] = True,
+    progress: Annotated[bool, typer.Option("--progress/--quiet", help="Show a progress bar, or none.")] = True,
 ) -> None:
-    """Look through data before training on it.
+    """Check a dataset before training.
 
-    Images of your own: it says how they are understood (splits, captions, concepts), decodes every image and
-    names the first 20 that cannot be decoded. Files that are no images are counted by their suffix. Without a
-    validation split, 5 % of the images are held out as one.
+    Your own images: shows the splits, captions and concepts that were found, decodes every image and lists the first
+    20 that cannot be decoded. Other files are counted by suffix. Without a validation split, 5 % of the images are
+    held out for validation.
 
     A benchmark (coco-captions, flickr30k, visual-genome, vqa-v2, vqa-cp-v2, coco-qa, nlvr2, snli-ve, easy-vqa), in
-    the files of its makers: it says which splits are there and how many records they should have, which files are
-    missing and where they come from, and names the first 20 broken lines, repeated ids and missing images by file
-    and line. Images are looked for, not decoded.
+    its published files: shows the splits that were found with their expected number of records, and the missing files
+    with their download addresses. Lists the first 20 broken lines, repeated ids and missing images with file and
+    line. Checks that the images exist, but does not decode them.
 
-    The exit code is 4 where anything is broken, repeated or missing; files of other splits may be missing.
+    The exit status is 4 if anything is broken, repeated or missing. Splits whose files are missing are not an error.
 
     \b
     Examples:
@@ -135,9 +138,9 @@ def _check_own(path: Path, images: Path | None, as_json_: bool, progress: bool) 
 
     if str(path) in BENCHMARKS and not path.exists():
         again = command("data", "check", path, "PATH")
-        raise ConfigurationError(f"{path} is a benchmark: give its folder too, `{again}`.")
+        raise ConfigurationError(f"{path} is a benchmark: also give its folder, `{again}`.")
     if images is not None:
-        raise ConfigurationError("--images goes with a benchmark: `ashnets data check DATASET PATH --images DIR`.")
+        raise ConfigurationError("--images is only for benchmarks: `ashnets data check DATASET PATH --images DIR`.")
     found = check_source(path, progress)
     faults = found["corrupt"] + found["unreadable"]
     _show(found, faults, as_json_)
@@ -154,7 +157,7 @@ def _check_benchmark(name: str, path: Path, images: Path | None, as_json_: bool,
 
 
 def _show(found: dict[str, Any], faults: int, as_json_: bool) -> None:
-    """The reasons stand below, one a line, where people read them."""
+    """For people, the reasons are printed last, one per line."""
     if as_json_:
         show(found, json_wanted=True)
         return

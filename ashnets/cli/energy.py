@@ -1,4 +1,4 @@
-"""``ashnets energy``: what a model computes for an image, and what that would cost on several kinds of hardware."""
+"""``ashnets energy``: count the operations of a model and estimate its energy on different hardware."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import show, warn
 
 ImagesOption = Annotated[
-    Path | None, typer.Option("--images", file_okay=False, help="A folder of images; captions are not needed.")
+    Path | None, typer.Option("--images", file_okay=False, help="Folder of images; captions are not needed.")
 ]
 CorpusOption = Annotated[
-    Path | None, typer.Option("--corpus", help="Instead: images with captions, a corpus, parquet or folder.")
+    Path | None,
+    typer.Option("--corpus", help="Instead of --images: captioned images, as a corpus, parquet files or a folder."),
 ]
 SplitOption = Annotated[
-    list[str] | None, typer.Option("--split", help="A split of the corpus; repeatable. All by default.")
+    list[str] | None, typer.Option("--split", help="Split of the corpus; repeatable. Default: all splits.")
 ]
-SampleOption = Annotated[int, typer.Option("--sample", min=1, help="How many images at most, drawn by the seed.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of the choice of images.")]
+SampleOption = Annotated[int, typer.Option("--sample", min=1, help="Maximum number of images, selected at random.")]
+SeedOption = Annotated[int, typer.Option(help="Random seed for the selection of images.")]
 ProfileOption = Annotated[
     list[str] | None,
     typer.Option(
         "--profile",
-        help="A bundled profile or a .yaml file of your own; repeatable.",
+        help="Hardware profile: a bundled name or your own .yaml file; repeatable.",
         autocompletion=completing.profiles,
     ),
 ]
 RandomOption = Annotated[
-    bool, typer.Option("--random-weights", help="Count models without weights too, with random ones; says so.")
+    bool, typer.Option("--random-weights", help="Also count models without trained weights, using random weights.")
 ]
 
 
@@ -39,7 +40,7 @@ def energy(
     name: Annotated[
         str,
         typer.Argument(
-            help="A name that `ashnets list` shows, or the folder of a trained model.",
+            help="Name from `ashnets list`, or the folder of a trained model.",
             autocompletion=completing.models,
         ),
     ],
@@ -51,18 +52,19 @@ def energy(
     profile: ProfileOption = None,
     random_weights: RandomOption = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", file_okay=False, help="Folder for JSON, CSV and an HTML page.")
+        Path | None,
+        typer.Option("--output", "-o", file_okay=False, help="Output folder for JSON, CSV and an HTML page."),
     ] = None,
     as_json_: JsonOption = False,
 ) -> None:
     """Count a model's operations and estimate its energy.
 
-    Spikes, firing rates, synaptic operations and membrane updates of the spiking branch are counted on real images,
-    exactly; MACs of the other parts beside them. Profiles of hardware turn the counts into joules: every such figure is
-    an estimate, and the verdict turns with the profile, so all bundled ones are shown unless you choose. Without
-    images of your own, 64 drawings of the bundled gallery are taken.
+    Spikes, firing rates, synaptic operations and membrane updates of the spiking branch are counted exactly, on real
+    images. MACs of the other parts are reported next to them. A hardware profile converts the counts to joules. Every
+    energy figure is an estimate, and the conclusion depends on the profile, so all bundled profiles are shown by
+    default. Without --images or --corpus, 64 images of the bundled gallery are used.
 
-    A profile of your own chip: `--profile template` says how to begin.
+    To write a profile for your own chip, start with `--profile template`.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""``ashnets export``: the spiking encoder in the form that another tool reads."""
+"""``ashnets export``: export the spiking encoder to other tools."""
 
 from __future__ import annotations
 
@@ -15,38 +15,42 @@ def export(
     name: Annotated[
         str,
         typer.Argument(
-            help="A model with weights: a name, a folder or a Hub repository.", autocompletion=completing.models
+            help="Model with weights: a name, a folder or a Hub repository.", autocompletion=completing.models
         ),
     ],
     to: Annotated[
         str,
         typer.Option(
             "--to",
-            help="lava, onnx, onnx-sequence, onnx-unrolled, onnx-model or nir.",
+            help="Format: lava, onnx, onnx-sequence, onnx-unrolled, onnx-model or nir.",
             autocompletion=completing.formats,
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder for the files.")],
+    output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Output folder.")],
     quantize: Annotated[
-        bool, typer.Option("--quantize", help="Round a model trained in floats to integers; its spikes change.")
+        bool, typer.Option("--quantize", help="Round a floating-point model to integers; this changes its spikes.")
     ] = False,
     counts: Annotated[
-        bool, typer.Option("--counts", help="For ONNX: give the spikes of each layer as further outputs.")
+        bool, typer.Option("--counts", help="ONNX only: add the spike counts of each layer as outputs.")
     ] = False,
     simulate: Annotated[
         float | None,
-        typer.Option("--simulate", min=1, help="For lava: run its CPU simulation for at most so many seconds."),
+        typer.Option(
+            "--simulate", min=1, help="Lava only: also run Lava's CPU simulation, for at most this many seconds."
+        ),
     ] = None,
     as_json_: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Export the spiking encoder to another tool.
 
-    The folder receives the network, a sample input with the spikes expected of it, a README with the lines that
-    load it, and a report. The network is read back and run, and every spike is compared.
+    The output folder contains the network, a sample input with its expected spikes, a README with code to load the
+    network, and a report. The exported network is loaded and run, and every spike is compared.
 
-    lava: HDF5 for Lava-DL's netx, integers; a model of precision int8, or --quantize.
-    onnx: one step a call, the membranes go in and come out. onnx-sequence: a whole sequence, any T.
-    onnx-unrolled: a whole sequence without a loop. onnx-model: the whole model, images and text to its outputs.
+    lava: HDF5 for Lava-DL's netx, in integers. Needs a model of precision int8, or --quantize.
+    onnx: one time step per call; membrane states are inputs and outputs.
+    onnx-sequence: a whole sequence of any length T.
+    onnx-unrolled: a whole sequence without a loop.
+    onnx-model: the whole model, from images and text to its outputs.
     nir: the Neuromorphic Intermediate Representation.
 
     \b

@@ -1,4 +1,4 @@
-"""``ashnets demo``, ``ashnets list``, ``ashnets describe``: look at the models."""
+"""``ashnets demo``, ``ashnets list``, ``ashnets describe``: inspect models."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import typer
 from ashnets.cli import completing
 from ashnets.cli.printing import as_json
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def demo(
     output: Annotated[
-        Path, typer.Option("--output", "-o", file_okay=False, help="Folder for the images and the exported graph.")
+        Path, typer.Option("--output", "-o", file_okay=False, help="Output folder for figures and the exported graph.")
     ] = Path("out/demo"),
 ) -> None:
-    """See the bundled model at work.
+    """Run the bundled model on bundled images.
 
-    ashnets-tiny retrieves images for sentences and sentences for images. Its spiking branch is shown at
-    work, exported to ONNX and compared spike by spike. Two minutes at most; no network.
+    ashnets-tiny retrieves images for sentences, and sentences for images. The demo plots the spikes of its spiking
+    branch, exports the branch to ONNX and compares every spike. It takes at most two minutes and needs no network.
 
     \b
     Examples:
@@ -34,24 +34,27 @@ def demo(
 
 
 def list_(
-    pattern: Annotated[str | None, typer.Argument(help="Only names that match, for example '*-t5'.")] = None,
+    pattern: Annotated[
+        str | None, typer.Argument(help="Show only names that match this pattern, for example '*-t5'.")
+    ] = None,
     pretrained: Annotated[
         bool | None,
-        typer.Option("--pretrained/--untrained", help="Only models with weights, or only those without."),
+        typer.Option("--pretrained/--untrained", help="Show only models with trained weights, or only models without."),
     ] = None,
     max_parameters: Annotated[
-        float | None, typer.Option("--max-parameters", help="Only models of at most that many million parameters.")
+        float | None,
+        typer.Option("--max-parameters", help="Show only models with at most this many million parameters."),
     ] = None,
     with_numbers: Annotated[
-        bool, typer.Option("--numbers", "-n", help="Also parameters, GMAC, spikes, energy, speed and results.")
+        bool, typer.Option("--numbers", "-n", help="Also show parameters, GMAC, spikes, energy, speed and results.")
     ] = False,
     as_json_: JsonOption = False,
 ) -> None:
     """List the names of the models.
 
-    One a line. A name is ashnets-BACKBONE with what differs from the default behind it: -t5 for five steps,
-    -ann for the variant without spikes. Quote a pattern, or the shell expands it. With --numbers, a table: what
-    was counted and what was measured here; a dash where nothing was. The paper's own numbers are not among them.
+    Prints one name per line. A name is ashnets-BACKBONE, followed by the differences from the default: -t5 for five
+    time steps, -ann for the variant without spikes. Put a pattern in quotes, or the shell expands it. With --numbers,
+    prints a table of counted and measured values; a dash means not measured. The paper's numbers are not included.
 
     \b
     Examples:
@@ -77,12 +80,12 @@ def list_(
 
 
 def describe(
-    name: Annotated[str, typer.Argument(help="A name that `ashnets list` shows.", autocompletion=completing.models)],
+    name: Annotated[str, typer.Argument(help="Name from `ashnets list`.", autocompletion=completing.models)],
     as_json_: JsonOption = False,
 ) -> None:
     """Describe one model.
 
-    Its configuration, its parameters part by part, weights, license and results.
+    Shows its configuration, the parameters of each part, its weights, license and results.
 
     \b
     Examples:

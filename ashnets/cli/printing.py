@@ -16,7 +16,7 @@ _UNITS = {"bytes": "B", "flops": "FLOP", "parameters": ""}
 _TIMES = ((3600, "h"), (60, "min"), (1, "s"))
 
 
-PLAIN = "ashnets.plain"  # a handler of errors, beside Python's own "strict" and "backslashreplace"
+PLAIN = "ashnets.plain"  # an error handler for encoding, like "strict"
 _SIGNS = {
     "–": "-",
     "−": "-",
@@ -45,7 +45,7 @@ codecs.register_error(PLAIN, _in_ascii)
 def as_json(value: Any) -> str:
     """``value`` as readable JSON in ASCII, which every terminal and pipe takes; paths become strings.
 
-    A file name that is no Unicode text survives in it: Python's ``json`` gives the very name back.
+    A file name that is not valid Unicode is kept: Python's ``json`` restores it exactly.
     """
     return json.dumps(value, indent=2, default=str)
 
@@ -53,14 +53,13 @@ def as_json(value: Any) -> str:
 def as_text(value: Mapping[str, Any]) -> str:
     """A mapping as indented lines.
 
-    A mapping of plain values stands on its parent's line (``text_to_image: R@1 0.31, R@10 0.66``), so that a
-    table of results reads as one.
+    A mapping of plain values is printed on its parent's line (``text_to_image: R@1 0.31, R@10 0.66``).
     """
     return "\n".join(_lines(value, indent=0))
 
 
 def as_table(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
-    """Rows as a table under their keys, as wide as the terminal at most; numbers to the right."""
+    """Rows as a table with ``keys`` as header, no wider than the terminal; numbers are right-aligned."""
     cells = [[_plain(row[key]) for key in keys] for row in rows]
     return table(keys, cells, [bool(rows) and isinstance(rows[0][key], int | float) for key in keys], columns())
 
@@ -71,13 +70,13 @@ def show(value: Mapping[str, Any], *, json_wanted: bool) -> None:
 
 
 def warn(result: Mapping[str, Any]) -> None:
-    """Print the ``warnings`` of a result on stderr, so that what reads stdout is not disturbed."""
+    """Print the ``warnings`` of a result on stderr, so that stdout contains only the result."""
     for text in result.get("warnings", ()):
         typer.echo(f"warning: {text}", err=True)
 
 
 def with_units(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping whose keys say what a number counts (``bytes_weights``, ``flops_run``, ``seconds_run``), for people."""
+    """Format numbers whose keys name their unit (``bytes_weights``, ``flops_run``, ``seconds_run``) for people."""
     found: dict[str, Any] = {}
     for key, item in value.items():
         unit = _UNITS.get(key.partition("_")[0])

@@ -1,4 +1,4 @@
-"""``ashnets publish`` and ``ashnets verify``: models on the Hugging Face Hub."""
+"""``ashnets publish`` and ``ashnets verify``: publish models on the Hugging Face Hub and check them."""
 
 from __future__ import annotations
 
@@ -10,60 +10,73 @@ import typer
 from ashnets.cli import completing
 from ashnets.cli.printing import show, warn
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def publish(
     source: Annotated[
         str,
-        typer.Argument(help="Folder of a run or of a model, or a name with weights.", autocompletion=completing.models),
+        typer.Argument(help="Folder of a run or a model, or a name with weights.", autocompletion=completing.models),
     ],
-    repository: Annotated[str, typer.Option("--repo", help="Where to: USER/NAME or ORGANIZATION/NAME.")],
-    tag: Annotated[str | None, typer.Option("--tag", help="A name for this state; it never moves.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="Only you see the repository.")] = False,
+    repository: Annotated[str, typer.Option("--repo", help="Target repository: USER/NAME or ORGANIZATION/NAME.")],
+    tag: Annotated[
+        str | None, typer.Option("--tag", help="Git tag for this version; an existing tag is never moved.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
     license: Annotated[
         str | None,
-        typer.Option("--license", help="Of the weights: apache-2.0 or another of the Hub's names, or other:NAME."),
+        typer.Option(
+            "--license", help="License of the weights: a license name of the Hub, such as apache-2.0, or other:NAME."
+        ),
     ] = None,
     training_data: Annotated[
-        str | None, typer.Option("--training-data", help="A sentence for the card, with the data's licenses.")
+        str | None,
+        typer.Option("--training-data", help="A sentence for the model card about the training data and its licenses."),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="The Hub's id of the corpus of training and results, if it has one.")
+        str | None, typer.Option("--dataset", help="Hub id of the dataset for training and results, if it has one.")
     ] = None,
     benchmark: Annotated[
         str | None,
-        typer.Option("--benchmark", help="The Hub's id of a benchmark of the results: .eval_results is for these."),
+        typer.Option("--benchmark", help="Hub id of the benchmark of the results; writes .eval_results."),
     ] = None,
     results: Annotated[
         list[Path] | None,
-        typer.Option("--results", dir_okay=False, help="A .csv of `ashnets evaluate`, for the card; repeatable."),
+        typer.Option(
+            "--results", dir_okay=False, help="A .csv file from `ashnets evaluate`, for the model card; repeatable."
+        ),
     ] = None,
     energy: Annotated[
-        Path | None, typer.Option("--energy", dir_okay=False, help="The energy.json of `ashnets energy`, for the card.")
+        Path | None,
+        typer.Option(
+            "--energy", dir_okay=False, help="The energy.json file from `ashnets energy`, for the model card."
+        ),
     ] = None,
     exports: Annotated[
-        Path | None, typer.Option("--exports", file_okay=False, help="A folder of exported graphs to send along.")
+        Path | None, typer.Option("--exports", file_okay=False, help="Folder of exported graphs to upload.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, write the card to out/publish/REPO, send nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Run all checks and write the model card to out/publish/REPO, but upload nothing."
+        ),
     ] = False,
     as_json_: JsonOption = False,
 ) -> None:
     """Publish a trained model on the Hugging Face Hub.
 
-    First everything is checked: strict loading, equal outputs after a reload, no pickles, no state of the training, a
-    license. Then weights, configuration, tokenizer, recipe, results and a card made from them go up in one commit, and
-    the repository is loaded back and compared. After an interruption run the same command again. A token comes from
-    `hf auth login` or HF_TOKEN. --dry-run sends nothing and writes the card to out/publish/REPO/README.md.
+    First, everything is checked: strict loading, equal outputs after a reload, no pickles, no training state, a
+    license. Then weights, configuration, tokenizer, recipe, results and a model card are uploaded in one commit, and
+    the repository is downloaded and compared. After an interruption, run the same command again. The token comes from
+    `hf auth login` or HF_TOKEN. --dry-run uploads nothing and writes the card to out/publish/REPO/README.md.
 
-    Results, energy and exports must be of these very weights: the files carry the SHA-256 of the weights that they are
-    about, and those of other weights are refused.
+    Results, energy and exports must belong to the published weights. These files contain the SHA-256 of their
+    weights; files for other weights are rejected.
 
-    Results always stand in the card, as tables and as model-index. The Hub's newer form, .eval_results, takes results
-    on the Hub's own benchmarks alone (data sets with an eval.yaml) and is written with --benchmark. CO2 is told where
-    the folder of the run holds codecarbon's emissions.csv: mkdir -p RUN, then CODECARBON_OUTPUT_DIR=RUN codecarbon
-    monitor -- ashnets train RECIPE --output RUN.
+    Results are always written to the card, as tables and as model-index. The Hub's newer format, .eval_results, is
+    written with --benchmark; the Hub accepts it only for its own benchmarks (datasets with an eval.yaml). The card
+    reports CO2 emissions if the folder of the run contains emissions.csv of codecarbon: mkdir -p RUN, then
+    CODECARBON_OUTPUT_DIR=RUN codecarbon monitor -- ashnets train RECIPE --output RUN.
 
     \b
     Examples:
@@ -97,17 +110,17 @@ def verify(
     name: Annotated[
         str,
         typer.Argument(
-            help="A name, a folder of a model or run, or a Hub repository, with @REVISION if you like.",
+            help="A name, the folder of a model or run, or a Hub repository with optional @REVISION.",
             autocompletion=completing.models,
         ),
     ],
     as_json_: JsonOption = False,
 ) -> None:
-    """Check that a model is what it should be.
+    """Verify the files and weights of a model.
 
-    Every file is compared with its SHA-256 where one is known: pinned by the registry, or announced by the Hub. Then
-    the model is loaded strictly, its outputs are compared after a reload, and its processor is loaded. Anything wrong
-    is an error.
+    Every file is compared with its SHA-256, if one is known from the registry or the Hub. Then the model is loaded
+    strictly, its outputs are compared after a reload, and its processor is loaded. If a check fails, the exit status
+    is 5.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""``ashnets quantize``."""
+"""``ashnets quantize``: quantize the spiking branch to integers."""
 
 from __future__ import annotations
 
@@ -22,47 +22,50 @@ def quantize(
     name: Annotated[
         str,
         typer.Argument(
-            help="A float checkpoint: a model's name, a folder, or a Hub repository.", autocompletion=completing.models
+            help="Floating-point model: a name, a folder or a Hub repository.", autocompletion=completing.models
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder for the quantized model.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", file_okay=False, help="Output folder for the quantized model.")
+    ],
     corpus: Annotated[
         Path | None,
-        typer.Option("--corpus", help="For a pre-trained model: images with captions. By default data/pictograms."),
+        typer.Option("--corpus", help="For a pre-trained model: captioned images. Default: data/pictograms."),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", file_okay=False, help="For a fine-tuned model: folder of its task's data set."),
+        typer.Option("--data", file_okay=False, help="For a fine-tuned model: folder of its dataset."),
     ] = None,
     images: ImagesOption = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Recipe to fine-tune by, a bundled name or a file; the checkpoint's own by default.",
+            help="Fine-tuning recipe: a bundled name or a file. Default: the recipe of the checkpoint.",
             autocompletion=completing.recipes,
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=0, help="Steps of fine-tuning; 0 only rounds.")] = 200,
+    steps: Annotated[int, typer.Option(min=0, help="Number of fine-tuning steps; 0 means rounding only.")] = 200,
     calibration: Annotated[
         int,
-        typer.Option(min=0, help="Training images or items to gather tdBN's statistics from; 0 keeps what there is."),
+        typer.Option(min=0, help="Number of training images for calibrating tdBN; 0 keeps its statistics."),
     ] = 1024,
-    compared: Annotated[int, typer.Option(min=1, help="Images on which spikes are compared.")] = 256,
+    compared: Annotated[int, typer.Option(min=1, help="Number of images on which spikes are compared.")] = 256,
     split: Annotated[
-        str | None, typer.Option(help="Split to measure on; the recipe's validation split by default.")
+        str | None, typer.Option(help="Split for the metrics. Default: the validation split of the recipe.")
     ] = None,
     overrides: OverridesOption = None,
     dry_run: DryRunOption = False,
     as_json_: JsonOption = False,
 ) -> None:
-    """Make a model's spiking branch integer, as a neuromorphic chip computes it.
+    """Quantize the spiking branch of a model to integers, as neuromorphic chips compute.
 
-    Calibrates tdBN, rounds weights to 8 bits and membranes to 24, and fine-tunes through the rounding. Prints the
-    metric without spikes, before, and after each of the three: retrieval and, as it hardly sees the spikes, how well
-    the spikes alone find their text (spiking_to_text, what STUA aligns); or a fine-tuned model's own metric on its
-    task. Then, how many of each layer's spikes differ from the float model's. The folder loads like any other; its
-    integer spikes are those that are exported. By default the checkpoint's own recipe is used, its last phase at a
-    tenth of its rates; with --recipe, what that recipe says.
+    Three steps: calibrate tdBN, round weights to 8 bits and membranes to 24 bits, fine-tune with rounding in the
+    forward pass (quantization-aware training). Prints the metric without spikes, before quantization, and after each
+    step. For a pre-trained model this is image-text retrieval, and retrieval of text by the spikes alone
+    (spiking_to_text, the alignment that STUA trains); for a fine-tuned model, the metric of its task. Then prints how
+    many spikes of each layer differ from the floating-point model. The quantized model loads like any other model, and
+    `ashnets export` exports exactly its integer spikes. By default, fine-tuning uses the last phase of the
+    checkpoint's recipe at a tenth of its learning rates; with --recipe, that recipe as it is.
 
     \b
     Examples:
@@ -94,7 +97,7 @@ def quantize(
     typer.echo(as_table(*_metrics(report)))
     typer.echo()
     typer.echo(as_table(list(_spikes(report)), SPIKES))
-    typer.echo(f"\n{output}: loads like any other model; the report is in quantization.json")
+    typer.echo(f"\n{output}: the quantized model, loads like any other model; the report is in quantization.json")
 
 
 def _metrics(report: dict[str, Any]) -> tuple[list[dict[str, Any]], Sequence[str]]:

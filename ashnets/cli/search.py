@@ -1,4 +1,4 @@
-"""``ashnets index``, ``ashnets search``, ``ashnets ask``: models at work on your own images."""
+"""``ashnets index``, ``ashnets search``, ``ashnets ask``: search and question your own images."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from ashnets.cli import completing
 from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import as_json, as_table, show
 
-SHOWN = 20  # of what cannot be read that are named; --json names all
+SHOWN = 20  # unreadable images to list; --json lists all
 
 
 def index(
-    images: Annotated[Path, typer.Argument(help="A folder of images; its sub-folders belong to it.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images, including its subfolders.")],
     name: Annotated[
         str | None,
         typer.Option(
             "--name",
-            help="Name of the index, or the path of a folder for it. By default the folder's own.",
+            help="Name of the index, or a path for its folder. Default: a name from the folder of images.",
             autocompletion=completing.indexes,
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", help="Name or folder of a model.", autocompletion=completing.models)
+        str, typer.Option("--model", help="Model name or folder.", autocompletion=completing.models)
     ] = "ashnets-tiny",
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Forget what is in the index and embed all anew.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Discard the index and embed all images again.")] = False,
     as_json_: JsonOption = False,
 ) -> None:
     """Index a folder of images for search.
 
-    Only new and changed images are embedded, so run it again whenever you like. What was finished is kept when it is
-    interrupted or killed. Images that cannot be read are named and left out. Several processes share the work under
-    torchrun; they must see the same files.
+    Only new and changed images are embedded, so you can run the command again at any time. If it is interrupted,
+    finished work is kept. Unreadable images are listed and left out. With torchrun, several processes share the work;
+    they must see the same files.
 
     \b
     Examples:
@@ -48,7 +48,7 @@ def index(
     from ashnets.data.folders import printable
 
     result = ashnets.index(images, name, model, rebuild=rebuild)
-    if os.environ.get("RANK", "0") != "0":  # torchrun's number of this process: one of them speaks
+    if os.environ.get("RANK", "0") != "0":  # under torchrun, only the first process prints
         return
     if as_json_:
         show(result, json_wanted=True)
@@ -61,21 +61,24 @@ def index(
 def search(
     images: Annotated[
         str,
-        typer.Argument(
-            help="A folder of images, or the name or folder of an index.", autocompletion=completing.indexes
-        ),
+        typer.Argument(help="Folder of images, or the name or folder of an index.", autocompletion=completing.indexes),
     ],
-    query: Annotated[str, typer.Argument(help="What to look for, in words.")],
-    top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many images to show.")] = 10,
+    query: Annotated[str, typer.Argument(help="Text to search for.")],
+    top: Annotated[int, typer.Option("--top", "-n", min=1, help="Number of images to show.")] = 10,
     rerank: Annotated[
         int,
-        typer.Option("--candidates", min=0, metavar="K", help="Let ITC and matching (ITM) order the K best anew."),
+        typer.Option(
+            "--candidates",
+            min=0,
+            metavar="K",
+            help="Re-rank the K best images by ITC and image-text matching (ITM) together.",
+        ),
     ] = 0,
     model: Annotated[
         str | None,
         typer.Option(
             "--model",
-            help="Name or folder of a model. By default the one of the index.",
+            help="Model name or folder. Default: the model of the index.",
             autocompletion=completing.models,
         ),
     ] = None,
@@ -83,9 +86,9 @@ def search(
 ) -> None:
     """Search images by text.
 
-    A folder of images is indexed first, which takes time once; an index is searched as it is. The score is the
-    cosine of text and image, matching the probability that they belong together. --candidates reads the K best again:
-    it takes longer, and may rank better or worse.
+    A folder of images is indexed first; later searches reuse the index. An index is searched without an update.
+    The score is the cosine similarity of text and image; matching is the ITM probability that they match.
+    --candidates K reads the K best images again, which takes longer and can give better or worse results.
 
     \b
     Examples:
@@ -108,24 +111,24 @@ def search(
 
 
 def ask(
-    image: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
-    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    image: Annotated[Path, typer.Argument(help="Image file, or folder of images.")],
+    question: Annotated[str, typer.Argument(help="Question about the image.")],
     model: Annotated[
         str,
         typer.Option(
             "--model",
-            help="Name or folder of a model that was fine-tuned for questions (vqa).",
+            help="Name or folder of a model fine-tuned for the task vqa.",
             autocompletion=completing.models,
         ),
     ] = "ashnets-tiny",
-    top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many answers to show.")] = 3,
+    top: Annotated[int, typer.Option("--top", "-n", min=1, help="Number of answers to show.")] = 3,
     as_json_: JsonOption = False,
 ) -> None:
     """Ask a question about an image.
 
-    The model must have been fine-tuned for the task vqa, and chooses among the answers that it was trained with; the
-    bundled one was not, and says so. A score says how right the model thinks an answer to be. For a folder, every
-    image is asked; those that cannot be read are named and left out.
+    The model must be fine-tuned for the task vqa; the bundled model is not, so give --model. The model chooses among
+    its training answers. The score in [0, 1] is the model's confidence that an answer is right. For a folder, the
+    question is asked for every image; unreadable images are listed and left out.
 
     \b
     Examples:
@@ -151,11 +154,11 @@ def ask(
 
 
 def _name_unreadable(unreadable: Mapping[str, Any]) -> None:
-    """Name images and folders that were left out, on stderr, with their number."""
+    """Print the images and folders that were left out, and their number, on stderr."""
     if not unreadable:
         return
     reasons = list(unreadable.values())
     for reason in reasons[:SHOWN]:
         typer.echo(f"left out: {reason}", err=True)
-    more = f"; the first {SHOWN} are named, --json names all" if len(reasons) > SHOWN else ""
+    more = f"; the first {SHOWN} are listed, --json lists all" if len(reasons) > SHOWN else ""
     typer.echo(f"images or folders left out: {len(reasons)}{more}", err=True)

@@ -1,4 +1,4 @@
-"""``ashnets finetune`` and ``ashnets evaluate``."""
+"""``ashnets finetune`` and ``ashnets evaluate``: fine-tune and evaluate models on tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import as_table, show, warn, with_units
 from ashnets.cli.training import DryRunOption, OverridesOption, RecipeArgument, ResumeOption, RunOption
 
-# columns of a result that its table on the screen leaves out; --json and --output have them
+# columns that the printed table leaves out; --json and --output include them
 ASIDE = (
     "recipe",
     "seed",
@@ -28,20 +28,20 @@ ASIDE = (
 )
 
 TaskArgument = Annotated[
-    str, typer.Argument(help="vqa, retrieval, nlvr2 or ve.", autocompletion=completing.tasks, show_default=False)
+    str, typer.Argument(help="Task: vqa, retrieval, nlvr2 or ve.", autocompletion=completing.tasks, show_default=False)
 ]
 ImagesOption = Annotated[
     Path | None,
-    typer.Option("--images", file_okay=False, help="Where the data set's images lie, if not in its folder."),
+    typer.Option(
+        "--images", file_okay=False, help="Folder of the dataset's images, if they are not in its own folder."
+    ),
 ]
 
 
 def finetune(
     task: TaskArgument,
     recipe: RecipeArgument,
-    data: Annotated[
-        Path, typer.Option("--data", file_okay=False, help="Folder of the data set that the recipe names.")
-    ],
+    data: Annotated[Path, typer.Option("--data", file_okay=False, help="Folder of the dataset that the recipe names.")],
     output: RunOption,
     images: ImagesOption = None,
     overrides: OverridesOption = None,
@@ -51,10 +51,10 @@ def finetune(
 ) -> None:
     """Fine-tune a model on a task.
 
-    Starts from the trained weights of the recipe's model, or, with --set weights=initial, from where pre-training
-    starts; --set model=NAME takes another architecture or the model/ of a run of yours. The folder of the run is as
-    that of `ashnets train`, and a run that was killed goes on with --resume. --dry-run measures the largest pass of
-    each phase and prints what the run will need.
+    Training starts from the trained weights of the recipe's model; with --set weights=initial, from the initial
+    weights of pre-training. --set model=NAME chooses another architecture, or the model/ folder of one of your runs.
+    The output folder has the same contents as for `ashnets train`, and --resume continues an interrupted run.
+    --dry-run measures the largest micro-batch of each phase and prints the memory and time that the run will need.
 
     \b
     Examples:
@@ -74,7 +74,7 @@ def finetune(
         resume=resume,
         dry_run=dry_run,
     )
-    if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process: one of them speaks
+    if os.environ.get("RANK", "0") == "0":  # under torchrun, only the first process prints
         show(result if as_json_ else with_units(result), json_wanted=as_json_)
 
 
@@ -83,18 +83,18 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="name",
-            help="Names of models, or folders of trained ones.",
+            help="Names or folders of trained models.",
             autocompletion=completing.models_then_tasks,
         ),
     ],
     task: TaskArgument,
-    data: Annotated[Path, typer.Argument(help="Folder of the data set, or any images with captions.")],
+    data: Annotated[Path, typer.Argument(help="Folder of the dataset, or captioned images.")],
     dataset: Annotated[
         str | None,
         typer.Option(
             "--dataset",
-            help="What DATA is, such as flickr30k. By default what the models were fine-tuned on; for retrieval else "
-            "'images': a corpus, parquet, or a folder of your own, taken by their names.",
+            help="Name of the dataset in DATA, such as flickr30k. Default: the dataset that the models were fine-tuned "
+            "on, or, for retrieval, 'images': your own captioned images.",
             autocompletion=completing.datasets,
         ),
     ] = None,
@@ -102,14 +102,14 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--split",
-            help="A split; repeatable. By default the one that is customary, if no model was trained on it.",
+            help="Split; repeatable. Default: the usual test split, if no model was trained on it.",
         ),
     ] = None,
     images: ImagesOption = None,
     sample: Annotated[
         int,
         typer.Option(
-            "--sample", min=0, metavar="N", help="Take N items of a split, for retrieval N images; 0 takes all."
+            "--sample", min=0, metavar="N", help="Use N items of each split (N images for retrieval); 0 uses all."
         ),
     ] = 0,
     candidates: Annotated[
@@ -118,47 +118,53 @@ def evaluate(
             "--candidates",
             min=0,
             metavar="K",
-            help="Retrieval: let the matching head (ITM) order the K best of each query anew. By default 256 on "
-            "coco-captions, 128 on flickr30k, else 0: ITC alone.",
+            help="Retrieval: re-rank the K best of each query by image-text matching (ITM). Default: 256 on "
+            "coco-captions, 128 on flickr30k, else 0 (ITC only).",
         ),
     ] = None,
     exhaustive: Annotated[
-        bool, typer.Option("--exhaustive", help="Retrieval: ITM on all pairs too, and the R@1 lost without it.")
+        bool,
+        typer.Option(
+            "--exhaustive", help="Retrieval: also score all pairs by ITM, and report the loss of R@1 by --candidates."
+        ),
     ] = False,
     ablate: Annotated[
-        bool, typer.Option("--ablate", help="Also measure the same weights with the spiking branch switched off.")
+        bool, typer.Option("--ablate", help="Also evaluate the same weights without the spiking branch.")
     ] = False,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Each image from a reset state alone, as 'images' always are: no variants.")
+        bool, typer.Option("--plain", help="Evaluate only with the membranes reset for each image; no other variants.")
     ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="A .csv or .json file for the table; or a folder, which has of a data set also predictions, items "
-            "and a page of examples, and of 'images' the table alone.",
+            help="A .csv or .json file for the table; or a folder for the table and, except for 'images', also "
+            "predictions, items and a page of examples.",
         ),
     ] = None,
     workers: Annotated[
         int,
         typer.Option(
-            "--workers", min=0, metavar="N", help="Processes that read a data set's images; 0 reads between batches."
+            "--workers",
+            min=0,
+            metavar="N",
+            help="Number of processes that load images; 0 loads them in the main process.",
         ),
     ] = 0,
     as_json_: JsonOption = False,
 ) -> None:
-    """Measure models on a task.
+    """Evaluate models on a task.
 
-    The metrics are the official ones of the data set, with n and chance. Beside the result from a reset state stand: membranes
-    carried from item to item, the same in a random order, gray in the place of every image, and baselines that read
-    the text alone. A split that a model was trained on is measured when it is asked for, and the table says so; of your
-    own images it says how many the model learned from. Where the makers keep the answers, --output FOLDER receives the
-    predictions for their server.
+    The metrics are the official metrics of the dataset, reported with n and the chance level. By default, membranes
+    are reset for each item. Further rows show: membranes carried over from item to item, the same in random order,
+    a blank-image ablation, and text-only baselines. A split that a model was trained on is evaluated only if you name
+    it, and the table says so; for your own images, the table shows how many of them are training items. If the
+    answers of a split are not public, --output FOLDER writes the predictions for the official server.
 
-    Retrieval is measured both ways, R@1, R@5 and R@10. Of captioned images of your own, or the pictogram corpus, a
-    text is the bare name of an image, or its first caption, and a model that does not look is at chance. Where ITM
-    ranks, its cost is shown: pairs scored, seconds and, with --exhaustive, the R@1 lost.
+    Retrieval is evaluated in both directions, with R@1, R@5 and R@10. For your own captioned images and the pictogram
+    corpus, the text is the name of an image or else its first caption, so a blind model is at chance. With
+    --candidates, the cost of ITM is reported: pairs scored, seconds and, with --exhaustive, the loss of R@1.
 
     \b
     Examples:
@@ -196,5 +202,5 @@ def evaluate(
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    """All columns but those that are the same in every row or split a metric by kinds of items."""
+    """All columns except those in ``ASIDE`` and those that split a metric by kinds of items."""
     return as_table(rows, [key for key in rows[0] if key not in ASIDE and not key.startswith("by ")])

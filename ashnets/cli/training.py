@@ -1,4 +1,4 @@
-"""``ashnets train``."""
+"""``ashnets train``: train a model by a recipe."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import show, with_units
 
 CorpusOption = Annotated[
-    Path, typer.Option("--corpus", help="Images with captions: a corpus, parquet, or a folder of your own.")
+    Path, typer.Option("--corpus", help="Captioned images: a corpus, parquet files or a folder of images.")
 ]
 RecipeArgument = Annotated[
-    str, typer.Argument(help="A bundled recipe by its name, or a recipe file.", autocompletion=completing.recipes)
+    str, typer.Argument(help="Name of a bundled recipe, or a recipe file.", autocompletion=completing.recipes)
 ]
-RunOption = Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder of the run.")]
+RunOption = Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Output folder of the run.")]
 OverridesOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe; repeatable.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the recipe; repeatable.")
 ]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in the output folder.")]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print parameters, FLOPs, memory and time, and write nothing.")
+    bool, typer.Option("--dry-run", help="Print parameters, FLOPs, memory and time; write nothing.")
 ]
 
 
@@ -40,10 +40,11 @@ def train(
 ) -> None:
     """Train a model by a recipe.
 
-    The folder of the run receives checkpoints, logs (JSON lines and TensorBoard), plots, and in the end the model with
-    its processor, recipe and record. A run that was killed goes on with --resume and ends with the same weights, on
-    a CPU to the bit. On several devices, say it through torchrun; the batch of the recipe is shared out. --dry-run
-    measures a step of each phase and prints what the run will need.
+    The output folder contains checkpoints, logs (JSON lines and TensorBoard), plots and, at the end, the model with
+    its processor, recipe and training record. --resume continues an interrupted run and gives the same weights,
+    bit for bit on a CPU. For several devices, start the command with torchrun; the recipe's batch_size is the global
+    batch size, divided among the devices. --dry-run measures one step of each phase and prints the memory and time
+    that the run will need.
 
     \b
     Examples:
@@ -57,5 +58,5 @@ def train(
     result = ashnets.train(
         recipe, corpus=corpus, output=output, overrides=overrides or [], resume=resume, dry_run=dry_run
     )
-    if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process: one of them speaks
+    if os.environ.get("RANK", "0") == "0":  # under torchrun, only the first process prints
         show(result if as_json_ else with_units(result), json_wanted=as_json_)

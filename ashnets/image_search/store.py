@@ -33,7 +33,7 @@ from ashnets.image_search.collection import Stamp
 from ashnets.image_search.identity import ModelIdentity
 from ashnets.words import command
 
-SCHEMA = 1
+SCHEMA = 2
 HEAD = "index.json"
 FINISHED = "finished"
 LOCK = "lock"

@@ -128,10 +128,10 @@ def holds(sentence: str, left: str, right: str, names: dict[str, str]) -> bool:
         name, side = sentence.split(" is shown more often on the ")
         more, less = sides if side == "left" else sides[::-1]
         return more[name] > less[name]
-    if sentence.startswith("both images belong to "):
-        return all(GROUPS[name] == sentence.removeprefix("both images belong to ") for side in sides for name in side)
+    if sentence.startswith("both pictures belong to "):
+        return all(GROUPS[name] == sentence.removeprefix("both pictures belong to ") for side in sides for name in side)
     where, name = sentence.removeprefix("the ").split(" shows ")
-    chosen = {"left image": sides[:1], "right image": sides[1:], "one of the two images": sides}[where]
+    chosen = {"left picture": sides[:1], "right picture": sides[1:], "one of the two pictures": sides}[where]
     return any(name in side for side in chosen)
 
 
@@ -150,7 +150,7 @@ def test_every_sentence_has_both_labels_and_they_are_right(folder, known):
         [r.label for r in pair] == [True, False] and pair[0].sentence == pair[1].sentence for pair in sets.values()
     )
     assert all(counts[True] == counts[False] for counts in by_text.values())
-    for kind in ("the left image", "the right image", "one of", "both", "on the left", "on the right"):
+    for kind in ("the left picture", "the right picture", "one of", "both", "on the left", "on the right"):
         assert any(kind in text for text in by_text), kind
 
 
@@ -160,7 +160,7 @@ def test_every_hypothesis_has_its_three_labels_and_they_are_right(folder, known)
     assert len(records) == 3 * len(splits["train"])
     by_set, corners = defaultdict(Counter), Counter()
     for record in records:
-        corner, name = record.hypothesis.removeprefix("the ").split(" image is ")
+        corner, name = record.hypothesis.removeprefix("the ").split(" picture is ")
         cell = {"top left": 0, "top right": 1, "bottom left": 2, "bottom right": 3}[corner]
         cells = {at[0]: part for part, at in on(record.image).items()}
         assert sorted(cells) == [0, 1, 2, 3] and list(cells.values()).count("cover") == 1
@@ -201,7 +201,7 @@ def test_retrieval_has_all_captions_to_train_on_and_names_to_search_by(folder, k
     [
         ((10, 10, 10), "black"),
         ((250, 250, 250), "white"),
-        ((128, 128, 130), "gray"),
+        ((128, 128, 130), "grey"),
         ((221, 46, 68), "red"),
         ((244, 144, 12), "orange"),
         ((255, 204, 77), "yellow"),

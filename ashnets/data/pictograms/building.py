@@ -1,7 +1,7 @@
 """The pictogram corpus: one concept drawn by many vendors, with sentences, as parquet files and a manifest.
 
-Training vendors and test vendors never mix; new concepts are held out of every training vendor. See
-``pictogram_vendors`` for the packages, ``pictogram_splits`` for the rules.
+Training vendors and test vendors never mix; new concepts are held out from every training vendor. See
+``vendors`` for the packages, ``splits`` for the rules.
 """
 
 from __future__ import annotations
@@ -297,6 +297,8 @@ def build_gallery(
     }
     spec = corpus.manifest["vendors"][vendor]["package"]
     package = next(p for p in corpus.manifest["packages"] if f"{p['name']}@{p['version']}" == spec)
+    if "license" not in package:
+        raise DataError(f"{corpus.path / MANIFEST}: package {spec} has no key 'license'. Build the corpus again.")
     with result_folder(output, METADATA) as folder:
         (folder / "images").mkdir()
         lines = []

@@ -2,10 +2,10 @@ r"""The main color of a drawing, from its own pixels.
 
     color = the named color of most opaque pixels, if it has half of them; else the drawing has none
 
-Pixels whose alpha is at least a half count. A pixel (H in degrees, S, V in [0, 1]) is black for V < 0.2; white, or gray
+Pixels whose alpha is at least a half count. A pixel (H in degrees, S, V in [0, 1]) is black for V < 0.2; white, or grey
 for V ≤ 0.85, for S < 0.15; brown for an orange or red hue with V < 0.6 and H ≥ 10; pink for a red hue with S < 0.5 and
 V > 0.7; else its hue has the name of `HUES`. The bounds are ours: vendors draw one concept in different colors, so a
-color that is asked for can only come from the image at hand.
+color that is asked for can only come from the image itself. The names are answers of trained models: keep them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import colorsys
 import numpy as np
 from PIL import Image
 
-COLORS = ("black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
+COLORS = ("black", "white", "grey", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
 HUES = ((15, "red"), (40, "orange"), (70, "yellow"), (165, "green"), (255, "blue"), (290, "purple"), (345, "pink"))
 SHARE = 0.5
 _SIDE = 32
@@ -28,7 +28,7 @@ def color_of(red: int, green: int, blue: int) -> str:
     if value < 0.2:
         return "black"
     if saturation < 0.15:
-        return "white" if value > 0.85 else "gray"
+        return "white" if value > 0.85 else "grey"
     name = next((name for bound, name in HUES if degrees < bound), "red")
     if name in ("red", "orange") and 10 <= degrees < 40 and value < 0.6:
         return "brown"

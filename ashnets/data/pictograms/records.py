@@ -1,16 +1,16 @@
 """Questions, pairs and hypotheses about the drawings of one split, balanced by construction.
 
-Drawings are put in a ring: by group, names in random order, drawings of one name side by side. With m the greatest
-number of drawings of a name, the drawing m places on never has the same name and mostly the same group. It serves as
-the wrong one, so that over a split each drawing is used alike on both sides, and a text that has been read tells
-nothing of its label:
+Drawings are put in a ring: by group, names in random order, drawings of one name next to each other. Let m be the
+greatest number of drawings of one name. The drawing m places further never has the same name, and usually has the same
+group. It is the negative: over a split, each drawing is used equally often on both sides, and the text alone says
+nothing about its label:
 
-- yes/no: each name is asked as often of a drawing of it as of another one (exact, for every single question);
+- yes/no: each name is asked about one of its own drawings as often as about another (exact, for every question);
 - pairs: every sentence comes with two pairs, one true, one false (exact);
 - entailment: every hypothesis comes with its three labels, once each (exact).
 
-Object, group, color and number have the answers that the drawings have; what a blind model makes of them is measured
-(:mod:`ashnets.tasks.baselines`).
+Object, group, color and number have the answers that the drawings have; the accuracy of a blind model on them is
+measured (:mod:`ashnets.tasks.baselines`). Trained models have read these sentences and answers: do not reword them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Drawn:
 
 
 class Ring:
-    """The drawings of a split in their ring; ``ring.after(place, k)`` is the drawing k·m places on.
+    """The drawings of a split in their ring; ``ring.after(place, k)`` is the drawing k·m places further.
 
     Raises:
         DataError: too few concepts for four different names in a row.
@@ -68,7 +68,7 @@ class Ring:
         return self.drawings[(place + steps * self.step) % len(self)]
 
     def numbers(self, values: Sequence[int]) -> list[int]:
-        """One value for each place, each value as often as any other, give or take one."""
+        """One value for each place, each value as often as any other, plus or minus one."""
         found = [values[i % len(values)] for i in range(len(self))]
         self.draw.shuffle(found)
         return found
@@ -78,7 +78,7 @@ def questions(ring: Ring, objects: bool, color: Callable[[str], str | None]) -> 
     """Questions of five types: ``yes/no``, ``object``, ``group``, ``color`` and ``number``.
 
     Args:
-        objects: ask for names; where all concepts are new there is no answer to choose.
+        objects: also ask for names; where all concepts are new, the answer is not in the vocabulary.
         color: the main color of a drawing, if it has one.
     """
     found: list[Question] = []
@@ -125,9 +125,9 @@ def pairs(ring: Ring, split: str) -> list[ImagePair]:
         other, second, third = (ring.after(place, steps) for steps in (1, 2, 3))
         sides = [(drawn.id, other.id), (other.id, drawn.id)]
         left = place % 2 == 0
-        state(f"the {'left' if left else 'right'} image shows {drawn.name}", *(sides if left else sides[::-1]))
+        state(f"the {'left' if left else 'right'} picture shows {drawn.name}", *(sides if left else sides[::-1]))
         state(
-            f"one of the two images shows {drawn.name}",
+            f"one of the two pictures shows {drawn.name}",
             either_way(drawn.id, other.id),
             either_way(second.id, third.id),
         )
@@ -156,13 +156,13 @@ def _about_groups(ring: Ring, state: Callable, either_way: Callable[[str, str], 
             one, two = ids[2 * number : 2 * number + 2]
             stranger, another = ring.draw.sample(usable[ring.draw.choice(others)], 2)
             false = (one, stranger) if number % 2 else (stranger, another)
-            state(f"both images belong to {group.lower()}", either_way(one, two), either_way(*false))
+            state(f"both pictures belong to {group.lower()}", either_way(one, two), either_way(*false))
 
 
 def hypotheses(ring: Ring, split: str) -> list[Entailment]:
     """What a corner of a 2 × 2 canvas shows, of which one corner is covered by a card.
 
-    ``the top left image is red apple`` is entailed where the apple lies there, contradicted where another drawing
+    ``the top left picture is red apple`` is entailed where the apple lies there, contradicted where another drawing
     lies there, and neutral where the card does. The apple is visible, and one corner covered, in all three.
     """
     found: list[Entailment] = []
@@ -178,13 +178,13 @@ def hypotheses(ring: Ring, split: str) -> list[Entailment]:
             ring.draw.shuffle(rest)
             cells = dict(sorted({here: corner, **dict(zip(elsewhere, rest, strict=True))}.items()))
             image = canvas_name(2, {part: [cell] for part, cell in cells.items()})
-            hypothesis = f"the {CORNERS[corner]} image is {drawn.name}"
+            hypothesis = f"the {CORNERS[corner]} picture is {drawn.name}"
             found.append(Entailment(f"{split}-{place}-{number}", image, hypothesis, label))
     return found
 
 
 def captioned(ring: Ring, captions: bool) -> list[Captioned]:
-    """Drawings with what is said of them: all captions to train on, the bare name alone to search by."""
+    """Drawings with their texts: all captions for training, else the bare name alone."""
     found: list[Captioned] = []
     for number, drawn in enumerate(sorted(ring.drawings, key=lambda drawn: drawn.id)):
         texts = drawn.captions if captions else (drawn.captions[0],)
