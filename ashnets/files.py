@@ -151,6 +151,14 @@ def write_json(path: str | os.PathLike, data: object) -> Path:
     return write_atomically(path, text.encode(errors="backslashreplace"))  # \udcff, as JSON itself escapes it
 
 
+def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
+    """The rows of a CSV file in UTF-8, each as ``{column: text}``; an empty list if there is no such file."""
+    if not os.path.isfile(path):
+        return []
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
 def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, object]]) -> Path:
     """Write ``rows``, which all have the same keys, as CSV."""
     text = io.StringIO(newline="")

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from ashnets.digests import WEIGHTS_SHA256, sha256_of
 from ashnets.errors import ConfigurationError, WeightsError
+from ashnets.files import read_csv
 from ashnets.hub.checks import is_pickle
 from ashnets.words import command
-from ashnets.zoo.numbers import EnergyRow, read_csv, read_energy
+from ashnets.zoo.numbers import EnergyRow, read_energy
 
 REPORT = "report.json"  # of an export
 

@@ -17,13 +17,14 @@ from typing import Any
 import yaml
 
 from ashnets.digests import WEIGHTS_SHA256
+from ashnets.files import read_csv
 from ashnets.hub.benchmarks import FILE as BENCHMARK_FILE
 from ashnets.hub.benchmarks import Benchmark
 from ashnets.hub.card_parts import drawing, energy_table, measured_tables, paper_tables
 from ashnets.hub.emissions import Emissions
 from ashnets.hub.licenses import license_fields
 from ashnets.zoo.describing import Description, describe_config, number
-from ashnets.zoo.numbers import CIRCUMSTANCES, EnergyRow, measured_energy, paper_rows, read_csv
+from ashnets.zoo.numbers import CIRCUMSTANCES, EnergyRow, measured_energy, paper_rows
 from ashnets.zoo.registry import Weights, config_of, entry
 
 

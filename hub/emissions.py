@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ashnets.errors import DataError
-from ashnets.zoo.numbers import read_csv
+from ashnets.files import read_csv
 
 FILE = "emissions.csv"
 

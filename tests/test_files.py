@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ashnets.errors import OutputError
-from ashnets.files import replaced_weights, require_writable, write_atomically, write_csv, write_json
+from ashnets.files import read_csv, replaced_weights, require_writable, write_atomically, write_csv, write_json
 
 
 def test_results_are_never_half_written(tmp_path: Path) -> None:
@@ -135,3 +135,9 @@ def test_a_folder_that_takes_no_file_is_said_at_once(tmp_path: Path, no_power_ov
         write_atomically(closed, b"new")
     require_writable(tmp_path / "new" / "deep.csv")
     assert os.listdir(tmp_path) == ["closed"]
+
+
+def test_a_csv_file_is_read_as_it_was_written(tmp_path):
+    rows = [{"name": "a, b", "text": 'é "quoted"'}, {"name": "c\nd", "text": ""}]
+    assert read_csv(write_csv(tmp_path / "table.csv", rows)) == rows
+    assert read_csv(tmp_path / "none.csv") == []

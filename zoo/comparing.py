@@ -6,7 +6,6 @@ only on request, with random ones, and every such column is labeled.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ import torch
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError
+from ashnets.files import read_csv
 from ashnets.model.sampling import probabilistic_sampling
 from ashnets.model.tdbn import calibrate
 from ashnets.terminal import columns, table
@@ -133,10 +133,8 @@ def results_of(name: str, folder: Path = ROOT / "results") -> list[dict[str, str
     bare = os.fspath(name).partition(".")[0]
     found = []
     for path in sorted(folder.glob("*.csv")):
-        with open(path, newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            rows = list(reader) if {"model", *RESULTS} <= set(reader.fieldnames or ()) else []
-        found += [{key: row[key] for key in RESULTS} for row in rows if row["model"] == bare]
+        rows = [row for row in read_csv(path) if row.keys() >= {"model", *RESULTS} and row["model"] == bare]
+        found += [{key: row[key] for key in RESULTS} for row in rows]
     return found
 
 

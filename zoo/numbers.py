@@ -9,7 +9,6 @@ first counts every model again (:mod:`ashnets.zoo.sizes`). Metrics come from
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import Any
 
 from ashnets.digests import WEIGHTS_SHA256
 from ashnets.errors import ConfigurationError
-from ashnets.files import write_atomically
+from ashnets.files import read_csv, write_atomically
 from ashnets.zoo.registry import ROOT, entry, list_models, read_yaml
 from ashnets.zoo.sizes import counted
 
@@ -258,14 +257,6 @@ def paper_flags(table: int, row: str | None = None) -> tuple[str, ...]:
         for flag in read_csv(ROOT / "paper" / "flags.csv")
         if int(flag["table"]) == table and (row is None or flag["row"] in ("", row))
     )
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; none if it is not there."""
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 @cache

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ashnets.files import write_atomically
+from ashnets.files import read_csv, write_atomically
 from ashnets.zoo.numbers import share
 from ashnets.zoo.registry import ROOT
 
@@ -65,7 +64,7 @@ EARLIER = (
 
 def retrieval_table(path: Path = RESULTS / "pictograms.csv") -> str:
     """The ITC rows of a results file as Markdown: a line for each split and model, chance behind each split."""
-    rows = [row for row in _read(path) if row["ranking"] == "ITC"]
+    rows = [row for row in read_csv(path) if row["ranking"] == "ITC"]
     found = {(r["split"], r["model"], r["branch"], r["direction"]): r for r in rows}
     lines = [
         "| images | n | model | text → image R@1 | R@5 | R@10 | image → text R@1 | R@5 | R@10 |",
@@ -95,7 +94,7 @@ def task_table(folder: Path = RESULTS / "tasks") -> str:
         path = folder / f"{name}.csv"
         if not path.is_file():
             continue
-        rows = _read(path)
+        rows = read_csv(path)
         learned = max(int(row["pairs_seen"]) for row in rows)
         count, cells = _recalls(rows) if "ranking" in rows[0] else _accuracies(rows)
         said = [share(cell or "") for cell in cells]
@@ -127,7 +126,7 @@ def baseline_table(path: Path = RESULTS / "baselines.csv") -> str:
         "| image → text R@1 | R@5 | R@10 | questions | blank images |",
         "|" + "---|" * 14,
     ]
-    for row in _read(path):
+    for row in read_csv(path):
         cells = [
             row["baseline"],
             *(_millions(row[key]) for key in ("parameters", "trained")),
@@ -171,11 +170,6 @@ def _variant(row: dict[str, str]) -> str:
 
 def _millions(count: str) -> str:
     return f"{int(count) / 1e6:.2f} M" if count else "–"
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 PLACES: dict[str, Callable[[], str]] = {

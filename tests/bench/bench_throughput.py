@@ -26,9 +26,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from ashnets.files import write_csv
+from ashnets.files import read_csv, write_csv
 from ashnets.zoo import config_of, create, entry
-from ashnets.zoo.numbers import read_csv
 
 MODELS = ["ashnets-tiny", "ashnets-r18", "ashnets-r101", "ashnets-r152", "ashnets-vit-b16"]
 RESNET18 = {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]}

@@ -14,10 +14,11 @@ import yaml
 from ashnets import zoo
 from ashnets.cli import main
 from ashnets.errors import ConfigurationError, UnknownModelError
+from ashnets.files import read_csv
 from ashnets.zoo import numbers as zoo_numbers
 from ashnets.zoo.counting import count
 from ashnets.zoo.names import split
-from ashnets.zoo.numbers import choose, numbers, paper_flags, paper_rows, read_csv, table
+from ashnets.zoo.numbers import choose, numbers, paper_flags, paper_rows, table
 from ashnets.zoo.registry import ROOT, read_weights
 from ashnets.zoo.sizes import counted
 
