@@ -45,9 +45,9 @@ def pictograms(
       ashnets data pictograms
       ashnets data pictograms --output data/small --size 64 --cache data/npm
     """
-    from ashnets.data.pictograms import building as corpus
+    from ashnets.data.pictograms.building import build
 
-    manifest = corpus.build(output, cache=cache, size=size, seed=seed, progress=progress, force=force)
+    manifest = build(output, cache=cache, size=size, seed=seed, progress=progress, force=force)
     if as_json_:
         show(manifest, json_wanted=True)
         return

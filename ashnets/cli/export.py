@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ashnets.cli import completing
+from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import show, warn
 
 
@@ -39,13 +40,14 @@ def export(
             "--simulate", min=1, help="Lava only: also run Lava's CPU simulation, for at most this many seconds."
         ),
     ] = None,
-    as_json_: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json_: JsonOption = False,
 ) -> None:
     """Export the spiking encoder to another tool.
 
     The output folder contains the network, a sample input with its expected spikes, a README with code to load the
     network, and a report. The exported network is loaded and run, and every spike is compared.
 
+    \b
     lava: HDF5 for Lava-DL's netx, in integers. Needs a model of precision int8, or --quantize.
     onnx: one time step per call; membrane states are inputs and outputs.
     onnx-sequence: a whole sequence of any length T.

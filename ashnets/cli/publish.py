@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from ashnets.cli import completing
+from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import show, warn
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def publish(

@@ -1,1 +1,1 @@
-"""Images and texts: reading them, building corpora from openly licensed drawings."""
+"""Read images and texts; build corpora from openly licensed drawings."""

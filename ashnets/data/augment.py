@@ -1,7 +1,7 @@
 """Augmentation of drawn images, a whole batch at once: background, geometry, color, sharpness.
 
-Vendors draw one concept in other colors, outlines and proportions; a model that is to read an unseen vendor's drawing
-must not lean on any of these. Left–right mirroring is left out: arrows and hands have a side.
+Vendors draw one concept in different colors, outlines and proportions; a model for drawings of unseen vendors must not
+depend on these. There is no left–right flip, since arrows and hands have a side.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def augment(rgba: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
 
     Args:
         rgba: (B, 4, H, W) in [0, 1], color not multiplied by alpha.
-        draws: (B, 15), uniform in [0, 1); an image's own decide its variant.
+        draws: (B, 15), uniform in [0, 1); one row for each image.
 
     Returns:
         (B, 3, H, W) in [0, 1].

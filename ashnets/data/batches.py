@@ -1,8 +1,8 @@
-"""The steps of an epoch: whole groups of similar images, dealt out to ranks.
+"""The steps of an epoch: whole groups of similar images, distributed over ranks.
 
-"16 pairs a device × 8 devices": a step takes ``batch_size`` pairs over all ranks, and a group never spans ranks, since its
-images share one sequence of spiking time steps. The order of the images is that of the groups: whatever the number of
-ranks, the shares of a full step, in rank order, are the same images.
+"16 pairs a device × 8 devices": one step takes ``batch_size`` pairs (the global batch size) over all ranks. A group
+never spans ranks, since its images share one sequence of spiking time steps. The images keep the order of the groups:
+for any number of ranks, the shares of a full step, in rank order, are the same images.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from ashnets.errors import ConfigurationError, DataError
 
 
 class Share(NamedTuple):
-    """What one rank takes in one step: ``indices`` (B,), B a multiple of ``group_size``; its groups are consecutive."""
+    """The part of one rank in one step: ``indices`` (B,), B a multiple of ``group_size``; consecutive groups."""
 
     indices: np.ndarray
     group_size: int
 
 
 def plan_epoch(groups: list[np.ndarray], batch_size: int, ranks: int) -> list[list[Share]]:
-    """Deal the groups of an epoch out to steps and ranks; each image once, and no share is empty.
+    """Distribute the groups of an epoch over steps and ranks; each image occurs once, and no share is empty.
 
-    A full step holds batch_size/φ groups, as many for each rank. Groups left over make one more step if each rank then gets
-    two images, else they join the last full step; either way shares differ by at most one group. The last group, if it
-    is longer than φ, makes a step of its own, a subgroup for each rank; it takes regular groups in until each rank gets
-    two images. Where there is no full step to join, what is left over is cut in the same way.
+    A full step contains batch_size/φ groups, equally many for each rank. The remaining groups form one more step if
+    each rank then gets two images, else they join the last full step; shares then differ by at most one group. A last
+    group longer than φ forms a step of its own, with a subgroup for each rank; regular groups are added to it until
+    each rank gets two images. If there is no full step to join, the remaining groups are divided in the same way.
 
     Args:
         groups: index arrays of φ images each; the last one may be longer.
-        batch_size: pairs of one step over all ranks, a multiple of φ · ranks.
+        batch_size: global batch size, pairs of one step over all ranks; a multiple of φ · ranks.
         ranks: devices that train together.
 
     Returns:
         Steps, each with one share for each rank. All groups of a share have the same size.
 
     Raises:
-        ConfigurationError: batch_size is no multiple of φ · ranks.
+        ConfigurationError: batch_size is not a multiple of φ · ranks.
         DataError: fewer images than ranks.
     """
     images = sum(map(len, groups))
     if images < ranks:
-        raise DataError(f"{images} images for {ranks} ranks: give at least one image a rank, or start fewer ranks")
+        raise DataError(f"{images} images for {ranks} ranks: give at least one image per rank, or start fewer ranks")
     size = len(groups[0])
     alone = len(groups) == 1 or len(groups[-1]) != size
     regular, irregular = (groups[:-1], groups[-1:]) if alone else (groups[:], [])
@@ -51,7 +51,7 @@ def plan_epoch(groups: list[np.ndarray], batch_size: int, ranks: int) -> list[li
         above = max(1, -(-batch_size // (size * ranks))) * size * ranks
         raise ConfigurationError(
             f"batch_size={batch_size} over {ranks} ranks in groups of {size}: batch_size must be a multiple of "
-            f"{size} × {ranks} = {size * ranks}; take batch_size={above}, or another number of ranks"
+            f"{size} × {ranks} = {size * ranks}; set batch_size={above}, or change the number of ranks"
         )
     while irregular and regular and sum(map(len, irregular)) < 2 * ranks:
         irregular = [regular.pop(), *irregular]

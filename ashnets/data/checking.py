@@ -1,4 +1,4 @@
-"""Looking data through before training: own images are decoded once each, a benchmark's files are read whole."""
+"""Check data before training: decode each of your own images once; read all files of a benchmark."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ashnets.errors import DataError
 
 SHOWN = 20
 KINDS = (BROKEN, REPEATED, MISSING)
-_SIDE = 8  # the images are decoded whole; what becomes of them does not matter
+_SIDE = 8  # the images are decoded fully and then discarded
 _BLOCK = 1024
 
 
@@ -31,8 +31,8 @@ def check_source(path: str | os.PathLike, progress: bool = True) -> dict[str, An
         ``{"path", "kind", "splits": {name: {"images", "captions per image", "concepts"}}, "left out", "corrupt",
         "unreadable", "passed over", "reasons"}``; ``concepts`` counts images without a concept as one each, ``left
         out`` the images that the folder's metadata does not name, ``unreadable`` folders that cannot be listed and
-        entries that are no files, ``passed over`` other files by their suffix; ``reasons`` name the first 20 of what is
-        unreadable or cannot be decoded.
+        entries that are not files, ``passed over`` other files by their suffix; ``reasons`` are those of the first 20
+        unreadable or undecodable files.
 
     Raises:
         DataError: as `open_source`.
@@ -54,18 +54,18 @@ def check_source(path: str | os.PathLike, progress: bool = True) -> dict[str, An
 def check_benchmark(
     name: str, folder: str | os.PathLike, images: str | os.PathLike | None = None, progress: bool = True
 ) -> dict[str, Any]:
-    """Read every split of a published benchmark that is there, and look for every image; none is decoded.
+    """Read every available split of a published benchmark, and check that every image exists; none is decoded.
 
     Args:
         name: a key of `ashnets.data.benchmarks.BENCHMARKS`.
-        folder: holds the annotation files.
-        images: holds the images, where they lie elsewhere.
+        folder: contains the annotation files.
+        images: contains the images, if they are in another folder.
 
     Returns:
         ``{"dataset", "path", "splits": {name: {"records", "published", "captions", "images", "missing images"}},
         "missing files": {name: {"splits", "from"}}, "images from", "faults": {"broken", "repeated", "missing
-        images"}, "reasons"}``. ``published`` is the number of records that the makers state, None where they state
-        none; ``captions`` stands with captions alone; ``missing images`` counts files, not records; ``reasons`` are
+        images"}, "reasons"}``. ``published`` is the published number of records, or None;
+        ``captions`` occurs only for captioned images; ``missing images`` counts files, not records; ``reasons`` are
         the first 20 faults, each with file and line or entry.
 
     Raises:
@@ -77,7 +77,8 @@ def check_benchmark(
     if not benchmark.splits:
         files, origins = (", ".join(dict.fromkeys(getattr(file, key) for file in absent)) for key in ("name", "origin"))
         raise DataError(
-            f"{benchmark.folder} holds no whole split of {benchmark.title}. Missing: {files}. They come from {origins}."
+            f"{benchmark.folder} contains no complete split of {benchmark.title}. Missing: {files}. "
+            f"Download them from {origins}."
         )
     faults = Faults(collect=True, shown=SHOWN)
     splits = _read_splits(benchmark, faults, progress)
@@ -129,7 +130,7 @@ def _counts(rows: pa.Table) -> dict[str, Any]:
 
 
 def _failures(source: Source, progress: bool) -> Iterator[str | None]:
-    """For each image, why it cannot be decoded, or None. Pillow decodes outside the interpreter's lock."""
+    """For each image, the reason why it cannot be decoded, or None. Pillow decodes outside the interpreter's lock."""
     pairs = Pairs(source, source.splits, _SIDE)
 
     def failure(index: int) -> str | None:

@@ -104,7 +104,7 @@ def open_corpus(path: str | Path, *, verify: bool = False) -> Corpus:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
-            f"{path} holds no {MANIFEST}, so it is no complete corpus. Build one with `ashnets data pictograms`."
+            f"{path} contains no {MANIFEST}, so it is not a complete corpus. Build one with `ashnets data pictograms`."
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{manifest_path} cannot be read ({error}). Build the corpus again.") from None
@@ -150,7 +150,7 @@ def open_gallery(path: str | Path) -> Gallery:
     try:
         lines = metadata.read_text(encoding="utf-8").split("\n")
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{path} holds no {METADATA}, so it is no gallery. Check the path.") from None
+        raise DataError(f"{path} contains no {METADATA}, so it is not a gallery. Check the path.") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{metadata} cannot be read ({error}).") from None
     rows = []

@@ -1,7 +1,7 @@
 r"""The random draws of a training pair, as functions of (seed, epoch, image) alone.
 
-Like the spikes of an image, its crop, caption, masks and negatives do not depend on its batch, its rank, the number of
-workers, or where a run was resumed: each image has a counter-based stream (Philox) of its own in each epoch.
+The crop, caption, masks and negatives of an image, like its spikes, do not depend on batch, rank, number of workers or
+resuming: in each epoch, each image has its own counter-based random stream (Philox).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Draws:
 
     Attributes:
         augment: (B, 15), of :func:`ashnets.data.augment.augment`.
-        caption: (B, 2): the bare name or another caption, and which.
-        fused: (B,): the smallest of a group are those that ITM, MLM and MVM see.
+        caption: (B, 2): whether to use the name or another caption, and which caption.
+        fused: (B,): ITM, MLM and MVM use the images with the smallest values of a group.
         negative_text, negative_image: (B,), of ITM's hard negatives.
         concept: (B,), of the label that MVM masks.
-        words: (B, 3, L), of MLM: whether to mask, what to put there, which random token.
+        words: (B, 3, L), of MLM: whether to mask, how to replace, which random token.
     """
 
     augment: torch.Tensor
@@ -37,15 +37,15 @@ class Draws:
     words: torch.Tensor
 
 
-def draw(seed: int, epoch: int, keys: Sequence[int], length: int) -> Draws:
-    """The draws of the images ``keys`` (see :func:`ashnets.model.sampling.image_key`) in an epoch.
+def draw(seed: int, epoch: int, image_keys: Sequence[int], length: int) -> Draws:
+    """The draws of the images with ``image_keys`` (see :func:`ashnets.model.sampling.image_key`) in an epoch.
 
     Args:
-        length: L, tokens of a text at most.
+        length: L, maximum number of tokens of a text.
     """
     total = sum(_PAIR.values()) + 3 * length
-    uniform = np.empty((len(keys), total), dtype=np.float32)
-    for row, key in zip(uniform, keys, strict=True):
+    uniform = np.empty((len(image_keys), total), dtype=np.float32)
+    for row, key in zip(uniform, image_keys, strict=True):
         stream = np.random.Philox(key=[seed * 1_000_003 + epoch & 0xFFFFFFFFFFFFFFFF, key])
         np.random.Generator(stream).random(dtype=np.float32, out=row)
     parts = dict(zip(_PAIR, torch.from_numpy(uniform).split([*_PAIR.values(), 3 * length], 1), strict=False))

@@ -1,4 +1,4 @@
-"""Any image to RGB, with one clear error for everything that is not a usable image."""
+"""Convert any image to RGB, with one clear error for everything that is not a usable image."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ashnets.errors import InputError
 ImageSource = Image.Image | str | os.PathLike | bytes | bytearray | memoryview | IO[bytes] | np.ndarray
 
 MIN_SIDE = 8
-MAX_PIXELS = 89_478_485  # a quarter of a GiB as RGB; also the size from which Pillow warns
-MAX_BYTES = 2**30  # of a file; that many pixels of four samples of 16 bits take 0.7 GB without compression
-# Named, because some of Pillow's other readers start programs (EPS), fetch further files, or take anything for theirs.
+MAX_PIXELS = 89_478_485  # 0.25 GiB as RGB; Pillow warns from this size on
+MAX_BYTES = 2**30  # of a file; MAX_PIXELS pixels of four 16-bit samples take 0.7 GB without compression
+# A fixed list, because some other readers of Pillow start programs (EPS), open more files, or accept any data.
 _NAMES = {
     "PNG": (".png", ".apng"),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -39,17 +39,17 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def is_image(file: str) -> bool:
-    """Whether the name ends like that of an image that we read."""
+    """Whether the suffix is that of a supported image format."""
     return PurePosixPath(file).suffix.lower() in SUFFIXES
 
 
 def load_image(
     source: ImageSource, *, background: tuple[int, int, int] = (255, 255, 255), max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Read an image as RGB; transparency is laid over ``background``, the EXIF orientation is applied.
+    """Read an image as RGB; transparent pixels show ``background``, and the EXIF orientation is applied.
 
     ``source``: PIL image, path, encoded bytes, binary file, or array (H, W), (H, W, 1 | 3 | 4) of uint8 or of float
-    in [0, 1]. Of an animation the first frame is taken; CMYK, palettes, gray and 16-bit gray are converted.
+    in [0, 1]. The first frame of an animation is used; CMYK, palettes, gray and 16-bit gray are converted.
     Raises InputError for anything else, for damaged files, for sides under 8 px, and, before decoding, for images
     of more than ``max_pixels`` pixels.
     """
@@ -115,7 +115,7 @@ def _read(source: Any, label: str) -> bytes:
         if not isinstance(data, bytes):
             raise InputError(f"{label} yields text. Open the file in binary mode ('rb').")
     else:
-        raise InputError(f"{label} is no image. Give a PIL image, a path, bytes, a binary file or a numpy array.")
+        raise InputError(f"{label} is not an image. Give a PIL image, a path, bytes, a binary file or a numpy array.")
     if not data:
         raise InputError(f"{label} is empty (0 bytes).")
     return data
@@ -200,11 +200,11 @@ def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
         array = array[:, :, 0]
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
         hint = " Move the channels to the end." if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
-        raise InputError(f"{label} is no image: expected (height, width) or (height, width, 1, 3 or 4).{hint}")
+        raise InputError(f"{label} is not an image: expected (height, width) or (height, width, 1, 3 or 4).{hint}")
     _check_size(label, (array.shape[1], array.shape[0]), max_pixels)
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():
-            raise InputError(f"{label} holds NaN or infinite values.")
+            raise InputError(f"{label} contains NaN or infinite values.")
         low, high = float(array.min(initial=0)), float(array.max(initial=0))
         if low < 0 or high > 1:
             raise InputError(f"{label}: floats must lie in [0, 1], found {low:g} to {high:g}. Use uint8 for 0..255.")

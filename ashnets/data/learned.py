@@ -1,8 +1,8 @@
-"""Which images a model learned from, so that it can be said of a split that it is no test.
+"""A record of a model's training items, to report when an evaluation split contains some of them.
 
-A model folder keeps the least hashes of its training pairs, `KEPT` at most: of up to so many pairs all of them, of more
-a fair draw. A hash is of an image id and its text, so that ``0001.jpg`` of another folder is not taken for the same.
-Names and texts cannot be read out of it.
+A model folder stores the smallest hashes of its training pairs, at most `KEPT`: all of them for few pairs, a random
+sample for many. A hash covers an image id and its text, so ``0001.jpg`` of another folder has another hash. Names and
+texts cannot be recovered from it.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from ashnets.files import write_json
 
 FILE = "learned_from.json"  # in a model folder
 KEPT = 1024
-_DIGITS = 12  # of a hash: two of a million pairs are alike with a probability of 0.002
+_DIGITS = 12  # of a hash: among a million pairs, two are equal with probability 0.002
 
 
 def sketch(pairs: Pairs) -> list[str]:
-    """The least hashes of ``pairs``, in rising order."""
+    """The smallest hashes of ``pairs``, in ascending order."""
     return _least(_hashes(pairs, range(len(pairs))))
 
 
 def merged(one: Iterable[str], other: Iterable[str]) -> list[str]:
-    """The sketch of what was learned from first and of what was learned from later."""
+    """The sketch of the training items of two trainings together."""
     return _least([*one, *other])
 
 
 def images_learned(known: Sequence[str], pairs: Pairs, indices: Sequence[int] | None = None) -> int:
-    """How many of ``pairs`` a model learned from; where its sketch is a draw, an estimate by the drawn share.
+    """How many of ``pairs`` are training items of a model; an estimate if its sketch is a sample.
 
     Args:
         known: the model's sketch.
@@ -52,7 +52,7 @@ def write_sketch(folder: Path, known: Sequence[str]) -> Path:
 
 
 def read_sketch(folder: Path) -> list[str] | None:
-    """What `write_sketch` wrote; None where nothing is on record.
+    """The sketch of a model folder; None if there is none.
 
     Raises:
         DataError: the file is damaged.
@@ -67,7 +67,7 @@ def read_sketch(folder: Path) -> list[str] | None:
             return found
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise DataError(f"{path} is damaged: it holds no hashes; remove it, or fetch the model again")
+    raise DataError(f"{path} is damaged: it contains no hashes; remove it, or fetch the model again")
 
 
 def _hashes(pairs: Pairs, indices: Iterable[int]) -> list[str]:

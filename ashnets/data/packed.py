@@ -1,7 +1,7 @@
 """Random access to the encoded images of a parquet file.
 
-A parquet file can only be read a row group at a time: one image would cost hundreds. So its image column is copied
-once, as it is, to an uncompressed Arrow file in the cache, which processes map into memory and share.
+A parquet file can only be read one row group at a time, so reading one image would read hundreds. The image column is
+copied once, unchanged, to an uncompressed Arrow file in the cache, which processes memory-map and share.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _KEPT_S = 30 * 24 * 3600  # since the last use
 
 
 def pack(path: Path) -> Path:
-    """The Arrow file of the parquet file ``path``; it is made where the cache has none of this size and time.
+    """The Arrow file of the parquet file ``path``; created unless the cache has it for this size and modification time.
 
-    Processes that ask together wait for the one that makes it; whoever makes one removes what nobody used for 30 days.
+    Concurrent processes wait for the one that creates it. Creating a file removes files not used for 30 days.
     Raises DataError for a damaged file or a full disk.
     """
     try:
         state = path.stat()
     except FileNotFoundError:
-        raise DataError(f"{path} is missing. Fetch or build it again.") from None
+        raise DataError(f"{path} is missing. Download or build it again.") from None
     folder = cache_folder("images")
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]
     packed = folder / f"{name}-{state.st_size}-{state.st_mtime_ns}.arrow"
@@ -54,11 +54,11 @@ def pack(path: Path) -> Path:
                 finally:
                     aside.unlink(missing_ok=True)
     except OSError as error:
-        if packed.is_file():  # a cache that can only be read serves too
+        if packed.is_file():  # a read-only cache works too
             return packed
         raise DataError(
-            f"{path} cannot be unpacked to {folder} ({error}); it takes as much room as its images. Free space, or "
-            "set ASHNETS_CACHE to a folder that has it."
+            f"{path} cannot be unpacked to {folder} ({error}); it needs as much space as its images. Free disk "
+            "space, or set ASHNETS_CACHE to a folder on another disk."
         ) from None
     return packed
 
@@ -86,7 +86,7 @@ def _copy(path: Path, target: Path) -> None:
 
 
 class PackedImages:
-    """``images[row]`` is the encoded image of a row, or None where the row holds none."""
+    """``images[row]`` is the encoded image of a row, or None where the row contains none."""
 
     def __init__(self, path: Path) -> None:
         self._map = pa.memory_map(os.fspath(pack(path)))

@@ -1,7 +1,7 @@
-"""Image–caption pairs of one or more splits; an image is read and decoded when it is asked for.
+"""Image–caption pairs of one or more splits; images are read and decoded on demand.
 
-Held in memory are the captions and ids, as Arrow; images stay in their files. So a worker of a DataLoader decodes its
-own batches only, and sending it the pairs costs what the texts weigh.
+Captions and ids are in memory, as Arrow; images stay in their files. So each worker of a DataLoader decodes only its
+own batches, and sending the pairs to a worker costs only the size of the texts.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Pairs:
     """Images and captions by index; picklable, and safe to read from many processes.
 
     Args:
-        source: what `open_source` gives.
-        splits: names of splits, read one after the other.
+        source: from `open_source`.
+        splits: names of splits, concatenated.
         side: of the decoded images, in pixels.
 
     Raises:
@@ -41,7 +41,7 @@ class Pairs:
     def __init__(self, source: Source, splits: Iterable[str], side: int) -> None:
         tables = [source.split(split) for split in dict.fromkeys(splits)]
         if not tables:
-            raise DataError(f"{source.path}: no split is asked for; there are {', '.join(source.splits)}.")
+            raise DataError(f"{source.path}: no split is given; there are {', '.join(source.splits)}.")
         rows = pa.concat_tables(tables).combine_chunks()
         self.side = side
         self._folder = source.folder
@@ -58,7 +58,7 @@ class Pairs:
         return len(self._ids)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without open files, and without the lists that are made from Arrow."""
+        """Without open files and cached lists."""
         left_out = {"image_ids", "names"}
         return {**{key: value for key, value in self.__dict__.items() if key not in left_out}, "_packed": {}}
 
@@ -69,11 +69,11 @@ class Pairs:
 
     @cached_property
     def names(self) -> list[str]:
-        """The bare name of each image's concept; its first caption where the data names none."""
+        """The name of each image's concept, or else its first caption."""
         return self._names.to_pylist()
 
     def captions_of(self, index: int) -> list[str]:
-        """All captions of an image, its bare name first where the data has one."""
+        """All captions of an image, its name first if the data has one."""
         return self._captions[int(index)].as_py()
 
     def decode(self, index: int) -> torch.Tensor:
@@ -92,7 +92,7 @@ class Pairs:
         return torch.stack([self.decode(i) for i in indices]).float() / 255
 
     def on_white(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """(B, 3, side, side) in [0, 1]: the form that the processor gives for the same image."""
+        """(B, 3, side, side) in [0, 1]: as the processor gives for the same image."""
         return on_background(self.rgba(indices), torch.ones(1, 3, 1, 1))
 
     def _encoded(self, file: str, row: int) -> memoryview:
@@ -100,7 +100,7 @@ class Pairs:
             self._packed[file] = PackedImages(self._folder / file)
         data = self._packed[file][row]
         if data is None:
-            raise InputError("The row holds no image.")
+            raise InputError("The row contains no image.")
         return memoryview(data)
 
     def _place(self, index: int) -> str:
@@ -110,7 +110,7 @@ class Pairs:
 
 
 def _numbers(concepts: list[str | None]) -> np.ndarray:
-    """Equal numbers for equal concepts; one of its own for each image without."""
+    """Equal numbers for equal concepts; a unique number for each image without a concept."""
     order = {concept: i for i, concept in enumerate(sorted({c for c in concepts if c is not None}))}
     own = iter(range(len(order), len(order) + len(concepts)))
     return np.array([next(own) if concept is None else order[concept] for concept in concepts], dtype=np.int64)

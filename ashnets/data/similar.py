@@ -1,8 +1,8 @@
 r"""Groups of similar images: Retrieve(Pic_k, φ) as a permutation (section III-A.2).
 
-Each epoch every image occurs once ("only change the order"); consecutive runs of φ are neighbors in the space of ITC
-image embeddings, in descending similarity to the first of their group. Images open a group in random order; an opener
-takes the φ - 1 nearest of those that are still free.
+In each epoch, every image occurs once ("only change the order"). Each φ consecutive images are neighbors in the space
+of ITC image embeddings, in descending similarity to the first image of their group. In random order, each free image
+opens a group and takes its φ - 1 nearest free neighbors.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from ashnets.errors import InputError
 
 EXACT_UP_TO = 10_000  # images searched at once: above, k-means cells of this size (the cost then grows like n log n)
-FINDS = 4  # images looked up for each place in a group: some are taken by the time it is filled
+FINDS = 4  # neighbors searched for each place in a group: some are taken by other groups
 ROUND = 8  # openers searched at once claim at most 1/ROUND of the pool, so that few want the same images
 BLOCK = 1 << 24  # similarities, or numbers of embeddings, that torch holds at once (64 or 128 MB)
-SPARE = 8  # more than the wanted neighbors that FAISS finds, to know that none is missing
+SPARE = 8  # additional neighbors that FAISS returns, to check that none is missing
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def similar_groups(embeddings: np.ndarray, group_size: int, seed: int, *, exact_
     damaged = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
     if len(damaged):
         raise InputError(
-            f"{len(damaged):,} of {len(embeddings):,} embeddings hold NaN or infinity, the first at row {damaged[0]}: "
-            "the model that made them is damaged, go back to an earlier checkpoint"
+            f"{len(damaged):,} of {len(embeddings):,} embeddings contain NaN or infinity, the first at row "
+            f"{damaged[0]}: the model is damaged, go back to an earlier checkpoint"
         )
     rng = np.random.default_rng(seed)
     n = len(embeddings)
@@ -120,10 +120,10 @@ def has_faiss() -> bool:
 
 
 def nearest(queries: np.ndarray, embeddings: np.ndarray, k: int, index: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """The k largest inner products of each query and whose they are, (Q, k) both; equal ones in the order of the rows.
+    """The k largest inner products of each query and their rows, (Q, k) both; equal products in the order of the rows.
 
     Products and order are those of `ashnets.ties`: on every machine the same, and the best k the first of more.
-    FAISS, where installed, finds candidates; in queries where rounding may have hidden some from it, all are compared.
+    FAISS, if installed, finds candidates; where rounding may hide a candidate, all embeddings are compared.
 
     Args:
         queries: (Q, D), float32.

@@ -1,8 +1,8 @@
 """A smaller WordPiece vocabulary for a small model, cut from BERT's so that its word embeddings can be copied.
 
-Pieces that a corpus uses are kept, and every ASCII character alone and after '##': another word falls into pieces
-instead of [UNK]. WordPiece takes the longest piece that fits, so texts of the corpus are tokenized exactly as by the
-full vocabulary.
+It keeps the pieces used by a corpus, and every ASCII character alone and after '##', so that other words are split
+into pieces instead of [UNK]. WordPiece takes the longest matching piece, so texts of the corpus are tokenized exactly
+as with the full vocabulary.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation
 
 
 def read_vocabulary(vocab_file: str | os.PathLike) -> list[str]:
-    """The pieces of a ``vocab.txt``, one a line, in order.
+    """The pieces of a ``vocab.txt``, one per line, in order.
 
     Raises:
         DataError: no such file, not UTF-8, a piece twice, or a special token of BERT missing.
@@ -45,15 +45,15 @@ def prune_vocabulary(vocab_file: str | os.PathLike, texts: Iterable[str], *, ext
     Args:
         vocab_file: BERT's ``vocab.txt`` (lower case).
         texts: the corpus; every piece that tokenizing it uses is kept.
-        extra: pieces to keep besides.
+        extra: additional pieces to keep.
 
     Raises:
-        DataError: an unusable file, or an ``extra`` piece that it does not hold.
+        DataError: an unusable file, or an ``extra`` piece that it does not contain.
     """
     pieces = read_vocabulary(vocab_file)
     known = set(pieces)
     if absent := sorted(set(extra) - known):
-        raise DataError(f"{vocab_file} does not hold the extra pieces {', '.join(map(repr, absent))}")
+        raise DataError(f"{vocab_file} does not contain the extra pieces {', '.join(map(repr, absent))}")
     keep = {*SPECIAL_TOKENS, *extra, *_CHARACTERS, *("##" + c for c in _CHARACTERS)}
     backend = tokenizer_from_vocabulary(pieces, max_length=512).backend_tokenizer
     distinct = list(dict.fromkeys(texts))
@@ -67,16 +67,16 @@ def row_indices(vocab_file: str | os.PathLike, pieces: Sequence[str]) -> list[in
     """The line of each piece in ``vocab_file``, which is its row in that vocabulary's word embeddings.
 
     Raises:
-        DataError: a piece that the file does not hold.
+        DataError: a piece that the file does not contain.
     """
     rows = {piece: i for i, piece in enumerate(read_vocabulary(vocab_file))}
     if absent := [piece for piece in pieces if piece not in rows]:
-        raise DataError(f"{vocab_file} does not hold {len(absent)} of the pieces, {absent[0]!r} for one")
+        raise DataError(f"{vocab_file} does not contain {len(absent)} of the pieces, {absent[0]!r} for one")
     return [rows[piece] for piece in pieces]
 
 
 def tokenizer_from_vocabulary(pieces: Sequence[str], max_length: int) -> BertTokenizer:
-    """A lower-casing WordPiece tokenizer of BERT; ``max_length`` tokens a text, [CLS] and [SEP] included.
+    """A lower-casing WordPiece tokenizer of BERT; at most ``max_length`` tokens per text, [CLS] and [SEP] included.
 
     Names of special tokens within a text are split like any other characters.
     """
@@ -92,7 +92,7 @@ _one_at_a_time = threading.Lock()
 def encode(tokenizer: Any, texts: list[str], max_length: int, **options: Any) -> Any:
     """Token ids and masks of texts, cut to ``max_length`` tokens and padded to the longest; options as for a call.
 
-    Threads take turns: a fast tokenizer keeps in itself how a call cuts and pads.
+    Thread-safe by a lock: a fast tokenizer stores truncation and padding as state.
     """
     with _one_at_a_time:
         return tokenizer(
@@ -104,6 +104,6 @@ def _check(pieces: Sequence[str], name: str) -> None:
     distinct = set(pieces)
     if len(distinct) != len(pieces):
         twice = next(piece for i, piece in enumerate(pieces) if piece in pieces[:i])
-        raise DataError(f"{name} holds the piece {twice!r} twice")
+        raise DataError(f"{name} contains the piece {twice!r} twice")
     if absent := [token for token in SPECIAL_TOKENS if token not in distinct]:
         raise DataError(f"{name} lacks the special tokens {', '.join(absent)}: it is not a vocabulary of BERT")

@@ -1,1 +1,1 @@
-"""Models at work on people's own images: an index on disk, search by text, answers to questions."""
+"""Search and question your own images: an index on disk, search by text, answers to questions."""

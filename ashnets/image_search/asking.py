@@ -40,7 +40,7 @@ def ask(
     top: int = 5,
     device: str | torch.device | None = None,
 ) -> list[dict[str, Any]]:
-    """The best answers to one question; for several, keep a :class:`ImageQuestions`, which this makes and calls.
+    """The best answers to one question. For several questions, create an :class:`ImageQuestions` once and call it.
 
         ashnets.ask("street.jpg", "how many cars are there?", model="runs/vqa/model")
 
@@ -55,17 +55,17 @@ def ask(
 
 
 class ImageQuestions:
-    """A model ready for questions.
+    """A VQA model that answers questions about images.
 
     Args:
         model: a name, folder or Hub repository with a VQA head and the names of its answers.
         device: of the model; a GPU where there is one.
 
     Attributes:
-        answers: all that can be given.
+        answers: all answers that the model can give.
 
     Raises:
-        WeightsError: the weights lack the task, or its answers have no names.
+        WeightsError: the model is not fine-tuned for VQA, or its answers have no names.
     """
 
     def __init__(self, model: str | os.PathLike, *, device: str | torch.device | None = None) -> None:
@@ -77,8 +77,8 @@ class ImageQuestions:
         """The best answers about one image (a path, a PIL image, bytes or an array).
 
         Returns:
-            Best first: ``answer``, and ``score`` in [0, 1], how right the model thinks it to be; scores of different
-            answers do not sum to 1.
+            Best first: ``answer``, and ``score`` in [0, 1], the model's confidence; scores of different answers
+            do not sum to 1.
 
         Raises:
             InputError: an image that cannot be used, an empty question, or ``top`` below 1.
@@ -92,8 +92,8 @@ class ImageQuestions:
         """The same question about every image below a folder.
 
         Yields:
-            ``image`` (path within the folder), ``path``, and ``answers``, or ``unreadable``: why; first the folders
-            and entries that cannot be read, then the images in alphabetic order.
+            ``image`` (path within the folder), ``path``, and ``answers``, or the reason under ``unreadable``; first
+            the folders and entries that cannot be read, then the images in alphabetical order.
 
         Raises:
             DataError: no such folder, or no image in it.
@@ -117,7 +117,7 @@ class ImageQuestions:
     @torch.inference_mode()
     def _answer(self, pixels: torch.Tensor, keys: list[int], question: str, top: int) -> list[list[dict[str, Any]]]:
         if top < 1:
-            raise InputError(f"top={top}: ask for at least one answer")
+            raise InputError(f"top={top} must be at least 1")
         text = self.processor(text=question).to(self.model.device)
         ids, mask = (text[key].expand(len(pixels), -1) for key in ("input_ids", "attention_mask"))
         logits = self.model(pixels.to(self.model.device), ids, mask, image_keys=keys).logits.float()
@@ -135,13 +135,13 @@ def _answers(model: str | os.PathLike) -> list[str]:
     if saved != HEAD:
         raise WeightsError(
             f"the weights of {os.fspath(model)} lack the task {TASK!r}: they were saved from {saved}, which answers no "
-            f"questions. Give a model that was fine-tuned for {TASK!r} (saved from {HEAD}): --model, or model=..."
+            f"questions. Give a model fine-tuned for {TASK!r} (saved from {HEAD}): --model, or model=..."
         )
     labels: dict[Any, str] = dict(config.id2label or {})
     names = [labels[number] for number in sorted(labels)]
     if len(names) != config.num_answers:
         raise WeightsError(
-            f"the weights of {os.fspath(model)} give {config.num_answers} answers, and config.json names {len(names)} "
-            "of them (id2label): give a model that was saved with its answers"
+            f"the weights of {os.fspath(model)} have {config.num_answers} answers, but config.json names {len(names)} "
+            "(id2label): give a model that was saved with its answers"
         )
     return names

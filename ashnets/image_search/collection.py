@@ -1,4 +1,4 @@
-"""A person's images: every image below a folder, and an image as the model takes it, or why it cannot be read."""
+"""A folder of images: find all images below it, and read one image as model input or report why it is unreadable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ashnets.errors import DataError, InputError
 
 
 class Stamp(NamedTuple):
-    """What says, without reading it, that a file is still the same: size in bytes, time of change in ns."""
+    """Size in bytes and modification time in ns: if equal, a file counts as unchanged."""
 
     size: int
     changed: int
@@ -25,11 +25,11 @@ class Stamp(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """What lies below a folder of images; all paths are relative to it.
+    """The contents of a folder of images; all paths are relative to it.
 
     Attributes:
         images: path → stamp, in alphabetic order.
-        faults: path → why, of folders that cannot be listed and of what is no file though its name is an image's.
+        faults: path → why, of folders that cannot be listed and of entries with an image's name that are not files.
         closed: which of the faults hide images that may still be there.
         passed_over: suffix → number, of the other files.
     """
@@ -40,12 +40,12 @@ class Found:
     passed_over: dict[str, int]
 
     def hides(self, path: str) -> bool:
-        """Whether nobody can say if an image is still there: it, or a folder above it, cannot be read."""
+        """Whether it is unknown if an image still exists, because it or a folder above it cannot be read."""
         return any(path == one or path.startswith(f"{one}/") for one in self.closed)
 
 
 def scan(root: str | os.PathLike) -> Found:
-    """Every image below a folder by its name's ending.
+    """Every image below a folder, by its suffix.
 
     Hidden files and folders (``.name``) are left out, links to folders are not followed.
 
@@ -54,7 +54,7 @@ def scan(root: str | os.PathLike) -> Found:
     """
     base = os.fspath(root)
     if not os.path.isdir(base):
-        raise DataError(f"{printable(base)} is no folder: give one with images in it")
+        raise DataError(f"{printable(base)} is not a folder: give one with images in it")
     folder = walk(base)
     faults, closed, images = folder.faults(is_image), set(folder.closed), {}
     for path in filter(is_image, folder.files):
@@ -71,7 +71,7 @@ def scan(root: str | os.PathLike) -> Found:
     if not images and not faults:
         others = f" (there are {listed(passed_over)})" if passed_over else ""
         raise DataError(
-            f"{printable(base)} holds no image, neither do its sub-folders: their names end in .png, .jpg, ...{others}"
+            f"{printable(base)} contains no images (.png, .jpg, ...), and neither do its subfolders{others}"
         )
     if not images:
         raise DataError(f"none of the images of {printable(base)} can be read: {next(iter(faults.values()))}")
@@ -80,7 +80,7 @@ def scan(root: str | os.PathLike) -> Found:
 
 @dataclass(frozen=True)
 class Read:
-    """One image after reading: pixels (1, 3, S, S) with the key of its spikes, a vector known before, or a fault."""
+    """One image after reading: pixels (1, 3, S, S) with the key of its random spikes, a known vector, or a fault."""
 
     sha256: str = ""
     pixels: torch.Tensor | None = None
@@ -90,7 +90,7 @@ class Read:
 
 
 def read_image(path: str | os.PathLike, processor: Any, known: Mapping[str, Any]) -> Read:
-    """Read and decode an image; what stands in ``known`` under its SHA-256 is taken instead of its pixels."""
+    """Read and decode an image; if ``known`` contains its SHA-256, that value is returned instead of pixels."""
     try:
         data = read_file(path, MAX_BYTES)
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Which model made an embedding: its name, and the SHA-256 of every file that decides what it computes for images.
+"""Identify the model of an embedding: its name, and the SHA-256 of every file that affects image embeddings.
 
-Embeddings of two models, or of two trainings of one, must never meet in one index: their inner products mean nothing.
+Embeddings of different weights must never be in one index: their inner products have no meaning.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ModelIdentity:
     """A model by its name and its files.
 
     Attributes:
-        name: as it was asked for; a folder by its whole path.
+        name: as given; a folder by its absolute path.
         files: name → SHA-256 of the weights, the configuration and the image processor.
     """
 
@@ -37,7 +37,7 @@ class ModelIdentity:
         return hashlib.sha256(lines.encode()).hexdigest()
 
     def difference(self, other: ModelIdentity) -> str:
-        """What is different, for a person: the first file whose digests differ; empty if none does."""
+        """A readable difference: the first file with different digests; empty if there is none."""
         for name in sorted({*self.files, *other.files}, key=lambda name: (not name.endswith(".safetensors"), name)):
             mine, others = (one.files.get(name, "none")[:12] for one in (self, other))
             if mine != others:

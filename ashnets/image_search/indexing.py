@@ -1,9 +1,9 @@
-"""Embedding a collection of images into an index: only what is new or changed, in shards, by one process or many.
+"""Embed a folder of images into an index: only new or changed images, in shards, with one process or several.
 
-An update plans shards of the images that are neither in the index nor in its journal, embeds them, notes each in the
-journal as it is finished, and merges everything into the next generation. Killed at any time, it goes on after the
-last finished shard. The plan, and with it every batch, does not depend on the number of processes or on kills: on one
-kind of machine the vectors are the same bits.
+An update divides the images that are neither in the index nor in its journal into shards, embeds the shards, records
+each finished shard in the journal, and merges everything into the next generation. An interrupted update continues
+after the last finished shard. The shards and batches do not depend on the number of processes or on interruptions: on
+the same kind of machine, the vectors are equal bit for bit.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ from ashnets.processor import AshNetsProcessor
 from ashnets.words import command
 
 BATCH = 64
-SHARD = 1024  # images that a kill can cost
+SHARD = 1024  # at most this many images are embedded again after an interruption
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What the first rank found out.
+    """What the first rank found and planned.
 
     Attributes:
-        files: path → stamp, of all images, those included that the index knows and that cannot be looked at now.
-        found: what lies in the folder.
-        base: the index as it is.
+        files: path → stamp, of all images, including those of the index that cannot be read now.
+        found: contents of the folder.
+        base: the current index.
         shards: paths to embed.
     """
 
@@ -79,34 +79,34 @@ def index(
     shard: int = SHARD,
     device: str | torch.device | None = None,
 ) -> dict[str, Any]:
-    """Bring the index of a folder of images up to date, making it where there is none.
+    """Create or update the index of a folder of images.
 
         ashnets.index("my-images", "holidays")
 
-    An image whose size and time of change are those of the index is not read; one whose content the index knows, as
-    after a move, is not embedded. Images that cannot be read are left out and named, and tried again at each update.
-    What the index knows of a sub-folder that cannot be read stays in it.
-    Under torchrun each process embeds its share; the folder of the index must be one that all of them see.
+    An image whose size and modification time are unchanged is not read. An image whose content is already indexed, as
+    after a move, is not embedded again. Unreadable images are left out, reported, and tried again at each update.
+    Entries of a subfolder that cannot be read now stay in the index.
+    Under torchrun, each process embeds its share; all processes must see the folder of the index.
 
     Args:
-        images: a folder; its sub-folders belong to it.
-        name: of the index, in ashnets' cache, or a path to a folder for it; by default one for these images and this
-            model.
+        images: a folder; its subfolders belong to it.
+        name: of the index in the cache of ashnets, or a path for its folder; by default a name from these images and
+            this model.
         model: a name, folder or Hub repository with a retrieval head.
-        rebuild: forget what is there.
-        batch, shard: images at once, and between two notes in the journal.
+        rebuild: discard the existing index.
+        batch, shard: images per batch, and per entry of the journal.
         device: of the model; a GPU where there is one.
 
     Returns:
         ``{"name", "folder", "model", "images", "embedded", "removed", "unreadable": {path: why}, "kept unseen",
-        "passed over": {suffix: number}, "seconds"}``; ``embedded`` counts what the model embedded, the shards of a
-        killed update included, ``kept unseen`` what stays though its folder cannot be read, and ``passed over`` files
-        that are no images by their name.
+        "passed over": {suffix: number}, "seconds"}``; ``embedded`` counts what the model embedded, including the shards
+        of an interrupted update; ``kept unseen`` counts entries kept although their folder cannot be read;
+        ``passed over`` counts files without an image suffix.
 
     Raises:
-        DataError: no such folder, no images, a damaged index, or another process at the same index.
+        DataError: no such folder, no images, a damaged index, or another process uses the index.
         ConfigurationError: the index is of another folder, or ``name`` is a folder that holds other things.
-        WeightsError: the index is of another model, or the model has no weights.
+        WeightsError: the index was made by another model, or the model has no weights.
     """
     start = time.perf_counter()
     root, identity = Path(images).resolve(), identify(model)
@@ -148,7 +148,7 @@ class Embedder:
     def __call__(
         self, root: Path, paths: list[str], files: dict[str, Stamp], known: dict[str, np.ndarray], bar: tqdm
     ) -> tuple[list[Row], np.ndarray, dict[str, tuple[Stamp, str]], int]:
-        """One shard: rows, their vectors (n, D), what cannot be read, and how many the model embedded."""
+        """One shard: rows, their vectors (n, D), unreadable images, and how many images the model embedded."""
         rows: list[Row] = []
         vectors: list[np.ndarray] = []
         faults: dict[str, tuple[Stamp, str]] = {}
@@ -177,7 +177,7 @@ class Embedder:
         pixels = torch.cat([one.pixels for one in read]).to(self.model.device)
         embeds, _ = self.model.encode_image(pixels, image_keys=[one.key for one in read])
         if not bool(torch.isfinite(embeds).all()):
-            raise WeightsError("the model gives embeddings that are NaN or infinite: its weights are damaged")
+            raise WeightsError("the model's embeddings contain NaN or infinity: its weights are damaged")
         return embeds.float().cpu().numpy()
 
 
@@ -202,7 +202,7 @@ def _plan(folder: Path, root: Path, identity: ModelIdentity, size: int, rebuild:
 
 
 def _still(files: dict[str, Stamp], stamps: dict[str, Stamp]) -> dict[str, Stamp]:
-    """Of stamps in the journal, those that the files still have."""
+    """The stamps of the journal that still match the files."""
     return {path: stamp for path, stamp in stamps.items() if files.get(path) == stamp}
 
 
@@ -211,14 +211,14 @@ def _journal(folder: Path, base: Contents) -> Journal:
 
 
 def _known(folder: Path, base: Contents) -> dict[str, np.ndarray]:
-    """SHA-256 → vector, of the index as it is."""
+    """SHA-256 → vector, of the current index."""
     if not base.rows:
         return {}
     return dict(zip((row.sha256 for row in base.rows), StoredIndex(folder).vectors(), strict=True))
 
 
 def _merge(folder: Path, root: Path, plan: _Plan, journal: Journal) -> dict[str, Any]:
-    """Write the next generation if it differs from the base, and say what has changed."""
+    """Write the next generation if it differs from the current index; returns what has changed."""
     parts: list[np.ndarray] = []
     places: dict[str, tuple[Row, int, int]] = {}  # path → row, part and place in it
     if plan.base.rows:
@@ -268,7 +268,7 @@ def check_model(stored: ModelIdentity, wanted: ModelIdentity, folder: Path, root
         names = stored.name if stored.name == wanted.name else f"{stored.name}, not by {wanted.name}"
         raise WeightsError(
             f"the index {folder} was made by {names} ({stored.difference(wanted)}): vectors of two models cannot be "
-            f"compared. Search it with the model that made it, or make it again: "
+            f"compared. Search with the model that made the index, or make the index again: "
             f"{command('index', root, '--name', folder, '--model', wanted.name, '--rebuild')}"
         )
 
@@ -276,27 +276,27 @@ def check_model(stored: ModelIdentity, wanted: ModelIdentity, folder: Path, root
 def _check_root(stored: str, root: Path, folder: Path) -> None:
     if stored != str(root) and Path(stored).is_dir():  # a folder that has moved keeps its index
         raise ConfigurationError(
-            f"the index {folder} holds the images of {stored}, not of {root}: give another --name, or --rebuild"
+            f"the index {folder} contains the images of {stored}, not of {root}: give another --name, or --rebuild"
         )
 
 
 @contextlib.contextmanager
 def _alone(folder: Path, root: Path) -> Iterator[None]:
-    """Hold the index's lock, which ends with the process that holds it.
+    """Hold the lock of the index; the system releases it when the process ends.
 
     Raises:
-        DataError: another process has it, or there is no folder of images, for which none is made.
-        ConfigurationError: the index's folder holds other things.
+        DataError: another process holds it, or the folder of images does not exist.
+        ConfigurationError: the index's folder contains other things.
     """
     if not root.is_dir():
-        raise DataError(f"{root} is no folder: give one with images in it")
+        raise DataError(f"{root} is not a folder: give one with images in it")
     check_folder(folder)
     try:
         Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)  # a link may point to what is not there yet
     except OSError as error:
         raise DataError(
-            f"{printable(folder)} cannot be made ({reason(error)}): give --name the path of a folder, or let "
-            "ASHNETS_CACHE name one that may be written to"
+            f"{printable(folder)} cannot be created ({reason(error)}): set --name to the path of a folder, "
+            "or ASHNETS_CACHE to a folder with write permission"
         ) from None
     with open(folder / LOCK, "ab") as held:
         if sys.platform != "win32":
@@ -305,5 +305,5 @@ def _alone(folder: Path, root: Path) -> Iterator[None]:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise DataError(f"another process is at the index {folder}: wait until it has ended") from None
+                raise DataError(f"another process is using the index {folder}: wait until it has finished") from None
         yield

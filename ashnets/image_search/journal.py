@@ -1,7 +1,7 @@
-"""The journal of an update: a file for each finished shard of images, whole or not there at all.
+"""The journal of an update: one file for each finished shard of images, written atomically.
 
-A shard is a safetensors file: the vectors, and in its header which images they are, what could not be read, and what
-they build on (model and generation). Shards of another model or generation are ignored: their update has ended.
+A shard is a safetensors file: the vectors, and in its header the images, the unreadable files, and the basis (model
+and generation). Shards of another model or generation are ignored: their update has ended.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ashnets.image_search.store import FINISHED, Row
 
 @dataclass(frozen=True)
 class Shard:
-    """What came of some images.
+    """The result of embedding some images.
 
     Attributes:
-        rows: those that have vectors.
+        rows: images with vectors.
         faults: path → (stamp, why it cannot be read).
         embedded: how many vectors the model made; the others were known from a file of the same content.
-        file: where the vectors stand.
+        file: contains the vectors.
     """
 
     rows: list[Row]
@@ -56,7 +56,7 @@ class Journal:
     def write(
         self, rows: list[Row], vectors: np.ndarray, faults: Mapping[str, tuple[Stamp, str]], embedded: int
     ) -> None:
-        """Note a shard as finished."""
+        """Record a shard as finished."""
         names = "\n".join([row.path for row in rows] + list(faults))
         stem = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:24]
         metadata = {
@@ -68,7 +68,7 @@ class Journal:
         write_atomically(self._folder / f"{stem}.safetensors", save({"vectors": vectors}, metadata))
 
     def __iter__(self) -> Iterator[Shard]:
-        """The shards of this basis, in an order that does not depend on who wrote them when."""
+        """The shards of this basis, in an order that does not depend on when they were written."""
         for file in sorted(self._folder.glob("*.safetensors")):
             try:
                 with safe_open(file, framework="np") as opened:

@@ -1,4 +1,4 @@
-"""Several processes that share out one job, under torchrun; one process alone needs nothing of torch.distributed."""
+"""Several processes share one job under torchrun; a single process does not use torch.distributed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PATIENCE = timedelta(days=30)
 
 
 class Ranks:
-    """This process among those that torchrun started; a context. Messages go over gloo, on any device.
+    """This process among those started by torchrun; a context manager. Uses gloo on any device.
 
     Attributes:
         number, count: of this process, from 0, and of all.
@@ -45,11 +45,11 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this one plans, merges and speaks."""
+        """Whether this process plans, merges and prints."""
         return self.number == 0
 
     def agree(self, make: Callable[[], T]) -> T:
-        """What the first rank makes, on every rank; all wait for it."""
+        """The result of ``make`` on the first rank, sent to every rank."""
         found: list[Any] = [make() if self.first else None]
         if self.count > 1:
             from torch import distributed
@@ -58,7 +58,7 @@ class Ranks:
         return found[0]
 
     def wait(self) -> None:
-        """Until every rank is here."""
+        """Wait for all ranks."""
         if self.count > 1:
             from torch import distributed
 

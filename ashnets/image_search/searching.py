@@ -1,4 +1,4 @@
-"""Search in images by text: the index finds, and on request the matching head orders what it found.
+"""Search images by text in an index, with optional re-ranking by the matching head (ITM).
 
     from ashnets import ImageSearch
     search = ImageSearch("my-images")
@@ -39,7 +39,7 @@ def search(
     progress: bool = True,
     device: str | torch.device | None = None,
 ) -> list[dict[str, Any]]:
-    """The images that fit a text best; for several texts, keep a :class:`ImageSearch`, which this makes and calls.
+    """The images that match a text best. For several texts, create an :class:`ImageSearch` once and call it.
 
         ashnets.search("my-images", "a red car", top=3)
 
@@ -55,21 +55,21 @@ def search(
 
 
 class ImageSearch:
-    """A model and an index, ready for texts.
+    """A model and an index to search by text.
 
     Args:
-        images: a folder of images, whose index is brought up to date first (and made at the first time); the name
-            of an index or its folder, which is searched as it is.
+        images: a folder of images, whose index is created or updated first; or the name or folder of an index,
+            which is searched without an update.
         model: by default the one that made the index, ``ashnets-tiny`` for a folder of images.
-        progress: show that of embedding.
+        progress: show a progress bar while embedding.
         device: of the model; a GPU where there is one.
 
     Attributes:
-        unreadable: images that are not in the index, path → why.
+        unreadable: path → reason, of images that are not in the index.
 
     Raises:
-        DataError: nothing answers to ``images``, no image is in the folder, or the index is damaged.
-        WeightsError: the index was made by another model or other weights, or the model has no retrieval head.
+        DataError: ``images`` is neither a folder nor an index, the folder contains no images, or the index is damaged.
+        WeightsError: the index was made by other weights, or the model has no retrieval head.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ def _existing(images: str | os.PathLike) -> Path | None:
     folder = index_folder(text)
     if not folder.is_dir():
         raise DataError(
-            f"{printable(path)} is neither a folder of images nor the name of an index (they are kept in "
+            f"{printable(path)} is neither a folder of images nor the name of an index (indexes are in "
             f"{folder.parent}): `ashnets index IMAGES --name NAME` makes one"
         )
     read_head(folder)

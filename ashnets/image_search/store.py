@@ -1,14 +1,14 @@
-"""An index on disk: unit vectors of images, searched exactly by inner product, and what each row is.
+"""An index on disk: unit vectors of images with their paths, searched exactly by inner product.
 
-    index.json           which generation counts, the model's identity, the images' folder, what could not be read
+    index.json           current generation, model identity, folder of images, unreadable files
     vectors-G.faiss      a flat FAISS index, or vectors-G.safetensors where FAISS is not installed
-    images-G.jsonl     a row a line: path within the folder, size, time of change, SHA-256
-    finished/            shards that an update has embedded and not merged yet: its journal
-    lock                 held by the process that updates
+    images-G.jsonl     one row per line: path within the folder, size, modification time, SHA-256
+    finished/            the journal: shards that an update has embedded but not merged yet
+    lock                 locked by the process that updates the index
 
-A generation's files are written first; then ``index.json`` is replaced, in one step, and the old ones go. A process
-that is killed leaves the old generation or the new one, and the finished shards. Nothing is deleted but files whose
-names are wholly of these forms, and what was half-written of them, ``.NAME.PROCESS.part``.
+The files of a new generation are written first. Then ``index.json`` is replaced atomically, and the old files are
+deleted. An interrupted process leaves either the old or the new generation, and the finished shards. Only files with
+exactly these names, and their unfinished parts ``.NAME.PROCESS.part``, are ever deleted.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class Contents:
 
     Attributes:
         root: the images' folder.
-        model: which made the vectors.
+        model: made the vectors.
         rows: sorted by path.
-        unreadable: path → why, at the last update.
-        generation: 0 before the first.
+        unreadable: path → reason, at the last update.
+        generation: 0 before the first update.
     """
 
     root: str
@@ -72,10 +72,10 @@ class Contents:
 
 
 class StoredIndex:
-    """An index read from its folder.
+    """An index, loaded from its folder.
 
     Raises:
-        DataError: there is none, or it is damaged or of another version.
+        DataError: there is no index, or it is damaged or of another version.
         MissingExtraError: it was written with FAISS, which is not installed.
     """
 
@@ -94,7 +94,7 @@ class StoredIndex:
         return len(self.contents.rows)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inner products and rows of the k best of each query, (Q, k) both, best first; k is cut to the rows.
+        """Inner products and rows of the k best of each query, (Q, k) both, best first; at most all rows.
 
         Equal products are in the order of the rows (:func:`ashnets.data.similar.nearest`).
         """
@@ -108,7 +108,7 @@ class StoredIndex:
         return nearest(queries, own.reshape(count, width), k, self._vectors)
 
     def vectors(self) -> np.ndarray:
-        """All of them, (n, D)."""
+        """All vectors, (n, D)."""
         if isinstance(self._vectors, np.ndarray):
             return self._vectors
         return self._vectors.reconstruct_n(0, self._vectors.ntotal)
@@ -129,7 +129,7 @@ class StoredIndex:
 
 
 def is_index(folder: str | os.PathLike) -> bool:
-    """Whether a folder holds an index."""
+    """Whether a folder contains an index."""
     try:
         head = json.loads((Path(folder) / HEAD).read_bytes())
     except (OSError, ValueError):
@@ -138,12 +138,12 @@ def is_index(folder: str | os.PathLike) -> bool:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that serves something else.
+    """Refuse a folder with other contents.
 
-    A missing or an empty one passes, an index, and what an interrupted first indexing has left.
+    Accepted: a missing or empty folder, an index, and the files of an interrupted first update.
 
     Raises:
-        ConfigurationError: it is no index and holds a file or folder that is not of one.
+        ConfigurationError: it is not an index and contains other files or folders.
     """
     if not folder.is_dir() or is_index(folder):
         return
@@ -155,43 +155,43 @@ def check_folder(folder: Path) -> None:
     if strange:
         name = min(strange).relative_to(folder)
         raise ConfigurationError(
-            f"{printable(folder)} is no index and holds {printable(name)!r}, which is not of an index: "
+            f"{printable(folder)} is not an index and contains {printable(name)!r}, which does not belong to an index: "
             "give another --name, a new or an empty folder"
         )
 
 
 def read_head(folder: Path) -> dict[str, Any]:
-    """What ``index.json`` says. Raises DataError if it is missing, damaged or of another version."""
+    """The contents of ``index.json``. Raises DataError if it is missing, damaged or of another version."""
     path = folder / HEAD
     try:
         head = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise DataError(f"{folder} holds no index: `ashnets index IMAGES --name NAME` makes one") from None
+        raise DataError(f"{folder} contains no index: `ashnets index IMAGES --name NAME` makes one") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); index the images again with --rebuild") from None
     if not isinstance(head, dict) or head.get("schema_version") != SCHEMA:
         raise DataError(
-            f"{path} is of another version of ashnets than this one reads ({SCHEMA}); index the images again with "
-            "--rebuild"
+            f"{path} was written by another version of ashnets (this one reads format {SCHEMA}); index the images "
+            "again with --rebuild"
         )
     return head
 
 
 def index_folder(name: str) -> Path:
-    """Where an index of that name is kept: in ashnets' cache, or, for a name with a separator, where it says.
+    """The folder of an index: in the cache of ashnets, or ``name`` itself if it contains a path separator.
 
     Raises:
-        ConfigurationError: a name that no folder can have.
+        ConfigurationError: not a valid name for a folder.
     """
     if os.sep in name:
         return Path(name)
     if name in ("", ".", "..") or "\0" in name:
-        raise ConfigurationError(f"{name!r} is no name for an index: give a word, or the path of a folder")
+        raise ConfigurationError(f"{name!r} is not a valid name for an index: give a word, or the path of a folder")
     return cache_folder("indexes") / name
 
 
 def write_generation(folder: Path, contents: Contents, vectors: np.ndarray) -> None:
-    """Write the vectors (n, D) and rows of ``contents`` as the generation that counts, and remove older ones."""
+    """Write the vectors (n, D) and rows of ``contents`` as the current generation, and remove older ones."""
     listing = folder / f"images-{contents.generation}.jsonl"
     # ASCII, because names need not be Unicode: JSON's escapes carry what UTF-8 cannot
     lines = (json.dumps([row.path, *row.stamp, row.sha256]) + "\n" for row in contents.rows)
@@ -218,7 +218,7 @@ def write_generation(folder: Path, contents: Contents, vectors: np.ndarray) -> N
 
 
 def tidy(folder: Path, keep: set[str]) -> None:
-    """Remove the files of other generations, what was half-written, and the journal; nobody else's files."""
+    """Remove the files of other generations, unfinished files and the journal, and no other files."""
     clear_journal(folder)
     for path in _split(folder, _REMOVABLE)[0]:
         if path.name not in keep:
@@ -226,16 +226,16 @@ def tidy(folder: Path, keep: set[str]) -> None:
 
 
 def clear_journal(folder: Path) -> None:
-    """Remove the notes of finished shards."""
+    """Remove the files of finished shards."""
     finished = folder / FINISHED
-    with contextlib.suppress(OSError):  # notes that stay do no harm: those of another generation are ignored
+    with contextlib.suppress(OSError):  # files that stay do no harm: those of another generation are ignored
         for path in _split(finished, _NOTE)[0]:
             path.unlink(missing_ok=True)
         finished.rmdir()
 
 
 def _split(folder: Path, names: re.Pattern[str]) -> tuple[set[Path], set[Path]]:
-    """The files of a folder that have such names, and all else in it; links are no such files."""
+    """The regular files of a folder whose names match, and all other entries."""
     own: set[Path] = set()
     others: set[Path] = set()
     with os.scandir(folder) as entries:
@@ -249,7 +249,7 @@ def _read_vectors(file: Path) -> Any:
     if file.suffix == ".faiss":
         if not has_faiss():
             raise MissingExtraError(
-                f"{file} was written by FAISS, which is not installed: pip install ashnets[cpu], or index again"
+                f"{file} was written by FAISS, which is not installed: pip install 'ashnets[cpu]', or index again"
             )
         faiss = importlib.import_module("faiss")
         try:
@@ -282,4 +282,4 @@ def _write_vectors(stem: Path, vectors: np.ndarray) -> Path:
 
 
 def _rebuild(head: dict[str, Any]) -> str:
-    return f"make it again: {command('index', head.get('root', 'IMAGES'), '--name', 'NAME', '--rebuild')}"
+    return f"make the index again: {command('index', head.get('root', 'IMAGES'), '--name', 'NAME', '--rebuild')}"

@@ -1,14 +1,14 @@
-r"""The answers that a VQA classifier chooses from, and what it learns to give each of them.
+r"""The answer vocabulary of a VQA classifier, and its soft training targets.
 
     answers a with #{questions of train + val whose right answer is a} ≥ 9        3,129 of VQA v2
     target(a) = 0, 0.3, 0.6, 0.9, 1 for 0, 1, 2, 3, 4 or more annotators who gave a
 
-The right answer is ``multiple_choice_answer``, normalized and without the commas that are left. Annotators' answers are
-counted as they stand, as the published targets do. An answer scores 1 against the official accuracy from four
+The right answer is ``multiple_choice_answer``, normalized, with remaining commas removed. Annotators' answers are
+counted unchanged, as for the published targets. An answer scores 1 against the official accuracy from four
 annotators on, 0.3 per annotator below: the targets are that accuracy.
 
-Source: Teney et al., Tips and Tricks for Visual Question Answering, 2018, and the implementation that later work took
-over, https://github.com/hengyuan-hu/bottom-up-attention-vqa, tools/compute_softscore.py. That orders by a Python 2
+Source: Teney et al., Tips and Tricks for Visual Question Answering, 2018, and the implementation used by later work,
+ https://github.com/hengyuan-hu/bottom-up-attention-vqa, tools/compute_softscore.py. That orders by a Python 2
 dictionary; here the order is by frequency, then by letter, so that it is the same on every machine.
 """
 
@@ -37,7 +37,7 @@ def answer_vocabulary(questions: Iterable[Question], minimum: int = MINIMUM) -> 
     counts = Counter(_cleaned(question.answer) for question in questions if question.answer is not None)
     kept = [answer for answer, count in counts.items() if count >= minimum]
     if not kept:
-        raise InputError(f"no answer occurs {minimum} times among {counts.total()}: give more questions")
+        raise InputError(f"no answer occurs {minimum} times among {counts.total()} answers: give more questions")
     return sorted(kept, key=lambda answer: (-counts[answer], answer))
 
 
@@ -46,7 +46,7 @@ def _cleaned(answer: str) -> str:
 
 
 def soft_targets(question: Question, indices: Mapping[str, int]) -> dict[int, float]:
-    """What to learn for a question: index of the answer → target in (0, 1]; what is not in it has target 0.
+    """Training targets of a question: index of the answer → target in (0, 1]; all other answers have target 0.
 
     Args:
         indices: ``{answer: index for index, answer in enumerate(vocabulary)}``.

@@ -1,14 +1,14 @@
 r"""Answers in the form in which VQA compares them: without punctuation and articles, numbers as digits.
 
-The rules are those of the official evaluation, peculiarities included, because a score is only comparable if it counts
-the same answers as right:
+The rules are those of the official evaluation, including its peculiarities, because scores are only comparable if the
+same answers count as right:
 
-- a mark vanishes if it stands beside a space anywhere in the answer, or if the answer holds a comma between two digits;
-  otherwise it becomes a space, so that ``red/white`` is two words;
-- a full stop vanishes unless a digit follows, so ``1.`` is ``1`` and ``2.5`` stays; only the first 32 of them, since
+- a punctuation mark is removed if it is next to a space anywhere in the answer, or if the answer contains a comma
+  between two digits; otherwise it becomes a space, so that ``red/white`` is two words;
+- a full stop is removed unless a digit follows, so ``1.`` is ``1`` and ``2.5`` stays; only the first 32 of them, since
   the evaluation hands ``re.UNICODE`` to ``sub`` in the place of a count;
 - ``none`` to ``ten`` become digits, before articles go and apostrophes come back (``dont`` → ``don't``);
-- ``somebody'd`` becomes ``somebodyd``, the one entry of the list that is upside down. Its entries with a capital
+- ``somebody'd`` becomes ``somebodyd``, the one reversed entry of the list. Its entries with a capital
   (``Im``, ``Ive``) never apply, as they are looked up in lower case, and are left out here.
 
 Source: A. Agrawal, PythonEvaluationTools/vqaEvaluation/vqaEval.py at https://github.com/GT-Vision-Lab/VQA.
@@ -72,5 +72,5 @@ def with_digits(answer: str) -> str:
 
 
 def trimmed(answer: str) -> str:
-    """Line breaks and tabs as spaces, none at the ends: what the official evaluation does to every answer first."""
+    """Replace line breaks and tabs by spaces, and strip: the first step of the official evaluation."""
     return answer.replace("\n", " ").replace("\t", " ").strip()

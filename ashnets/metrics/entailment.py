@@ -1,4 +1,4 @@
-"""SNLI-VE: accuracy, overall and for each right label; a third each, so that guessing gives a third.
+"""SNLI-VE: accuracy, overall and for each true label. Labels are balanced, so chance is one third.
 
 Source: Xie et al., Visual Entailment, 2019, section 5.
 """

@@ -1,4 +1,4 @@
-"""The mean of scores, overall and within each kind."""
+"""Mean scores, overall and for each kind."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ashnets.errors import InputError
 
 
 def accuracy_by(scores: Sequence[float], kinds: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
-    """``{"n", "accuracy", name: {kind: accuracy}}``, for each ``name`` of ``kinds``; kinds stand beside the scores.
+    """``{"n", "accuracy", name: {kind: accuracy}}``, for each ``name`` of ``kinds``; one kind for each score.
 
     Raises:
-        InputError: no scores, or kinds of another number.
+        InputError: no scores, or not one kind for each score.
     """
     if not scores:
         raise InputError("there is nothing to score: give at least one item")

@@ -1,8 +1,8 @@
-"""NLVR2: accuracy, and consistency: the share of sentences that are judged rightly with every pair of images.
+"""NLVR2: accuracy, and consistency: the share of sentences that are judged correctly for all their image pairs.
 
 A sentence is known by its set and its number: in ``dev-850-0-1``, that is ``dev-850-·-1``. It comes with up to four
-pairs, some of which make it true, so that a model without eyes has an accuracy of about a half and a consistency near
-0. Source: nlvr2/eval/metrics.py at https://github.com/lil-lab/nlvr, which calls the accuracy "precision".
+pairs, some of which make it true, so a blind model has an accuracy of about one half and a consistency near 0.
+Source: nlvr2/eval/metrics.py at https://github.com/lil-lab/nlvr, which calls the accuracy "precision".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def nlvr2_accuracy(pairs: Iterable[ImagePair], predictions: Mapping[str, bool]) 
     """Accuracy and consistency in [0, 1].
 
     Args:
-        predictions: whether the sentence holds, for each identifier.
+        predictions: whether the sentence is true, for each identifier.
 
     Returns:
         ``{"n", "accuracy", "sentences", "consistency"}``.

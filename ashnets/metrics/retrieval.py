@@ -6,8 +6,8 @@ On COCO and Flickr30K an image has five captions. Text → image asks for the im
 counts the best of an image's captions. COCO's "1K" is the mean over five folds of 1,000 images in the order of
 Karpathy's test split, its "5K" ranks them all (Karpathy and Fei-Fei, 2015; Faghri et al., VSE++, 2018).
 
-An item counts as ranked behind every wrong item of the same score: a model that gives all pairs one score has R@K = 0,
-not 1 and not luck. :mod:`ashnets.ties` says which scores are the same.
+A right item ranks behind every wrong item with the same score: a model that gives all pairs one score has R@K = 0.
+:mod:`ashnets.ties` defines which scores count as equal.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def recall_at(
 
 
 def ranks(similarity: torch.Tensor, gold: Gold, scale: float = 0.0) -> torch.Tensor:
-    """Rank of each query's best right item, from 1: one more than the wrong items that score as high within rounding,
+    """Rank of each query's best right item, from 1: one plus the number of wrong items that score at least as high,
 
         s_wrong ≥ s_right − TIE · max(|s_right|, scale)
 
     Args:
-        similarity: (Q, G). Queries are ranked in blocks, so that this needs little more memory than it holds.
+        similarity: (Q, G). Queries are ranked in blocks, so little more memory than its own is needed.
         gold: see :func:`recall_at`.
         scale: where rounding does not shrink with the score, how large scores are: 1 for cosines. 0 leaves the
             tolerance relative, which suits scores of every kind that have no such scale, as probabilities.
@@ -72,7 +72,7 @@ def ranks(similarity: torch.Tensor, gold: Gold, scale: float = 0.0) -> torch.Ten
     for start in range(0, len(similarity), _BLOCK):
         block = similarity[start : start + _BLOCK].contiguous()
         if bool(block.isnan().any()):
-            raise InputError("the similarities hold NaN: the model or its input is damaged")
+            raise InputError("the similarities contain NaN: the model or its input is damaged")
         right = _as_mask(block, gold[start : start + _BLOCK], start)
         best = block.masked_fill(~right, -math.inf).amax(1, keepdim=True)
         least = torch.where(best.isfinite(), best - TIE * best.abs().clamp(min=scale), best)
@@ -95,7 +95,7 @@ def recall_both_ways(
         ``{"text_to_image": {"R@1": …}, "image_to_text": {…}}``, in [0, 1].
 
     Raises:
-        InputError: shapes that do not fit, an owner that is no image, an image without caption, NaN scores.
+        InputError: shapes that do not fit, an owner that is not an image, an image without caption, NaN scores.
     """
     if similarity.dim() != 2 or 0 in similarity.shape:
         raise InputError(f"similarity of shape {tuple(similarity.shape)}: give (I, C), at least one of each")
@@ -157,11 +157,11 @@ def rerank(
     candidates: torch.Tensor,
     score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """Order some items of each query anew, ahead of all others.
+    """Re-rank some items of each query ahead of all others.
 
     Args:
         similarity: (Q, G), a first ranking.
-        candidates: (Q, k), the items to score again; all others keep their order behind them.
+        candidates: (Q, k), the items to re-rank; all others keep their order behind them.
         score: (P,) query indices and (P,) item indices to (P,) finite scores, higher is better.
 
     Returns:

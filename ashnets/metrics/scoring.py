@@ -1,4 +1,4 @@
-"""Score a file of predictions as the benchmark's own tools do.
+"""Score a file of predictions like the benchmark's own tools.
 
     score("vqa-v2", "answers.json", "data/vqa")          → {"dataset": "vqa-v2", "split": "val", "accuracy": 0.71, …}
 
@@ -7,15 +7,15 @@ benchmark      file of predictions                                      result
 ============== ======================================================== ================================
 vqa-v2         ``[{"question_id", "answer"}]``                          soft accuracy, by type
 vqa-cp-v2      the same                                                 the same
-coco-qa        one answer a line                                        accuracy by type, WUPS
-easy-vqa       one answer a line                                        accuracy by type
-nlvr2          ``identifier,prediction`` a line                         accuracy, consistency
+coco-qa        one answer per line                                      accuracy by type, WUPS
+easy-vqa       one answer per line                                      accuracy by type
+nlvr2          ``identifier,prediction`` per line                       accuracy, consistency
 snli-ve        ``[{"pairID", "label"}]``                                accuracy by label
 coco-captions  safetensors, see `retrieval_tensors`                     R@1, 5, 10 both ways; 1K and all
 flickr30k      the same                                                 R@1, 5, 10 both ways
 ============== ======================================================== ================================
 
-Accuracies and recalls lie in [0, 1]. Visual Genome's regions are for training; nothing is scored on them.
+Accuracies and recalls lie in [0, 1]. Visual Genome's regions are for training only and have no score.
 """
 
 from __future__ import annotations
@@ -64,31 +64,33 @@ def score(
         ``{"dataset", "split", …}`` with what the metric gives.
 
     Raises:
-        ConfigurationError: no such benchmark, or one that nothing is scored on; ``wordnet`` for another than COCO-QA.
-        DataError: annotations that are missing or damaged, a split whose answers are kept by the makers.
-        InputError: predictions that are not whole.
+        ConfigurationError: no such benchmark, or one without a score; ``wordnet`` with another dataset than COCO-QA.
+        DataError: annotations that are missing or damaged, a split whose answers are not published.
+        InputError: incomplete predictions.
     """
     benchmark = open_benchmark(dataset, annotations)
     if dataset not in _SCORERS:
-        raise ConfigurationError(f"nothing is scored on {dataset}; there are {', '.join(_SCORERS)}.")
+        raise ConfigurationError(f"{dataset} has no score; choose one of {', '.join(_SCORERS)}.")
     if wordnet is not None and dataset != "coco-qa":
         raise ConfigurationError(f"wordnet={os.fspath(wordnet)!r}: WUPS is a metric of coco-qa, not of {dataset}.")
     split = split or benchmark.default_split
     records = benchmark.records(split)
     if not records:
-        raise DataError(f"{benchmark.folder}: split {split} of {benchmark.title} holds no items.")
+        raise DataError(f"{benchmark.folder}: split {split} of {benchmark.title} contains no items.")
     if isinstance(records[0], Question) and records[0].answer is None:
-        raise DataError(f"the answers of {benchmark.title}'s {split} are kept by its makers: send the file to them.")
+        raise DataError(
+            f"the answers of {benchmark.title}'s {split} are not published: send the file to its evaluation server."
+        )
     known = WordNet(wordnet) if wordnet is not None else None
     return {"dataset": dataset, "split": split, **_SCORERS[dataset](records, predictions, known)}
 
 
 def retrieval_tensors(path: str | os.PathLike, image_count: int, captions: int) -> tuple[torch.Tensor, float]:
-    """The similarities (image_count, captions) that a safetensors file holds, in the order of the annotations, and their
-    scale (:func:`ashnets.metrics.retrieval.ranks`).
+    """Similarities (image_count, captions) from a safetensors file, in the order of the annotations, and their scale
+    (:func:`ashnets.metrics.retrieval.ranks`).
 
-    The file holds ``similarity`` (I, C), or ``images`` (I, D) and ``texts`` (C, D) whose inner products are taken, in
-    any floating type; image i's captions stand side by side, at most `CAPTIONS` of each.
+    The file contains ``similarity`` (I, C), or ``images`` (I, D) and ``texts`` (C, D) for inner products, in any
+    floating-point type. The captions of an image are consecutive, at most `CAPTIONS` for each.
 
     Raises:
         InputError: no such file, tensors or shapes.
@@ -103,7 +105,7 @@ def retrieval_tensors(path: str | os.PathLike, image_count: int, captions: int) 
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no safetensors file ({error}).") from None
+        raise InputError(f"{path} is not a safetensors file ({error}).") from None
     if "similarity" in tensors:
         similarity, scale = tensors["similarity"].float(), 0.0
     elif {"images", "texts"} <= tensors.keys():
@@ -113,10 +115,10 @@ def retrieval_tensors(path: str | os.PathLike, image_count: int, captions: int) 
         similarity = products(images, texts)
         scale = float(images.norm(dim=1).amax() * texts.norm(dim=1).amax())
     else:
-        raise InputError(f"{path} holds {sorted(tensors)}; it must hold similarity, or images and texts.")
+        raise InputError(f"{path} contains {sorted(tensors)}; it must contain similarity, or images and texts.")
     if similarity.shape != (image_count, captions):
         raise InputError(
-            f"{path} is about {tuple(similarity.shape)} images and captions, the split has {(image_count, captions)}: "
+            f"{path} has {tuple(similarity.shape)} images and captions, the split has {(image_count, captions)}: "
             f"give all of them in the order of the annotations, the first {CAPTIONS} captions of each image."
         )
     return similarity, scale

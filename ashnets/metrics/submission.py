@@ -1,8 +1,8 @@
-"""Files of predictions, in the forms that the benchmarks' own tools take; a file that is not whole is refused.
+"""Files of predictions, in the formats of the benchmarks' own tools; incomplete files are refused.
 
 VQA's server and its evaluation take ``[{"question_id": 1, "answer": "yes"}, …]`` with every question once. NLVR2's
-metrics.py takes lines ``identifier,prediction``; COCO-QA's tools take one answer a line, beside the questions.
-SNLI-VE has no such form: ours is ``[{"pairID": …, "label": …}]``.
+metrics.py takes lines ``identifier,prediction``; COCO-QA's tools take one answer per line, in the order of
+the questions. SNLI-VE has no official format; ours is ``[{"pairID": …, "label": …}]``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read_answers(path: str | os.PathLike, question_ids: Collection[int]) -> dict
     """The answers of a submission for VQA, one for each of ``question_ids``.
 
     Raises:
-        InputError: no such form, or not every question exactly once.
+        InputError: another format, or not every question exactly once.
     """
     return _objects(path, question_ids, "question_id", "answer")
 
@@ -41,7 +41,7 @@ def read_labels(path: str | os.PathLike, pair_ids: Collection[str], labels: Coll
     """The labels predicted for SNLI-VE, one for each of ``pair_ids``.
 
     Raises:
-        InputError: no such form, a label that is none of ``labels``, or not every pair exactly once.
+        InputError: another format, a label that is none of ``labels``, or not every pair exactly once.
     """
     predicted = _objects(path, pair_ids, "pairID", "label")
     for pair_id, label in predicted.items():
@@ -51,10 +51,10 @@ def read_labels(path: str | os.PathLike, pair_ids: Collection[str], labels: Coll
 
 
 def read_judgments(path: str | os.PathLike, identifiers: Collection[str]) -> dict[str, bool]:
-    """The judgments predicted for NLVR2 (``identifier,prediction`` a line), one for each of ``identifiers``.
+    """The judgments predicted for NLVR2 (``identifier,prediction`` per line), one for each of ``identifiers``.
 
     Raises:
-        InputError: no such form, or not every pair exactly once.
+        InputError: another format, or not every pair exactly once.
     """
     found: list[tuple[str, bool]] = []
     for number, line in enumerate(_text(path).split("\n"), start=1):
@@ -71,7 +71,7 @@ def read_judgments(path: str | os.PathLike, identifiers: Collection[str]) -> dic
 
 
 def read_answer_lines(path: str | os.PathLike, questions: int) -> list[str]:
-    """One answer a line, beside the questions; an empty line is an empty answer.
+    """One answer per line, in the order of the questions; an empty line is an empty answer.
 
     Raises:
         InputError: not UTF-8, or not ``questions`` lines.
@@ -79,18 +79,18 @@ def read_answer_lines(path: str | os.PathLike, questions: int) -> list[str]:
     lines = _text(path).split("\n")
     lines = [line.strip() for line in (lines[:-1] if lines[-1] == "" else lines)]
     if len(lines) != questions:
-        raise InputError(f"{path} holds {len(lines)} lines for {questions} questions; give one answer a line.")
+        raise InputError(f"{path} contains {len(lines)} lines for {questions} questions; give one answer per line.")
     return lines
 
 
 def require_each_once(path: str, given: Iterable[Any], wanted: Collection[Any], what: str) -> None:
-    """Raises InputError unless ``given`` holds each of ``wanted`` exactly once, and nothing else."""
+    """Raises InputError unless ``given`` contains each of ``wanted`` exactly once, and nothing else."""
     seen: set[Any] = set()
     repeated = [value for value in given if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
     known = set(wanted)
     missing = [value for value in wanted if value not in seen]
     unknown = [value for value in seen if value not in known]
-    faults = {"stand more than once": repeated, "are missing": missing, "belong to no item of this split": unknown}
+    faults = {"occur more than once": repeated, "are missing": missing, "are not in this split": unknown}
     said = [f"{len(values)} {fault} ({_some(values)})" for fault, values in faults.items() if values]
     if said:
         raise InputError(
@@ -108,16 +108,16 @@ def _objects(path: str | os.PathLike, ids: Collection[Any], id_key: str, value_k
         entries = json.loads(_text(path))
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} is no JSON ({error}); it must be a list of {{{id_key!r}: …, {value_key!r}: …}}."
+            f"{path} is not valid JSON ({error}); it must be a list of {{{id_key!r}: …, {value_key!r}: …}}."
         ) from None
     if not isinstance(entries, list):
-        raise InputError(f"{path} holds no list; it must be a list of {{{id_key!r}: …, {value_key!r}: …}}.")
+        raise InputError(f"{path} contains no list; it must be a list of {{{id_key!r}: …, {value_key!r}: …}}.")
     found: list[tuple[Any, str]] = []
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get(value_key), str):
-            raise InputError(f"{path}, entry {number} is {ascii(entry)[:60]}; its {value_key!r} must be a text.")
+            raise InputError(f"{path}, entry {number} is {ascii(entry)[:60]}; its {value_key!r} must be a string.")
         if not isinstance(entry.get(id_key), wanted) or isinstance(entry[id_key], bool):
-            raise InputError(f"{path}, entry {number} is {ascii(entry)[:60]}; its {id_key!r} must be as published.")
+            raise InputError(f"{path}, entry {number} is {ascii(entry)[:60]}; its {id_key!r} must be a published id.")
         found.append((entry[id_key], entry[value_key]))
     require_each_once(str(path), [key for key, _ in found], ids, id_key)
     return dict(found)
@@ -127,6 +127,6 @@ def _text(path: str | os.PathLike) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start}).") from None
+        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}).") from None

@@ -1,10 +1,10 @@
-r"""VQA's soft accuracy: an answer is right as far as annotators gave it.
+r"""VQA's soft accuracy: the score of an answer grows with the number of annotators who gave it.
 
     accuracy = 1/10 · Σ_i min(#{others than annotator i who gave the answer} / 3, 1)
 
-Each of the ten is left out once, so that machine and human are measured alike: three of ten who agree give 0.9, not 1,
-and four give 1. Answers are put into one form (`normalize_answer`) if the annotators gave more than one answer, letter
-by letter; otherwise they are compared as they stand, so ``Two`` misses ``two`` given by all.
+Each of the ten annotators is left out once, so that models and humans are scored in the same way: three of ten who
+agree give 0.9, not 1; four give 1. Answers are normalized (`normalize_answer`) only if the annotators' answers differ;
+otherwise they are compared unchanged, so ``Two`` does not match ``two`` given by all annotators.
 
 Source: Antol et al., VQA, 2015, https://visualqa.org/evaluation.html, and the official vqaEval.py, whose percentages
 are ours · 100, rounded to two digits.
@@ -49,7 +49,7 @@ def paper_accuracy(prediction: str, answers: Sequence[str]) -> float:
 
 
 def _compared(prediction: str, answers: Sequence[str]) -> tuple[str, list[str]]:
-    """Both sides in the form that is compared: processed only where annotators differ, as the evaluator does."""
+    """Prediction and answers, normalized only if the annotators differ, as in the official evaluator."""
     if not answers:
         raise InputError("the question has no answers: the accuracy needs those of its annotators")
     given, said = [trimmed(answer) for answer in answers], trimmed(prediction)
@@ -70,12 +70,12 @@ def vqa_accuracy(questions: Iterable[Question], predictions: Mapping[int, str]) 
         accuracies in [0, 1].
 
     Raises:
-        InputError: no questions, one without prediction, or one whose answers are kept secret.
+        InputError: no questions, one without prediction, or one whose answers are not published.
     """
     questions = list(questions)
     for question in questions:
         if not question.answers:
-            raise InputError(f"the answers of question {question.id} are kept by the makers: send in the submission")
+            raise InputError(f"the answers of question {question.id} are not published: use the evaluation server")
         if question.id not in predictions:
             raise InputError(f"question {question.id} has no prediction: every question needs one")
     scores = [soft_accuracy(predictions[question.id], question.answers) for question in questions]

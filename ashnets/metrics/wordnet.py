@@ -9,7 +9,7 @@ way to the root, of several the first by name; its depth is its *longest* way pl
 from x to s.
 
 Sources: Wu and Palmer, Verb Semantics and Lexical Selection, 1994; the formats of wndb(5WN) and morphy(7WN),
-https://wordnet.princeton.edu/documentation. The files of WordNet 3.0, which NLTK's corpus holds too, are in
+https://wordnet.princeton.edu/documentation. The files of WordNet 3.0, which NLTK's corpus contains too, are in
 Debian's wordnet-base (``/usr/share/wordnet``) and in WNdb-3.0.tar.gz at https://wordnet.princeton.edu.
 """
 
@@ -50,7 +50,7 @@ class WordNet:
     def __init__(self, folder: str | os.PathLike) -> None:
         """
         Args:
-            folder: holds `FILES`, or holds them in ``dict``.
+            folder: contains `FILES`, or a subfolder ``dict`` with them.
 
         Raises:
             DataError: a file is missing or not in WordNet's form.
@@ -129,8 +129,8 @@ class WordNet:
             number = self._index[lemma].index(offset) + 1
         except (ValueError, IndexError, KeyError):
             raise DataError(
-                f"{self.folder / 'data.noun'}, byte {offset}: no sense begins here. Take data.noun and index.noun of "
-                "one release."
+                f"{self.folder / 'data.noun'}, byte {offset}: no sense begins here. Use data.noun and index.noun of "
+                "the same release."
             ) from None
         above = tuple(to for symbol, to, part in found if symbol in ("@", "@i") and part == "n")
         return _Sense(f"{lemma}.n.{number:02d}", above)
@@ -148,7 +148,7 @@ def _read_index(path: Path) -> dict[str, tuple[int, ...]]:
             if fields[1] != "n" or len(offsets) != int(fields[2]):
                 raise ValueError
         except (ValueError, IndexError):
-            raise DataError(f"{path}, line {number} is {line[:60]!r}; that is no line of WordNet's index.") from None
+            raise DataError(f"{path}, line {number} is {line[:60]!r}; this is not a line of WordNet's index.") from None
         index[fields[0]] = offsets
     return index
 

@@ -50,7 +50,7 @@ CASES: list[tuple[str, str, str, Callable[[Path], None], str]] = [
         "train2014",
         "annotations/captions_train2014.json",
         lambda p: change_json(p, lambda d: d["annotations"][1].update(id=7)),
-        r"annotations\[1\]: annotation id 7 stands here again, after .*json, annotations\[0\]",
+        r"annotations\[1\]: annotation id 7 occurs again here, first at .*json, annotations\[0\]",
     ),
     (
         "coco-captions",
@@ -78,7 +78,7 @@ CASES: list[tuple[str, str, str, Callable[[Path], None], str]] = [
         "test",
         "dataset_coco.json",
         lambda p: p.write_text(p.read_text()[:200]),
-        r"dataset_coco\.json: line 1, column \d+: it is no JSON .* cut off",
+        r"dataset_coco\.json: line 1, column \d+: it is not valid JSON .* cut off",
     ),
     (
         "flickr30k",
@@ -92,7 +92,7 @@ CASES: list[tuple[str, str, str, Callable[[Path], None], str]] = [
         "all",
         "results.csv",
         lambda p: change_line(p, 3, lambda line: line.replace("| 1|", "| 0|")),
-        r"results\.csv, line 3: comment \('1000092795\.jpg', 0\) stands here again, after .*results\.csv, line 2",
+        r"results\.csv, line 3: comment \('1000092795\.jpg', 0\) occurs again here, first at .*results\.csv, line 2",
     ),
     (
         "flickr30k",
@@ -127,7 +127,7 @@ CASES: list[tuple[str, str, str, Callable[[Path], None], str]] = [
         "val",
         "v2_OpenEnded_mscoco_val2014_questions.json",
         lambda p: change_json(p, lambda d: d["questions"][1].update(question_id=42000)),
-        r"questions\[1\]: question_id 42000 stands here again, after .*questions\.json, questions\[0\]",
+        r"questions\[1\]: question_id 42000 occurs again here, first at .*questions\.json, questions\[0\]",
     ),
     (
         "vqa-v2",
@@ -155,14 +155,14 @@ CASES: list[tuple[str, str, str, Callable[[Path], None], str]] = [
         "val",
         "v2_mscoco_val2014_annotations.json",
         lambda p: change_json(p, lambda d: first(d, "annotations").update(question_id="42001")),
-        r"annotations\[0\]: key 'question_id' is '42001'; it must be a whole number",
+        r"annotations\[0\]: key 'question_id' is '42001'; it must be an integer",
     ),
     (
         "vqa-v2",
         "val",
         "v2_mscoco_val2014_annotations.json",
         lambda p: p.write_text('{"annotations": 3}'),
-        r"it holds \{'annotations': 3\}; it must be a list, or an object",
+        r"it contains \{'annotations': 3\}; it must be a list, or an object",
     ),
     (
         "vqa-cp-v2",
@@ -204,14 +204,14 @@ CASES: list[tuple[str, str, str, Callable[[Path], None], str]] = [
         "train",
         "train.json",
         lambda p: change_line(p, 2, lambda line: line[:30]),
-        r"train\.json, line 2: it is no JSON",
+        r"train\.json, line 2: it is not valid JSON",
     ),
     (
         "nlvr2",
         "train",
         "train.json",
         lambda p: change_line(p, 2, lambda line: line.replace("-3-1", "-0-0")),
-        r"train\.json, line 2: identifier 'train-10171-0-0' stands here again, after .*train\.json, line 1",
+        r"train\.json, line 2: identifier 'train-10171-0-0' occurs again here, first at .*train\.json, line 1",
     ),
     (
         "nlvr2",
@@ -225,7 +225,7 @@ CASES: list[tuple[str, str, str, Callable[[Path], None], str]] = [
         "train",
         "train.json",
         lambda p: change_line(p, 1, lambda line: line.replace('"False"', "false")),
-        r"train\.json, line 1: key 'label' is False; it must be a text",
+        r"train\.json, line 1: key 'label' is False; it must be a string",
     ),
     (
         "nlvr2",
@@ -239,7 +239,7 @@ CASES: list[tuple[str, str, str, Callable[[Path], None], str]] = [
         "train",
         "train.json",
         lambda p: p.write_bytes(b"\xff" + p.read_bytes()),
-        r"train\.json: byte 0: it is no UTF-8 text",
+        r"train\.json: byte 0: it is not UTF-8 text",
     ),
     (
         "snli-ve",
@@ -253,14 +253,14 @@ CASES: list[tuple[str, str, str, Callable[[Path], None], str]] = [
         "dev",
         "snli_ve_dev.jsonl",
         lambda p: change_line(p, 1, lambda line: line + "\n" + line),
-        r"snli_ve_dev\.jsonl, line 2: pairID '4705552913\.jpg#2r1n' stands here again",
+        r"snli_ve_dev\.jsonl, line 2: pairID '4705552913\.jpg#2r1n' occurs again here",
     ),
     (
         "snli-ve",
         "dev",
         "snli_ve_dev.jsonl",
         lambda p: change_line(p, 1, lambda line: line.replace("Sisters", "\\ud800")),
-        r"line 1: .* is no Unicode text",
+        r"line 1: .* is not valid Unicode",
     ),
     (
         "easy-vqa",
@@ -281,7 +281,7 @@ CASES: list[tuple[str, str, str, Callable[[Path], None], str]] = [
         "train",
         "data/train/questions.json",
         lambda p: p.write_text(" null\n"),
-        r"questions\.json: it holds null, and nothing else",
+        r"questions\.json: it contains null, and nothing else",
     ),
 ]
 

@@ -116,7 +116,7 @@ def test_what_is_not_there_is_said_at_once(name: str, split: str, message: str, 
 def test_unknown_names_and_folders(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no benchmark 'nlvr'\. Did you mean nlvr2\?"):
         open_benchmark("nlvr", tmp_path)
-    with pytest.raises(DataError, match="nowhere is no folder"):
+    with pytest.raises(DataError, match="nowhere is not a folder"):
         open_benchmark("nlvr2", tmp_path / "nowhere")
 
 

@@ -46,9 +46,10 @@ def test_each_kind_of_fault_is_counted_and_named(tmp_path: Path) -> None:
     assert found["splits"]["train"] == {"records": 3, "published": 86373, "images": 6, "missing images": 3}
     repeated, broken, *missing = found["reasons"]
     assert repeated == (
-        f"{path}, line 3: identifier 'train-10171-3-1' stands here again, after {path}, line 2. Remove one of the two."
+        f"{path}, line 3: identifier 'train-10171-3-1' occurs again here, first at {path}, line 2. "
+        "Remove one of the two."
     )
-    assert broken.startswith(f"{path}, line 4: it is no JSON")
+    assert broken.startswith(f"{path}, line 4: it is not valid JSON")
     assert missing == [
         f"{path}, line 1: image train/37/train-10171-0-img1.png is missing or empty.",
         f"{path}, line 5: image train/37/train-10171-1-img0.png is missing or empty.",
@@ -65,7 +66,9 @@ def test_only_the_first_reasons_are_kept(tmp_path: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no whole split of VQA v2\. Missing: v2_OpenEnded.*visualqa|cvmlp/vqa"):
+    with pytest.raises(
+        DataError, match=r"contains no complete split of VQA v2\. Missing: v2_OpenEnded.*visualqa|cvmlp/vqa"
+    ):
         check_benchmark("vqa-v2", tmp_path, progress=False)
 
 
@@ -97,4 +100,4 @@ def test_the_command_tells_own_data_from_benchmarks(
     assert main(["data", "check", "nlvr2", "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["kind"] == "folder"
     assert main(["data", "check", "nlvr2", "--images", str(own)]) == 2
-    assert "--images goes with a benchmark" in capsys.readouterr().err
+    assert "--images is only for benchmarks" in capsys.readouterr().err

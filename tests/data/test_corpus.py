@@ -108,7 +108,7 @@ def test_damaged_manifest(tmp_path, text):
 
 
 def test_damaged_gallery(tmp_path):
-    with pytest.raises(DataError, match="is no gallery"):
+    with pytest.raises(DataError, match="is not a gallery"):
         open_gallery(tmp_path)
     row = dict.fromkeys(["image_id", "concept", "name", "group"], "x")
     row |= {"file_name": "a.png", "captions": [], "split": "new"}

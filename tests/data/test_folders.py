@@ -37,15 +37,15 @@ def test_a_walk_tells_files_from_what_is_none(odd_folder):
     found = walk(odd_folder)
     assert list(found.files) == ["a.png", "folder.png/b.PNG", "link.png"]
     assert found.odd == {
-        "device.png": "is a device, no file",
-        "nowhere.png": "is a link to nowhere",
-        "pipe.png": "is a named pipe, no file",
-        "socket.png": "is a socket, no file",
+        "device.png": "is a device, not a file",
+        "nowhere.png": "is a broken link",
+        "pipe.png": "is a named pipe, not a file",
+        "socket.png": "is a socket, not a file",
     }
     assert list(found.closed) == ["loop.png"]
     assert found.faults(lambda path: path.startswith("n")) == {
         "loop.png": f"{odd_folder}/loop.png {found.closed['loop.png']}",
-        "nowhere.png": f"{odd_folder}/nowhere.png is a link to nowhere",
+        "nowhere.png": f"{odd_folder}/nowhere.png is a broken link",
     }
 
 
@@ -70,7 +70,7 @@ def test_what_is_no_file_is_not_opened(odd_folder, name, says):
 def test_a_file_too_large_is_not_read(tmp_path):
     with open(tmp_path / "a.png", "wb") as stream:
         stream.truncate(2**30 + 1)
-    with pytest.raises(InputError, match="it holds 1073741825 bytes; the limit is 1073741824"):
+    with pytest.raises(InputError, match="it contains 1073741825 bytes; the limit is 1073741824"):
         load_image(tmp_path / "a.png")
     assert read_file(__file__, limit=2**20) == Path(__file__).read_bytes()
 

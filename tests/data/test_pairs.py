@@ -168,7 +168,7 @@ def test_an_undecodable_image_is_named_and_the_others_are_decoded(name, tmp_path
 
 
 def test_a_image_that_goes_missing_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"row 1\): The row holds no image"):
+    with pytest.raises(DataError, match=r"row 1\): The row contains no image"):
         parquet(tmp_path / "a.parquet", [OPAQUE["rgb.png"], None]).decode(1)
     pairs = folder_of(tmp_path / "b", {"x.png": OPAQUE["rgb.png"]})
     (tmp_path / "b" / "x.png").unlink()

@@ -238,13 +238,13 @@ def test_what_cannot_be_is_refused(folder, write_corpus, tmp_path):
     with pytest.raises(DataError, match="has 6 drawings, up to 2 of one name"):
         open_pictogram_task("pictogram-pairs", few).records("train")
     data = open_pictogram_task("pictogram-pairs", folder)
-    with pytest.raises(DataError, match="holds no drawing 'v9/00'"):
+    with pytest.raises(DataError, match="contains no drawing 'v9/00'"):
         data.open_image("grid2:v9/00@0")
     for name, message in (
         ("grid2:a@4", r"0\.\.3"),
         ("grid2:a@0;b@0", "one drawing each"),
-        ("grid2:a", "no drawing with"),
-        ("a", "is no canvas"),
+        ("grid2:a", "not a drawing with"),
+        ("a", "is not a canvas"),
     ):
         with pytest.raises(DataError, match=message):
             draw_canvas(name, lambda _: Image.new("RGB", (8, 8)))

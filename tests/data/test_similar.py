@@ -125,7 +125,7 @@ def test_equal_images_end_in_good_time():
 def test_damaged_embeddings_are_refused():
     points = unit(30, 4, 0)
     points[[7, 9], 2] = np.nan, np.inf
-    with pytest.raises(InputError, match="2 of 30 embeddings hold NaN or infinity, the first at row 7"):
+    with pytest.raises(InputError, match="2 of 30 embeddings contain NaN or infinity, the first at row 7"):
         similar_groups(points, 4, 0)
 
 

@@ -277,7 +277,7 @@ LINE = {"file_name": "000.png", "text": "a text"}
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"file_name": "000.png"', r"metadata\.jsonl, line 2 is no JSON"),
+        ('{"file_name": "000.png"', r"metadata\.jsonl, line 2 is not valid JSON"),
         ('["000.png"]', r"line 2 is '\[\"000\.png\"\]'; each line must be one JSON object"),
         (json.dumps({"text": "a"}), r"line 2: the image's path is None; .*file_name"),
         (json.dumps({"file_name": 3, "text": "a"}), r"line 2: the image's path is 3"),
@@ -286,7 +286,7 @@ LINE = {"file_name": "000.png", "text": "a text"}
         (json.dumps({"file_name": "001.png", "captions": ["a", 3]}), r"line 2: key 'captions' is \['a', 3\]"),
         (json.dumps({"file_name": "001.png", "text": {"a": 1}}), r"line 2: key 'text' is \{'a': 1\}"),
         (json.dumps({"file_name": "001.png", "text": "a", "concept": 1.5}), r"line 2: key 'concept' is 1\.5"),
-        (json.dumps(LINE), r"image_id '000\.png' stands twice"),
+        (json.dumps(LINE), r"image_id '000\.png' occurs twice"),
         (json.dumps({**LINE, "file_name": "../../etc/passwd"}), r"line 2: the path '\.\./\.\./etc/passwd' leaves"),
         (json.dumps({**LINE, "file_name": "/etc/passwd"}), r"line 2: the path '/etc/passwd' leaves"),
         (json.dumps({**LINE, "file_name": "a\0b.png"}), r"1 image is missing"),
@@ -306,9 +306,9 @@ def test_a_bad_line_is_named(line, says, tmp_path):
         ("file_name,text\n000.png,one,two\n", r"line 2 has more or fewer fields than the 2"),
         ("file_name,text\n000.png\n", r"line 2 has more or fewer"),
         ("file_name,text\n000.png,\n", r"line 2: the image has no caption"),
-        ('file_name,captions\n000.png,"[1"\n', r"line 2: key 'captions' is no JSON list"),
-        ('file_name,text\n000.png,"a"b"\n', r"line 2 is no CSV"),
-        ("file_name,text\n", "holds no rows"),
+        ('file_name,captions\n000.png,"[1"\n', r"line 2: key 'captions' is not a JSON list"),
+        ('file_name,text\n000.png,"a"b"\n', r"line 2 is not valid CSV"),
+        ("file_name,text\n", "contains no rows"),
         ("", r"line 1: the columns are None"),
     ],
 )
@@ -342,7 +342,7 @@ def test_paths_that_leave_the_folder_are_refused(name):
 def test_both_metadata_files_and_other_texts(tmp_path):
     folder = captioned(tmp_path / "a", 3)
     (folder / "metadata.csv").write_text("file_name,text\n000.png,a\n")
-    with pytest.raises(DataError, match=r"holds metadata\.jsonl and metadata\.csv"):
+    with pytest.raises(DataError, match=r"contains metadata\.jsonl and metadata\.csv"):
         open_source(folder)
     (folder / "metadata.csv").unlink()
     (folder / "metadata.jsonl").write_bytes(b"\xff\xfe{")
@@ -369,7 +369,7 @@ def test_texts_that_are_no_unicode_are_named(key, value, says, tmp_path):
     folder = captioned(tmp_path / "a", 3)
     line = {"file_name": "001.png", "text": "a", key: value}
     (folder / "metadata.jsonl").write_text(json.dumps(LINE) + "\n" + json.dumps(line) + "\n")
-    with pytest.raises(DataError, match=rf"metadata\.jsonl, {says}.*no Unicode text \(character \d+ is \\ud83d"):
+    with pytest.raises(DataError, match=rf"metadata\.jsonl, {says}.*not valid Unicode \(character \d+ is \\ud83d"):
         open_source(folder)
 
 
@@ -419,7 +419,7 @@ def test_what_cannot_be_read_is_named_and_other_files_are_counted(tmp_path, caps
     assert (found["corrupt"], found["unreadable"]) == (0, 2)
     assert found["reasons"] == [
         f"{folder}/locked cannot be read (Permission denied)",
-        f"{folder}/pipe.jpg is a named pipe, no file",
+        f"{folder}/pipe.jpg is a named pipe, not a file",
     ]
     assert caplog.messages == [f"left out, 2 in all: {'; '.join(found['reasons'])}"]
     assert sum(split["images"] for split in found["splits"].values()) == 8
@@ -432,7 +432,7 @@ def test_what_cannot_be_read_is_named_and_other_files_are_counted(tmp_path, caps
 def test_nothing_there(tmp_path):
     for path, says in [
         (tmp_path / "none", "does not exist"),
-        (tmp_path, "holds neither images nor parquet files"),
+        (tmp_path, "contains neither images nor parquet files"),
         (Path(__file__), "is a file of another kind"),
     ]:
         with pytest.raises(DataError, match=f"{says}.*metadata.jsonl"):
@@ -440,7 +440,7 @@ def test_nothing_there(tmp_path):
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden" / "a.png").write_bytes(png(0))
     (tmp_path / "._a.png").write_bytes(b"what macOS leaves behind")
-    with pytest.raises(DataError, match="holds neither"):
+    with pytest.raises(DataError, match="contains neither"):
         open_source(tmp_path)
     with pytest.raises(DataError, match="no split 'test'; there are train, valid"):
         open_source(captioned(tmp_path / "a", 3)).split("test")
@@ -458,7 +458,7 @@ def test_a_truncated_parquet(keep, tmp_path):
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"image": "text", "caption": "a"}, "column 'image' holds string"),
+        ({"image": "text", "caption": "a"}, "column 'image' contains string"),
         ({"img": b"", "caption": "a"}, "no column 'image', 'image_path' or 'file_name'; it has img, caption"),
         ({"image": b"", "words": "a"}, "no column 'captions', 'caption', 'text'; it has image, words"),
         ({"image": b"", "caption": ""}, "row 0: the image has no caption"),
@@ -477,7 +477,7 @@ def test_repeated_ids_across_files(tmp_path):
     for name, ids in {"train": ["a", "b"], "valid": ["c", "b"]}.items():
         rows = [{"image": png(0), "text": "t", "image_id": one} for one in ids]
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
-    with pytest.raises(DataError, match=r"'b' stands twice \(train.parquet, row 1 and valid.parquet, row 1\)"):
+    with pytest.raises(DataError, match=r"'b' occurs twice \(train.parquet, row 1 and valid.parquet, row 1\)"):
         open_source(tmp_path)
 
 

@@ -71,7 +71,7 @@ def test_weights_that_cannot_answer_say_what_they_lack(model, vqa_model, tmp_pat
     config = json.loads((nameless / "config.json").read_text())
     del config["id2label"]
     (nameless / "config.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match=r"give 4 answers, and config\.json names 2"):
+    with pytest.raises(WeightsError, match=r"have 4 answers, but config\.json names 2"):
         ImageQuestions(nameless)
 
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_asked(images, vqa_model, tmp_path):
     ):
         with pytest.raises(InputError):
             questions(image, question, top)
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(DataError, match="not a folder"):
         list(questions.over(tmp_path / "none", QUESTION))
 
 

@@ -326,7 +326,7 @@ def test_a_rebuilding_that_was_killed_goes_on(images, model, other_model, monkey
 def test_another_folder_is_refused_and_a_moved_one_is_not(images, model, tmp_path):
     update(images, model)
     other = shutil.copytree(images, tmp_path / "other")
-    with pytest.raises(ConfigurationError, match=r"holds the images of .*images, not of .*other"):
+    with pytest.raises(ConfigurationError, match=r"contains the images of .*images, not of .*other"):
         update(other, model)
     moved = images.rename(tmp_path / "moved")
     assert update(moved, model)["embedded"] == 0
@@ -337,7 +337,7 @@ def test_two_at_once_are_refused(images, model):
     index_folder("mine").mkdir(parents=True)
     with open(index_folder("mine") / "lock", "ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="another process is at the index"):
+        with pytest.raises(DataError, match="another process is using the index"):
             update(images, model)
     assert update(images, model)["images"] == 21
 
@@ -348,7 +348,7 @@ def test_damage_is_named(images, model, file, damage):
     update(images, model)
     path = index_folder("mine") / file
     path.write_bytes(path.read_bytes()[:-9]) if damage == "cut" else path.unlink()
-    expected = "holds no index" if (file, damage) == ("index.json", "gone") else path.name
+    expected = "contains no index" if (file, damage) == ("index.json", "gone") else path.name
     with pytest.raises(DataError, match=expected):
         StoredIndex(index_folder("mine"))
 
@@ -359,7 +359,7 @@ def test_without_faiss_the_index_is_safetensors_and_finds_the_same(images, model
     by_faiss = StoredIndex(index_folder("mine"))
     for module in (similar, store):
         monkeypatch.setattr(module, "has_faiss", lambda: False)
-    with pytest.raises(MissingExtraError, match=r"pip install ashnets\[cpu\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'ashnets\[cpu\]'"):
         StoredIndex(index_folder("mine"))
     update(images, model, "plain")
     plain = StoredIndex(index_folder("plain"))
@@ -378,7 +378,7 @@ def test_names_and_folders(images, model, tmp_path, own_cache):
     assert index_folder("mine") == own_cache / "indexes" / "mine"
     assert index_folder("somewhere/else") == Path("somewhere/else")
     for wrong in ("", ".."):
-        with pytest.raises(ConfigurationError, match="no name for an index"):
+        with pytest.raises(ConfigurationError, match="not a valid name for an index"):
             index_folder(wrong)
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "it-is").symlink_to("a-volume/index")  # which is not there yet
@@ -433,7 +433,7 @@ def test_folders_without_images(tmp_path, model, kind):
         (folder / "a.png").write_bytes(b"not an image")
     if kind == "empty":
         (folder / "a.heic").touch()
-    says = {"empty": r"holds no image.*1 \.heic", "all broken": "a.png"}.get(kind, "is no folder")
+    says = {"empty": r"contains no image.*1 \.heic", "all broken": "a.png"}.get(kind, "is not a folder")
     with pytest.raises(DataError, match=says):
         update(folder, model)
     assert not index_folder("mine").exists() or kind in ("empty", "all broken")
@@ -471,7 +471,7 @@ def test_hidden_files_and_links_are_left_out(tmp_path, draw):
 
 
 def test_images_of_a_folder_that_cannot_be_read_stay_in_the_index(images, model, draw, ordinary_rights):
-    """A sub-folder without permission, one that may be listed and not entered, and a named pipe."""
+    """A subfolder without permission, one that may be listed and not entered, and a named pipe."""
     update(images, model)
     rows = StoredIndex(index_folder("mine")).contents.rows
     draw(images / "new.heic.png", seed=50)
@@ -489,7 +489,7 @@ def test_images_of_a_folder_that_cannot_be_read_stay_in_the_index(images, model,
     assert result["kept unseen"] == 21 and result["passed over"] == {".txt": 1, ".heic": 1}
     assert result["unreadable"]["b"] == f"{images}/b cannot be read (Permission denied)"
     assert result["unreadable"]["a/01.png"].endswith("a/01.png cannot be read (Permission denied)")
-    assert result["unreadable"]["pipe.png"].endswith("pipe.png is a named pipe, no file")
+    assert result["unreadable"]["pipe.png"].endswith("pipe.png is a named pipe, not a file")
     assert len(result["unreadable"]) == 2 + len(ours) + 1, "pipe, b, each file of a, empty.png"
     after = StoredIndex(index_folder("mine")).contents.rows
     assert [row for row in after if row.path != "new.heic.png"] == rows

@@ -67,7 +67,7 @@ def test_the_images_own_folder_is_refused_as_that_of_the_index(tmp_path, model, 
     for seed, name in enumerate(["a.png", "finished/b.png", "images-2019.png", "vectors-art.png"]):
         draw(photos / name, seed=seed)
     before = all_of(photos)
-    with pytest.raises(ConfigurationError, match=r"photos is no index and holds 'a\.png'.*give another --name"):
+    with pytest.raises(ConfigurationError, match=r"photos is not an index and contains 'a\.png'.*give another --name"):
         update(photos, photos, model, rebuild=rebuild)
     assert all_of(photos) == before
     assert update(photos, photos / "index", model)["images"] == 4
@@ -94,7 +94,7 @@ def test_an_index_json_of_another_program_stays(one_image, model, text):
     assert not is_index(one_image)
     before = all_of(one_image)
     for rebuild in (False, True):
-        with pytest.raises(ConfigurationError, match="is no index and holds"):
+        with pytest.raises(ConfigurationError, match="is not an index and contains"):
             update(one_image, one_image, model, rebuild=rebuild)
     assert all_of(one_image) == before
     assert len(ImageSearch(one_image, model, progress=False)) == 1, "it is a folder of images"
@@ -105,7 +105,7 @@ def test_links_are_not_followed(tmp_path, one_image, model):
     for name, target in (("finished", "elsewhere"), ("images-7.jsonl", "elsewhere/images-7.jsonl")):
         (tmp_path / f"with-{name}").mkdir()
         (tmp_path / f"with-{name}" / name).symlink_to(tmp_path / target)
-        with pytest.raises(ConfigurationError, match=f"holds '{name}'"):
+        with pytest.raises(ConfigurationError, match=f"contains '{name}'"):
             update(one_image, tmp_path / f"with-{name}", model)
     assert set(all_of(tmp_path / "elsewhere")) == {NOTE, "images-7.jsonl"}
 

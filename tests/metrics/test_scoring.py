@@ -124,9 +124,9 @@ def test_retrieval_takes_features_and_folds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"similarity": torch.ones(2, 9)}, r"is about \(2, 9\) images and captions, the split has \(2, 10\)"),
+        ({"similarity": torch.ones(2, 9)}, r"has \(2, 9\) images and captions, the split has \(2, 10\)"),
         ({"images": torch.ones(2, 3), "texts": torch.ones(10, 4)}, r"images \(2, 3\) and texts \(10, 4\) have no"),
-        ({"images": torch.ones(2, 3)}, r"holds \['images'\]; it must hold similarity, or images and texts"),
+        ({"images": torch.ones(2, 3)}, r"contains \['images'\]; it must contain similarity, or images and texts"),
         ({"similarity": torch.full((2, 10), torch.nan)}, "NaN"),
     ],
 )
@@ -136,20 +136,20 @@ def test_tensors_that_do_not_fit(tensors: dict[str, torch.Tensor], message: str,
     with pytest.raises(InputError, match=message):
         score("flickr30k", tmp_path / "t.safetensors", tmp_path)
     (tmp_path / "t.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(InputError, match=r"t\.safetensors is no safetensors file"):
+    with pytest.raises(InputError, match=r"t\.safetensors is not a safetensors file"):
         score("flickr30k", tmp_path / "t.safetensors", tmp_path)
 
 
 def test_what_is_not_scored(tmp_path: Path) -> None:
     for name, writer in small.WRITERS.items():
         writer(tmp_path / name)
-    with pytest.raises(ConfigurationError, match="nothing is scored on visual-genome"):
+    with pytest.raises(ConfigurationError, match="visual-genome has no score"):
         score("visual-genome", tmp_path / "p", tmp_path / "visual-genome")
-    with pytest.raises(DataError, match="answers of VQA v2's test are kept by its makers"):
+    with pytest.raises(DataError, match="answers of VQA v2's test are not published"):
         score("vqa-v2", tmp_path / "p", tmp_path / "vqa-v2", "test")
     with pytest.raises(ConfigurationError, match="WUPS is a metric of coco-qa, not of nlvr2"):
         score("nlvr2", tmp_path / "p", tmp_path / "nlvr2", "train", wordnet=tmp_path)
-    with pytest.raises(DataError, match="split val of COCO captions holds no items"):
+    with pytest.raises(DataError, match="split val of COCO captions contains no items"):
         score("coco-captions", tmp_path / "p", tmp_path / "coco-captions", "val")
     for name in set(BENCHMARKS) - {"visual-genome"}:
         split = "train" if name in ("nlvr2", "easy-vqa") else None

@@ -29,7 +29,7 @@ def test_what_is_written_is_what_the_server_takes(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_unless_it_is_whole(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"1 are missing \(7\); 1 belong to no item of this split \(8\)"):
+    with pytest.raises(InputError, match=r"1 are missing \(7\); 1 are not in this split \(8\)"):
         write_answers(tmp_path / "answers.json", {3: "yes", 8: "no"}, [3, 7])
     assert list(tmp_path.iterdir()) == []
 
@@ -38,14 +38,14 @@ def test_nothing_is_written_unless_it_is_whole(tmp_path: Path) -> None:
     ("entries", "message"),
     [
         ([{"question_id": 1, "answer": "a"}], r"of the values of question_id, 4 are missing \(2, 3, 4, …\)"),
-        ([{"question_id": i, "answer": "a"} for i in (1, 2, 3, 3, 4, 5)], r"1 stand more than once \(3\)"),
-        ([{"question_id": i, "answer": "a"} for i in range(6)], r"1 belong to no item of this split \(0\)"),
-        ([{"question_id": "1", "answer": "a"}], "entry 0 is .*'question_id' must be as published"),
-        ([{"question_id": True, "answer": "a"}], "must be as published"),
-        ([{"question_id": 1, "answer": 2}], "entry 0 is .*'answer' must be a text"),
-        ([{"answer": "a"}], "must be as published"),
-        (["a"], "must be a text"),
-        ({"1": "a"}, "holds no list"),
+        ([{"question_id": i, "answer": "a"} for i in (1, 2, 3, 3, 4, 5)], r"1 occur more than once \(3\)"),
+        ([{"question_id": i, "answer": "a"} for i in range(6)], r"1 are not in this split \(0\)"),
+        ([{"question_id": "1", "answer": "a"}], "entry 0 is .*'question_id' must be a published id"),
+        ([{"question_id": True, "answer": "a"}], "must be a published id"),
+        ([{"question_id": 1, "answer": 2}], "entry 0 is .*'answer' must be a string"),
+        ([{"answer": "a"}], "must be a published id"),
+        (["a"], "must be a string"),
+        ({"1": "a"}, "contains no list"),
     ],
 )
 def test_answers_that_are_not_whole(entries: object, message: str, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_lines(tmp_path: Path) -> None:
     path = tmp_path / "answers.txt"
     path.write_text("red\n\n two \n")
     assert read_answer_lines(path, 3) == ["red", "", "two"]
-    with pytest.raises(InputError, match="holds 3 lines for 4 questions"):
+    with pytest.raises(InputError, match="contains 3 lines for 4 questions"):
         read_answer_lines(path, 4)
 
 

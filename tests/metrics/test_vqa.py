@@ -79,7 +79,7 @@ def test_what_cannot_be_scored_is_refused() -> None:
     asked = Question(1, "p", "?", ("yes",) * 10, "yes")
     with pytest.raises(InputError, match="question 1 has no prediction"):
         vqa_accuracy([asked], {})
-    with pytest.raises(InputError, match="question 2 are kept by the makers"):
+    with pytest.raises(InputError, match="question 2 are not published"):
         vqa_accuracy([Question(2, "p", "?")], {2: "yes"})
     with pytest.raises(InputError, match="nothing to score"):
         vqa_accuracy([], {})

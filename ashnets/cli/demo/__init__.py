@@ -31,19 +31,19 @@ from ashnets.files import require_writable, write_atomically, write_json
 
 MODEL = "ashnets-tiny"
 SUMMARY = "summary.json"
-SEED = 0  # of the choice of what to show
+SEED = 0  # for the selection of images to show
 RERANKED = 16
 COUNTED = 32  # images whose spikes are compared and counted
 SHOWN = 6  # images in the figures of the spiking branch
 
 
 def run(output: Path) -> None:
-    """Run the whole demo and write its files to ``output``, each when it is ready; other files there stay.
+    """Run the whole demo and write its files to ``output`` as they are ready; other files there stay.
 
     Raises:
         OutputError: ``output`` cannot be written.
         UnknownModelError, WeightsError: the bundled checkpoint is missing or damaged.
-        DataError: the bundled gallery is.
+        DataError: the bundled gallery is missing or damaged.
     """
     require_writable(output / SUMMARY)
     demonstrate(ashnets.from_pretrained(MODEL), ashnets.AshNetsProcessor.from_pretrained(MODEL), output)
@@ -65,8 +65,8 @@ def demonstrate(model: Any, processor: Any, output: Path) -> dict[str, Any]:
     terminal.step(f"{MODEL}, {millions:.1f} million parameters, and a gallery of {len(gallery)} drawings")
     terminal.say(
         f"{config.num_visual_tokens} visual tokens of {config.stride} px, T = {config.time_steps} steps, "
-        f"{config.num_concepts} concepts. Training saw none of these drawings: their vendor was held out. Of "
-        f"{len(gallery.of('new'))} it saw no drawing by any other vendor either: they show new concepts."
+        f"{config.num_concepts} concepts. None of these drawings is in the training data: their vendor is held out. "
+        f"{len(gallery.of('new'))} of them show new concepts, which no drawing of the training data shows."
     )
 
     terminal.step(f"Retrieval, {len(gallery)} sentences and {len(gallery)} images, both ways")
@@ -74,27 +74,27 @@ def demonstrate(model: Any, processor: Any, output: Path) -> dict[str, Any]:
     recalls = ranking.recalls()
     _show_recalls(terminal, recalls)
     queries = ranking.choose("seen", 5, SEED) + ranking.choose("new", 3, SEED)
-    save("contact_sheet", figures.contact_sheet(ranking, queries), "queries drawn by chance, and what they found")
+    save("contact_sheet", figures.contact_sheet(ranking, queries), "randomly chosen queries with their results")
 
-    terminal.step("The spiking branch at work")
+    terminal.step("Spikes of the spiking branch")
     graph = from_model(model, MODEL)
     shown = queries[:SHOWN]
     fired, _ = graph.run(ranking.spikes[:, shown])
     _show_rates(terminal, ranking)
-    save("spikes", figures.spike_raster(ranking, fired, shown), "a raster of every layer, and the firing rates")
-    save("summary_ratio", figures.summary_ratio_map(ranking, shown), "where the spiking feature is let in")
+    save("spikes", figures.spike_raster(ranking, fired, shown), "spike raster of every layer, and firing rates")
+    save("summary_ratio", figures.summary_ratio_map(ranking, shown), "how much of the spiking feature each token gets")
 
     counted = sorted(torch.randperm(len(gallery), generator=torch.Generator().manual_seed(SEED))[:COUNTED].tolist())
     spikes = ranking.spikes[:, counted]
     terminal.step("The spiking encoder as an ONNX step graph, in onnxruntime")
     onnx = _export(terminal, graph, model, spikes, output, files)
 
-    terminal.step(f"What it computes for an image (mean of {len(counted)})")
+    terminal.step(f"Operations per image (mean over {len(counted)} images)")
     counts = count(graph, spikes)
     macs = dense_macs(model, ranking.pixels[:1])
     _show_counts(terminal, counts, macs)
 
-    terminal.step("A first estimate of its energy")
+    terminal.step("Estimated energy")
     estimates = [estimate(counts, load_profile(name), macs, f"{len(counted)} images") for name in profile_names()]
     _show_estimates(terminal, estimates)
 
@@ -116,7 +116,7 @@ def demonstrate(model: Any, processor: Any, output: Path) -> dict[str, Any]:
         "seconds": seconds,
     }
     write_json(files["summary"], summary)
-    terminal.file(files["summary"], "all of these numbers, with seeds, versions and hardware")
+    terminal.file(files["summary"], "all numbers, with seeds, versions and hardware")
     _show_way_on(terminal, output, seconds)
     return summary
 
@@ -133,16 +133,15 @@ def _show_recalls(terminal: Terminal, recalls: list[dict[str, Any]]) -> None:
     ]
     terminal.table(["", "ranking", "concepts", "n", *(f"R@{k}" for k in KS)], rows, words=3)
     terminal.say(
-        "ITC compares embeddings of image and sentence; ITM reads the best of them together and orders them anew, "
-        "alone or added to ITC. "
-        "Every query meets the whole gallery. Chance is also what a blind model reaches: nothing in a sentence says "
-        "which image of the gallery is its own."
+        "ITC compares the embeddings of image and sentence. ITM re-ranks the best candidates by reading image and "
+        "sentence together; its score is used alone or added to that of ITC. Every query is compared with the whole "
+        "gallery. A blind model is at chance, since a sentence does not say which image of the gallery it describes."
     )
 
 
 def _show_rates(terminal: Terminal, ranking: Ranking) -> None:
     rates = ", ".join(f"{name} {100 * float(rate.mean()):.1f}%" for name, rate in ranking.rates.items())
-    terminal.say(f"Firing rates, of neurons at a step: {rates}.")
+    terminal.say(f"Firing rates (spikes per neuron and time step): {rates}.")
     ratio = ranking.summary_ratio
     terminal.say(f"Summary ratio: mean {ratio.mean():.3f}, {ratio.min():.3f} to {ratio.max():.3f} over all tokens.")
 
@@ -156,12 +155,12 @@ def _export(
         write_onnx_step(graph, path, layer_spikes=True)
         found = compare(path, graph, model.ashnets.vision.abstract_encoder, spikes)
     except MissingExtraError as error:
-        terminal.say(f"Left out: {error}")
+        terminal.say(f"Skipped: {error}")
         return None
     files["onnx"] = path
-    terminal.file(path, f"{path.stat().st_size / 1024:.0f} KiB, one step a call, membranes in and out")
+    terminal.file(path, f"{path.stat().st_size / 1024:.0f} KiB, one time step per call, membrane states in and out")
     terminal.table(
-        ["layer", "compared", "unlike the folded graph in torch", "unlike the model, tdBN unfolded"],
+        ["layer", "compared", "different from the folded graph in torch", "different from the model, tdBN unfolded"],
         [
             [layer.layer, f"{layer.compared:,}", f"{layer.differ_from_graph:,}", f"{layer.differ_from_model:,}"]
             for layer in found.layers
@@ -171,7 +170,7 @@ def _export(
     terminal.say(
         f"{same} the graph that was exported, of {found.compared:,} over {found.images} images. Against the model "
         f"with tdBN unfolded {found.differ_from_model:,} differ ({found.differ_from_model / found.compared:.4%}): "
-        "folding rounds the weights once more, and neurons within that of their threshold decide otherwise."
+        "folding rounds the weights once more, so neurons very close to their threshold can fire differently."
     )
     return {
         "images": found.images,
@@ -215,12 +214,12 @@ def _show_counts(terminal: Terminal, counts: Counts, macs: dict[str, int]) -> No
             "firing rate",
             "synaptic operations",
             "membrane updates",
-            "MACs, one dense pass",
+            "MACs, one dense forward",
         ],
         rows,
     )
     parts = ", ".join(f"{name.replace('_', ' ')} {value / 1e6:,.1f}" for name, value in macs.items())
-    terminal.say(f"Beside it, in million MACs: {parts} (visual tokens alone).")
+    terminal.say(f"Other parts, in million MACs: {parts} (visual tokens only).")
 
 
 def _show_estimates(terminal: Terminal, estimates: list[Estimate]) -> None:
@@ -244,9 +243,9 @@ def _show_estimates(terminal: Terminal, estimates: list[Estimate]) -> None:
         ],
     )
     terminal.say(
-        "Estimates, in µJ an image. The dense twin is one pass of an ordinary network of the spiking branch's shape. "
-        "Break-even: spikes an input and image, at which synapses cost what that pass costs. The verdict "
-        "turns with the profile. Not counted: fetching weights and state, sampling, static power."
+        "Estimates, in µJ per image. The dense twin is one forward pass of a conventional network with the shape of "
+        "the spiking branch. Break-even: the spikes per input and image at which the synapses cost as much. "
+        "The conclusion depends on the profile. Not counted: fetching weights and state, sampling, static power."
     )
     for one in estimates:
         synapse, mac = one.profile.synaptic_operation, one.profile.mac
@@ -257,12 +256,12 @@ def _show_estimates(terminal: Terminal, estimates: list[Estimate]) -> None:
 
 
 def _show_way_on(terminal: Terminal, output: Path, seconds: float) -> None:
-    terminal.console.print(f"\n[bold]Done in {seconds:.0f} s.[/] What to do next:")
+    terminal.console.print(f"\n[bold]Done in {seconds:.0f} s.[/] Next steps:")
     terminal.say(f"open {output / 'contact_sheet.png'}, {output / 'spikes.png'} and {output / 'summary_ratio.png'}")
     for command, what in (
-        ("ashnets list", "every model by its name"),
-        (f"ashnets describe {MODEL}", "what this one is made of, and its results"),
-        ("ashnets data pictograms", "build the corpus that it was trained on"),
+        ("ashnets list", "list all models"),
+        (f"ashnets describe {MODEL}", "its configuration, parameters and results"),
+        ("ashnets data pictograms", "build its training corpus"),
         ("ashnets train tiny-pictograms -o runs/tiny", "train it again"),
     ):
         terminal.say(f"{command:<44}{what}")

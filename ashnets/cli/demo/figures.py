@@ -1,4 +1,4 @@
-"""The demo's images, as PNG bytes."""
+"""The figures of the demo, as PNG bytes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LAYER_COLORS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377"
 
 
 def contact_sheet(ranking: Ranking, queries: list[int]) -> bytes:
-    """Sentences beside their five best images, images beside their three best sentences; right ones in green."""
+    """Sentences with their five best images, and images with their three best sentences; correct results in green."""
     figure = Figure(figsize=(15, 1.45 * len(queries) + 0.9), dpi=100)
     figure.text(
         0.5,
         0.004,
-        f"{len(ranking.gallery)} images, ranked by {ranking.best}; queries drawn by chance; right ones in green",
+        f"{len(ranking.gallery)} images, ranked by {ranking.best}; random queries; correct results in green",
         ha="center",
         va="bottom",
         fontsize=9,
@@ -51,7 +51,7 @@ def _sentences_to_images(figure: SubFigure, ranking: Ranking, queries: list[int]
     )
     for row, query in zip(grid, queries, strict=True):
         _words(row[0], f"“{ranking.sentences[query]}”", 24)
-        row[0].text(0, 0.02, f"{_kind(ranking, query)}; right image at rank {places[query]}", **SMALL)
+        row[0].text(0, 0.02, f"{_kind(ranking, query)}; correct image at rank {places[query]}", **SMALL)
         for axes, item in zip(row[1:], order[query], strict=True):
             _image(axes, ranking, item, item in ranking.gold[query])
 
@@ -82,11 +82,11 @@ def _images_to_sentences(figure: SubFigure, ranking: Ranking, queries: list[int]
                 color=RIGHT if hit else "black",
                 weight="bold" if hit else "normal",
             )
-        right.text(0, 0.02, f"{_kind(ranking, query)}; right sentence at rank {places[query]}", **SMALL)
+        right.text(0, 0.02, f"{_kind(ranking, query)}; correct sentence at rank {places[query]}", **SMALL)
 
 
 def spike_raster(ranking: Ranking, spikes: dict[str, torch.Tensor], shown: list[int]) -> bytes:
-    """Spikes of every layer while images are seen one after another, and each layer's firing rate.
+    """Spikes of every layer while images are shown one after another, and the firing rate of each layer.
 
     Args:
         ranking: for the images and the rates over the whole gallery.
@@ -108,7 +108,7 @@ def spike_raster(ranking: Ranking, spikes: dict[str, torch.Tensor], shown: list[
         hspace=0.15,
     )
     figure.suptitle(
-        f"The spiking branch: {len(shown)} images, {steps} steps each, every one from reset membranes", fontsize=13
+        f"The spiking branch: {len(shown)} images, {steps} time steps each, starting from the reset state", fontsize=13
     )
     images = grid[0, 0].subgridspec(1, len(shown), wspace=0.1)
     for i, index in enumerate(shown):
@@ -136,7 +136,7 @@ def spike_raster(ranking: Ranking, spikes: dict[str, torch.Tensor], shown: list[
     for place, rate in zip(places, rates, strict=True):
         bars.text(rate, place, f" {rate:.1f} %", va="center", fontsize=9)
     bars.set(yticks=[], ylim=(len(rates) - 0.5, -0.5), xlim=(0, 1.45 * max(*rates, 1e-6)))
-    bars.set_xlabel("firing rate: share of neurons\nthat fire at a step")
+    bars.set_xlabel("firing rate: spikes per\nneuron and time step")
     bars.set_title(f"all {len(ranking.gallery)} images", fontsize=10)
     for side in ("top", "right"):
         bars.spines[side].set_visible(False)
@@ -144,12 +144,12 @@ def spike_raster(ranking: Ranking, spikes: dict[str, torch.Tensor], shown: list[
 
 
 def summary_ratio_map(ranking: Ranking, shown: list[int]) -> bytes:
-    """Where the model lets the spiking feature in (eq. 7), laid over each image."""
+    """Where the spiking feature is gated into the tokens (eq. 7), as an overlay on each image."""
     grid = int(ranking.summary_ratio.shape[1] ** 0.5)
     maps = [ranking.summary_ratio[i].view(grid, grid).float().numpy() for i in shown]
     low, high = min(m.min() for m in maps), max(m.max() for m in maps)
     figure = Figure(figsize=(1.9 * len(shown) + 1, 4.6), dpi=100)
-    figure.suptitle("Summary ratio SR = σ(φ(F_CNN)): how much of the spiking feature each token takes in", fontsize=12)
+    figure.suptitle("Summary ratio SR = σ(φ(F_CNN)): how much of the spiking feature each token gets", fontsize=12)
     axes = figure.subplots(
         2,
         len(shown),

@@ -79,7 +79,7 @@ class Ranking:
         return [i for i, row in enumerate(self.gallery.rows) if row["split"] == name]
 
     def choose(self, part: str, number: int, seed: int) -> list[int]:
-        """Images to show, drawn by chance and not picked for their results."""
+        """Images to show, selected at random and not by their results."""
         return sorted(random.Random(seed).sample(self.part(part), number))
 
     def image(self, index: int) -> Image.Image:
@@ -117,8 +117,8 @@ def rank_gallery(model: Any, processor: Any, gallery: Gallery, top: int, termina
     Args:
         model: ``AshNetsForRetrieval`` or ``AshNetsForPreTraining`` with a spiking branch.
         processor: its processor.
-        gallery: each image is encoded on its own, from reset membranes.
-        top: of ITC's ranking, the items that ITM, alone and with ITC, orders anew for each query.
+        gallery: each image is encoded separately, from the reset state.
+        top: number of best items by ITC that ITM re-ranks for each query, alone and together with ITC.
         terminal: shows the progress.
     """
     sentences = [sentence_of(row) for row in gallery.rows]

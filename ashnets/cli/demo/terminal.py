@@ -1,4 +1,4 @@
-"""What the demo prints: numbered steps, tables, a progress bar; without colors and bars where nobody watches."""
+"""What the demo prints: numbered steps, tables, a progress bar; without colors and bars if stdout is not a terminal."""
 
 from __future__ import annotations
 

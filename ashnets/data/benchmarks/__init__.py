@@ -1,8 +1,8 @@
-"""Readers for published benchmarks, in the files of their makers: captions, questions, pairs, entailment.
+"""Readers for published benchmarks in their original files: captions, questions, pairs, entailment.
 
     open_benchmark("nlvr2", "data/nlvr2").records("dev")
 
-One file for one family; `Benchmark` says what they share, `records` what they are read into.
+One file for each family; `Benchmark` is their base class, `records` defines the records.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def open_benchmark(name: str, folder: str | os.PathLike, images: str | os.PathLi
 
     Args:
         name: a key of `BENCHMARKS`.
-        folder: holds the annotation files.
-        images: holds the images, where they lie elsewhere.
+        folder: contains the annotation files.
+        images: contains the images, if they are in another folder.
 
     Raises:
         ConfigurationError: no such benchmark.

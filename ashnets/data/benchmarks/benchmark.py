@@ -1,10 +1,10 @@
-"""A benchmark on disk, as its makers publish it: which files it has, where its images lie, its records.
+"""A benchmark on disk, in its published files: its annotation files, images and records.
 
     questions = open_benchmark("vqa-v2", "data/vqa")
     for record in questions.read("val"):
         image = questions.open_image(record.image)
 
-A reader is a subclass that lists its files and turns their entries into records; nothing is converted or copied.
+A subclass lists its files and turns their entries into records; nothing is converted or copied.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class AnnotationFile:
     Attributes:
         name: as published.
         splits: those that need it.
-        origin: the address that it, or the archive that holds it, comes from.
+        origin: the download address of the file or of its archive.
     """
 
     name: str
@@ -41,17 +41,17 @@ class AnnotationFile:
 
 
 class Benchmark(ABC):
-    """A folder that holds a benchmark, or a part of it.
+    """A folder with a benchmark, or a part of it.
 
     Attributes:
-        name: what `open_benchmark` and the command line call it.
-        title: what its makers call it.
+        name: its name in `open_benchmark` and the command line.
+        title: its published name.
         files: its annotation files.
-        folders: where under the folder they are looked for; the folder itself is the first.
-        image_folders: where under the folder of images an image's name is looked for.
-        image_origin: the address that the images come from.
-        published: how many records each split has, as published; only what its makers state.
-        default_split: the split that results are customarily reported on and whose answers are public.
+        folders: subfolders to search for them; the first is the folder itself.
+        image_folders: subfolders of the folder of images to search.
+        image_origin: the download address of the images.
+        published: the published number of records of each split, where known.
+        default_split: the split on which results are usually reported and whose answers are public.
     """
 
     name: ClassVar[str]
@@ -66,40 +66,40 @@ class Benchmark(ABC):
     def __init__(self, folder: str | os.PathLike, images: str | os.PathLike | None = None) -> None:
         """
         Args:
-            folder: holds the annotation files.
-            images: holds the images, where they lie elsewhere.
+            folder: contains the annotation files.
+            images: contains the images, if they are in another folder.
 
         Raises:
-            DataError: one of the two is no folder.
+            DataError: one of the two is not a folder.
         """
         self.folder = Path(folder)
         self.images = Path(images) if images is not None else self.folder
         for path in (self.folder, self.images):
             if not path.is_dir():
-                raise DataError(f"{path} is no folder. Give the one that holds {self.title}.")
+                raise DataError(f"{path} is not a folder. Give the folder of {self.title}.")
         self._likely = ""
 
     @classmethod
     def all_splits(cls) -> list[str]:
-        """Every split that the makers publish."""
+        """All published splits."""
         return list(dict.fromkeys(split for file in cls.files for split in file.splits))
 
     @property
     def splits(self) -> list[str]:
-        """The splits whose annotation files are all there."""
+        """The splits whose annotation files are all present."""
         absent = {split for file in self.missing_files() for split in file.splits}
         return [split for split in self.all_splits() if split not in absent]
 
     def missing_files(self) -> list[AnnotationFile]:
-        """The annotation files that are not there."""
+        """The missing annotation files."""
         return [file for file in self.files if self._find(file.name) is None]
 
     def file(self, name: str) -> Path:
-        """Where an annotation file lies. Raises DataError, with its origin, if it is not there."""
+        """The path of an annotation file. Raises DataError, with its origin, if it is missing."""
         found = self._find(name)
         if found is None:
             origin = next(file.origin for file in self.files if file.name == name)
-            raise DataError(f"{self.folder}: {name} is missing. It comes from {origin}.")
+            raise DataError(f"{self.folder}: {name} is missing. Download it from {origin}.")
         return found
 
     def _find(self, name: str) -> Path | None:
@@ -110,7 +110,7 @@ class Benchmark(ABC):
         """The records of one split, in the order of its files.
 
         Raises:
-            DataError: no such split, a file of it is missing, or its first fault, with file and line or entry.
+            DataError: no such split, a file of it is missing, or a fault in a file, with line or entry.
         """
         self._require(split)
         return (record for _, _, record in self.located([split], Faults()))
@@ -128,10 +128,10 @@ class Benchmark(ABC):
 
     @abstractmethod
     def located(self, splits: Collection[str], faults: Faults) -> Iterator[tuple[str, Place, Record]]:
-        """The records of some splits, whose files are there: each with its split and its place."""
+        """The records of some splits whose files are present: each with its split and its place."""
 
     def find_image(self, name: str) -> Path | None:
-        """Where an image lies; None if it is missing or empty. Nothing is decoded."""
+        """The path of an image; None if it is missing or empty. Nothing is decoded."""
         if (likely := self._image_in(self._likely, name)) is not None:
             return likely
         for part in self.image_folders:
@@ -149,7 +149,7 @@ class Benchmark(ABC):
         return Path(path) if stat.S_ISREG(state.st_mode) and state.st_size else None
 
     def image_path(self, name: str) -> Path:
-        """Where an image lies. Raises DataError, with its origin, if it is missing or empty."""
+        """The path of an image. Raises DataError, with its origin, if it is missing or empty."""
         found = self.find_image(name)
         if found is None:
             places = ", ".join(str(self.images / part) for part in self.image_folders)

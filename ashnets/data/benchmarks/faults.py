@@ -1,4 +1,4 @@
-"""What is wrong with annotation files, said with file and line: raised at once, or collected by a check."""
+"""Faults in annotation files, with file and line: raised at once, or collected by a check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 class Place(NamedTuple):
-    """Where something stands: a line of a text file, or an entry of a JSON file."""
+    """A location: a line of a text file, or an entry of a JSON file."""
 
     path: Path
     unit: str = ""
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 
 class Broken(ValueError):
-    """An entry that cannot be read; the message says why and what to do, `Faults` adds the place."""
+    """An entry that cannot be read; the message gives reason and remedy, `Faults` adds the place."""
 
 
 class Faults:
@@ -37,7 +37,7 @@ class Faults:
 
     Attributes:
         counts: faults of each kind.
-        reasons: the first of them, in words.
+        reasons: messages of the first faults.
     """
 
     def __init__(self, collect: bool = False, shown: int = 20) -> None:
@@ -48,7 +48,7 @@ class Faults:
         self._first: dict[Hashable, Place] = {}
 
     def fresh(self) -> Faults:
-        """The same record of faults, for a file whose ids have nothing to do with those seen so far."""
+        """The same record of faults, for a file whose ids are independent of those seen so far."""
         other = Faults(self.collect, self.shown)
         other.counts, other.reasons = self.counts, self.reasons
         return other
@@ -71,11 +71,11 @@ class Faults:
             return None
 
     def is_new(self, what: str, value: Hashable, place: Place) -> bool:
-        """Whether an id stands here for the first time; the second time is a fault that names both places."""
+        """Whether an id occurs for the first time; a repetition is a fault that names both places."""
         first = self._first.setdefault((what, value), place)
         if first is place:
             return True
-        self.report(REPEATED, place, f"{what} {value!r} stands here again, after {first}. Remove one of the two.")
+        self.report(REPEATED, place, f"{what} {value!r} occurs again here, first at {first}. Remove one of the two.")
         return False
 
 
@@ -89,22 +89,22 @@ def text(raw: Any, key: str, *, empty: bool = False) -> str:
     """``raw[key]``, stripped of white space at its ends. Raises Broken if it is none."""
     value = field(raw, key)
     if not isinstance(value, str):
-        raise Broken(f"key {key!r} is {shown(value)}; it must be a text.")
+        raise Broken(f"key {key!r} is {shown(value)}; it must be a string.")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise Broken(f"key {key!r} is {shown(value)}, which is no Unicode text. Correct it.") from None
+            raise Broken(f"key {key!r} is {shown(value)}, which is not valid Unicode. Correct it.") from None
     if not value.strip() and not empty:
         raise Broken(f"key {key!r} is empty. Fill it or remove the entry.")
     return value.strip()
 
 
 def whole(raw: Any, key: str) -> int:
-    """``raw[key]``, a whole number. Raises Broken if it is none."""
+    """``raw[key]``, an integer. Raises Broken if it is none."""
     value = field(raw, key)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise Broken(f"key {key!r} is {shown(value)}; it must be a whole number.")
+        raise Broken(f"key {key!r} is {shown(value)}; it must be an integer.")
     return value
 
 
@@ -117,7 +117,7 @@ def listed(raw: Any, key: str) -> list[Any]:
 
 
 def field(raw: Any, key: str) -> Any:
-    """``raw[key]``. Raises Broken if ``raw`` is no object or lacks the key."""
+    """``raw[key]``. Raises Broken if ``raw`` is not an object or lacks the key."""
     if not isinstance(raw, dict):
         raise Broken(f"it is {shown(raw)}; it must be an object with the key {key!r}.")
     if key not in raw:

@@ -1,6 +1,6 @@
 """Annotation files as entries, each with its place: JSON documents, JSON lines, lines of text.
 
-A file that cannot be read as a whole is one fault; a bad line of JSON lines costs that line alone.
+An unreadable file is one fault; in JSON lines, a broken line is one fault and the other lines are read.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ _LARGEST = 1 << 26  # characters of one element; no benchmark comes near
 
 
 def json_document(path: Path, faults: Faults) -> Any:
-    """What a JSON file holds, or None after a fault: with line and column where it is no JSON. ``null`` is one too."""
+    """The content of a JSON file, or None after a fault, which names line and column. ``null`` is a fault too."""
     content = _content(path, faults)
     if content is None:
         return None
     try:
         found = json.loads(content)
         if found is None:
-            faults.report(BROKEN, Place(path), f"it holds null, and nothing else. {_AGAIN}")
+            faults.report(BROKEN, Place(path), f"it contains null, and nothing else. {_AGAIN}")
         return found
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        faults.report(BROKEN, Place(path), f"{where}: it is no JSON ({error.msg}); it may be cut off. {_AGAIN}")
+        faults.report(BROKEN, Place(path), f"{where}: it is not valid JSON ({error.msg}); it may be cut off. {_AGAIN}")
     except (ValueError, RecursionError) as error:
         faults.report(BROKEN, Place(path), f"it cannot be read as JSON ({error}). {_AGAIN}")
     return None
@@ -39,7 +39,7 @@ def json_document(path: Path, faults: Faults) -> Any:
 def json_entries(path: Path, key: str, faults: Faults, document: Any = None) -> Iterator[tuple[Place, Any]]:
     """The entries of ``{key: [...]}``, of a bare list, or of an object of objects whose keys are ids.
 
-    ``document`` is what the file holds, where it has been read already.
+    ``document`` is what the file contains, where it has been read already.
     """
     if document is None and (document := json_document(path, faults)) is None:
         return
@@ -49,7 +49,7 @@ def json_entries(path: Path, key: str, faults: Faults, document: Any = None) -> 
     elif isinstance(entries, dict) and entries and all(isinstance(entry, dict) for entry in entries.values()):
         pairs = entries.items()
     else:
-        message = f"it holds {shown(document)}; it must be a list, or an object with a list under {key!r}. {_AGAIN}"
+        message = f"it contains {shown(document)}; it must be a list, or an object with a list under {key!r}. {_AGAIN}"
         faults.report(BROKEN, Place(path), message)
         return
     for number, entry in pairs:
@@ -91,7 +91,7 @@ def json_elements(path: Path, faults: Faults) -> Iterator[tuple[Place, Any]]:
     except DataError:
         raise
     except UnicodeDecodeError as error:
-        broken(f"it is no UTF-8 text ({error.reason}).")
+        broken(f"it is not UTF-8 text ({error.reason}).")
     except (OSError, ValueError, RecursionError) as error:
         broken(f"it cannot be read ({error}).")
 
@@ -121,7 +121,7 @@ def json_lines(path: Path, faults: Faults) -> Iterator[tuple[Place, Any]]:
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError) as error:
-            faults.report(BROKEN, place, f"it is no JSON ({error}). Correct the line or remove it.")
+            faults.report(BROKEN, place, f"it is not valid JSON ({error}). Correct the line or remove it.")
             continue
         yield place, entry
 
@@ -130,7 +130,7 @@ def _content(path: Path, faults: Faults) -> str | None:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        faults.report(BROKEN, Place(path), f"byte {error.start}: it is no UTF-8 text ({error.reason}). {_AGAIN}")
+        faults.report(BROKEN, Place(path), f"byte {error.start}: it is not UTF-8 text ({error.reason}). {_AGAIN}")
     except OSError as error:
         faults.report(BROKEN, Place(path), f"it cannot be read ({error.strerror or error}).")
     return None

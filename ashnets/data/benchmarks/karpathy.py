@@ -46,7 +46,7 @@ def _captioned(raw: Any) -> Captioned:
     sentences = [(text(item, "raw", empty=True), whole(item, "sentid")) for item in listed(raw, "sentences")]
     kept = [(caption, number) for caption, number in sentences if caption]
     if not kept:
-        raise Broken("key 'sentences' holds no caption. Give it one or remove the entry.")
+        raise Broken("key 'sentences' contains no caption. Give it one or remove the entry.")
     return Captioned(
         id=whole(raw, "cocoid") if in_coco else whole(raw, "imgid"),
         image=f"{file_name(raw, 'filepath')}/{filename}" if in_coco else filename,

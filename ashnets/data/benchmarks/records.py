@@ -1,7 +1,7 @@
-"""What every benchmark is read into: four kinds of record, each naming its images and opening none of them.
+"""The records of all benchmarks: four kinds, each with the names of its images. No image is opened.
 
-An image's name is a path as its makers publish it (``train2014/COCO_train2014_000000000009.jpg``); where it lies on
-disk is the benchmark's matter (`Benchmark.image_path`), and only when somebody asks.
+An image's name is its published path (``train2014/COCO_train2014_000000000009.jpg``). `Benchmark.image_path` finds
+the file on disk, when it is asked for.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ Box = tuple[int, int, int, int]  # left, top, width, height, in pixels
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """An image and what is said about it.
+    """An image and its captions.
 
     Attributes:
         id: the image's id as published.
         image: its file.
         captions: at least one; empty ones are left out.
         caption_ids: one for each caption.
-        boxes: one for each caption where it speaks of a region, else none.
+        boxes: one for each caption if captions describe regions, else empty.
     """
 
     id: int | str
@@ -43,8 +43,8 @@ class Question:
         id: as published; the number of the line or entry where the data gives none.
         image: its file.
         question: as published.
-        answers: of every annotator, in order; none where the answers are kept secret.
-        answer: the one that counts as right, or the most frequent; None where it is kept secret.
+        answers: of every annotator, in order; empty if the answers are not published.
+        answer: the correct answer, or the most frequent one; None if it is not published.
         answer_type: ``yes/no``, ``number``, ``other`` for VQA; ``object``, ``number``, ``color``, ``location`` for
             COCO-QA; else empty.
         question_type: its first words, for VQA; else empty.
@@ -66,13 +66,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class ImagePair:
-    """A sentence that holds for two images, or does not.
+    """A sentence that is true or false for two images.
 
     Attributes:
         id: ``split-set-pair-sentence``.
         images: the files of the left and the right one.
         sentence: as published.
-        label: whether it holds.
+        label: whether the sentence is true.
     """
 
     id: str
@@ -90,7 +90,7 @@ class Entailment:
         image: its file.
         hypothesis: ``sentence2``.
         label: ``entailment``, ``neutral`` or ``contradiction``.
-        premise: ``sentence1``, the caption that the image stands for; a model must not see it.
+        premise: ``sentence1``, the caption that the image replaces; a model must not see it.
     """
 
     id: str

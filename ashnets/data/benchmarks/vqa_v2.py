@@ -8,7 +8,7 @@
        "answer_type": "other", "multiple_choice_answer": "net",
        "answers": [{"answer": "net", "answer_confidence": "maybe", "answer_id": 1}, …]}], …}
 
-The answers of test and test-dev are kept by the makers: those splits have questions alone.
+The answers of test and test-dev are not published: those splits have questions alone.
 Source: Goyal et al., Making the V in VQA Matter, 2017; https://visualqa.org/download.html.
 """
 

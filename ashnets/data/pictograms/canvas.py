@@ -1,9 +1,9 @@
 """Canvases: several drawings tiled on one white image, each described by its name alone.
 
     grid3:google/1f34e@0,4,8;google/1f436@2        3 × 3 cells, counted row by row from 0
-    grid2:google/1f34e@3;cover@0                   a gray card lies over cell 0
+    grid2:google/1f34e@3;cover@0                   a gray card covers cell 0
 
-A name says all that is on the canvas, so that nothing has to be stored.
+The name describes the whole canvas, so no image is stored.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def read_name(name: str) -> tuple[int, dict[str, list[int]]]:
     """Grid and cells of a canvas. Raises DataError if it is none, or a cell lies outside or is taken twice."""
     match = _FORM.fullmatch(name)
     if match is None:
-        raise DataError(f"{name!r} is no canvas; its name is as grid3:google/1f34e@0,4;google/1f436@2.")
+        raise DataError(f"{name!r} is not a canvas; its name must look like grid3:google/1f34e@0,4;google/1f436@2.")
     grid = int(match[1])
     cells: dict[str, list[int]] = {}
     for part in match[2].split(";"):
         drawing, _, at = part.rpartition("@")
         if not drawing or not re.fullmatch(r"\d+(,\d+)*", at, re.ASCII):
-            raise DataError(f"{name!r}: {part!r} is no drawing with its cells, as google/1f34e@0,4.")
+            raise DataError(f"{name!r}: {part!r} is not a drawing with its cells, such as google/1f34e@0,4.")
         cells[drawing] = [int(cell) for cell in at.split(",")]
     taken = [cell for at in cells.values() for cell in at]
     if len(set(taken)) < len(taken) or max(taken) >= grid**2:
-        raise DataError(f"{name!r}: its cells must lie in 0..{grid**2 - 1} and hold one drawing each.")
+        raise DataError(f"{name!r}: its cells must lie in 0..{grid**2 - 1} and contain one drawing each.")
     return grid, cells
 
 

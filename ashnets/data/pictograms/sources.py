@@ -27,7 +27,7 @@ class Vendor:
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything that a build reads: drawings, and three packages of names, keywords and subgroups."""
+    """All inputs of a build: drawings, and three packages of names, keywords and subgroups."""
 
     vendors: tuple[Vendor, ...]
     names: Package
@@ -79,7 +79,7 @@ def _keywords(raw: list[str], name: str, vendor_words: frozenset[str]) -> tuple[
 def read_concepts(sources: Sources, tarballs: dict[str, Path]) -> tuple[dict[str, Concept], dict[str, int]]:
     """Concepts by code in Unicode's order, and how many were left out by which rule.
 
-    The list of names holds no skin-tone variants; flags of countries and subdivisions are left out here.
+    The list of names contains no skin-tone variants; flags of countries and subdivisions are left out here.
     """
     (listed,) = read_json(tarballs[sources.names.spec], "data-by-emoji.json")
     (tags,) = read_json(tarballs[sources.keywords.spec], "dist/emoji-en-US.json")
@@ -104,7 +104,7 @@ def read_concepts(sources: Sources, tarballs: dict[str, Path]) -> tuple[dict[str
             other_names=tuple(filter(None, [detail.get("name"), *detail.get("short_names", [])])),
         )
     if not concepts:
-        raise DataError(f"{sources.names.spec}: no concept could be read; it is not the package that we expect.")
+        raise DataError(f"{sources.names.spec}: no concept could be read; it is not the expected package.")
     return concepts, {"country and subdivision flags": flags}
 
 
@@ -119,11 +119,11 @@ class Drawing:
 def read_drawings(
     vendor: Vendor, tarball: Path, concepts: dict[str, Concept]
 ) -> tuple[list[Drawing], dict[str, int | list[str]]]:
-    """The vendor's drawings of known concepts in code order, and what was lost on the way."""
+    """The vendor's drawings of known concepts in code order, and counts of what was left out."""
     found = _iconify(vendor, tarball, concepts) if vendor.folder is None else _by_code(vendor, tarball, concepts)
     drawings, losses = found
     if not drawings:
-        raise DataError(f"{vendor.package.spec}: not one drawing of a known concept; it is not the package we expect.")
+        raise DataError(f"{vendor.package.spec}: no drawing of a known concept; it is not the expected package.")
     return sorted(drawings, key=lambda drawing: drawing.code), losses
 
 

@@ -1,4 +1,4 @@
-"""Four tasks derived from the pictogram corpus: they are ours, and no published benchmark.
+"""Four tasks derived from the pictogram corpus; they are our own, not published benchmarks.
 
     data = open_pictogram_task("pictogram-questions", "data/pictograms")
     for record in data.read("test-twitter-seen"):
@@ -7,16 +7,16 @@
 ==================== ========= =================================================== ========================
 name                 task      what is asked                                       a blind model's accuracy
 ==================== ========= =================================================== ========================
-pictogram-questions  vqa       yes/no, object, group, main color, number shown    yes/no: a half at most
-pictogram-pairs      nlvr2     does a sentence hold for two images               a half, exactly
-pictogram-entailment ve        what lies in a corner of a partly covered canvas    a third, exactly
-pictogram-retrieval  retrieval which image has this name                         chance
+pictogram-questions  vqa       yes/no, object, group, main color, number shown     yes/no: one half at most
+pictogram-pairs      nlvr2     is a sentence true for two images                   exactly one half
+pictogram-entailment ve        what is in a corner of a partly covered canvas      exactly one third
+pictogram-retrieval  retrieval which image has this name                           chance
 ==================== ========= =================================================== ========================
 
-The splits are the corpus' own (:mod:`ashnets.data.pictograms.splits`) and every item is made of the drawings of its
-split alone: test vendors are never trained on, and the concepts of ``…-new`` share no word with any trained one.
-Objects are not asked for on ``…-new``, where a classifier has no answer to give. Everything is determined by the corpus
-and the seed.
+The splits are the corpus' own (:mod:`ashnets.data.pictograms.splits`) and every item uses only drawings of its
+split: test vendors are never trained on, and the concepts of ``…-new`` share no word with any trained one.
+On ``…-new`` there are no questions for objects, since a classifier does not know the answers. Corpus and
+seed determine everything.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _TEXTS = ("image_id", "name", "group", "captions")
 
 
 class PictogramTask:
-    """A derived task on a corpus on disk; it is read as a benchmark is.
+    """A derived task on a corpus on disk; it is read like a benchmark.
 
     Args:
         folder: of the corpus.
-        seed: of everything that is drawn.
+        seed: of all random choices.
 
     Raises:
         DataError: no corpus there.
@@ -93,7 +93,7 @@ class PictogramTask:
         return self._drawing(name)
 
     def has_image(self, name: str) -> bool:
-        """Whether the corpus holds all that is on an image."""
+        """Whether the corpus contains all drawings of an image."""
         parts = read_name(name)[1] if is_canvas(name) else [name]
         return all(part == COVER or self._place(part) is not None for part in parts)
 
@@ -103,7 +103,7 @@ class PictogramTask:
     def _bytes(self, image_id: str) -> bytes:
         place = self._place(image_id)
         if place is None:
-            raise DataError(f"{self.folder} holds no drawing {image_id!r}. Was the corpus built anew?")
+            raise DataError(f"{self.folder} contains no drawing {image_id!r}. Was the corpus built again?")
         return self._open(place[0]).table["image"][place[1]].as_py()
 
     def _place(self, image_id: str) -> tuple[str, int] | None:

@@ -1,4 +1,4 @@
-"""The pinned packages of the pictogram corpus: six vendors to train on, two held out whole, three lists of names."""
+"""The pinned packages of the pictogram corpus: six vendors for training, two held-out vendors, three lists of names."""
 
 from __future__ import annotations
 

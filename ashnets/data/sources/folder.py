@@ -1,4 +1,4 @@
-"""A folder of images as rows: Hugging Face's imagefolder (metadata.jsonl or .csv), or a .txt beside each image."""
+"""A folder of images as rows: Hugging Face's imagefolder (metadata.jsonl or .csv), or one .txt per image."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ METADATA = ("metadata.jsonl", "metadata.csv")
 def read_folder(root: Path, files: list[str]) -> Iterator[dict[str, Any]]:
     """Rows of ``files``, paths relative to ``root``.
 
-    Metadata in ``root`` speaks for all of them, metadata in a sub-folder named by a split for that sub-folder; every
-    other image needs its .txt. Images that metadata does not name are left out.
+    Metadata in ``root`` describes all files; metadata in a subfolder named after a split describes that subfolder.
+    Every other image needs a .txt file. Images that the metadata does not name are left out.
     """
     parts = [PurePosixPath(file).parent.as_posix() for file in files if PurePosixPath(file).name in METADATA]
     described = [part for part in dict.fromkeys(parts) if part == "." or part.lower() in SPLIT_WORDS]
@@ -44,7 +44,7 @@ def _split_of(file: str) -> str:
 def _read_metadata(root: Path, part: str, missing: Missing) -> Iterator[dict[str, Any]]:
     found = [root / part / name for name in METADATA if (root / part / name).is_file()]
     if len(found) > 1:
-        raise DataError(f"{root / part} holds {' and '.join(METADATA)}; keep the one that counts.")
+        raise DataError(f"{root / part} contains {' and '.join(METADATA)}; keep only one of them.")
     lines = _json_lines(found[0]) if found[0].suffix == ".jsonl" else _csv_lines(found[0])
     for number, raw in lines:
         where = f"{found[0]}, line {number}"
@@ -61,7 +61,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise DataError(f"{path}, line {number} is no JSON ({error}). Correct the line or remove it.") from None
+            raise DataError(f"{path}, line {number} is not valid JSON ({error}). Correct or remove it.") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number} is {line.strip()[:60]!r}; each line must be one JSON object.")
         yield number, row
@@ -77,17 +77,17 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if None in row or None in row.values():
                 raise DataError(
                     f"{where} has more or fewer fields than the {len(reader.fieldnames or ())} columns of line 1. "
-                    "Put texts that hold commas in double quotes."
+                    "Put texts with commas in double quotes."
                 )
             filled: dict[str, Any] = {key: value for key, value in row.items() if value}
             if filled.get("captions", "").startswith("["):
                 try:
                     filled["captions"] = json.loads(filled["captions"])
                 except ValueError as error:
-                    raise DataError(f"{where}: key 'captions' is no JSON list ({error}). Correct it.") from None
+                    raise DataError(f"{where}: key 'captions' is not a JSON list ({error}). Correct it.") from None
             yield reader.line_num, filled
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.reader.line_num} is no CSV ({error}). Correct the line.") from None
+        raise DataError(f"{path}, line {reader.reader.line_num} is not valid CSV ({error}). Correct it.") from None
 
 
 def _read_sidecars(root: Path, images: list[str]) -> Iterator[dict[str, Any]]:
@@ -96,8 +96,8 @@ def _read_sidecars(root: Path, images: list[str]) -> Iterator[dict[str, Any]]:
         shown = ", ".join(map(printable, alone[:3])) + (f" and {len(alone) - 3} more" if len(alone) > 3 else "")
         example = printable(PurePosixPath(alone[0]).with_suffix(".txt"))
         raise DataError(
-            f"{root}: {len(alone)} of {len(images)} images have no captions: {shown}. Write them, one a line, to "
-            f"a text file beside each ({example}), or write {METADATA[0]} with file_name and captions."
+            f"{root}: {len(alone)} of {len(images)} images have no captions: {shown}. Write them, one per line, to "
+            f"a text file next to each ({example}), or write {METADATA[0]} with file_name and captions."
         )
     for file in images:
         path = (root / file).with_suffix(".txt")

@@ -1,9 +1,9 @@
-"""Images with captions from anywhere: a built corpus, parquet files, a folder of images.
+"""Captioned images in any form: a built corpus, parquet files or a folder of images.
 
     source = open_source("my-images")
     source.kind, source.splits, source.split("train").num_rows
 
-`Pairs` decodes what a source holds.
+`Pairs` decodes what a source contains.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ log = logging.getLogger("ashnets.data")
 
 FORMS = (
     f"Give a corpus ({MANIFEST}), a .parquet file or a folder of them, or a folder of images with metadata.jsonl, "
-    "metadata.csv or a .txt beside each image."
+    "metadata.csv or a .txt file next to each image."
 )
 
 
 @dataclass(frozen=True)
 class Source:
-    """Captions and the places of images; made by `open_source`.
+    """Captions and image locations; created by `open_source`.
 
     Attributes:
         path: what was opened.
         kind: ``corpus``, ``parquet`` or ``folder``.
-        folder: what the files in ``rows`` are relative to.
-        rows: a table of the columns ``source_rows.ROWS``.
+        folder: the files in ``rows`` are relative to it.
+        rows: a table of the columns ``rows.ROWS``.
         left_out: images in the folder that its metadata does not name.
-        unreadable: a sentence for each folder that cannot be listed, and for what is no file though its name is that
-            of an image or of metadata.
-        passed_over: suffix → number, of files that no reader takes.
+        unreadable: a sentence for each folder that cannot be listed, and for each entry with the name of an image or of
+            metadata that is not a file.
+        passed_over: suffix → number, of other files.
     """
 
     path: Path
@@ -73,14 +73,14 @@ class Source:
 
 
 def open_source(path: str | os.PathLike, hold_out: float = 0.05) -> Source:
-    """Open images with captions, whatever their form; no image is decoded.
+    """Open captioned images in any supported form; no image is decoded.
 
     Sub-folders that cannot be read are left out with a warning, see ``Source.unreadable``.
 
     Args:
         path: a corpus folder (``manifest.json``); a ``.parquet`` file or a folder of them, with columns ``image``
             (bytes) or ``image_path`` / ``file_name``, and ``captions`` (list) or ``caption`` / ``text``; or a folder of
-            images with ``metadata.jsonl`` / ``metadata.csv`` (``file_name`` and captions) or a ``.txt`` beside each
+            images with ``metadata.jsonl`` / ``metadata.csv`` (``file_name`` and captions) or a ``.txt`` next to each
             image, one caption a line. ``image_id``, ``name``, ``concept`` and ``split`` are read where given.
         hold_out: where the data has no validation split, this share of ``train`` becomes ``valid``, chosen by a hash of
             the image id; 0 holds out nothing.
@@ -102,7 +102,7 @@ def open_source(path: str | os.PathLike, hold_out: float = 0.05) -> Source:
         state = "is a file of another kind" if path.exists() else "does not exist"
         raise DataError(f"{path} {state}. {FORMS}")
     if not source.rows.num_rows:
-        raise DataError(f"{path} holds no rows. {FORMS}")
+        raise DataError(f"{path} contains no rows. {FORMS}")
     _refuse_repeated_ids(path, source.rows)
     return replace(source, rows=_hold_out(path, source.rows, hold_out))
 
@@ -123,7 +123,7 @@ def _open_folder(path: Path) -> Source:
         return Source(path, "parquet", path, as_table(read_parquet(path, parquet)), unreadable=unreadable)
     if not any(is_image(file) for file in files):
         instead = f", but {listed(by_suffix(files))}" if files else ""
-        raise DataError(f"{path} holds neither images nor parquet files{instead}. {FORMS}")
+        raise DataError(f"{path} contains neither images nor parquet files{instead}. {FORMS}")
     rows = as_table(read_folder(path, files))
     named = set(rows["file"].to_pylist())
     left_out = sum(is_image(file) and file not in named for file in files)
@@ -140,7 +140,7 @@ def _refuse_repeated_ids(path: Path, rows: pa.Table) -> None:
         if name in first:
             places = [_place(rows.slice(row, 1).to_pylist()[0]) for row in (first[name], i)]
             raise DataError(
-                f"{path}: image_id {name!r} stands twice ({places[0]} and {places[1]}), and {len(ids) - len(set(ids))} "
+                f"{path}: image_id {name!r} occurs twice ({places[0]} and {places[1]}), and {len(ids) - len(set(ids))} "
                 "rows in all repeat an id. Make the ids unique; several captions of an image belong in one row, as a "
                 "list in 'captions'."
             )
@@ -158,7 +158,7 @@ def _hold_out(path: Path, rows: pa.Table, share: float) -> pa.Table:
     if share == 0 or "valid" in splits or not len(train):
         return rows
     if len(train) == 1:
-        raise DataError(f"{path} holds one training image, so none can be held out. Add images, or use hold_out=0.")
+        raise DataError(f"{path} contains one training image, so none can be held out. Add images, or use hold_out=0.")
     ids = rows["image_id"].to_pylist()
     order = sorted(train, key=lambda i: hashlib.sha256(ids[i].encode()).digest())
     splits[order[: min(max(round(share * len(train)), 1), len(train) - 1)]] = "valid"

@@ -34,16 +34,16 @@ def split_of_file(file: str) -> str:
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a file, its end read and checked. Raises DataError."""
     try:
-        return pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)  # by default it comes to hold the whole file
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)  # the default loads the whole file into memory
     except FileNotFoundError:
-        raise DataError(f"{path} is missing. Fetch or build it again.") from None
+        raise DataError(f"{path} is missing. Download or build it again.") from None
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from None
 
 
 def damaged(path: Path, error: Exception) -> DataError:
-    """What is said of a parquet file that cannot be read."""
-    return DataError(f"{path} is damaged or cut short ({reason(error)}). Fetch or build it again.")
+    """The error for a parquet file that cannot be read."""
+    return DataError(f"{path} is damaged or cut short ({reason(error)}). Download or build it again.")
 
 
 def image_column(path: Path, schema: pa.Schema) -> str | None:
@@ -54,7 +54,7 @@ def image_column(path: Path, schema: pa.Schema) -> str | None:
             return IMAGE
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
             return f"{IMAGE}.bytes"
-        raise DataError(f"{path}: column {IMAGE!r} holds {kind}; it must hold encoded images (bytes).")
+        raise DataError(f"{path}: column {IMAGE!r} contains {kind}; it must contain encoded images (bytes).")
     if not set(schema.names) & set(PATHS):
         raise DataError(
             f"{path}: no column {IMAGE!r}, {' or '.join(map(repr, PATHS))}; it has {', '.join(schema.names)}."

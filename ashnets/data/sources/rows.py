@@ -1,4 +1,4 @@
-"""One row of any source in one form: where the image lies, what it shows, what is said about it."""
+"""One row of any source in one form: the location of the image, its concept and its captions."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def clean_row(
     split: str,
     name_comes_first: bool = False,
 ) -> dict[str, Any]:
-    """A row of `ROWS`; ``image_id`` and ``split`` stand where the data gives none. Raises DataError, naming ``where``.
+    """A row of `ROWS`; ``image_id`` and ``split`` are defaults. Raises DataError, naming ``where``.
 
-    Texts and paths must be Unicode: lone surrogates, halves of a character that is cut, are refused.
+    Texts and paths must be valid Unicode: lone surrogates are refused.
 
-    A ``name`` becomes the first caption, unless the captions begin with it already, be it as ``name_comes_first``
-    promises: a corpus speaks it (name "woman red hair", first caption "woman with red hair").
+    A ``name`` becomes the first caption, unless the captions already begin with it. ``name_comes_first`` says that they
+    do, in other words: in a corpus, name "woman red hair" has the first caption "woman with red hair".
     """
     _require_unicode(file, "the image's path", where, "Rename the file")
     texts = {key: _text(raw, key, where) for key in TEXTS}
@@ -83,7 +83,7 @@ def _text(raw: Mapping[str, Any], key: str, where: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str | int) or isinstance(value, bool):
-        raise DataError(f"{where}: key {key!r} is {_shown(value)}; give a text or a whole number.")
+        raise DataError(f"{where}: key {key!r} is {_shown(value)}; give a string or an integer.")
     _require_unicode(str(value), f"key {key!r}", where)
     return str(value).strip() or None
 
@@ -95,7 +95,7 @@ def _captions(raw: Mapping[str, Any], where: str) -> list[str]:
             continue
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise DataError(f"{where}: key {key!r} is {_shown(value)}; give a text or a list of texts.")
+            raise DataError(f"{where}: key {key!r} is {_shown(value)}; give a string or a list of strings.")
         for text in texts:
             _require_unicode(text, f"key {key!r}", where)
         kept = [text.strip() for text in texts if text.strip()]
@@ -110,7 +110,7 @@ def _require_unicode(text: str, what: str, where: str, remedy: str = "Correct it
     except UnicodeEncodeError as error:
         place = f"character {error.start + 1} is {ascii(text[error.start])[1:-1]}"
         raise DataError(
-            f"{printable(where)}: {what} is {_shown(text)}, which is no Unicode text ({place}). {remedy}."
+            f"{printable(where)}: {what} is {_shown(text)}, which is not valid Unicode ({place}). {remedy}."
         ) from None
 
 
@@ -133,7 +133,7 @@ def path_inside(name: Any, where: str) -> str:
 
 
 class Missing:
-    """Images that are named and not there: all are counted, three are named."""
+    """Images that are named but missing: all are counted, the first three are reported."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
