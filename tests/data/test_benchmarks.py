@@ -99,7 +99,7 @@ def test_a_long_list_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.
     ("name", "split", "message"),
     [
         ("nlvr2", "val", r"NLVR2 has no split 'val'; there are train, dev"),
-        ("nlvr2", "test1", r"test1\.json is missing\. It comes from https://github\.com/lil-lab/nlvr"),
+        ("nlvr2", "test1", r"test1\.json is missing\. Download it from https://github\.com/lil-lab/nlvr"),
         (
             "vqa-v2",
             "train",

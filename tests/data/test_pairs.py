@@ -182,7 +182,7 @@ def test_splits_follow_one_another_and_an_empty_choice_is_refused(corpus):
     alone = [Pairs(source, [split], 16) for split in ("valid", "train")]
     assert both.image_ids == alone[0].image_ids + alone[1].image_ids
     assert torch.equal(both.decode(7), alone[1].decode(1))
-    with pytest.raises(DataError, match="no split is asked for; there are train, valid"):
+    with pytest.raises(DataError, match="no split is given; there are train, valid"):
         Pairs(source, [], 16)
     with pytest.raises(DataError, match="no split 'test'"):
         Pairs(source, ["train", "test"], 16)
