@@ -301,7 +301,7 @@ def test_archives_cannot_reach_outside_and_damage_is_named(tmp_path):
 def test_a_package_without_its_content_is_named(tmp_path):
     sources = tiny_packages.make(tmp_path / "cache")
     empty = replace(sources.vendors[2], folder="elsewhere")
-    with pytest.raises(DataError, match=r"gamma@1\.0\.0: not one drawing"):
+    with pytest.raises(DataError, match=r"gamma@1\.0\.0: no drawing"):
         build(tmp_path / "c", cache=tmp_path / "cache", progress=False, sources=replace(sources, vendors=(empty,)))
     nameless = replace(sources, names=sources.keywords)
     with pytest.raises(DataError, match=r"lacks data-by-emoji\.json"):
