@@ -1,28 +1,29 @@
 """Taking the spiking branch away: one neutral graph, the formats written from it, its operations and their energy."""
 
-from ashnets.export.count import Counts, LayerCounts, count, dense_macs
+from ashnets.export.counting import Counts, LayerCounts, count
 from ashnets.export.energy.estimating import Estimate, Profile, estimate, load_profile, profile_names
 from ashnets.export.exporting import FORMATS, export_model
-from ashnets.export.graph import InputEncoding, SpikingGraph, SpikingLayer, from_model, quantized
+from ashnets.export.graph import GraphLayer, InputEncoding, SpikingGraph, from_model, quantized
 from ashnets.export.lava import read_lava, write_lava
 from ashnets.export.nir_graph import compare_nir, read_nir, write_nir
 from ashnets.export.onnx.model import run_onnx_model, write_onnx_model
-from ashnets.export.onnx.running import Comparison, compare, run_onnx
+from ashnets.export.onnx.running import Comparison, compare_with_reference, run_onnx
 from ashnets.export.onnx.sequence import write_onnx_sequence
 from ashnets.export.onnx.step import write_onnx_step
+from ashnets.zoo.macs import dense_macs
 
 __all__ = [
     "FORMATS",
     "Comparison",
     "Counts",
     "Estimate",
+    "GraphLayer",
     "InputEncoding",
     "LayerCounts",
     "Profile",
     "SpikingGraph",
-    "SpikingLayer",
-    "compare",
     "compare_nir",
+    "compare_with_reference",
     "count",
     "dense_macs",
     "estimate",

@@ -25,7 +25,7 @@ from ashnets.errors import ConfigurationError, InputError
 from ashnets.export.folding import float32, fold, on_lattice
 from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.model.integer import IntegerConstants, integer_constants, integer_lif
-from ashnets.model.spiking_layer import SpikingLayer as ModelLayer
+from ashnets.model.spiking_layer import SpikingLayer
 from ashnets.version import __version__
 
 State = tuple[torch.Tensor, ...]
@@ -33,7 +33,7 @@ DT = 1e-4  # seconds; what the tools that read NIR assume
 
 
 @dataclass(frozen=True)
-class SpikingLayer:
+class GraphLayer:
     """Folded convolution and its LIF neurons.
 
     Attributes:
@@ -121,7 +121,7 @@ class SpikingGraph:
     """
 
     name: str
-    layers: tuple[SpikingLayer, ...]
+    layers: tuple[GraphLayer, ...]
     time_steps: int
     carry: str
     group_size: int
@@ -218,7 +218,7 @@ def from_model(model: nn.Module, name: str | None = None) -> SpikingGraph:
         block = _plain(layer_name, module)
         folded = fold(block.conv, block.norm)
         weight, bias, step = on_lattice(*folded)
-        layer = SpikingLayer(
+        layer = GraphLayer(
             name=layer_name,
             weight=weight,
             bias=bias,
@@ -257,7 +257,7 @@ def from_model(model: nn.Module, name: str | None = None) -> SpikingGraph:
     )
 
 
-def _plain(name: str, module: nn.Module) -> ModelLayer:
+def _plain(name: str, module: nn.Module) -> SpikingLayer:
     """The layer, if it is what a graph can hold."""
     found = {part: type(inner).__name__ for part, inner in module.named_children()}
     if list(found) != ["conv", "norm", "lif"]:
@@ -266,7 +266,7 @@ def _plain(name: str, module: nn.Module) -> ModelLayer:
             "tdBN and LIF in a row. netx and the other formats have no pooling and no sum of two branches; use a "
             "stride instead"
         )
-    block = cast(ModelLayer, module)
+    block = cast(SpikingLayer, module)
     if block.conv.padding_mode != "zeros" or isinstance(block.conv.padding, str):
         raise ConfigurationError(
             f"layer {name}: padding={block.conv.padding!r}, padding_mode={block.conv.padding_mode!r}: a graph holds "
@@ -315,7 +315,7 @@ def _named(name: str, weight: torch.Tensor, bias: torch.Tensor, theta: float, de
         raise ConfigurationError(f"layer {name}: {error}") from error
 
 
-def _in_integers(layer: SpikingLayer, constants: IntegerConstants) -> SpikingLayer:
+def _in_integers(layer: GraphLayer, constants: IntegerConstants) -> GraphLayer:
     return dataclasses.replace(
         layer,
         weight=constants.weight.double().mul(constants.step).float(),
@@ -326,7 +326,7 @@ def _in_integers(layer: SpikingLayer, constants: IntegerConstants) -> SpikingLay
     )
 
 
-def _output_shape(conv: nn.Conv2d | SpikingLayer, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+def _output_shape(conv: nn.Conv2d | GraphLayer, shape: tuple[int, int, int]) -> tuple[int, int, int]:
     with torch.device("meta"):
         probe = torch.empty(1, *shape)
         weight = torch.empty(conv.weight.shape)

@@ -24,7 +24,7 @@ import torch
 
 from ashnets.errors import ConfigurationError, MissingExtraError, WeightsError
 from ashnets.export.folding import float32
-from ashnets.export.graph import InputEncoding, SpikingGraph, SpikingLayer
+from ashnets.export.graph import GraphLayer, InputEncoding, SpikingGraph
 from ashnets.files import write_atomically
 from ashnets.model.integer import BIAS_LIMIT, CURRENT_LIMIT, DECAY_ONE, IntegerConstants
 
@@ -204,7 +204,7 @@ def _graph(file: Any, notes: dict[str, Any]) -> SpikingGraph:
         )
         output = tuple(int(n) for n in stored["shape"][()])
         layers.append(
-            SpikingLayer(
+            GraphLayer(
                 name=name,
                 weight=constants.weight.double().mul(step).float(),
                 bias=constants.bias.double().mul(step).float(),

@@ -8,15 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ashnets.export.energy.images import Images, read_images
+from ashnets.export.energy.images import read_images
 from ashnets.export.energy.profiles import load_profile, profile_names
-from ashnets.export.energy.report import REPORT, energy_report, measure, write_report
+from ashnets.export.energy.report import REPORT, count_and_estimate, energy_report, write_report
 from ashnets.export.exporting import export_model
 from ashnets.files import require_writable
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import weights_sha256
 from ashnets.zoo import comparing
-from ashnets.zoo.gallery_images import gallery_images
+from ashnets.zoo.gallery_images import Images, gallery_images
 from ashnets.zoo.registry import config_of
 
 TWO = ("45nm-int8", "loihi1-vs-a100")  # profiles of a comparison
@@ -106,10 +106,10 @@ def compare(
     def read(side: int) -> Images:
         return _images(side, images, corpus, splits, sample, seed)
 
-    return comparing.compare(
+    return comparing.compare_models(
         [os.fspath(name) for name in names],
         load=from_pretrained,
-        measure=lambda model, chosen, name: measure(model, chosen, loaded, name=name),
+        count_and_estimate=lambda model, chosen, name: count_and_estimate(model, chosen, loaded, name=name),
         read=read,
         random_weights=random_weights,
     )

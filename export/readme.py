@@ -1,4 +1,4 @@
-"""The README of an exported folder: what it holds, and the lines that load it, which the tests run as they stand."""
+"""The README of an exported folder: what it contains, and code that loads it. The tests run that code unchanged."""
 
 from __future__ import annotations
 
@@ -75,41 +75,42 @@ _CODE = {
 
 _NOTES = {
     "lava": """
-lava-nc 0.10.0 was written for Python 3.10 and NumPy 1. With newer ones it does not import by itself, and its
-simulation fails from 128 channels or pixels on. Put this before, or let `ashnets.export.lava_simulation.simulate` do
-all of it, in a process of its own:
+lava-nc 0.10.0 was written for Python 3.10 and NumPy 1. With newer versions it does not import, and its simulation
+fails for 128 or more channels or pixels. Run these lines first, or call `ashnets.export.lava_simulation.simulate`,
+which does everything in a separate process:
 
     from ashnets.export.lava_simulation import prepare_lava
     prepare_lava()
 
-Stream the samples one after another. Each layer is one step late: sample n, step t of the last one stands at index
-n·{steps} + t + {layers} of a sink, so run N·{steps} + {layers} steps for N samples. lava orders an array (W, H, C),
-`sample.npz` (T, N, C, H, W).
+Stream the samples one after another. Each layer is one step late: step t of sample n of the last layer is at index
+n·{steps} + t + {layers} of a sink, so run N·{steps} + {layers} steps for N samples. lava orders an array as (W, H, C),
+`sample.npz` as (T, N, C, H, W).
 """,
     "onnx": """
-A call is one step; membranes go in as `v_<layer>` and come out as `v_<layer>_next`, zeros in the reset state. The batch is free.
+A call is one step. Membranes go in as `v_<layer>` and come out as `v_<layer>_next`; in the reset state they are zeros.
+The batch size is free.
 """,
     "onnx-sequence": """
-A call is a whole sequence (T, B, C, H, W) with any T; membranes go in as `v_<layer>` and come out as `v_<layer>_next`,
-zeros in the reset state.
+A call is a whole sequence (T, B, C, H, W) with any T. Membranes go in as `v_<layer>` and come out as `v_<layer>_next`;
+in the reset state they are zeros.
 """,
     "onnx-unrolled": """
-A call is a sequence (T, B, C, H, W) with T = {steps}, without a loop in the graph; membranes go in as `v_<layer>` and
-come out as `v_<layer>_next`, zeros in the reset state.
+A call is a sequence (T, B, C, H, W) with T = {steps}; the graph has no loop. Membranes go in as `v_<layer>` and come
+out as `v_<layer>_next`; in the reset state they are zeros.
 """,
     "onnx-model": """
-The sampler stays outside: `spikes` (T, B, 3, H, W) are drawn from the pixels' intensities in [0, 1] by
-`ashnets.model.sampling`. Batch and text length are free.
+The sampler is not in the file: draw `spikes` (T, B, 3, H, W) from the pixel intensities in [0, 1] with
+`ashnets.model.sampling`. Batch size and text length are free.
 """,
     "nir": """
-snntorch reads the file by `snntorch.import_nir.import_from_nir(nir.read("network.nir"))`. Of norse and sinabs we know
-that the first ignores r, which is 1 here, and that version 3.1.3 of the second cannot read the file.
+snntorch reads the file with `snntorch.import_nir.import_from_nir(nir.read("network.nir"))`. norse ignores r, which is 1
+here. sinabs 3.1.3 cannot read the file.
 """,
 }
 
 
 def readme(graph: SpikingGraph, to: str, report: dict[str, Any]) -> str:
-    """Markdown; see the module."""
+    """The README as Markdown."""
     values = {
         "steps": graph.time_steps,
         "layers": len(graph.layers),
@@ -123,21 +124,21 @@ def readme(graph: SpikingGraph, to: str, report: dict[str, Any]) -> str:
         f"{' × '.join(map(str, layer.output_shape))} | {layer.beta:g} | {_threshold(layer)} |"
         for layer in graph.layers
     )
-    said = [
+    results = [
         f"{count} of {report['compared']:,} outputs, {report['fired'] or 'none'} of them spikes, differ in {tool}"
         for tool, count in report.get("mismatches", {}).items()
     ]
     warnings = "".join(f"\nWarning: {text}.\n" for text in report.get("warnings", ()))
     if "largest_difference" in report:
-        said.append(
+        results.append(
             f"outputs differ from torch by at most {max(report['largest_difference'].values()):.1e} of their magnitude "
             f"(tolerance {report['tolerance']:g})"
         )
-    said += [f"{tool} was not run ({reason})" for tool, reason in report["not_run"].items()]
+    results += [f"{tool} was not run ({reason})" for tool, reason in report["not_run"].items()]
     return f"""# {graph.name}: spiking encoder for {to}
 
 Written by ashnets {graph.provenance["ashnets"]}; precision {graph.precision}, quantization {report["quantization"]}.
-Compared on {report["images"]} images of {report["steps"]} steps: {"; ".join(said)}.
+Compared on {report["images"]} images of {report["steps"]} steps: {"; ".join(results)}.
 {warnings}
 ```python
 {code}
@@ -147,9 +148,9 @@ Compared on {report["images"]} images of {report["steps"]} steps: {"; ".join(sai
 |---|---|---|---|---|---|---|
 {rows}
 
-T = {graph.time_steps} steps an image. Membranes are {_carry(graph)}. Input: {graph.encoding.kind} spikes of the
-intensities in [0, 1], seed {graph.encoding.seed}, drawn outside the network. `sample.npz` holds input and expected
-output; `report.json` sizes, hashes and versions.
+T = {graph.time_steps} steps an image. Membranes are {_carry(graph)}. Input: {graph.encoding.kind} spikes, drawn outside
+the network from the pixel intensities in [0, 1] with seed {graph.encoding.seed}. `sample.npz` contains input and
+expected output; `report.json` contains sizes, hashes and versions.
 """
 
 
@@ -161,5 +162,7 @@ def _threshold(layer: Any) -> str:
 
 def _carry(graph: SpikingGraph) -> str:
     if graph.carry == "group" and graph.group_size > 1:
-        return f"carried over a group of φ = {graph.group_size} similar images, and reset for a single one"
+        return (
+            f"carried over a group of φ = {graph.group_size} similar images; a single image starts from a reset state"
+        )
     return "reset at each image"

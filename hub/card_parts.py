@@ -21,7 +21,7 @@ def drawing(description: Description, config: Any) -> str:
         width = max(len(concrete), len(spiking))
         ratio = {"trainable": "SR", "fixed": "SR = 1", "snn": "F_SNN alone"}[config.summary_ratio]
         top = f"image ─┬─ {concrete} {'─' * (width - len(concrete))}─┬─ {ratio} ─┐"
-        middle = f"         └─ {spiking} {'─' * (width - len(spiking))}─┘{' ' * (len(ratio) + 4)}│"
+        middle = f"       └─ {spiking} {'─' * (width - len(spiking))}─┘{' ' * (len(ratio) + 4)}│"
         lines = [top, middle, f"text {'─' * (len(top) - 6)}┴{transformer}"]
     else:
         top = f"image ── {concrete} ──┬"

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -20,9 +20,9 @@ from ashnets.files import read_csv
 from ashnets.model.sampling import probabilistic_sampling
 from ashnets.model.tdbn import calibrate
 from ashnets.terminal import columns, table
-from ashnets.zoo.counting import count
+from ashnets.zoo.counting import count_sizes
 from ashnets.zoo.creating import create
-from ashnets.zoo.gallery_images import FOLDER
+from ashnets.zoo.gallery_images import FOLDER, Images
 from ashnets.zoo.registry import ROOT, config_of, entry, is_name
 
 SEED = 0
@@ -30,16 +30,6 @@ CALIBRATED = 16  # images that set tdBN's statistics
 NO_WEIGHTS = "no weights"
 RANDOM = f"RANDOM weights (seed {SEED}), never trained; tdBN calibrated on the images counted"
 RESULTS = ("split", "direction", "branch", "ranking", "images", "R@1", "R@10", "chance R@1", "chance R@10")
-
-
-class Images(Protocol):
-    """Images of the side that a model takes, (B, 3, S, S) in [0, 1], and their ids for the sampler."""
-
-    @property
-    def pixels(self) -> torch.Tensor: ...
-
-    @property
-    def image_keys(self) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Compared:
         configuration: every key of its configuration.
         parameters: of the bare model.
         macs: part → dense MACs for an image and a text of the greatest length, the spiking encoder over all T steps.
-        measured: spikes and energy, as ``measure`` gave them; None without weights.
+        measured: spikes and energy, as ``count_and_estimate`` gave them; None without weights.
         results: what ``zoo/results`` has of it, rows of the keys ``RESULTS``; measured here, never the paper's.
     """
 
@@ -65,11 +55,11 @@ class Compared:
     results: list[dict[str, str]] = field(default_factory=list)
 
 
-def compare(
+def compare_models(
     names: Sequence[str],
     *,
     load: Callable[[str], Any],
-    measure: Callable[[Any, Any, str], dict[str, Any]],
+    count_and_estimate: Callable[[Any, Images, str], dict[str, Any]],
     read: Callable[[int], Images],
     random_weights: bool = False,
 ) -> list[Compared]:
@@ -78,7 +68,7 @@ def compare(
     Args:
         names: of the registry, or folders with a trained model.
         load: a name to a model with its trained weights.
-        measure: model, images and name to spikes and energy.
+        count_and_estimate: model, images and name to spikes and energy.
         read: side in pixels to the images to count on.
         random_weights: count untrained models too, with random weights.
 
@@ -97,7 +87,7 @@ def compare(
             model = load(name)
         elif random_weights:
             weights, model = RANDOM, random_model(name, read(config.image_size))
-        counts = count(config)
+        counts = count_sizes(config)
         macs = dict(counts.macs)
         if step := macs.pop("abstract encoder, a step", 0):
             macs["abstract encoder, T dense passes"] = step * config.time_steps
@@ -109,7 +99,7 @@ def compare(
                 | {"num_hidden_layers": config.num_hidden_layers},
                 parameters=counts.total,
                 macs=macs,
-                measured=None if model is None else measure(model, read(config.image_size), name),
+                measured=None if model is None else count_and_estimate(model, read(config.image_size), name),
                 results=results_of(name),
             )
         )

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.files import write_json
 from ashnets.model import HEADS, AshNetsModel
+from ashnets.zoo.macs import count_macs
 from ashnets.zoo.registry import config_of, list_models
-from ashnets.zoo.sizes import SIZES, STEP, Counts, counted
+from ashnets.zoo.sizes import SIZES, STEP, Sizes, counted
 
 IMAGENET_CLASSES = 1000
 
 
-def count(config: AshNetsConfig) -> Counts:
+def count_sizes(config: AshNetsConfig) -> Sizes:
     """Count on the meta device.
 
     A MAC is half a floating-point operation of torch's own counter: convolutions (padding included), matrix products
@@ -53,13 +52,13 @@ def count(config: AshNetsConfig) -> Counts:
         features = vision.concrete_encoder.projection.in_channels
         backbone_with_classifier = parameters["backbone"] + (features + 1) * IMAGENET_CLASSES
     macs = _macs(model, config)
-    return Counts(parameters, backbone_with_classifier, _parameters(model), heads, macs, config.time_steps)
+    return Sizes(parameters, backbone_with_classifier, _parameters(model), heads, macs, config.time_steps)
 
 
 def write_sizes(path: Path = SIZES) -> Path:
     """Count every model of the registry, without allocating a weight, and write the file."""
     models = tqdm(list_models(), desc="counting", unit="model", disable=None)
-    write_json(path, {name: asdict(count(config_of(name))) for name in models})
+    write_json(path, {name: asdict(count_sizes(config_of(name))) for name in models})
     counted.cache_clear()
     return path
 
@@ -69,22 +68,16 @@ def _macs(model: AshNetsModel, config: AshNetsConfig) -> dict[str, int]:
     side, tokens, length = config.image_size, config.num_visual_tokens, config.max_text_length
     image = torch.empty(1, 3, side, side, device="meta")
     visual = torch.empty(1, tokens, config.hidden_size, device="meta")
-    macs = {"concrete encoder": _count(lambda: vision.concrete_encoder(image))}
+    macs = {"concrete encoder": count_macs(lambda: vision.concrete_encoder(image))}
     if config.has_spiking_branch:
         response = torch.empty(1, tokens, config.response_size, device="meta")
-        macs[STEP] = _count(lambda: vision.abstract_encoder.run(image.unsqueeze(0)))
-        macs["collector"] = _count(lambda: vision.collector(response))
-        macs["summary ratio"] = _count(lambda: vision.summary_ratio(visual, visual))
+        macs[STEP] = count_macs(lambda: vision.abstract_encoder.run(image.unsqueeze(0)))
+        macs["collector"] = count_macs(lambda: vision.collector(response))
+        macs["summary ratio"] = count_macs(lambda: vision.summary_ratio(visual, visual))
     for label, sequence in (("text alone", length), ("pair", length + tokens)):
         hidden = torch.empty(1, sequence, config.hidden_size, device="meta")
-        macs[f"transformer, {label}"] = _count(partial(model.transformer.bert.encoder, hidden))
+        macs[f"transformer, {label}"] = count_macs(partial(model.transformer.bert.encoder, hidden))
     return macs
-
-
-def _count(call: Callable[[], object]) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        call()
-    return counter.get_total_flops() // 2
 
 
 def _parameters(module: nn.Module) -> int:

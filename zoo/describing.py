@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ashnets.zoo.registry import Entry, Weights, config_of, entry, untrained
-from ashnets.zoo.sizes import Counts, counted
+from ashnets.zoo.sizes import Sizes, counted
 
 if TYPE_CHECKING:
     from ashnets.configuration import AshNetsConfig
@@ -113,11 +113,11 @@ def describe_config(config: AshNetsConfig, architecture: str | None = None) -> D
     return _describe(config, replace(entry(architecture), weights=None) if architecture else None, None)
 
 
-def _describe(config: AshNetsConfig, found: Entry | None, counts: Counts | None) -> Description:
+def _describe(config: AshNetsConfig, found: Entry | None, counts: Sizes | None) -> Description:
     if counts is None:
-        from ashnets.zoo.counting import count
+        from ashnets.zoo.counting import count_sizes
 
-        counts = count(config)
+        counts = count_sizes(config)
     spiking = config.has_spiking_branch
     weights = found.weights if found else None
     name = found.name if found else "a configuration of its own"

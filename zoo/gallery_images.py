@@ -1,8 +1,9 @@
-"""Some images of the bundled gallery, for what is measured of a model where no images are given."""
+"""Images on which a model is counted, and a sample of the bundled gallery, which is used where no images are given."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -12,6 +13,24 @@ from ashnets.zoo.registry import ROOT
 FOLDER = ROOT / "gallery" / "images"
 COUNT = 16
 _AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images on which a model is counted.
+
+    Attributes:
+        pixels: (B, 3, S, S) in [0, 1].
+        image_keys: for the sampler, which draws the spikes of an image by its key.
+        source: a sentence for the report: what they are, how many of how many, and how they were chosen.
+    """
+
+    pixels: torch.Tensor
+    image_keys: list[int]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.pixels)
 
 
 def gallery_images(side: int, count: int = COUNT) -> Iterator[tuple[torch.Tensor, list[int]]]:

@@ -12,11 +12,11 @@ from functools import cache
 from ashnets.zoo.registry import ROOT
 
 SIZES = ROOT / "results" / "sizes.json"
-STEP, TEXT = "abstract encoder, a step", "transformer, text alone"  # parts of Counts.macs
+STEP, TEXT = "abstract encoder, a step", "transformer, text alone"  # parts of Sizes.macs
 
 
 @dataclass(frozen=True)
-class Counts:
+class Sizes:
     """Parameters and MACs.
 
     Attributes:
@@ -48,8 +48,8 @@ class Counts:
 
 
 @cache
-def counted() -> dict[str, Counts]:
+def counted() -> dict[str, Sizes]:
     """Model → counts, of those in the file."""
     if not SIZES.is_file():
         return {}
-    return {name: Counts(**parts) for name, parts in json.loads(SIZES.read_text(encoding="utf-8")).items()}
+    return {name: Sizes(**parts) for name, parts in json.loads(SIZES.read_text(encoding="utf-8")).items()}

@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ashnets.export.count import Counts
-from ashnets.export.count_dense import DenseLayer
+from ashnets.export.counting import Counts
 from ashnets.export.energy.memory import INT8, NONE, Interval, dense_traffic, spiking_traffic
 from ashnets.export.energy.profiles import Constant, Profile, load_profile, profile_names
+from ashnets.zoo.macs import DenseLayer
 
 __all__ = [
     "ASSUMPTIONS",
@@ -160,7 +160,7 @@ def estimate(
     Args:
         counts: of the spiking branch.
         profile: see :func:`load_profile`.
-        artificial: the ordinary parts by name, layer by layer from :func:`ashnets.export.count.dense_layers`; MACs
+        artificial: the ordinary parts by name, layer by layer from :func:`ashnets.zoo.macs.dense_layers`; MACs
             alone (``dense_macs``) give no memory traffic.
         data: what was counted, for the label; the number of images and steps by default.
     """

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ashnets.data.folders import by_suffix, listed, printable, walk
 from ashnets.data.images import is_image
@@ -18,26 +16,9 @@ from ashnets.data.sources.opening import open_source
 from ashnets.errors import ConfigurationError, DataError
 from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsImageProcessor
+from ashnets.zoo.gallery_images import Images
 
 log = logging.getLogger("ashnets.data")
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images to count on.
-
-    Attributes:
-        pixels: (B, 3, S, S) in [0, 1].
-        image_keys: for the sampler; the draw of an image depends on its id.
-        source: a sentence for the report: what, how many of how many, how they were chosen.
-    """
-
-    pixels: torch.Tensor
-    image_keys: list[int]
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.pixels)
 
 
 def read_images(

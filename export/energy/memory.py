@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ashnets.export.count import Counts, LayerCounts
-from ashnets.export.count_dense import DenseLayer
+from ashnets.export.counting import Counts, LayerCounts
 from ashnets.export.energy.profiles import Bits, Level
+from ashnets.zoo.macs import DenseLayer
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from tqdm import tqdm
 from ashnets.data.similar import similar_groups
 from ashnets.digests import WEIGHTS_SHA256
 from ashnets.environment import environment
-from ashnets.export.count import Counter, Counts, DenseLayer, dense_layers
+from ashnets.export.counting import Counter, Counts
 from ashnets.export.energy.estimating import Estimate, artificial_energy, estimate, over_rate, over_steps
-from ashnets.export.energy.images import Images
 from ashnets.export.energy.memory import NONE
 from ashnets.export.energy.profiles import Profile
 from ashnets.export.graph import SpikingGraph, from_model
@@ -26,6 +25,8 @@ from ashnets.files import write_atomically, write_csv, write_json
 from ashnets.model.firing import rates_warnings
 from ashnets.model.sampling import probabilistic_sampling
 from ashnets.result_folder import result_folder
+from ashnets.zoo.gallery_images import Images
+from ashnets.zoo.macs import DenseLayer, dense_layers
 
 REPORT = "energy.json"
 SCHEMA_VERSION = 1
@@ -102,7 +103,7 @@ def energy_report(
     }
 
 
-def measure(
+def count_and_estimate(
     model: Any, images: Images, profiles: Sequence[Profile], *, name: str, progress: bool = False
 ) -> dict[str, Any]:
     """A model's counts and energy in short, to set it beside others.

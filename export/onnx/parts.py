@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from ashnets.errors import MissingExtraError, WeightsError
-from ashnets.export.graph import SpikingGraph, SpikingLayer
+from ashnets.export.graph import GraphLayer, SpikingGraph
 from ashnets.files import write_atomically
 from ashnets.model.integer import BIT, DECAY_ONE, MEMBRANE_LIMIT, IntegerConstants
 from ashnets.result_folder import result_folder
@@ -87,11 +87,11 @@ class Parts:
         """Name, type and shape of an input or output; float32 by default."""
         return self.onnx.helper.make_tensor_value_info(name, self.real if kind is None else kind, shape)
 
-    def fired(self, layer: SpikingLayer) -> str:
+    def fired(self, layer: GraphLayer) -> str:
         """Name of a layer's spikes: the last one's are the graph's output."""
         return layer.name if layer is self.graph.layers[-1] else f"spikes_{layer.name}"
 
-    def current(self, layer: SpikingLayer, spikes: str, output: str) -> Any:
+    def current(self, layer: GraphLayer, spikes: str, output: str) -> Any:
         """Conv: (B, C, H, W) spikes to currents, in the membrane's unit."""
         weight, bias = layer.weight, layer.bias
         if layer.integer is not None:
@@ -109,7 +109,7 @@ class Parts:
             group=layer.groups,
         )
 
-    def neuron_constants(self, layer: SpikingLayer) -> None:
+    def neuron_constants(self, layer: GraphLayer) -> None:
         """Store what :meth:`neuron` of this layer reads, once."""
         n, c = layer.name, layer.integer
         if c is None:
@@ -123,7 +123,7 @@ class Parts:
         for key, value in values.items():
             self.constant(f"{n}.{key}", torch.tensor(float(value)))
 
-    def neuron(self, layer: SpikingLayer, current: str, v: str, fired: str, v_next: str, step: str = "") -> list[Any]:
+    def neuron(self, layer: GraphLayer, current: str, v: str, fired: str, v_next: str, step: str = "") -> list[Any]:
         """One step of the layer's neurons; ``step`` keeps names apart where a graph holds many."""
         n, s, nodes = layer.name, step, []
 

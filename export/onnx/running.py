@@ -1,11 +1,11 @@
-r"""The ONNX forms of the spiking graph in onnxruntime, and how their spikes compare.
+r"""Run the ONNX forms of the spiking graph in onnxruntime, and compare their spikes with two references.
 
-What equality can be had. onnxruntime and :meth:`SpikingGraph.run` agree in every spike, by construction (see
-``graph.py``: sums without rounding, or integers). Against the model as trained, with convolution and tdBN apart, single
-spikes of millions differ in the first layer and more from layer to layer (of a calibrated random encoder of
-``ashnets-tiny``'s shape some hundredths of a per cent in the last): folding rounds W' once where the model rounds conv
-and tdBN apart, and a neuron within 10⁻⁶ of its threshold goes the other way. :func:`compare` reports both; ``ashnets
-demo`` prints them.
+onnxruntime and :meth:`SpikingGraph.run` agree in every spike, by construction (see ``graph.py``: sums without rounding,
+or integers). Against the trained model, which keeps convolution and tdBN apart, a few spikes in a million differ in the
+first layer, and more in each deeper layer (some hundredths of a per cent in the last layer of a calibrated random
+encoder with the shape of ``ashnets-tiny``). The reason: folding rounds W' once, while the model rounds the convolution
+and tdBN separately, so a neuron within 10⁻⁶ of its threshold can flip. :func:`compare_with_reference` reports both;
+``ashnets demo`` prints them.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ class Comparison:
 
 
 @torch.no_grad()
-def compare(path: str | os.PathLike, graph: SpikingGraph, encoder: AbstractEncoder, spikes: torch.Tensor) -> Comparison:
+def compare_with_reference(
+    path: str | os.PathLike, graph: SpikingGraph, encoder: AbstractEncoder, spikes: torch.Tensor
+) -> Comparison:
     """Run an ONNX graph, its neutral graph and the model on the same spikes and count what differs.
 
     Args:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ashnets.errors import ConfigurationError
-from ashnets.export.graph import SpikingGraph, SpikingLayer
+from ashnets.export.graph import GraphLayer, SpikingGraph
 from ashnets.export.onnx.parts import EXTERNAL_ABOVE, Parts, require, save
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _build(
     return parts.model(UNROLLED if unrolled else SEQUENCE)
 
 
-def _scan(parts: Parts, layer: SpikingLayer, fired: str) -> None:
+def _scan(parts: Parts, layer: GraphLayer, fired: str) -> None:
     """Neurons in a loop: ``<layer>.current`` to ``fired`` (T, B, C, h, w) and ``v_<layer>_next``."""
     n = layer.name
     shape: list[int | str | None] = ["B", *layer.output_shape]
@@ -113,7 +113,7 @@ def _scan(parts: Parts, layer: SpikingLayer, fired: str) -> None:
     ]
 
 
-def _unroll(parts: Parts, layer: SpikingLayer, steps: int, fired: str) -> None:
+def _unroll(parts: Parts, layer: GraphLayer, steps: int, fired: str) -> None:
     """Neurons step by step: ``<layer>.current`` to ``fired`` (T·B, C, h, w) and ``v_<layer>_next``."""
     n = layer.name
     currents = [f"{n}.current.{t}" for t in range(steps)]

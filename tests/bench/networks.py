@@ -1,4 +1,4 @@
-"""The abstract encoder as its baselines build it: the same weights, spikingjelly's layers and readout over all steps."""
+"""The abstract encoder built as a baseline: the same weights, spikingjelly's layers, readout over all steps."""
 
 from __future__ import annotations
 

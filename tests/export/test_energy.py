@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from ashnets.errors import ConfigurationError
-from ashnets.export.count import Counts, LayerCounts, Steps
-from ashnets.export.count_dense import DenseLayer
+from ashnets.export.counting import Counts, LayerCounts, Steps
 from ashnets.export.energy.estimating import estimate, over_rate, over_steps
 from ashnets.export.energy.memory import value_energy
 from ashnets.export.energy.profiles import FOLDER, SPIKING, load_profile, profile_names
+from ashnets.zoo.macs import DenseLayer
 
 
 @pytest.fixture

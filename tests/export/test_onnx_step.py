@@ -15,7 +15,7 @@ import torch
 from ashnets.errors import InputError, WeightsError
 from ashnets.export.emulator import IntegerLayer, emulate
 from ashnets.export.graph import SpikingGraph, quantized
-from ashnets.export.onnx.running import compare, run_onnx
+from ashnets.export.onnx.running import compare_with_reference, run_onnx
 from ashnets.export.onnx.sequence import write_onnx_sequence
 from ashnets.export.onnx.step import write_onnx_step
 from ashnets.model.abstract_encoder import AbstractEncoder
@@ -106,7 +106,7 @@ def test_a_stream_is_one_sequence(exported: Path, spikes: torch.Tensor) -> None:
 def test_compare_counts_against_both_references(
     exported: Path, graph: SpikingGraph, encoder: AbstractEncoder, spikes: torch.Tensor
 ) -> None:
-    result = compare(exported, graph, encoder, spikes)
+    result = compare_with_reference(exported, graph, encoder, spikes)
     assert (result.images, result.steps) == (4, 6)
     assert [layer.compared for layer in result.layers] == [6 * 4 * layer.neurons for layer in graph.layers]
     assert result.differ_from_graph == 0
@@ -114,7 +114,7 @@ def test_compare_counts_against_both_references(
     # It can see a difference: the first layer of another graph fires elsewhere.
     first = graph.layers[0]
     other = dataclasses.replace(graph, layers=(dataclasses.replace(first, theta=first.theta * 1.2), *graph.layers[1:]))
-    result = compare(exported, other, encoder, spikes)
+    result = compare_with_reference(exported, other, encoder, spikes)
     fired, expected = graph.run(spikes)[0]["conv1"], other.run(spikes)[0]["conv1"]
     assert result.layers[0].differ_from_graph == int((fired != expected).sum()) > 0
 
@@ -141,7 +141,7 @@ def test_inner_spikes_are_given_on_request_only(
     path = write_onnx_step(graph, tmp_path / "plain.onnx")
     assert list(run_onnx(path, spikes)[0]) == ["concepts"]
     with pytest.raises(InputError, match="layer_spikes=True"):
-        compare(path, graph, encoder, spikes)
+        compare_with_reference(path, graph, encoder, spikes)
 
 
 def test_spikes_of_each_layer_are_counted_on_request(graph: SpikingGraph, spikes: torch.Tensor, tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from rich.console import Console
 from ashnets.cli.energy import energy as energy_command
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, DataError, InputError, WeightsError
-from ashnets.export.count import count
+from ashnets.export.counting import count
 from ashnets.export.energy.estimating import estimate
 from ashnets.export.energy.html import TEMPLATE, page, verdict
 from ashnets.export.energy.images import Images, read_images
 from ashnets.export.energy.profiles import load_profile, profile_names
-from ashnets.export.energy.report import artificial_layers, energy_report, layer_rows, measure, write_report
+from ashnets.export.energy.report import artificial_layers, count_and_estimate, energy_report, layer_rows, write_report
 from ashnets.export.energy.text import print_report
 from ashnets.export.graph import from_model
 from ashnets.model import AshNetsForRetrieval
@@ -180,7 +180,7 @@ def test_groups_of_similar_images(report: dict[str, Any], model: AshNetsForRetri
 
 
 def test_the_short_form_agrees(report: dict[str, Any], model: AshNetsForRetrieval, images: Images) -> None:
-    short = measure(model, images, [load_profile(PROFILES[0])], name="small")
+    short = count_and_estimate(model, images, [load_profile(PROFILES[0])], name="small")
     one = report["estimates"][0]
     assert short["spikes"] == report["counts"]["spikes"] / 5
     energy = short["energy"][PROFILES[0]]

@@ -123,9 +123,9 @@ def test_the_three_lines_of_a_card_run(name):
 
 def test_energy_is_an_estimate_with_its_assumptions(finished_run, tmp_path):
     """The report is a real one, of the package that estimates."""
-    from ashnets.export.energy.images import Images
     from ashnets.export.energy.profiles import load_profile
     from ashnets.export.energy.report import energy_report, write_report
+    from ashnets.zoo.gallery_images import Images
 
     model = ashnets.from_pretrained(finished_run / "model").ashnets
     images = Images(torch.rand(2, 3, 16, 16), [1, 2], "2 squares of noise")

@@ -12,8 +12,8 @@ import torch
 from ashnets import zoo
 from ashnets.cli.compare import compare as compare_command
 from ashnets.errors import ConfigurationError, UnknownModelError
-from ashnets.export.energy.images import Images
-from ashnets.zoo.comparing import NO_WEIGHTS, RANDOM, compare, random_model, results_of, to_rows
+from ashnets.zoo.comparing import NO_WEIGHTS, RANDOM, compare_models, random_model, results_of, to_rows
+from ashnets.zoo.gallery_images import Images
 
 
 def images(side: int) -> Images:
@@ -26,7 +26,7 @@ def never(*_: object) -> None:
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, list[str]]:
-    found = compare(["ashnets-tiny-t1", "ashnets-tiny-ann"], load=never, measure=never, read=images)  # type: ignore[arg-type]
+    found = compare_models(["ashnets-tiny-t1", "ashnets-tiny-ann"], load=never, count_and_estimate=never, read=images)  # type: ignore[arg-type]
     return {row[0]: row[1:] for row in to_rows(found)}
 
 
@@ -66,7 +66,9 @@ def test_random_weights_fire_and_are_labeled() -> None:
             seen.append(model.vision(chosen.pixels, image_keys=chosen.image_keys).layer_rates)
         return {"spikes": 1.0, "synaptic_operations": 2.0, "rate": 0.5, "energy": {}}
 
-    (found,) = compare(["ashnets-tiny-t5"], load=never, measure=measure, read=images, random_weights=True)  # type: ignore[arg-type]
+    (found,) = compare_models(
+        ["ashnets-tiny-t5"], load=never, count_and_estimate=measure, read=images, random_weights=True
+    )  # type: ignore[arg-type]
     assert found.weights == RANDOM
     assert "never trained" in found.weights
     assert all(0 < float(rate.mean()) < 0.9 for rate in seen[0].values())
@@ -78,9 +80,9 @@ def test_random_weights_fire_and_are_labeled() -> None:
 
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(UnknownModelError, match="tyni"):
-        compare(["ashnets-tiny", "ashnets-tyni"], load=never, measure=never, read=images)  # type: ignore[arg-type]
+        compare_models(["ashnets-tiny", "ashnets-tyni"], load=never, count_and_estimate=never, read=images)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="twice"):
-        compare(["ashnets-tiny", "ashnets-tiny"], load=never, measure=never, read=images)  # type: ignore[arg-type]
+        compare_models(["ashnets-tiny", "ashnets-tiny"], load=never, count_and_estimate=never, read=images)  # type: ignore[arg-type]
 
 
 def test_the_command_sets_trained_and_untrained_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from ashnets.cli import main
 from ashnets.errors import ConfigurationError, UnknownModelError
 from ashnets.files import read_csv
 from ashnets.zoo import numbers as zoo_numbers
-from ashnets.zoo.counting import count
+from ashnets.zoo.counting import count_sizes
 from ashnets.zoo.names import split
 from ashnets.zoo.numbers import choose, numbers, paper_flags, paper_rows, table
 from ashnets.zoo.registry import ROOT, read_weights
@@ -104,7 +104,7 @@ def test_sizes_on_file_are_those_that_are_counted():
     assert set(counted()) == set(zoo.list_models()), "run: python -m ashnets.zoo.numbers --count"
     for name in ("ashnets-tiny", "ashnets-tiny-ann", "ashnets-r18-l3-t20"):
         config = zoo.config_of(name)
-        fresh, size = count(config), numbers(name)
+        fresh, size = count_sizes(config), numbers(name)
         assert counted()[name] == fresh, "run: python -m ashnets.zoo.numbers --count"
         assert size["parameters"] == zoo.describe(name).totals["parameters"] == fresh.total
         macs = dict(fresh.macs)

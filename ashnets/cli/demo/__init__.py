@@ -18,7 +18,7 @@ from ashnets.export import (
     Counts,
     Estimate,
     SpikingGraph,
-    compare,
+    compare_with_reference,
     count,
     dense_macs,
     estimate,
@@ -153,7 +153,7 @@ def _export(
     path = output / "spiking_encoder.onnx"
     try:
         write_onnx_step(graph, path, layer_spikes=True)
-        found = compare(path, graph, model.ashnets.vision.abstract_encoder, spikes)
+        found = compare_with_reference(path, graph, model.ashnets.vision.abstract_encoder, spikes)
     except MissingExtraError as error:
         terminal.say(f"Skipped: {error}")
         return None

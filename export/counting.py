@@ -22,12 +22,10 @@ import torch
 from torch.nn import functional as F
 
 from ashnets.errors import InputError
-from ashnets.export.count_dense import DenseLayer, dense_layers, dense_macs
 from ashnets.export.energy.rates import FiringRates, firing_rates
-from ashnets.export.graph import SpikingGraph, SpikingLayer, State
+from ashnets.export.graph import GraphLayer, SpikingGraph, State
 from ashnets.model.abstract_encoder import as_sequence
-
-__all__ = ["Counter", "Counts", "DenseLayer", "LayerCounts", "Steps", "count", "dense_layers", "dense_macs", "fan_out"]
+from ashnets.zoo.macs import DenseLayer
 
 
 @dataclass(frozen=True)
@@ -336,7 +334,7 @@ def count(
     return counter.counts()
 
 
-def fan_out(layer: SpikingLayer) -> torch.Tensor:
+def fan_out(layer: GraphLayer) -> torch.Tensor:
     """Synapses that leave an input neuron at each place: (H, W), float64 integers, equal for all input channels."""
     outputs, _, *kernel = layer.weight.shape
     height, width = layer.input_shape[1:]

@@ -12,18 +12,19 @@ from torch import nn
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import InputError
-from ashnets.export.count import Counter, count, dense_layers, dense_macs
+from ashnets.export.counting import Counter, count
 from ashnets.export.energy.rates import firing_rates
-from ashnets.export.graph import InputEncoding, SpikingGraph, SpikingLayer, from_model
+from ashnets.export.graph import GraphLayer, InputEncoding, SpikingGraph, from_model
 from ashnets.model import AshNetsModel
 from ashnets.model.abstract_encoder import AbstractEncoder
+from ashnets.zoo.macs import dense_layers, dense_macs
 
 
-def layer(name, inputs, outputs, side, kernel, stride=1, padding=0, dilation=1, groups=1) -> SpikingLayer:
+def layer(name, inputs, outputs, side, kernel, stride=1, padding=0, dilation=1, groups=1) -> GraphLayer:
     """A layer of random weights over squares of ``side``."""
     after = (side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
     draw = torch.Generator().manual_seed(inputs * outputs + kernel)
-    return SpikingLayer(
+    return GraphLayer(
         name=name,
         weight=torch.randn(outputs, inputs // groups, kernel, kernel, generator=draw),
         bias=torch.full((outputs,), 0.2),
@@ -39,7 +40,7 @@ def layer(name, inputs, outputs, side, kernel, stride=1, padding=0, dilation=1, 
     )
 
 
-def network(*layers: SpikingLayer) -> SpikingGraph:
+def network(*layers: GraphLayer) -> SpikingGraph:
     return SpikingGraph("net", layers, time_steps=10, carry="image", group_size=1, encoding=InputEncoding())
 
 
@@ -47,7 +48,7 @@ def random_spikes(steps: int, images: int, shape: tuple[int, int, int], rate: fl
     return (torch.rand(steps, images, *shape, generator=torch.Generator().manual_seed(0)) < rate).float()
 
 
-def operations_by_loop(one: SpikingLayer, spikes: torch.Tensor) -> int:
+def operations_by_loop(one: GraphLayer, spikes: torch.Tensor) -> int:
     """Every spike, every output channel, every tap."""
     outputs, per_group, height, width = one.weight.shape
     _, out_h, out_w = one.output_shape
@@ -79,7 +80,7 @@ def operations_by_loop(one: SpikingLayer, spikes: torch.Tensor) -> int:
     ],
     ids=lambda one: one.name,
 )
-def test_operations_are_those_of_a_loop(one: SpikingLayer) -> None:
+def test_operations_are_those_of_a_loop(one: GraphLayer) -> None:
     spikes = random_spikes(2, 2, one.input_shape, 0.3)
     counts = count(network(one), spikes)
     assert counts.synaptic_operations == operations_by_loop(one, spikes) > 0

@@ -1,15 +1,15 @@
-"""Multiply-accumulates of the artificial parts: concrete encoder, collector, summary ratio, transformer.
+"""Multiply-accumulates (MACs) of ordinary networks, by torch's own counter.
 
-Products of matrices and convolutions, attention's included and padding's taps too; element-wise work, normalization and
-softmax are left out. torch's own counter gives the totals. For memory traffic they are also told layer by layer, with
-the values that each layer reads and writes.
+A MAC is two floating-point operations of that counter. It counts matrix products, attention and convolutions, with the
+taps on padding. Element-wise operations, normalization and softmax are left out. For the estimate of memory traffic the
+MACs are also given layer by layer, with the number of values that each layer reads and writes.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,13 +25,13 @@ PARTS = ("concrete_encoder", "collector", "summary_ratio", "transformer")
 
 @dataclass(frozen=True)
 class DenseLayer:
-    """One product of an ordinary network, for one image.
+    """One layer of an ordinary network, for one image.
 
     Attributes:
         name: of the layer within its part.
         macs: multiply-accumulates.
-        weights: numbers that were trained; 0 where both factors are activations, as in attention.
-        inputs, outputs: numbers that are read and written.
+        weights: trained numbers; 0 where both factors are activations, as in attention.
+        inputs, outputs: numbers read and written.
     """
 
     name: str
@@ -39,6 +39,13 @@ class DenseLayer:
     weights: int
     inputs: int
     outputs: int
+
+
+def count_macs(call: Callable[[], object]) -> int:
+    """MACs of everything that ``call`` computes; tensors may be on the meta device."""
+    with torch.no_grad(), _counter() as counter:
+        call()
+    return counter.get_total_flops() // 2
 
 
 @torch.no_grad()
@@ -54,22 +61,17 @@ def dense_macs(
         options: further arguments of the model's forward.
 
     Returns:
-        MACs an image of the ``PARTS`` that the model has. The collector is counted dense, however many of its inputs
-        are zero.
+        MACs for one image, for each of the ``PARTS`` that the model has. The collector is counted dense, with all its
+        inputs, zeros too.
     """
     base = getattr(model, "ashnets", model)
-    counter = FlopCounterMode(
-        display=False,
-        # torch's own table lacks the CPU's fused attention.
-        custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops},
-    )
-    with _evaluating(base), counter:
+    with _evaluating(base), _counter() as counter:
         base(pixel_values=pixel_values, input_ids=input_ids, **options)
     found: dict[str, int] = {}
     for path, operations in counter.get_flop_counts().items():
         part = path.rpartition(".")[2]
         if part in PARTS:
-            found[part] = sum(operations.values()) // 2 // len(pixel_values)  # a MAC is two FLOPs
+            found[part] = sum(operations.values()) // 2 // len(pixel_values)
     return found
 
 
@@ -77,10 +79,10 @@ def dense_macs(
 def dense_layers(
     model: nn.Module, pixel_values: torch.Tensor, input_ids: torch.Tensor | None = None, **options: Any
 ) -> dict[str, tuple[DenseLayer, ...]]:
-    """The same layer by layer: a part's MACs add up to those of :func:`dense_macs`.
+    """The same layer by layer: the MACs of a part's layers add up to those of :func:`dense_macs`.
 
-    Attention's products have no layer of their own; they stand as one entry, ``attention``, whose inputs are the
-    widest activations of the part.
+    Attention's products belong to no layer. They are one entry, ``attention``, whose inputs are the widest activations
+    of the part.
     """
     base = getattr(model, "ashnets", model)
     totals = dense_macs(model, pixel_values, input_ids, **options)
@@ -115,11 +117,17 @@ def dense_layers(
         for hook in hooks:
             hook.remove()
     for part, layers in found.items():
-        rest = totals[part] - sum(layer.macs for layer in layers)
-        if rest:
+        attention = totals[part] - sum(layer.macs for layer in layers)
+        if attention:
             widest = max((layer.inputs for layer in layers), default=0)
-            layers.append(DenseLayer("attention", rest, 0, widest, 0))
+            layers.append(DenseLayer("attention", attention, 0, widest, 0))
     return {part: tuple(layers) for part, layers in found.items()}
+
+
+def _counter() -> FlopCounterMode:
+    # torch's own table lacks the CPU's fused attention.
+    mapping = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    return FlopCounterMode(display=False, custom_mapping=mapping)
 
 
 @contextmanager
