@@ -1,4 +1,4 @@
-"""Taking the spiking branch away: one neutral graph, the formats written from it, its operations and their energy."""
+"""Export of the spiking branch: a neutral graph, the formats written from it, its operations and their energy."""
 
 from ashnets.export.counting import Counts, LayerCounts, count
 from ashnets.export.energy.estimating import Estimate, Profile, estimate, load_profile, profile_names

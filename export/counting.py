@@ -1,15 +1,15 @@
-r"""Counting what a forward pass does: spikes, synaptic operations, membrane updates, bytes, and dense MACs beside them.
+r"""Count the operations of a forward pass: spikes, synaptic operations, membrane updates, bytes, and dense MACs.
 
 A synaptic operation is one weight added to one membrane because one spike arrived. An input spike at (c, y, x) reaches
-every output position whose kernel covers it: at most kH·kW of them, fewer at the border and under a stride, times
-O/groups channels. Rate × dense MACs, the usual shortcut, errs by several per cent, spikes × O·k² by a factor of two.
-A weight that happens to be zero counts: hardware reads it.
+every output position whose kernel covers it: at most kH·kW positions, fewer at the border and with a stride, times
+O/groups channels. The usual approximations are less exact: rate × dense MACs is off by several per cent, spikes × O·k²
+by a factor of two. A weight of zero counts, since hardware reads it.
 
-Dense MACs are those of one pass of an ordinary network of the same shape, without the taps that fall on padding and
-with them; tools differ here (NeuroBench leaves them out, spikingjelly counts them).
+Dense MACs are those of one forward pass of an ordinary network of the same shape. They are given with and without the
+taps on padding, since tools differ here (NeuroBench leaves them out, spikingjelly counts them).
 
-Images are counted one by one, each from a reset state, or in groups of φ that share the time axis: under ``carry =
-group`` the membranes go on from image to image, so that the same images fire otherwise.
+Images are counted one by one, each from a reset state, or in groups of φ that share the time axis. With ``carry =
+group`` the membranes are carried from image to image, so the same images give other spikes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Steps:
     """A layer's counts at each step, all images together.
 
     Attributes:
-        input_spikes, spikes, synaptic_operations: one number a step, as in :class:`LayerCounts`.
+        input_spikes, spikes, synaptic_operations: one number for each step, as in :class:`LayerCounts`.
     """
 
     input_spikes: tuple[int, ...]
@@ -54,17 +54,17 @@ class Steps:
 
 @dataclass(frozen=True)
 class LayerCounts:
-    """One spiking layer over all images and steps that were run.
+    """Counts of one spiking layer over all images and steps.
 
     Attributes:
         name: of the layer.
         neurons: C·h·w.
         input_spikes: spikes that arrived.
         spikes: spikes that the layer fired.
-        synaptic_operations: see the module's head.
+        synaptic_operations: see the head of this module.
         membrane_updates: neurons × steps × images; every membrane leaks at every step.
-        dense_macs: of one dense pass of one image, taps on padding left out.
-        dense_macs_padded: the same with them.
+        dense_macs: of one dense pass of one image, without taps on padding.
+        dense_macs_padded: the same with taps on padding.
         input_neurons: C·H·W of the input.
         weights: numbers in W' and b'.
         rates: over the layer's neurons; None after :meth:`Counts.first`.
@@ -91,16 +91,16 @@ class LayerCounts:
 
     @property
     def dense(self) -> DenseLayer:
-        """The layer of the dense twin: one pass of an ordinary network of the same shape."""
+        """The layer of the dense twin: one forward pass of an ordinary network of the same shape."""
         return DenseLayer(self.name, self.dense_macs, self.weights, self.input_neurons, self.neurons)
 
 
 @dataclass(frozen=True)
 class Counts:
-    """A spiking graph over ``images`` images of ``steps`` steps each.
+    """Counts of a spiking graph over ``images`` images of ``steps`` steps each.
 
     Attributes:
-        group_size: φ, images that shared a time axis with their membranes carried on; 1: each from a reset state.
+        group_size: φ, images that shared a time axis and carried their membranes over; 1: each from a reset state.
     """
 
     model: str
@@ -151,7 +151,7 @@ class Counts:
 
     @property
     def input_rate(self) -> float:
-        """Spikes for each input of a layer and step, over all layers: the r that drives synaptic operations."""
+        """Spikes for each layer input and step, over all layers: the r that determines synaptic operations."""
         inputs = sum(layer.input_neurons for layer in self.layers)
         return sum(layer.input_spikes for layer in self.layers) / (inputs * self.steps * self.images)
 
@@ -177,10 +177,10 @@ class Counts:
         }
 
     def first(self, steps: int) -> Counts:
-        """What the first ``steps`` of each image took: exact, since later steps do not act back.
+        """Counts of the first ``steps`` steps of each image: exact, since later steps do not affect them.
 
         Raises:
-            InputError: more steps than were run, or groups, whose steps hang on the images before.
+            InputError: more steps than were run, or groups, whose steps depend on previous images.
         """
         if self.group_size > 1 or not 0 < steps <= self.steps:
             raise InputError(f"first {steps} steps of counts over {self.steps} in groups of φ = {self.group_size}")
@@ -201,7 +201,7 @@ class Counts:
         return replace(self, steps=steps, layers=tuple(layers))
 
     def then(self, later: Counts) -> Counts:
-        """These steps and, from the state they ended in, ``later`` ones of the same images; without rates."""
+        """These counts followed by the ``later`` steps of the same images, from the same state; without rates."""
         layers = []
         for layer, more in zip(self.layers, later.layers, strict=True):
             layers.append(replace(layer, by_step=layer.by_step + more.by_step))  # type: ignore[operator]
@@ -264,7 +264,7 @@ class Counter:
             The membranes after the last step.
 
         Raises:
-            InputError: B is no multiple of φ, or another T or φ than before.
+            InputError: B is not a multiple of φ, or T or φ differ from earlier calls.
         """
         steps, images = spikes.shape[:2]
         if group_size < 1 or images % group_size:
@@ -277,7 +277,7 @@ class Counter:
         arriving = as_sequence(spikes, carried) if carried > 1 else spikes
         outputs, state = self.graph.run(arriving, state)
         by_step: list[torch.Tensor] = []
-        # A place or a neuron sees fewer than 2²⁴ spikes in one batch, which float32 adds exactly; totals need float64.
+        # A position or neuron has fewer than 2²⁴ spikes in one batch, which float32 adds exactly; totals need float64.
         arrivals = arriving.sum((1, 2)).double()  # (T', H, W)
         for i, layer in enumerate(self.graph.layers):
             fired = outputs[layer.name]
@@ -289,10 +289,10 @@ class Counter:
         return state
 
     def counts(self) -> Counts:
-        """What was counted so far.
+        """The counts so far.
 
         Raises:
-            InputError: nothing was.
+            InputError: nothing was counted.
         """
         if self._mode is None:
             raise InputError("nothing was counted: add() images first")

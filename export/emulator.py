@@ -57,7 +57,7 @@ def integer_layers(model: nn.Module) -> tuple[IntegerLayer, ...]:
     encoders = [module for module in model.modules() if isinstance(module, AbstractEncoder)]
     if len(encoders) != 1:
         raise ConfigurationError(
-            f"{type(model).__name__} holds {len(encoders)} abstract encoders: one spiking branch is needed, and the "
+            f"{type(model).__name__} contains {len(encoders)} abstract encoders: one spiking branch is needed, and the "
             "variant summary_ratio='ann' has none"
         )
     layers = []

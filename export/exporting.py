@@ -1,7 +1,7 @@
-"""A model's spiking branch as a folder for another tool: the network, a sample with its spikes, a README, a report.
+"""Export the spiking branch of a model to a folder: the network, a sample with its spikes, a README, a report.
 
-Every network is written from the neutral graph, read back and run in the tool at hand, and the spikes are compared.
-The folder is a :func:`~ashnets.result_folder.result_folder`: all of it is there, or nothing.
+Every network is written from the neutral graph, read back and run in the other tool, and the spikes are compared. The
+folder is a :func:`~ashnets.result_folder.result_folder`: it is complete, or it does not exist.
 """
 
 from __future__ import annotations
@@ -52,30 +52,30 @@ def export_model(
     images: Iterable[tuple[torch.Tensor, Sequence[int]]] | None = None,
     weights_sha256: str | None = None,
 ) -> dict[str, Any]:
-    """Write, read back and compare.
+    """Write a network, read it back and compare its spikes.
 
     Args:
         model: with a spiking branch; for ``onnx-model`` with its head.
         to: one of :data:`FORMATS`.
-        output: a folder; one that an export made before is replaced.
+        output: a folder; the folder of an earlier export is replaced.
         name: of the model, for the provenance.
         quantize: round a float graph to integers first.
-        counts: for the ONNX forms: spikes of each layer as further outputs.
+        counts: for the ONNX forms: the spike counts of each layer as further outputs.
         simulate: for lava: run its CPU simulation on the sample, for at most so many seconds.
         progress: show a bar over the simulation.
-        images: real ones (B, 3, S, S) in [0, 1], in batches with their keys, on which silent and saturated layers show;
-            the sample's smooth noise by default.
-        weights_sha256: digest of the weights' files (`ashnets.digests`), by which a model card knows its own exports.
+        images: real images (B, 3, S, S) in [0, 1], in batches with their keys, to find silent and saturated layers; by
+            default the smooth noise of the sample.
+        weights_sha256: digest of the weights' files (`ashnets.digests`), which identifies the exports of a model card.
 
     Returns:
         The report, as in the folder's ``report.json``: mismatches, sizes, opset, versions; ``warnings``, if a layer is
         silent or saturated.
 
     Raises:
-        ConfigurationError: an unknown format, or a model that the format cannot hold, with the reason.
+        ConfigurationError: an unknown format, or a model that the format does not support, with the reason.
         MissingExtraError: a library that writes the format is not installed.
-        OutputError: the folder holds something else, or cannot be written.
-        AshNetsError: the written network gives other spikes than the graph; nothing is left of it.
+        OutputError: the folder contains something else, or cannot be written.
+        AshNetsError: the written network gives other spikes than the graph; nothing is kept.
     """
     if to not in FORMATS:
         raise ConfigurationError(f"--to {to!r} is not one of {', '.join(FORMATS)}")
@@ -84,7 +84,7 @@ def export_model(
     graph = from_model(model, name)
     if quantize:
         if to == "onnx-model":
-            raise ConfigurationError("--quantize rounds the spiking branch alone: export it to lava or onnx")
+            raise ConfigurationError("--quantize rounds only the spiking branch: export it to lava or onnx")
         graph = quantized(graph)
     spikes = sample_spikes(graph)
     with result_folder(output, REPORT) as aside:
@@ -104,13 +104,13 @@ def export_model(
 
 
 def sample_images(count: int, size: tuple[int, int], seed: int = 0) -> torch.Tensor:
-    """Smooth random images in [0, 1], (count, 3, *size): coarse noise, enlarged."""
+    """Smooth random images in [0, 1], (count, 3, *size): enlarged coarse noise."""
     coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(coarse, size, mode="bilinear", align_corners=True).clamp(0, 1)
 
 
 def sample_spikes(graph: SpikingGraph, count: int = SAMPLES) -> torch.Tensor:
-    """(T, count, C, H, W): what the sampler draws of :func:`sample_images`."""
+    """(T, count, C, H, W): spikes that the sampler draws from :func:`sample_images`."""
     height, width = graph.input_shape[1:]
     images = sample_images(count, (height, width))
     return probabilistic_sampling(images, list(range(count)), graph.time_steps, graph.encoding.seed)
@@ -119,7 +119,7 @@ def sample_spikes(graph: SpikingGraph, count: int = SAMPLES) -> torch.Tensor:
 def _rates(
     graph: SpikingGraph, sample: torch.Tensor, images: Iterable[tuple[torch.Tensor, Sequence[int]]] | None
 ) -> dict[str, float]:
-    """Layer → rate of the graph that is written, which rounding may have changed."""
+    """Layer → firing rate in the written graph, which rounding may have changed."""
     drawn = (
         [sample]
         if images is None
@@ -152,7 +152,7 @@ def _lava(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: P
     ]
     emulated, _ = emulate(layers, spikes)
     found = {"emulator of the chip": _mismatches({k: torch.from_numpy(v) for k, v in emulated.items()}, expected)}
-    not_run = {"lava's CPU simulation": "slow: asked for by --simulate SECONDS"}
+    not_run = {"lava's CPU simulation": "slow: --simulate SECONDS runs it"}
     if wanted["simulate"] is not None:
         from ashnets.export.lava_simulation import simulate
 
@@ -226,7 +226,7 @@ def _mismatches(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 
 
 def _compared(expected: Iterable[torch.Tensor]) -> dict[str, int]:
-    """Over how many neurons and steps, and how many of these were spikes: where none was, agreement shows nothing."""
+    """Number of compared outputs, and of spikes among them: without spikes, agreement proves nothing."""
     spikes = list(expected)
     return {"compared": sum(x.numel() for x in spikes), "fired": sum(int(x.sum()) for x in spikes)}
 
@@ -235,8 +235,8 @@ def _must_agree(found: dict[str, int]) -> None:
     for tool, count in found.items():
         if count:
             raise AshNetsError(
-                f"{tool}: {count} spikes of the written network differ from the graph's, where none may; nothing was "
-                "kept. Please report it with the versions in use"
+                f"{tool}: {count} spikes of the written network differ from the graph's, and none may differ; nothing "
+                "was kept. Please report it with the versions in use"
             )
 
 
@@ -275,7 +275,7 @@ def _report(graph: SpikingGraph, to: str, weights_sha256: str | None, result: di
 
 
 def _check_folder(output: Path) -> None:
-    """Refuse to replace what no export made, the files of somebody else beside an export's among them."""
+    """Refuse to replace a folder with files that no export wrote."""
     check_place(output, REPORT)
     if not (output / REPORT).is_file():
         return
@@ -286,5 +286,5 @@ def _check_folder(output: Path) -> None:
         ours = set()
     if others := sorted(set(entries(output)) - ours):
         raise OutputError(
-            f"{output} holds something else than an export ({others[0]}): name another folder, or move it away"
+            f"{output} contains files that no export wrote ({others[0]}): choose another folder, or move them away"
         )

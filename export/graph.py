@@ -1,12 +1,12 @@
-r"""The neutral graph of the spiking branch: what every export format is written from, and nothing else.
+r"""The neutral graph of the spiking branch; every export format is written from it alone.
 
 A layer is a convolution with tdBN folded into it (``folding.py``), followed by LIF neurons (eq. 2, 3):
 
     h[t] = β·v[t−1] + (W' ∗ s[t] + b')      s'[t] = H(h[t] − θ)      v[t] = h[t]·(1 − s'[t])
 
-Float graph: W' and b' are multiples of one power of two for which float32 sums are exact in every order; the rest is
-one product and one sum for each neuron, which IEEE 754 fixes. Integer graph: the constants and the recursion of
-:mod:`ashnets.model.integer`, exact by nature. Either way any tool that follows the graph gives the same bits.
+Float graph: W' and b' are multiples of a power of two for which float32 sums are exact in every order; what remains is
+one product and one sum for each neuron, which IEEE 754 defines. Integer graph: the constants and the recursion of
+:mod:`ashnets.model.integer`, which are exact. In both cases, any tool that follows the graph gives the same bits.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class GraphLayer:
         groups: channel groups of the convolution.
         beta, theta: β and θ, float32 values.
         input_shape, output_shape: (C, H, W), without the batch.
-        weight_step: what all weights and biases are multiples of; a power of two in a float graph.
-        integer: the layer as a chip holds it, in an integer graph. These constants then are the layer, and
-            ``weight``, ``bias`` and ``theta`` are their values times the step, for tools that know floats alone.
+        weight_step: all weights and biases are multiples of it; a power of two in a float graph.
+        integer: the constants of a chip, in an integer graph. They then define the layer, and ``weight``, ``bias`` and
+            ``theta`` are their values times the step, for tools that support only floats.
     """
 
     name: str
@@ -75,7 +75,7 @@ class GraphLayer:
     def step(self, spikes: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step: input spikes and the membrane to output spikes and the new membrane.
 
-        The membrane is float32 in both forms; in an integer layer it holds integers, 64 of them to a ``step``.
+        The membrane is float32 in both forms; in an integer layer its values are integers in units of ``step``/64.
         """
         if self.integer is not None:
             c = self.integer
@@ -92,12 +92,12 @@ class GraphLayer:
 
 @dataclass(frozen=True)
 class InputEncoding:
-    """How images become the graph's input; it stays outside every exported file.
+    """How images become the input of the graph; no exported file contains it.
 
     Attributes:
         kind: ``bernoulli``: a pixel channel fires at a step with its intensity in [0, 1] as probability.
-        seed: of the sampler; the draw depends on (seed, image id, step) alone.
-        normalized: False: intensities are taken before any normalization.
+        seed: of the sampler; the draw depends only on (seed, image key, step).
+        normalized: False: intensities before any normalization.
     """
 
     kind: str = "bernoulli"
@@ -107,7 +107,7 @@ class InputEncoding:
 
 @dataclass(frozen=True)
 class SpikingGraph:
-    """The spiking branch, free of any library's classes.
+    """The spiking branch, independent of any library.
 
     Attributes:
         name: of the model.
@@ -116,7 +116,7 @@ class SpikingGraph:
         carry: ``image``: the membranes are reset at each image; ``group``: carried over a group of φ images.
         group_size: φ.
         encoding: how the input spikes are drawn.
-        dt: seconds that a step stands for, where a format counts in seconds.
+        dt: seconds of a step, for formats that count in seconds.
         provenance: model name, configuration and versions, as strings.
     """
 
@@ -189,25 +189,27 @@ def check_spikes(spikes: torch.Tensor, input_shape: tuple[int, ...]) -> None:
             "at least one step and one image"
         )
     if not bool(((spikes == 0) | (spikes == 1)).all()):
-        raise InputError("the input holds values other than 0 and 1: give spikes, as probabilistic_sampling draws them")
+        raise InputError(
+            "the input contains values other than 0 and 1: give spikes, as probabilistic_sampling draws them"
+        )
 
 
 def from_model(model: nn.Module, name: str | None = None) -> SpikingGraph:
     """The neutral graph of a model's spiking branch, in evaluation mode; in integers for ``precision="int8"``.
 
     Args:
-        model: an :class:`AbstractEncoder` or anything that holds one, such as ``AshNetsForPreTraining``.
+        model: an :class:`AbstractEncoder` or a module that contains one, such as ``AshNetsForPreTraining``.
         name: for the provenance; the model's own name by default.
 
     Raises:
-        ConfigurationError: the model has no spiking branch (variant ``ann``) or more than one, or holds weights that
-            are not finite or do not fit into integers.
+        ConfigurationError: the model has no spiking branch (variant ``ann``) or more than one, or weights
+            that are not finite or do not fit into integers.
     """
     encoders = [m for m in model.modules() if isinstance(m, AbstractEncoder)]
     if len(encoders) != 1:
         raise ConfigurationError(
-            f"{type(model).__name__} holds {len(encoders)} abstract encoders: only a model with one spiking branch can "
-            "be exported, and the variant summary_ratio='ann' has none"
+            f"{type(model).__name__} contains {len(encoders)} abstract encoders: only a model with one spiking branch "
+            "can be exported, and the variant summary_ratio='ann' has none"
         )
     encoder = encoders[0]
     config = encoder.config
@@ -258,31 +260,32 @@ def from_model(model: nn.Module, name: str | None = None) -> SpikingGraph:
 
 
 def _plain(name: str, module: nn.Module) -> SpikingLayer:
-    """The layer, if it is what a graph can hold."""
+    """The layer, if a graph can represent it."""
     found = {part: type(inner).__name__ for part, inner in module.named_children()}
     if list(found) != ["conv", "norm", "lif"]:
         raise ConfigurationError(
-            f"layer {name} is made of {', '.join(found.values()) or type(module).__name__}: a graph holds convolution, "
-            "tdBN and LIF in a row. netx and the other formats have no pooling and no sum of two branches; use a "
-            "stride instead"
+            f"layer {name} consists of {', '.join(found.values()) or type(module).__name__}: a graph supports only "
+            "convolution, tdBN and LIF in this order. netx and the other formats have no pooling and no sum of two "
+            "branches; use a stride instead"
         )
     block = cast(SpikingLayer, module)
     if block.conv.padding_mode != "zeros" or isinstance(block.conv.padding, str):
         raise ConfigurationError(
-            f"layer {name}: padding={block.conv.padding!r}, padding_mode={block.conv.padding_mode!r}: a graph holds "
-            "numbers of zeros at the border alone"
+            f"layer {name}: padding={block.conv.padding!r}, padding_mode={block.conv.padding_mode!r}: a graph "
+            "supports only padding with zeros, given as a number"
         )
     return block
 
 
 def quantized(graph: SpikingGraph) -> SpikingGraph:
-    """An integer graph by rounding a float graph after training.
+    """Round a float graph to an integer graph after training.
 
-    Its spikes are not those of the float graph, and less so from layer to layer; a model that was trained with
-    ``precision="int8"`` gives an integer graph whose spikes are its own.
+    Its spikes differ from those of the float graph, more in each deeper layer. A model that was trained with
+    ``precision="int8"`` gives an integer graph with exactly the spikes of the model.
 
     Raises:
-        ConfigurationError: the graph is in integers already, its decay is no multiple of 1/4096, or it does not fit.
+        ConfigurationError: the graph is an integer graph already, its decay is not a multiple of 1/4096, or it does not
+            fit into integers.
     """
     if graph.precision == "int8":
         raise ConfigurationError(f"{graph.name} is an integer graph already: export it as it is")
@@ -298,7 +301,7 @@ def quantized(graph: SpikingGraph) -> SpikingGraph:
 
 
 def cropped(graph: SpikingGraph, height: int, width: int) -> SpikingGraph:
-    """The same layers over smaller images: a convolution knows no size, and a slow simulator needs small ones."""
+    """The same layers over smaller images, which slow simulators need; a convolution does not depend on their size."""
     shape: tuple[int, int, int] = (graph.input_shape[0], height, width)
     layers = []
     for layer in graph.layers:

@@ -1,4 +1,4 @@
-"""From a name to weights, and from weights to the Hub."""
+"""Find weights by name, and publish weights on the Hub."""
 
 from __future__ import annotations
 

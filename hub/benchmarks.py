@@ -1,9 +1,9 @@
 """``.eval_results/``: results on a benchmark of the Hub.
 
-The Hub shows what stands there on the model's page and on the benchmark's leaderboard. It takes results on *its*
-benchmarks alone: data sets with an ``eval.yaml``, each of whose tasks names a split; ``dataset.id`` and ``task_id`` are
+The Hub shows these results on the model's page and on the benchmark's leaderboard. It accepts only results on *its*
+benchmarks: data sets with an ``eval.yaml``, each of whose tasks names a split; ``dataset.id`` and ``task_id`` are
 required (https://huggingface.co/docs/hub/eval-results). So the file is written when a benchmark is named, for the
-splits that are its tasks. Results on any other images stand in ``model-index``, in the card.
+splits that are its tasks. Results on other images go into ``model-index``, in the card.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 from ashnets.errors import ConfigurationError
 
 FILE = ".eval_results/ashnets.yaml"
-_ELSE = "leave --benchmark out: results stand in the card's model-index in any case"
+_ELSE = "leave --benchmark out: the card's model-index contains the results in any case"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Benchmark:
 
     Attributes:
         dataset: its id, ``org/name``.
-        tasks: split → id of the task that ``eval.yaml`` defines on it.
+        tasks: split → id of the task that ``eval.yaml`` defines for it.
     """
 
     dataset: str
@@ -34,19 +34,19 @@ class Benchmark:
 
 
 def read_benchmark(dataset: str, token: str | bool | None = None) -> Benchmark:
-    """Ask the Hub for a data set's ``eval.yaml``.
+    """Read the ``eval.yaml`` of a data set on the Hub.
 
     Raises:
-        ConfigurationError: no such data set, or it is no benchmark.
+        ConfigurationError: no such data set, or it is not a benchmark.
     """
     from huggingface_hub import errors, hf_hub_download
 
     try:
         file = hf_hub_download(dataset, "eval.yaml", repo_type="dataset", token=token)
     except errors.RemoteEntryNotFoundError:
-        raise ConfigurationError(f"{dataset} is no benchmark of the Hub: it has no eval.yaml; {_ELSE}") from None
+        raise ConfigurationError(f"{dataset} is not a benchmark of the Hub: it has no eval.yaml; {_ELSE}") from None
     except errors.RepositoryNotFoundError:
-        raise ConfigurationError(f"the Hub has no data set {dataset}, or none that you may see; {_ELSE}") from None
+        raise ConfigurationError(f"the Hub has no data set {dataset}, or you have no access to it; {_ELSE}") from None
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         raise ConfigurationError(f"{dataset}: eval.yaml cannot be fetched ({_line(error)}); {_ELSE}") from None
     try:
@@ -82,7 +82,7 @@ def benchmark_results(benchmark: Benchmark, results: Sequence[Any]) -> str:
     if not entries:
         measured = ", ".join(sorted({str(result.dataset_split) for result in results})) or "none"
         has = ", ".join(benchmark.tasks)
-        raise ConfigurationError(f"{benchmark.dataset} has tasks on {has}, and results are on {measured}; {_ELSE}")
+        raise ConfigurationError(f"{benchmark.dataset} has tasks on {has}, but the results are on {measured}; {_ELSE}")
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
 
 

@@ -40,14 +40,14 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def measured_tables(
     rows: Sequence[Mapping[str, str]], circumstances: Sequence[str], baselines: Sequence[str] = ()
 ) -> str:
-    """Results as they stand in the file, with chance and blind baselines, which are columns or rows of their own.
+    """Results as in the file, with chance and blind baselines, which are separate columns or rows.
 
-    Rows of files with other columns get tables of their own; how a row came about stands beneath its table. Columns
-    that split a metric by kinds of items (``by ...``) are left to the file.
+    Rows with the same columns share a table; the circumstances of its rows are listed below it. Columns that split a
+    metric by kinds of items (``by ...``) are left out.
 
     Args:
-        circumstances: columns that say how a row came about.
-        baselines: what the column ``variant`` calls chance and baselines.
+        circumstances: columns that describe how a row was measured.
+        baselines: values of the column ``variant`` that mean chance or a baseline.
     """
     parts = []
     for keys in dict.fromkeys(tuple(row) for row in rows):
@@ -57,18 +57,20 @@ def measured_tables(
         parts.append(markdown_table([{key: row[key] for key in shown} for row in alike]))
         facts = {key: sorted({row[key] for row in alike if row.get(key)}) for key in circumstances if key in keys}
         how = "; ".join(f"{key.replace('_', ' ')}: {', '.join(values)}" for key, values in facts.items() if values)
-        parts.append(f"How: {how}.") if how else None
-        said = any(key.startswith(("chance", "blind")) for key in keys)
-        if not said and not any(row.get("variant") in baselines for row in alike):
-            parts.append("The file holds neither chance nor a blind baseline for these rows.")
+        parts.append(f"Measured with: {how}.") if how else None
+        has_chance = any(key.startswith(("chance", "blind")) for key in keys)
+        if not has_chance and not any(row.get("variant") in baselines for row in alike):
+            parts.append("The file contains neither chance nor a blind baseline for these rows.")
     return "\n\n".join(parts)
 
 
 def paper_tables(rows: Sequence[PaperRow]) -> str:
-    """What the paper prints of this architecture, with what contradicts it; nothing of it was measured here."""
+    """The paper's rows about this architecture, with their contradictions; none of them was measured here."""
     if not rows:
         return ""
-    parts = ["Printed in the paper, measured by its authors. These weights did not produce any of it."]
+    parts = [
+        "These rows are printed in the paper and were measured by its authors. These weights did not produce them."
+    ]
     for row in rows:
         parts += [f"Table {row.table}, {row.title}:", markdown_table([row.cells])]
         parts += [f"*Flag: {flag}.*" for flag in row.flags]
@@ -76,7 +78,7 @@ def paper_tables(rows: Sequence[PaperRow]) -> str:
 
 
 def energy_table(rows: Sequence[EnergyRow]) -> str:
-    """Estimated energy of one image by each profile, with what the figures take for granted."""
+    """Estimated energy of one image under each profile, with the assumptions behind the figures."""
     if not rows:
         return ""
     table = [
@@ -84,7 +86,7 @@ def energy_table(rows: Sequence[EnergyRow]) -> str:
             "profile": row.title,
             "spiking branch, µJ": _microjoules(row.spiking),
             "with memory, µJ": " to ".join(map(_microjoules, row.with_memory)),
-            "dense network of its shape, µJ": _microjoules(row.dense),
+            "dense network of the same shape, µJ": _microjoules(row.dense),
             "parts that do not spike, µJ": _microjoules(row.artificial),
         }
         for row in rows
@@ -92,9 +94,9 @@ def energy_table(rows: Sequence[EnergyRow]) -> str:
     first = rows[0]
     lines = [
         f"Counted on {first.data}: {first.spikes:,.0f} spikes and {first.synaptic_operations:,.0f} synaptic operations "
-        "an image. Estimates, arithmetic alone where memory is not named:",
+        "an image. The figures are estimates, without memory traffic unless memory is named:",
         markdown_table(table),
-        "Assumed:",
+        "Assumptions:",
     ]
     assumptions = dict.fromkeys(one for row in rows for one in row.assumptions)
     return "\n\n".join([*lines, "\n".join(f"- {one}" for one in assumptions)])

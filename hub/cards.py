@@ -30,19 +30,19 @@ from ashnets.zoo.registry import Weights, config_of, entry
 
 @dataclass(frozen=True)
 class Subject:
-    """What a card is about.
+    """The model that a card describes.
 
     Attributes:
         title: the repository's name, or the model's.
         source: what ``from_pretrained`` takes.
         config: of the model.
-        architecture: the registry's name of it; None for an architecture of one's own.
-        license: of the weights, as its owner writes it.
+        architecture: its name in the registry; None for an architecture that is not in it.
+        license: of the weights, as their owner writes it.
         training_data: a sentence.
-        record: what ``training.json`` says; None where there is none.
+        record: the content of ``training.json``; None if there is none.
         trained: None for a bare configuration.
-        results: rows of results files about these weights.
-        energy: estimates about them.
+        results: rows of results files of these weights.
+        energy: energy estimates of these weights.
         emissions: of the training, as codecarbon measured them.
         dataset: the Hub's id of the corpus of training and results, if it has one.
         benchmark: of the Hub, on which results were measured.
@@ -88,17 +88,17 @@ def subject_of_name(name: str) -> Subject:
 
 
 def bundled_results(weights: Weights) -> list[dict[str, str]]:
-    """The rows of the registry's results that are of these weights."""
+    """The rows of the registry's results that belong to these weights."""
     return [row for row in read_csv(weights.results) if row.get(WEIGHTS_SHA256) == weights.digest]
 
 
 def bundled_energy(name: str, weights: Weights) -> list[EnergyRow]:
-    """The registry's estimates that are of these weights."""
+    """The registry's energy estimates that belong to these weights."""
     return [row for row in measured_energy(name) if row.weights_sha256 == weights.digest]
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """``training.json`` of a model folder, if it is there."""
+    """``training.json`` of a model folder; None if there is none."""
     file = folder / "training.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
@@ -174,13 +174,13 @@ def metadata(subject: Subject) -> Any:
 
 
 def eval_results(subject: Subject, chief: bool = False) -> list[Any]:
-    """The results as ``EvalResult`` of huggingface_hub, a row and a metric each: what ``model-index`` holds.
+    """The results as ``EvalResult`` of huggingface_hub, one for each row and metric; they make up ``model-index``.
 
-    Rows of chance, of baselines that do not see the images, and of the model in front of a blank image are no
-    results of the model: they stand in the card's tables alone.
+    Rows of chance, of baselines that do not see the images, and of the blank-image ablation are not results of the
+    model: they appear only in the card's tables.
 
     Args:
-        chief: the first metric of each row, and no rows with the branch switched off.
+        chief: only the first metric of each row, and no rows with the spiking branch switched off.
     """
     from huggingface_hub import EvalResult
 
@@ -199,7 +199,7 @@ def eval_results(subject: Subject, chief: bool = False) -> list[Any]:
                     task_type=known["task"],
                     dataset_type=subject.dataset or row.get("data") or "ashnets-corpus",
                     dataset_name=f"{name} ({which})" if which else name,
-                    dataset_config=which or None,  # without it the Hub would take all directions for one result
+                    dataset_config=which or None,  # without it the Hub would merge all directions into one result
                     dataset_split=split or None,
                     metric_type=known["metric"],
                     metric_name=known["name"],
@@ -242,11 +242,11 @@ def _training(subject: Subject) -> str:
     if not subject.trained:
         return "Not trained."
     record = subject.record or {}
-    lines = [f"Data: {subject.training_data or 'not stated by whoever published these weights'}."]
+    lines = [f"Data: {subject.training_data or 'not stated by the publisher of these weights'}."]
     if learned := record.get("learned_from"):
         amount = f"{learned['images']:,} images" if "images" in learned else f"{learned['items']:,} items"
-        told = f"{amount} of `{learned['name']}`, {', '.join(learned['splits'])}"
-        lines = [*([lines[0]] if subject.training_data else []), f"Learned from: {told}."]
+        items = f"{amount} of `{learned['name']}`, {', '.join(learned['splits'])}"
+        lines = [*([lines[0]] if subject.training_data else []), f"Training items: {items}."]
     if record:
         facts = [
             f"recipe `{record['recipe']}`" if record.get("recipe") else "",
@@ -254,8 +254,8 @@ def _training(subject: Subject) -> str:
             f"{record['pairs_seen']:,} pairs seen" if record.get("pairs_seen") else "",
             f"{record['seconds'] / 60:.0f} minutes on {record['environment']['device']}" if "seconds" in record else "",
         ]
-        lines.append(f"Run: {', '.join(filter(None, facts))}; `recipe.yaml` and `log.jsonl` stand beside the weights.")
-        lines += [f"Started from: {one}." for one in record.get("initialized", ())]
+        lines.append(f"Run: {', '.join(filter(None, facts))}; `recipe.yaml` and `log.jsonl` are in this repository.")
+        lines += [f"Initialized from: {one}." for one in record.get("initialized", ())]
     if subject.emissions is None:
         lines.append(subject.words["nothing"]["emissions"])
     else:
@@ -296,6 +296,6 @@ def _citation(words: dict[str, Any]) -> str:
     }
     lines = ",\n".join(f"  {key} = {{{value}}}" for key, value in fields.items())
     return (
-        "The architecture is that of the paper below; this is an independent implementation, not its authors'.\n\n"
+        "The architecture is from the paper below; this is an independent implementation, not by its authors.\n\n"
         f"```bibtex\n@misc{{ashnets{words['year']},\n{lines}\n}}\n```"
     )

@@ -1,4 +1,4 @@
-"""What a model folder must pass before it is published: safe to open, complete, and the same when loaded again."""
+"""Checks before a model folder is published: safe to open, complete, and unchanged after saving and loading."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ashnets.model.firing import layer_rates, rates_warnings
 from ashnets.processor import AshNetsProcessor
 from ashnets.zoo.gallery_images import gallery_images
 
-# Names under which training keeps what no user of a model needs.
+# Tensor names of training state, which users of a model do not need.
 TRAINING_STATE = re.compile(r"(^|[._])(queues?|momentum|teacher|ema|optimi[sz]er|exp_avg(_sq)?|scheduler)([._]|$)")
 _ARCHIVE, _PICKLE = b"PK\x03\x04", re.compile(rb"\x80[\x02-\x05]")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One question asked of a folder: whether it passed, what was found, and what its user must know nevertheless."""
+    """One check of a folder: whether it passed, what was found, and warnings for its users."""
 
     name: str
     passed: bool
@@ -37,28 +37,28 @@ class Check:
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; warnings stand with those of the other checks, see `warnings_of`."""
+        """For JSON, without warnings; see `warnings_of`."""
         return {"name": self.name, "passed": self.passed, "found": self.found}
 
 
 def warnings_of(checks: Sequence[Check]) -> dict[str, list[str]]:
-    """``{"warnings": [...]}`` where the checks have any, for the JSON of what they were made for."""
+    """``{"warnings": [...]}`` if the checks have any, else an empty dictionary; for JSON."""
     found = [text for check in checks for text in check.warnings]
     return {"warnings": found} if found else {}
 
 
 def model_folder(folder: Path) -> tuple[Path, Path]:
-    """The folder with the model in it and the one of its run, whichever of the two is given."""
+    """The folder of the model and the folder of its run; ``folder`` may be either."""
     if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
         return folder / "model", folder
     return folder, folder.parent if folder.name == "model" else folder
 
 
 def check_model(folder: Path) -> list[Check]:
-    """Every check of a folder that ``save_pretrained`` wrote, in the order in which one depends on another.
+    """Run every check of a folder that ``save_pretrained`` wrote, in order of their dependencies.
 
     Returns:
-        The checks; after one that failed, those that build on it are left out.
+        The checks; those that depend on a failed check are left out.
     """
     checks = [no_pickles(folder), no_training_state(folder)]
     if not all(check.passed for check in checks):
@@ -68,7 +68,7 @@ def check_model(folder: Path) -> list[Check]:
     except AshNetsError as error:
         return [*checks, Check("strict load", False, str(error))]
     size = sum(p.numel() for p in model.parameters())
-    found = f"{type(model).__name__}, {size:,} parameters, none missing or left over"
+    found = f"{type(model).__name__}, {size:,} parameters, none missing or superfluous"
     checks.append(Check("strict load", True, found))
     broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
     found = f"not finite: {', '.join(broken[:5])}" if broken else "every tensor is finite"
@@ -79,14 +79,14 @@ def check_model(folder: Path) -> list[Check]:
 
 
 def layers_fire(model: Any) -> Check:
-    """Spikes of each layer on images of the bundled gallery; one that is silent or saturated is no fault, but told."""
+    """Firing rate of each layer on images of the bundled gallery; silent and saturated layers give warnings."""
     rates = layer_rates(model, gallery_images(model.config.image_size))
     found = ", ".join(f"{layer} {rate:.1%}" for layer, rate in rates.items())
-    return Check("firing rates", True, f"{found} of the neurons at a time step", tuple(rates_warnings(rates)))
+    return Check("firing rates", True, f"{found} of the neurons in a time step", tuple(rates_warnings(rates)))
 
 
 def no_pickles(folder: Path) -> Check:
-    """Neither by name nor by content: an archive or a pickle under another name counts."""
+    """No file is a pickle or an archive, by name or by content."""
     found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and is_pickle(path))
     return Check("no pickles", not found, f"may run code: {', '.join(found)}; remove them" if found else "none")
 
@@ -103,7 +103,7 @@ def is_pickle(path: Path) -> bool:
 
 
 def plain_arrays(path: Path) -> bool:
-    """Whether a ``.npz`` holds arrays of numbers alone; only headers are read."""
+    """Whether a ``.npz`` contains only arrays of numbers; only headers are read."""
     try:
         with zipfile.ZipFile(path) as archive:
             return all(name.endswith(".npy") and not _holds_objects(archive.open(name)) for name in archive.namelist())
@@ -112,7 +112,7 @@ def plain_arrays(path: Path) -> bool:
 
 
 def _holds_objects(stream: IO[bytes]) -> bool:
-    """Whether a ``.npy`` holds pickled objects, or cannot be read."""
+    """Whether a ``.npy`` contains pickled objects, or cannot be read."""
     try:
         with stream:
             version = np.lib.format.read_magic(stream)
@@ -128,7 +128,7 @@ def no_training_state(folder: Path) -> Check:
         found = sorted(name for name in tensor_names(folder) if TRAINING_STATE.search(name))
     except (SafetensorError, OSError) as error:
         return Check("no training state", False, f"a safetensors file cannot be read ({error})")
-    return Check("no training state", not found, f"of training alone: {', '.join(found[:5])}" if found else "none")
+    return Check("no training state", not found, f"only for training: {', '.join(found[:5])}" if found else "none")
 
 
 def tensor_names(folder: Path) -> Iterator[str]:
@@ -139,7 +139,7 @@ def tensor_names(folder: Path) -> Iterator[str]:
 
 
 def processor_loads(folder: Path) -> Check:
-    """Image and text side are there, and fit the configuration."""
+    """The image processor and the tokenizer exist and fit the configuration."""
     try:
         processor = AshNetsProcessor.from_pretrained(folder)
     except AshNetsError as error:
@@ -151,16 +151,16 @@ def processor_loads(folder: Path) -> Check:
 
 
 def parity(model: Any) -> Check:
-    """Saved and loaded again, a model has the same tensors and the same outputs, to the bit."""
+    """After saving and loading, a model has bit-identical tensors and outputs."""
     with tempfile.TemporaryDirectory(prefix="ashnets-parity-") as aside:
         model.save_pretrained(aside)
         again = from_pretrained(aside)
     different = differences(model, again)
-    return Check("parity after reload", not different, "; ".join(different) or "tensors and outputs equal to the bit")
+    return Check("parity after reload", not different, "; ".join(different) or "tensors and outputs are bit-identical")
 
 
 def differences(one: Any, other: Any) -> list[str]:
-    """In what two models differ: tensors by name, then outputs on a fixed input."""
+    """The differences between two models: tensors by name, then outputs on a fixed input."""
     ours, theirs = one.state_dict(), other.state_dict()
     if ours.keys() != theirs.keys():
         return [f"tensors: {', '.join(sorted(ours.keys() ^ theirs.keys())[:5])}"]

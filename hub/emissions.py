@@ -1,11 +1,11 @@
-"""What a training emitted, as codecarbon measured it.
+"""The CO2 emissions of a training, as codecarbon measured them.
 
     mkdir -p runs/mine
     CODECARBON_OUTPUT_DIR=runs/mine codecarbon monitor -- ashnets train own-pairs --output runs/mine
 
 codecarbon (``pip install codecarbon``) writes ``emissions.csv``: kilograms of CO2 equivalents, from the energy of the
-process and the power grid of a country. Its rows are cumulative: each replaces the row before of the same ``run_id``. A
-training that was resumed has several.
+process and the power grid of a country. Its rows are cumulative: each replaces the previous row of the same
+``run_id``. A resumed training has several ``run_id``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ FILE = "emissions.csv"
 
 @dataclass(frozen=True)
 class Emissions:
-    """Of all runs together.
+    """The sum over all runs of a training.
 
     Attributes:
         grams: of CO2 equivalents.
-        kilowatt_hours: None where the file does not say.
+        kilowatt_hours: None if the file does not give them.
         places: countries of the power grid.
         hardware: processors and GPUs.
         version: of codecarbon.
@@ -39,10 +39,10 @@ class Emissions:
 
 
 def read_emissions(*folders: Path) -> Emissions | None:
-    """From the first of ``folders`` that has an ``emissions.csv``; None where there is none.
+    """Read the first ``emissions.csv`` in ``folders``; None if there is none.
 
     Raises:
-        DataError: a file of that name which codecarbon did not write.
+        DataError: codecarbon did not write the file.
     """
     file = next((folder / FILE for folder in folders if (folder / FILE).is_file()), None)
     if file is None:
@@ -53,9 +53,9 @@ def read_emissions(*folders: Path) -> Emissions | None:
         kilograms = sum(float(row["emissions"]) for row in last.values())
         energy = [float(row["energy_consumed"]) for row in last.values() if row.get("energy_consumed")]
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file} is not codecarbon's ({type(error).__name__}: {error}); remove it") from None
+        raise DataError(f"{file} was not written by codecarbon ({type(error).__name__}: {error}); remove it") from None
     if not rows or not 0 <= kilograms < float("inf"):
-        raise DataError(f"{file} holds no emissions; remove it")
+        raise DataError(f"{file} contains no emissions; remove it")
 
     def named(*keys: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(row[key] for row in last.values() for key in keys if row.get(key)))

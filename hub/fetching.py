@@ -1,9 +1,9 @@
-"""A repository of the Hub to a folder in the cache, every file compared with a digest before it is used.
+"""Fetch a repository of the Hub into the cache, and compare every file with a digest before it is used.
 
 Neither huggingface_hub nor safetensors notices a flipped bit in a file of the right length. The cache names each blob
-by the digest that the Hub announced: SHA-256 for large files, git's SHA-1 for small ones. So every file can be checked,
-at each load and offline too; the pins of the registry are checked beside it. (Where the system has no links, the cache
-keeps no digests, and pins alone are checked.) What is whole is then read by :mod:`ashnets.hub.inspecting`.
+by the digest that the Hub announced: SHA-256 for large files, git's SHA-1 for small ones. So every file is checked at
+each load, offline too. The pins of the registry are checked as well. (Where the file system has no links, the cache
+keeps no digests, and only the pins are checked.) :mod:`ashnets.hub.inspecting` then reads the undamaged files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ashnets.errors import UnknownModelError, WeightsError
 from ashnets.files import PICKLES, home, is_full
 from ashnets.hub.inspecting import LARGEST_JSON, problems
 
-# What a model needs, and nothing that runs code when it is opened; recipe and log are read by people.
+# The files that a model needs; none of them runs code when it is opened.
 FILES = ["*.safetensors", "*.json", "vocab.txt"]
 _CACHE = "name another cache: HF_HUB_CACHE, or cache_dir=..."
 
@@ -38,18 +38,18 @@ def fetch(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Path:
-    """Download what is not in the cache yet, check all of it, and return the folder.
+    """Download the files that are not in the cache yet, check all files, and return the folder.
 
     Args:
         repository: ``org/repo``.
         revision: branch, tag or commit.
-        pins: file name → SHA-256. Then these files alone are fetched, and each must have its pin.
+        pins: file name → SHA-256. If given, only these files are fetched, and each must match its pin.
         token, cache_dir, local_files_only, force_download: as in huggingface_hub.
 
     Raises:
-        UnknownModelError: no such repository or revision, no right to see it, or neither network nor a whole copy.
-        WeightsError: a file that is missing, damaged, not the pinned one or hostile, pickles alone, or no room on the
-            disk. Nothing is kept of it.
+        UnknownModelError: no such repository or revision, no right to see it, or no network and no complete copy.
+        WeightsError: a file is missing, damaged, different from its pin, or hostile; there are only pickles; or the
+            disk is full. Nothing of the download is kept.
     """
     at = repository + (f" at {revision!r}" if revision else "")
     options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
@@ -58,12 +58,14 @@ def fetch(
     if pins is None and not any(folder.glob("*.safetensors")):
         _refuse_pickles(at, repository, revision, token, local_files_only)
     if not folder.is_dir():
-        raise WeightsError(f"{at} holds no model: neither config.json nor safetensors; a publication may be under way")
+        raise WeightsError(
+            f"{at} contains no model: neither config.json nor safetensors; it may be in the middle of a publication"
+        )
     return folder
 
 
 def digest(path: Path, kind: str = "sha256") -> str:
-    """Of a file: ``sha256``, or ``git``'s name of its content (SHA-1 with a header)."""
+    """Digest of a file: ``sha256``, or ``git``: the SHA-1 with a header by which git names its content."""
     if kind == "sha256":
         return sha256_of(path)
     data = path.read_bytes()
@@ -83,7 +85,7 @@ def _check(at: str, folder: Path, pins: Mapping[str, str] | None) -> None:
             f"{at}: {name} {problem}. Nothing was loaded; {(folder / name).resolve()} cannot be removed "
             f"({error.strerror}): remove it yourself, or {_CACHE}"
         ) from error
-    shutil.rmtree(folder, ignore_errors=True)  # links alone: blobs that are whole serve the next attempt
+    shutil.rmtree(folder, ignore_errors=True)  # only links: the undamaged blobs stay for the next attempt
     again = "" if problem.endswith(("again", "model", "models", "yourself")) else "; fetch it again"
     raise WeightsError(f"{at}: {name} {problem}. Nothing was loaded and nothing of it kept{again}")
 
@@ -94,18 +96,18 @@ def _problems(folder: Path, pins: Mapping[str, str] | None) -> Iterator[tuple[st
         if not path.is_file() or not (pin or any(fnmatch(path.name, pattern) for pattern in FILES)):
             continue
         if pins is not None and pin is None:
-            yield path.name, "is none of the pinned files"
+            yield path.name, "is not one of the pinned files"
             continue
         named = path.resolve().name
         if re.fullmatch(r"[0-9a-f]{64}", named) and (found := digest(path)) != named:
             yield path.name, f"is damaged: its SHA-256 is {found}, the Hub announced {named}"
         elif re.fullmatch(r"[0-9a-f]{40}", named) and (found := digest(path, "git")) != named:
-            yield path.name, f"is damaged: git would name it {found}, the Hub announced {named}"
+            yield path.name, f"is damaged: its git SHA-1 is {found}, the Hub announced {named}"
         elif pin and (found := digest(path)) != pin:
             yield path.name, f"is not the pinned file: its SHA-256 is {found}, not {pin}"
     for name in pins or ():
         if not (folder / name).is_file():
-            yield name, "is pinned, and is not in the repository"
+            yield name, "is pinned but is not in the repository"
 
 
 def _download(at: str, repository: str, revision: str | None, pins: Mapping[str, str] | None, **options: Any) -> str:
@@ -113,7 +115,7 @@ def _download(at: str, repository: str, revision: str | None, pins: Mapping[str,
 
     if options["cache_dir"] is not None:
         options["cache_dir"] = os.fspath(options["cache_dir"])
-    elif constants.HF_HUB_CACHE.startswith("~"):  # where there is no home folder, the library leaves it at that
+    elif constants.HF_HUB_CACHE.startswith("~"):  # there is no home folder, and the library did not expand it
         home("HF_HOME")
     cache = Path(options["cache_dir"] or constants.HF_HUB_CACHE)
     patterns = list(pins) if pins else FILES
@@ -129,7 +131,7 @@ def _download(at: str, repository: str, revision: str | None, pins: Mapping[str,
         raise UnknownModelError(f"{at}: there is no such branch, tag or commit") from None
     except errors.RepositoryNotFoundError:
         raise UnknownModelError(
-            f"{at} does not exist, or is private and needs a token; there is no folder {repository} either"
+            f"{at} does not exist, or is private and needs a token; there is no local folder {repository} either"
         ) from None
     except errors.IncompleteSnapshotError:
         raise UnknownModelError(
@@ -137,7 +139,7 @@ def _download(at: str, repository: str, revision: str | None, pins: Mapping[str,
         ) from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         raise UnknownModelError(
-            f"{at} is no folder here, and as a Hub repository it is neither in the cache nor reachable: "
+            f"{at}: there is no such local folder, and the Hub repository is neither in the cache nor reachable: "
             "connect to the Hub, check HF_ENDPOINT, or give the path of a folder"
         ) from None
     except errors.HFValidationError as error:
@@ -146,24 +148,24 @@ def _download(at: str, repository: str, revision: str | None, pins: Mapping[str,
         reason = " ".join(str(error).split())[:200]
         if is_full(error):
             raise WeightsError(
-                f"{at}: {cache} takes no more ({reason}). Nothing was loaded; make room, or {_CACHE}"
+                f"{at}: {cache} is full ({reason}). Nothing was loaded; free some space, or {_CACHE}"
             ) from None
         if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise WeightsError(f"{at}: {cache} cannot be written ({reason}). Nothing was loaded; {_CACHE}") from None
+            raise WeightsError(f"{at}: {cache} is not writable ({reason}). Nothing was loaded; {_CACHE}") from None
         raise UnknownModelError(f"{at} could not be fetched ({reason}); try again") from error
 
 
 def _refuse_sizes(
     at: str, repository: str, revision: str | None, patterns: list[str], cache: Path, token: str | bool | None
 ) -> None:
-    """Refuse what cannot be read or has no room, before any of it is sent."""
+    """Refuse files that are too large to read or do not fit on the disk, before they are downloaded."""
     from huggingface_hub import HfApi
     from huggingface_hub.file_download import repo_folder_name
 
-    try:  # asked once: a listing of the tree would be asked for again and again where there is no network
+    try:  # one request: a listing of the tree would retry many times without a network
         api = HfApi(token=token, library_name="ashnets")
         files = api.model_info(repository, revision=revision, files_metadata=True).siblings or []
-    except Exception:  # whatever it is, the download that follows meets it too, and says it in our words
+    except Exception:  # the download that follows fails in the same way, with our message
         return
     blobs = cache / repo_folder_name(repo_id=repository, repo_type="model") / "blobs"
     missing = 0
@@ -173,23 +175,23 @@ def _refuse_sizes(
             continue
         if size > LARGEST_JSON and not path.endswith(".safetensors"):
             raise WeightsError(
-                f"{at}: {path} has {size:,} bytes, more than the {LARGEST_JSON:,} that are read. Nothing was "
-                "fetched; ask its authors"
+                f"{at}: {path} has {size:,} bytes; at most {LARGEST_JSON:,} are read. Nothing was fetched; "
+                "ask its authors"
             )
         if not (blobs / str(one.lfs.sha256 if one.lfs else one.blob_id)).exists():
             missing += size
     there = next(place for place in (blobs, *blobs.parents) if place.is_dir())
     if missing > (free := shutil.disk_usage(there).free):
         raise WeightsError(
-            f"{at}: {missing / 1e9:,.2f} GB are to be fetched, and {there} has {free / 1e9:,.2f} GB free. Nothing was "
-            f"fetched; make room, or {_CACHE}"
+            f"{at}: the download needs {missing / 1e9:,.2f} GB, and {there} has {free / 1e9:,.2f} GB free. Nothing was "
+            f"fetched; free some space, or {_CACHE}"
         )
 
 
 def _refuse_pickles(
     at: str, repository: str, revision: str | None, token: str | bool | None, local_files_only: bool
 ) -> None:
-    """Say what stands there in place of safetensors, if it can be asked."""
+    """Raise an error that names the pickles in a repository without safetensors, if the Hub can be reached."""
     from huggingface_hub import HfApi, constants
 
     if local_files_only or constants.HF_HUB_OFFLINE:
@@ -198,6 +200,6 @@ def _refuse_pickles(
     pickles = sorted(name for name in names if Path(name).suffix in PICKLES)
     if pickles:
         raise WeightsError(
-            f"{at} holds {', '.join(pickles)} but no .safetensors: pickled weights can run code and are never fetched; "
-            "ask its authors for a safetensors copy"
+            f"{at} contains {', '.join(pickles)} but no .safetensors: pickled weights can run code and are never "
+            "fetched; ask its authors for a safetensors copy"
         )

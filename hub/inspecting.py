@@ -1,9 +1,9 @@
-"""What a model's own files may not ask for; read before anything is loaded, and without building anything.
+"""Checks of a model's files for dangerous content, before anything is loaded or built.
 
-A digest says that a file is the one that was published, not that whoever published it means well. ``config.json`` can
-name an implementation of attention that transformers would fetch from the Hub as compiled code, or sizes that fill the
-memory; the index of sharded weights can name a pickle, or a file outside the folder; an adapter's configuration can
-lead the library to another model.
+A digest shows that a file is the published one, not that its publisher means well. ``config.json`` can name an
+implementation of attention that transformers would fetch from the Hub as compiled code, or sizes that fill the memory.
+The index of sharded weights can name a pickle, or a file outside the folder. An adapter's configuration can make the
+library load another model.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _SLACK = 4  # weights that lack some tensors are refused by name, later
 
 
 def inspect(folder: Path) -> None:
-    """Refuse a folder that would run code, read elsewhere or fill the memory.
+    """Refuse a folder that would run code, read files elsewhere or fill the memory.
 
     Raises:
-        WeightsError: with the file, what it holds, and what to do.
+        WeightsError: names the file, its content, and what to do.
     """
     for name, problem in problems(folder):
         raise WeightsError(f"{folder / name} {problem}")
 
 
 def problems(folder: Path) -> Iterator[tuple[str, str]]:
-    """File name and what is wrong with it, for each file that must not be loaded."""
+    """File name and problem, for each file that must not be loaded."""
     config = folder / "config.json"
     found = None
     for file in (config, *sorted(folder.glob(INDEX))):
@@ -56,9 +56,9 @@ def problems(folder: Path) -> Iterator[tuple[str, str]]:
         yield from (("config.json", one) for one in _commands(found))
     for name in ("config.json", "tokenizer_config.json", "processor_config.json"):
         if _names_code(folder / name):
-            yield name, "names code of its own (auto_map), which is never run; remove the key"
+            yield name, "names custom code (auto_map), which is never run; remove the key"
     if (folder / ADAPTER).exists():
-        yield ADAPTER, "would have another model loaded in the place of this one; remove it"
+        yield ADAPTER, "would load another model instead of this one; remove it"
     tensors = numbers = 0
     for file in sorted(folder.glob("*.safetensors")):
         try:
@@ -75,7 +75,7 @@ def problems(folder: Path) -> Iterator[tuple[str, str]]:
 def _read(file: Path) -> Any:
     size = file.stat().st_size
     if size > LARGEST_JSON:
-        raise ValueError(f"{size:,} bytes are more than the {LARGEST_JSON:,} that are read")
+        raise ValueError(f"it has {size:,} bytes; at most {LARGEST_JSON:,} are read")
     return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -83,18 +83,18 @@ def _names_code(file: Path) -> bool:
     try:
         data = _read(file)
     except (OSError, ValueError, RecursionError):
-        return False  # nor will anything else get at it
+        return False  # no other reader can open it either
     return isinstance(data, dict) and "auto_map" in data
 
 
 def _misled(folder: Path, index: Any) -> Iterator[str]:
     files = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
-        yield "is no index of weights: it has no weight_map from tensors to files; fetch it again"
+        yield "is not an index of weights: it has no weight_map from tensors to files; fetch it again"
         return
     for name in sorted(set(files.values())):
         if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
-            yield f"names {name!r} as weights: only safetensors files beside it are loaded; do not use this model"
+            yield f"names {name!r} as weights: only safetensors files of its folder are loaded; do not use this model"
         elif not (folder / name).is_file():
             yield f"names {name}, which is missing; fetch it again"
 
@@ -106,11 +106,11 @@ def _commands(config: dict[str, Any]) -> Iterator[str]:
     for key, value in config.items():
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, int | float) and abs(one) > LARGEST_SIZE and key not in _ANY_NUMBER:
-                yield f"has {key}={one}: no model of ours has sizes above {LARGEST_SIZE:,}; fetch it again"
+                yield f"has {key}={one}: no ashnets model has sizes above {LARGEST_SIZE:,}; fetch it again"
 
 
 def _too_much(config: dict[str, Any], tensors: int, numbers: int) -> Iterator[str]:
-    """Sizes that the weights beside them cannot have."""
+    """Sizes in ``config.json`` that do not fit the weights in the same folder."""
 
     def size(key: str) -> int:
         value = config.get(key)
@@ -118,7 +118,7 @@ def _too_much(config: dict[str, Any], tensors: int, numbers: int) -> Iterator[st
 
     layers, hidden = size("num_hidden_layers"), size("hidden_size")
     if layers > tensors:
-        yield f"has num_hidden_layers={layers}, and the weights hold {tensors} tensors; they belong to different models"
+        yield f"has num_hidden_layers={layers}, but the weights contain {tensors} tensors: they are of different models"
         return
     least = hidden * (size("vocab_size") + size("max_position_embeddings") + size("num_concepts"))
     least += layers * hidden * (4 * hidden + 2 * size("intermediate_size"))
@@ -129,7 +129,7 @@ def _too_much(config: dict[str, Any], tensors: int, numbers: int) -> Iterator[st
         if isinstance(widths, list) and all(isinstance(width, int) for width in widths):
             least += sum(abs(one * other) for one, other in pairwise(widths))
     if least > _SLACK * numbers:
-        yield f"describes at least {least:,} numbers, and the weights hold {numbers:,}; they belong to different models"
+        yield f"describes at least {least:,} numbers, but the weights contain {numbers:,}: they are of different models"
 
 
 def _line(error: BaseException) -> str:

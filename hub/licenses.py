@@ -1,4 +1,4 @@
-"""Licenses as the Hub names them: ``licenses.yaml``, and ``other:NAME`` for a license of one's own."""
+"""Licenses as the Hub names them (``licenses.yaml``), and ``other:NAME`` for any other license."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OWN = "other:"
 
 @cache
 def hub_licenses() -> tuple[str, ...]:
-    """The identifiers that the Hub takes."""
+    """The identifiers that the Hub accepts."""
     return tuple(yaml.safe_load((resources.files("ashnets.hub") / "licenses.yaml").read_text(encoding="utf-8")))
 
 
@@ -28,17 +28,17 @@ def license_fields(license: str) -> dict[str, str]:
 
 
 def license_problem(license: str | None, folder: Path) -> str | None:
-    """What is wrong with a license; None for a good one.
+    """The problem with a license; None for a valid one.
 
     Args:
-        folder: of the model, which must hold the text of a license that the Hub does not list.
+        folder: of the model; it must contain the text of a license that the Hub does not list.
     """
     if not license:
-        return "not given: --license says it"
+        return "not given: set --license"
     name = license.lower()
     if name.startswith(OWN) and name.removeprefix(OWN).strip():
         return None if any(folder.glob("LICENSE*")) else f"{license}: put its text into {folder / 'LICENSE'}"
     if name in hub_licenses() and name != "other":
         return None
-    own = f"a license of your own is written {OWN}NAME, with its text in {folder / 'LICENSE'}"
-    return f"{license!r} is none of the Hub's licenses.{did_you_mean(name, hub_licenses())} Otherwise, {own}"
+    other = f"For another license, write {OWN}NAME and put its text into {folder / 'LICENSE'}"
+    return f"{license!r} is not a license of the Hub.{did_you_mean(name, hub_licenses())} {other}"

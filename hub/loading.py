@@ -1,4 +1,4 @@
-"""A name to a model, of the class that its configuration names."""
+"""Load a model by name, in the class that its configuration names."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def from_pretrained(name: str | os.PathLike, task: str | None = None, **kwargs: 
         if cls.__name__ == saved:
             return cls.from_pretrained(folder, **kwargs)
     raise WeightsError(
-        f"{folder}/config.json names the class {saved!r}, which is none of ours "
-        f"({', '.join(cls.__name__ for cls in HEADS.values())}); name a task"
+        f"{folder}/config.json names the class {saved!r}, which ashnets does not have "
+        f"({', '.join(cls.__name__ for cls in HEADS.values())}); give a task"
     )

@@ -1,4 +1,4 @@
-"""Names of repositories and of revisions, by the Hub's and by git's rules: one place for publishing and for resolving.
+"""Names of repositories and revisions, by the rules of the Hub and of git; used by publishing and by resolving.
 
 A repository is ``org/name``. A revision is a branch, a tag or a commit; git's rules are those of
 https://git-scm.com/docs/git-check-ref-format.
@@ -16,7 +16,7 @@ _LONGEST = 255  # bytes of a part: the cache keeps a file of that name
 
 
 def repository_problem(name: str) -> str | None:
-    """What is wrong with the id of a repository; None for a valid one."""
+    """The problem with a repository id; None for a valid one."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -30,11 +30,11 @@ def repository_problem(name: str) -> str | None:
 
 
 def revision_problem(name: str) -> str | None:
-    """What git has against the name of a branch or tag; None for a valid one. Commits are valid too."""
+    """The problem with the name of a branch or tag by git's rules; None for a valid one. Commits are valid too."""
     if not name:
         return "it is empty"
     if found := _FORBIDDEN.search(name):
-        return f"git allows no {found[0]!r} in a name"
+        return f"git does not allow {found[0]!r} in a name"
     parts = name.split("/")
     if not all(parts) or name.startswith("-"):
         return "it must not begin or end with '/', nor begin with '-'"
@@ -62,16 +62,16 @@ def check_revision(name: str) -> None:
 
 
 def check_tag(name: str) -> None:
-    """A tag must be a valid revision that means nothing else; raises ConfigurationError with the reason."""
+    """Raises ConfigurationError with the reason if ``name`` is not a valid revision or has another meaning already."""
     problem = revision_problem(name)
     if name in ("HEAD", "main") or name.startswith("refs/") or _COMMIT.fullmatch(name):
-        problem = "it already means a branch, a reference or a commit"
+        problem = "this name already means a branch, a reference or a commit"
     if problem:
         raise ConfigurationError(f"tag {name!r}: {problem}; choose another name, such as v1")
 
 
 def split_repository(text: str) -> tuple[str, str | None] | None:
-    """``org/name[@revision]`` in its two parts, or None if no repository can be called so.
+    """``org/name[@revision]`` in its two parts, or None if it cannot be the name of a repository.
 
     The revision is not checked: see :func:`check_revision`.
     """

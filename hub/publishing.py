@@ -1,7 +1,7 @@
-"""A trained model to a repository on the Hub: checked, in one commit, tagged, and loaded back before it is done.
+"""Publish a trained model on the Hub: check it, send it in one commit, tag the commit, and load it back.
 
-Running it again is safe at any point: what is uploaded already is not sent again, an unchanged folder makes no commit,
-a tag that stands on the same files stays, and one that stands on others is refused before anything is sent.
+Running it again is safe at any point: files that are uploaded already are not sent again, an unchanged folder makes no
+commit, and a tag of the same files stays. A tag of other files is refused before anything is sent.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from ashnets.hub.resolving import resolve
 from ashnets.zoo.names import split
 from ashnets.zoo.registry import config_of, entry, is_name
 
-# What is uploaded of a model folder: what loading needs, and the record of how it came about.
+# The files of a model folder that are uploaded: those that loading needs, and the record of the training.
 PUBLISHED = (*FILES, "recipe.yaml", "log.jsonl", "merges.txt", "LICENSE*", "NOTICE*")
 DRAFTS = Path("out/publish")
-# Folders of the repository that publishing owns: what is in them and not published again is removed.
+# Folders of the repository that publishing owns: files in them that are not published again are removed.
 OWN = ("results/", "exports/", ".eval_results/")
 
 Report = Callable[[str], None]
@@ -41,14 +41,14 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What would be, or was, published.
+    """The files of a publication and their checks.
 
     Attributes:
         folder: of the model.
-        repository, tag: where to, and the name of this state there.
-        files: path in the repository → a file here, or the content itself.
+        repository, tag: the target, and the name of this state there.
+        files: path in the repository → a local file, or the content itself.
         left_out: files of the folder that are not uploaded.
-        checks: what was checked.
+        checks: the checks and their results.
     """
 
     folder: Path
@@ -88,22 +88,22 @@ def publish(
         ashnets.publish("runs/mine", "me/ashnets-birds", license="cc-by-4.0", dry_run=True)
 
     Args:
-        source: the folder of a finished run, one that ``save_pretrained`` wrote, or a registry name with weights.
-        repository: ``org/name``; made if it is not there.
-        tag: a name for this state; it never moves.
-        private: make the repository private; an existing public one is refused.
-        dry_run: check and plan; nothing is sent. What would be generated, the card above all, is written to
-            ``drafts/ORG/NAME``.
-        drafts: folder for that.
-        report: told what is going on, a line each.
+        source: the folder of a finished run, a folder that ``save_pretrained`` wrote, or a registry name with weights.
+        repository: ``org/name``; created if it does not exist.
+        tag: a name for this state; a tag never moves.
+        private: make the repository private; an existing public repository is refused.
+        dry_run: check and plan; nothing is sent. Generated files, such as the card, are written to ``drafts/ORG/NAME``.
+        drafts: the folder for them.
+        report: receives a line of text for each step.
         words: see :func:`plan`.
 
     Returns:
-        The plan, and where something was sent ``commit``, ``url`` and ``verified``.
+        The plan; and, if something was sent, ``commit``, ``url`` and ``verified``.
 
     Raises:
-        WeightsError: a check failed, or what came back is not what was sent; ConfigurationError: a wrong name, no
-        license, a tag that stands elsewhere; AshNetsError: the Hub refused, or was lost on the way.
+        WeightsError: a check failed, or the model that was loaded back differs from the one that was sent.
+        ConfigurationError: an invalid name, no license, or a tag that exists with other files.
+        AshNetsError: the Hub refused, or the connection was lost.
     """
     report("checking")
     planned = plan(source, repository, tag=tag, token=token, **words)
@@ -141,15 +141,15 @@ def plan(
     exports: Path | None = None,
     token: str | bool | None = None,
 ) -> Plan:
-    """Check a model and lay out its repository; nothing is sent.
+    """Check a model and plan its repository; nothing is sent.
 
     Args:
-        license: of the weights, as the Hub names it, such as ``apache-2.0``, or ``other:NAME``; a registry name brings
-            its own.
-        training_data: a sentence for the card; a registry name brings its own.
+        license: of the weights, as the Hub names it, such as ``apache-2.0``, or ``other:NAME``; the registry has the
+            license of its own models.
+        training_data: a sentence for the card; the registry has one for its own models.
         dataset: the Hub's id of the corpus of training and results, ``org/name``; the card names it.
-        benchmark: the Hub's id of a benchmark that ``results`` were measured on; they then stand in ``.eval_results``
-            too. The Hub is asked for its tasks.
+        benchmark: the Hub's id of a benchmark that ``results`` were measured on; they are then
+            also written to ``.eval_results``. Its tasks are read from the Hub.
         results: CSV files that ``ashnets evaluate --output`` wrote; their rows about these weights go into the card.
         energy: the ``energy.json`` that ``ashnets energy --output`` wrote about these weights.
         exports: a folder of exported graphs of these weights, uploaded as ``exports/``.
@@ -201,7 +201,7 @@ def plan(
 
 
 def _write_drafts(planned: Plan, folder: Path) -> list[str]:
-    """The files that publishing makes, where they can be read; their paths."""
+    """Write the generated files to ``folder``; returns their paths."""
     made = {path: content for path, content in planned.files.items() if isinstance(content, bytes)}
     return [str(write_atomically(folder / path, content)) for path, content in sorted(made.items())]
 
@@ -218,14 +218,16 @@ def _of_folder(folder: Path) -> tuple[dict[str, Path | bytes], list[str]]:
 
 
 def _send(planned: Plan, private: bool, token: str | bool | None, report: Report) -> str:
-    """Repository, commit and tag; the commit's id."""
+    """Create repository, commit and tag; returns the commit's id."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi(token=token, library_name="ashnets")
     repository = planned.repository
     api.create_repo(repository, private=private or None, exist_ok=True)
     if private and not api.model_info(repository).private:
-        raise ConfigurationError(f"{repository} exists and is public, so --private cannot hold; choose another name")
+        raise ConfigurationError(
+            f"{repository} exists and is public, so it cannot be published as --private; choose another name"
+        )
     tagged = _tagged(api, planned)
     head = next(ref.target_commit for ref in api.list_repo_refs(repository).branches if ref.name == "main")
     present = _remote(api, repository, head)
@@ -245,7 +247,7 @@ def _send(planned: Plan, private: bool, token: str | bool | None, report: Report
 
 
 def _tagged(api: Any, planned: Plan) -> str | None:
-    """The commit on which the tag stands already, if it holds the same files."""
+    """The commit of an existing tag with the same files; None if there is no such tag."""
     if planned.tag is None:
         return None
     refs = api.list_repo_refs(planned.repository)
@@ -253,8 +255,8 @@ def _tagged(api: Any, planned: Plan) -> str | None:
     inside = [other for other in tags if other.startswith(f"{planned.tag}/") or planned.tag.startswith(f"{other}/")]
     if taken := inside + [ref.name for ref in refs.branches if ref.name == planned.tag]:
         raise ConfigurationError(
-            f"{planned.repository} has {taken[0]!r} already, and a tag {planned.tag!r} cannot stand beside it: choose "
-            "another one"
+            f"{planned.repository} already has {taken[0]!r}, so git does not allow a tag {planned.tag!r}: "
+            "choose another one"
         )
     commit = tags.get(planned.tag)
     if commit is not None:
@@ -263,7 +265,7 @@ def _tagged(api: Any, planned: Plan) -> str | None:
             if there.get(path) not in _digests(content):
                 raise ConfigurationError(
                     f"{planned.repository} has a tag {planned.tag!r} with another {path}; tags do not move: choose "
-                    "another one, or delete it on the Hub"
+                    "another name, or delete the tag on the Hub"
                 )
     return commit
 
@@ -300,14 +302,14 @@ def _load_back(planned: Plan, commit: str, token: str | bool | None) -> None:
             ) from None
         different = differences(from_pretrained(planned.folder), from_pretrained(folder))
     if different:
-        raise WeightsError(f"{planned.repository} at {commit} is not what was sent: {'; '.join(different)}")
+        raise WeightsError(f"{planned.repository} at {commit} differs from what was sent: {'; '.join(different)}")
 
 
 @contextmanager
 def _hub_errors(repository: str) -> Iterator[None]:
     from huggingface_hub import errors
 
-    again = "run the same command again: what was sent is not sent twice"
+    again = "run the same command again: files that were sent are not sent twice"
     try:
         yield
     except AshNetsError:
@@ -320,13 +322,13 @@ def _hub_errors(repository: str) -> Iterator[None]:
         status = error.response.status_code if error.response is not None else 0
         if status in (401, 403):
             raise AshNetsError(
-                f"{repository} cannot be written ({status}): the token may only read, or not write there; "
-                "make one with write access at the Hub's settings"
+                f"{repository} cannot be written ({status}): the token has no write access to it; "
+                "create one with write access in the settings of the Hub"
             ) from None
         if status == 412:
-            raise AshNetsError(f"{repository} was changed by somebody else meanwhile; {again}") from None
+            raise AshNetsError(f"{repository} was changed by somebody else at the same time; {again}") from None
         raise AshNetsError(f"{repository}: the Hub failed ({_line(error)}); {again}") from error
-    except Exception as error:  # httpx's own, a thread's RuntimeError around it, the system's, a card that is refused
+    except Exception as error:  # of httpx, of a thread, of the system, or a card that is refused
         raise AshNetsError(f"{repository}: publishing stopped ({_line(error.__cause__ or error)}); {again}") from error
 
 

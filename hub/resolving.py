@@ -1,4 +1,4 @@
-"""A name to a folder with a model in it: registry, local folder or Hub repository."""
+"""Resolve a name to the folder of a model: registry, local folder or Hub repository."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NAMESPACE = "ASHNETS_NAMESPACE"
 
 @dataclass(frozen=True)
 class Located:
-    """Where a name led.
+    """Where a model is.
 
     Attributes:
-        folder: with the model in it; its files were compared with what they could be compared with.
+        folder: of the model; its files were compared with the registry's pins or the Hub's digests, if there are any.
         origin: ``package``, ``hub`` or ``folder``.
         repository: on the Hub.
-        pins: file name → SHA-256 of the registry.
+        pins: file name → SHA-256 in the registry.
     """
 
     folder: str
@@ -55,27 +55,27 @@ def locate(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Located:
-    """Find what ``name`` stands for.
+    """Find the model that ``name`` stands for.
 
     Args:
         name: a registry name, ``model[.tag][@revision]``; a folder; or a Hub repository, ``org/repo[@revision]`` or
-            ``hf-hub:org/repo[@revision]``. A folder that is called like a registry name is reached as ``./name``. Where
-            there is a folder ``org``, ``org/repo`` is a path in it and the Hub is reached as ``hf-hub:org/repo``.
-        revision: of a Hub repository: branch, tag or commit; the same as behind ``@``.
-        namespace: a user or an organization of the Hub; ``model.tag`` is then looked for in ``namespace/model.tag``.
-            The environment variable ``ASHNETS_NAMESPACE`` says the same for weights that are not in this package.
+            ``hf-hub:org/repo[@revision]``. Write ``./name`` for a folder with the name of a registry entry. If there is
+            a local folder ``org``, ``org/repo`` is a path in it; write ``hf-hub:org/repo`` for the Hub.
+        revision: branch, tag or commit of a Hub repository; the same as the part after ``@``.
+        namespace: a user or an organization of the Hub; ``model.tag`` is then fetched from ``namespace/model.tag``.
+            The environment variable ``ASHNETS_NAMESPACE`` does the same for weights that are not in this package.
         token, cache_dir, local_files_only, force_download: for the Hub; as in huggingface_hub.
 
     Returns:
-        The folder and where it comes from. The files of a registry name have been compared with their pinned SHA-256,
-        those of a repository with the digests that the Hub announced. Folders and weights in this package never touch
-        the network.
+        The folder and its origin. The files of a registry name have been compared with their pinned SHA-256, those of a
+        repository with the digests that the Hub announced. Local folders and weights in this package never use the
+        network.
 
     Raises:
-        UnknownModelError: nothing answers to the name; with the nearest names.
-        WeightsError: a registry name without trained weights, or a file that is missing, damaged, not the pinned one,
-            or asks for what no model may; see :mod:`ashnets.hub.inspecting`.
-        ConfigurationError: two revisions that differ, or one where there are none.
+        UnknownModelError: no model has this name; the message gives the nearest names.
+        WeightsError: a registry name without trained weights; or a file is missing, damaged, different from its pin, or
+            dangerous (see :mod:`ashnets.hub.inspecting`).
+        ConfigurationError: two different revisions, or a revision where there are none.
     """
     text = os.fspath(name)
     options: dict[str, Any] = {
@@ -92,21 +92,23 @@ def locate(
     if Path(text).is_file():
         if Path(text).suffix in PICKLES:
             raise WeightsError(
-                f"{text} may run code when it is unpickled and is never loaded; give a folder with config.json and "
+                f"{text} may run code when it is unpickled, so it is never loaded; give a folder with config.json and "
                 "safetensors"
             )
-        raise UnknownModelError(f"{text} is a file; give the folder that holds it beside config.json")
+        raise UnknownModelError(f"{text} is a file; give the folder that contains it and config.json")
     repository = text.removeprefix("hf-hub:")
     parts = split_repository(repository)
     parent = Path(text).parent
-    if parts and repository == text and (isinstance(name, os.PathLike) or parent.is_dir()):  # a path: nobody is asked
+    if (
+        parts and repository == text and (isinstance(name, os.PathLike) or parent.is_dir())
+    ):  # a path: the Hub is not asked
         near = did_you_mean(text, map(str, parent.glob("*")))
-        raise UnknownModelError(f"there is no folder {text}.{near} If a Hub repository is meant, write hf-hub:{text}")
+        raise UnknownModelError(f"there is no folder {text}.{near} For a Hub repository, write hf-hub:{text}")
     if parts:
         found = fetch(parts[0], _one_revision(text, parts[1], revision), **options)
         return Located(str(found), "hub", parts[0])
     if repository != text:
-        raise UnknownModelError(f"{text!r} names no Hub repository: write hf-hub:org/repo")
+        raise UnknownModelError(f"{text!r} is not a Hub repository: write hf-hub:org/repo")
     if os.sep in text or text.startswith("."):
         raise UnknownModelError(f"there is no folder {text}")
     entry(text)  # raises, with the nearest names
@@ -117,11 +119,11 @@ def compare_with_pins(weights: Weights) -> Path:
     """Compare every file of bundled weights with its pinned SHA-256 and return their folder.
 
     Raises:
-        WeightsError: naming the file that is missing, superfluous or different.
+        WeightsError: names the file that is missing, superfluous or different.
     """
     folder = weights.folder
     if folder is None:
-        raise WeightsError(f"the weights {weights.tag!r} are not in this package: they stand in {weights.repository}")
+        raise WeightsError(f"the weights {weights.tag!r} are not in this package: they are in {weights.repository}")
     present = {path.name for path in folder.glob("*") if not path.name.startswith(".")}
     if unpinned := sorted(present - set(weights.sha256)):
         raise WeightsError(f"{folder / unpinned[0]} does not belong to these weights; remove it")
@@ -143,7 +145,7 @@ def _registered(name: str, revision: str | None, namespace: str | None, options:
     revision = _one_revision(name, inline, revision)
     organization = namespace or os.environ.get(NAMESPACE)
     bare = model if tag is None else f"{model}.{tag}"
-    # A tag that the registry does not know may still stand in somebody's namespace.
+    # A tag that is not in the registry may exist in the given namespace.
     known = tag is None or tag in entry(model).tags or not organization
     weights = entry(bare).weights if known else None
     if weights and weights.folder and not namespace and revision is None:
@@ -155,8 +157,8 @@ def _registered(name: str, revision: str | None, namespace: str | None, options:
         raise WeightsError(f"{bare}: {untrained(bare)}")
     elif weights.repository is None:
         raise ConfigurationError(
-            f"{name}: the weights stand in this package and have no revision {revision!r}; leave it out, or name the "
-            f"Hub's user or organization: namespace=..., or {NAMESPACE}"
+            f"{name}: the weights are in this package and have no revision {revision!r}; leave it out, or name a user "
+            f"or organization of the Hub: namespace=..., or {NAMESPACE}"
         )
     else:
         repository, revision = weights.repository, revision or weights.commit
@@ -167,7 +169,7 @@ def _one_revision(name: str, inline: str | None, argument: str | None) -> str | 
     if inline == "" or argument == "":
         raise ConfigurationError(f"{name}: the revision is empty; give a branch, tag or commit, or leave it out")
     if inline and argument and inline != argument:
-        raise ConfigurationError(f"{name}: revision={argument!r} is another one than @{inline}; give one of them")
+        raise ConfigurationError(f"{name}: revision={argument!r} differs from @{inline}; give only one of them")
     chosen = inline or argument
     if chosen is not None:
         check_revision(chosen)
@@ -175,5 +177,5 @@ def _one_revision(name: str, inline: str | None, argument: str | None) -> str | 
 
 
 def weights_sha256(name: str | os.PathLike) -> str | None:
-    """The digest of the weights that a name or folder stands for; see `ashnets.digests`."""
+    """The digest of the weights of a name or folder; see `ashnets.digests`."""
     return weights_digest(Path(resolve(name)))

@@ -1,4 +1,4 @@
-"""Whether what a name stands for is what it should be: digests, strict loading, processor."""
+"""Verify a model: digests, strict loading, processor."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from ashnets.hub.resolving import locate
 
 
 def verify(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
-    """Find, check and load a model, and say what was compared with what.
+    """Find, check and load a model, and report what each file was compared with.
 
         ashnets.verify("ashnets-tiny")["passed"]
 
     Args:
-        name, options: as for :func:`ashnets.hub.resolve`; also the folder of a finished run, whose ``model/`` is meant.
+        name, options: as for :func:`ashnets.hub.resolve`; or a finished run, whose ``model/`` is verified.
 
     Returns:
         ``folder``, ``origin`` (``package``, ``hub`` or ``folder``), ``repository`` and ``commit`` if there are any,
-        ``files`` (name → SHA-256, and what it was compared with), ``checks``, ``passed``, and ``warnings``, where there
-        are any.
+        ``files`` (name → SHA-256, and what it was compared with), ``checks``, ``passed``, and ``warnings`` if there are
+        any.
 
     Raises:
-        UnknownModelError, WeightsError: as ``resolve``; a file that is not what it should be is an error, not a result.
+        UnknownModelError, WeightsError: as ``resolve``; a damaged or different file is an error, not a result.
     """
     located = locate(name, **options)
     folder, _ = model_folder(Path(located.folder))
     compared = {
         "package": "pinned by the registry",
         "hub": "announced by the Hub",
-        "folder": "nothing: a folder has no pins",
+        "folder": "nothing: a local folder has no pins",
     }[located.origin]
     files = {
         path.name: {

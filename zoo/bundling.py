@@ -1,7 +1,7 @@
-"""Put a finished run's model into the package: ``python -m ashnets.zoo.bundling RUN NAME TAG``.
+"""Copy the model of a finished run into the package: ``python -m ashnets.zoo.bundling RUN NAME TAG``.
 
-The folder ``checkpoints/NAME.TAG`` receives the model, its processor, the recipe, the log and the record of the run;
-``weights.yaml`` receives the SHA-256 of every file. Both are written aside and renamed.
+The model, its processor, the recipe, the log and the record of the run go into the folder ``checkpoints/NAME.TAG``. The
+SHA-256 of every file goes into ``weights.yaml``. Both are written aside and renamed.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from ashnets.result_folder import MODEL_MARK, result_folder
 from ashnets.zoo.registry import ROOT, entry
 
 RECORDS = ("recipe.yaml", "log.jsonl", "training.json")
-LIMIT = 20_000_000  # bytes of weights that the repository takes
+LIMIT = 20_000_000  # bytes of weights in the repository, at most
 
 
 def bundle(run: Path, name: str, tag: str, license: str, training_data: str, root: Path = ROOT) -> dict[str, str]:
-    """Copy ``run``'s model into ``root`` and pin it.
+    """Copy the model of ``run`` into ``root`` and pin its files.
 
     Args:
         run: the folder of a finished run.
-        name, tag: of the registry; the weights are reached as ``name.tag``.
+        name, tag: the weights get the name ``name.tag`` in the registry.
         license, training_data: of these weights, in words.
         root: the registry's folder.
 
@@ -37,18 +37,18 @@ def bundle(run: Path, name: str, tag: str, license: str, training_data: str, roo
         File name → SHA-256.
 
     Raises:
-        TrainingError: the run is not finished, or its weights are above 20 MB.
+        TrainingError: the run is not finished, or its weights are larger than 20 MB.
         UnknownModelError: no such name.
     """
     entry(name)
     model = run / "model"
     missing = [name for name in ("config.json", "model.safetensors", *RECORDS) if not (model / name).is_file()]
     if missing:
-        raise TrainingError(f"{run} is no finished run: {', '.join(missing)} of {model} is missing")
+        raise TrainingError(f"{run} is not a finished run: {model} lacks {', '.join(missing)}")
     files = sorted(model.iterdir())
     size = sum(path.stat().st_size for path in files if path.suffix == ".safetensors")
     if size > LIMIT:
-        raise TrainingError(f"{run}: {size:,} bytes of weights are above the {LIMIT:,} that the repository takes")
+        raise TrainingError(f"{run}: {size:,} bytes of weights are more than the limit of {LIMIT:,}")
     folder = root / "checkpoints" / f"{name}.{tag}"
     with result_folder(folder, MODEL_MARK) as aside:
         for path in files:
@@ -85,7 +85,7 @@ def main() -> int:
     parser.add_argument("name", help="registry name, such as ashnets-tiny")
     parser.add_argument("tag", help="name of these weights, such as pictograms")
     parser.add_argument("--license", required=True, help="of the weights")
-    parser.add_argument("--training-data", required=True, help="what they were trained on, in a sentence")
+    parser.add_argument("--training-data", required=True, help="a sentence about the training data")
     options = parser.parse_args()
     try:
         pins = bundle(options.run, options.name, options.tag, options.license, options.training_data)

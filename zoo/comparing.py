@@ -1,7 +1,7 @@
-"""Models side by side: configuration, parameters, MACs, what their spikes cost, and the results that are on record.
+"""Compare models: configuration, parameters, MACs, spikes, estimated energy, and recorded results.
 
-A model without trained weights says so. Its spikes mean nothing, since they depend on the weights: they are counted
-only on request, with random ones, and every such column is labeled.
+A model without trained weights is labeled. Its spikes depend on the weights, so they mean nothing: they are counted
+only on request, with random weights, and each such column is labeled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ashnets.zoo.gallery_images import FOLDER, Images
 from ashnets.zoo.registry import ROOT, config_of, entry, is_name
 
 SEED = 0
-CALIBRATED = 16  # images that set tdBN's statistics
+CALIBRATED = 16  # images for the statistics of tdBN
 NO_WEIGHTS = "no weights"
 RANDOM = f"RANDOM weights (seed {SEED}), never trained; tdBN calibrated on the images counted"
 RESULTS = ("split", "direction", "branch", "ranking", "images", "R@1", "R@10", "chance R@1", "chance R@10")
@@ -38,12 +38,12 @@ class Compared:
 
     Attributes:
         name: as it was given.
-        weights: ``trained: TAG``, ``no weights``, or the words for random ones.
-        configuration: every key of its configuration.
+        weights: ``trained: TAG``, ``no weights``, or the label of random weights.
+        configuration: all its keys.
         parameters: of the bare model.
-        macs: part → dense MACs for an image and a text of the greatest length, the spiking encoder over all T steps.
-        measured: spikes and energy, as ``count_and_estimate`` gave them; None without weights.
-        results: what ``zoo/results`` has of it, rows of the keys ``RESULTS``; measured here, never the paper's.
+        macs: part → dense MACs for an image and a text of maximum length; the spiking encoder over all T steps.
+        measured: spikes and energy, from ``count_and_estimate``; None without weights.
+        results: its rows in ``zoo/results``, with the keys ``RESULTS``; measured here, never the paper's.
     """
 
     name: str
@@ -63,21 +63,21 @@ def compare_models(
     read: Callable[[int], Images],
     random_weights: bool = False,
 ) -> list[Compared]:
-    """Set models side by side.
+    """Compare models.
 
     Args:
         names: of the registry, or folders with a trained model.
-        load: a name to a model with its trained weights.
-        count_and_estimate: model, images and name to spikes and energy.
-        read: side in pixels to the images to count on.
-        random_weights: count untrained models too, with random weights.
+        load: returns the model of a name, with its trained weights.
+        count_and_estimate: returns spikes and energy of a model, from model, images and name.
+        read: returns the images to count on, from their side in pixels.
+        random_weights: also count untrained models, with random weights.
 
     Raises:
-        UnknownModelError: nothing answers to a name.
+        UnknownModelError: no model has one of the names.
         ConfigurationError: a name is given twice.
     """
     if len(set(names)) != len(names):
-        raise ConfigurationError(f"{' '.join(names)}: a model is given twice; give each once")
+        raise ConfigurationError(f"{' '.join(names)}: a model is given twice; give each model once")
     configurations = [config_of(name) for name in names]  # before anything takes long
     found = []
     for name, config in zip(names, configurations, strict=True):
@@ -107,7 +107,7 @@ def compare_models(
 
 
 def random_model(name: str, images: Images) -> Any:
-    """A model with random weights whose spiking layers fire: tdBN calibrated on some of ``images``."""
+    """A model with random weights whose spiking layers fire: tdBN is calibrated on some of ``images``."""
     model: Any = create(name, seed=SEED)
     if model.config.has_spiking_branch:
         config, encoder = model.config, model.vision.abstract_encoder
@@ -119,7 +119,7 @@ def random_model(name: str, images: Images) -> Any:
 
 
 def results_of(name: str, folder: Path = ROOT / "results") -> list[dict[str, str]]:
-    """Rows of every file of retrieval results for a model, by its name without tag."""
+    """The rows of a model in all files of retrieval results, by its name without tag."""
     bare = os.fspath(name).partition(".")[0]
     found = []
     for path in sorted(folder.glob("*.csv")):
@@ -134,7 +134,7 @@ def to_dicts(models: Sequence[Compared]) -> list[dict[str, Any]]:
 
 
 def to_rows(models: Sequence[Compared]) -> list[list[str]]:
-    """A row for each property: its name, then the value of each model; of the configuration only what differs."""
+    """A row for each property: its name, then the value of each model; only those configuration keys that differ."""
     rows = [["weights", *(model.weights for model in models)]]
     for key in models[0].configuration:
         values = [model.configuration[key] for model in models]
@@ -173,14 +173,14 @@ def print_rows(models: Sequence[Compared]) -> None:
 
 
 def weights_of(name: str) -> str | None:
-    """The tag of a registry name's trained weights, ``a folder`` for anything else, None where nothing was trained."""
+    """The tag of a registry name's trained weights, or None without; ``a folder`` for any other name."""
     if not is_name(name):
         return "a folder"
     return entry(name).tag
 
 
 def gallery_unless(images: Path | None, corpus: Path | None) -> Path | None:
-    """``images``, or the bundled gallery where no images are named at all."""
+    """``images``, or the bundled gallery if neither ``images`` nor ``corpus`` is given."""
     return FOLDER if images is None and corpus is None else images
 
 

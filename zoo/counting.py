@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a configuration, part by part, without allocating a weight."""
+"""Count parameters and multiply-accumulates of a configuration, part by part, without allocating weights."""
 
 from __future__ import annotations
 
@@ -21,16 +21,14 @@ IMAGENET_CLASSES = 1000
 
 
 def count_sizes(config: AshNetsConfig) -> Sizes:
-    """Count on the meta device.
+    """Count on the meta device; MACs as in :mod:`ashnets.zoo.macs`.
 
-    A MAC is half a floating-point operation of torch's own counter: convolutions (padding included), matrix products
-    and attention. Normalization, activations and sums are left out. Spiking layers are counted dense, as if every
-    input were a spike.
+    Spiking layers are counted dense, as if every input were a spike.
     """
     with torch.device("meta"):
         model = AshNetsModel(config).eval()
         heads = {task: _parameters(cls(config)) for task, cls in HEADS.items() if cls is not AshNetsModel}
-    # The fused kernels are no products to the counter.
+    # The counter does not see products inside fused kernels.
     model.set_attn_implementation("eager")
     vision, transformer = model.vision, model.transformer
     bert = transformer.bert
@@ -56,7 +54,7 @@ def count_sizes(config: AshNetsConfig) -> Sizes:
 
 
 def write_sizes(path: Path = SIZES) -> Path:
-    """Count every model of the registry, without allocating a weight, and write the file."""
+    """Count every model of the registry, without allocating weights, and write the file."""
     models = tqdm(list_models(), desc="counting", unit="model", disable=None)
     write_json(path, {name: asdict(count_sizes(config_of(name))) for name in models})
     counted.cache_clear()

@@ -1,4 +1,4 @@
-"""A name to a model with random weights."""
+"""Build a model with random weights from a name."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def create(name: str, *, task: str = "base", seed: int | None = None, **changes:
 
         ashnets.create("ashnets-tiny-t5", task="vqa", num_answers=13, seed=0)
 
-    Its deeper spiking layers are silent until it is trained, or ``ashnets.model.tdbn.calibrate`` has set the statistics
-    of its tdBN layers.
+    Its deeper spiking layers are silent until the model is trained, or until ``ashnets.model.tdbn.calibrate`` sets the
+    statistics of its tdBN layers.
 
     Args:
         name: a registry name without tag.
         task: ``base``, ``pretraining``, ``retrieval``, ``vqa``, ``nlvr2`` or ``ve``.
-        seed: the same seed gives the same weights; the global generator is left as it was.
+        seed: the same seed gives the same weights; torch's global generator is not affected.
         changes: configuration keys to set.
 
     Raises:
@@ -40,5 +40,5 @@ def create(name: str, *, task: str = "base", seed: int | None = None, **changes:
         if seed is not None:
             torch.manual_seed(seed)
         model = cls(config)
-    logger.info("%s: %s with random weights (seed %s); nothing in it was trained", found.name, cls.__name__, seed)
+    logger.info("%s: %s with random weights (seed %s); no part of it was trained", found.name, cls.__name__, seed)
     return model.eval()

@@ -1,4 +1,4 @@
-"""What a model is made of, in words and numbers."""
+"""Describe a model: architecture, parts, parameters, MACs and weights."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from ashnets.configuration import AshNetsConfig
 
 SUMMARY_RATIO = {
-    "trainable": "beside a spiking encoder, trainable summary ratio",
-    "fixed": "beside a spiking encoder, summary ratio fixed at 1",
-    "ann": "alone, no spiking branch",
-    "snn": "beside a spiking encoder whose features alone are used",
+    "trainable": "with a spiking encoder, trainable summary ratio",
+    "fixed": "with a spiking encoder, summary ratio fixed at 1",
+    "ann": "without a spiking branch",
+    "snn": "with a spiking encoder; only the spiking features are used",
 }
 
 
 @dataclass(frozen=True)
 class Description:
-    """A model described; see :meth:`to_text`.
+    """Description of a model; see :meth:`to_text`.
 
     Attributes:
         symbols: T, φ, N, M1, M2, grid and image size.
@@ -51,11 +51,11 @@ class Description:
     configuration: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON takes it."""
+        """All attributes, for JSON."""
         return asdict(self)
 
     def to_text(self) -> str:
-        """Some lines for a terminal."""
+        """A few lines for a terminal."""
         s = self.symbols
         lines = [
             self.name,
@@ -72,7 +72,7 @@ class Description:
         lines += _table(self.parameters)
         if self.totals["backbone_with_classifier"]:
             lines.append(
-                f"  The backbone with its ImageNet classifier, as the paper counts: "
+                f"  The backbone with its ImageNet classifier, counted as in the paper: "
                 f"{number(self.totals['backbone_with_classifier'])}"
             )
         lines += ["", "With a head"]
@@ -97,18 +97,18 @@ def describe(name: str) -> Description:
         ashnets.describe("ashnets-tiny").to_text()
 
     Raises:
-        UnknownModelError: with the nearest names.
+        UnknownModelError: no such model; the message gives the nearest names.
     """
     found = entry(name)
     return _describe(config_of(found.name), found, counted().get(found.name))
 
 
 def describe_config(config: AshNetsConfig, architecture: str | None = None) -> Description:
-    """Describe a configuration that need not be the registry's.
+    """Describe any configuration; it need not be in the registry.
 
     Args:
         config: of the model.
-        architecture: the name of the entry that it comes from, if it comes from one; its weights are not meant.
+        architecture: the name of the registry entry that it comes from, if any; the weights of that entry are ignored.
     """
     return _describe(config, replace(entry(architecture), weights=None) if architecture else None, None)
 
@@ -120,7 +120,7 @@ def _describe(config: AshNetsConfig, found: Entry | None, counts: Sizes | None) 
         counts = count_sizes(config)
     spiking = config.has_spiking_branch
     weights = found.weights if found else None
-    name = found.name if found else "a configuration of its own"
+    name = found.name if found else "a custom configuration"
     variant = SUMMARY_RATIO[config.summary_ratio]
     if spiking and not config.collector:
         variant += ", no collector"
@@ -149,7 +149,7 @@ def _describe(config: AshNetsConfig, found: Entry | None, counts: Sizes | None) 
             "spiking_macs": counts.spiking_macs if spiking else None,
         },
         heads=counts.heads,
-        weights=_status(found.name, weights) if found else "described by its configuration alone",
+        weights=_status(found.name, weights) if found else "not considered: this describes only the configuration",
         pretrained=weights is not None,
         tags=list(found.tags) if found else [],
         license=weights.license if weights else "Apache-2.0 (code and configuration)",
@@ -163,7 +163,7 @@ def _describe(config: AshNetsConfig, found: Entry | None, counts: Sizes | None) 
 def _status(name: str, weights: Weights | None) -> str:
     if weights is None:
         return untrained(name)
-    checked = "every file checked by SHA-256 when loaded"
+    checked = "the SHA-256 of every file is checked at loading"
     if weights.folder is None:
         return f"trained, tag {weights.tag!r}: {weights.repository} on the Hub at {weights.commit}, {checked}"
     files = [weights.folder / file for file in weights.sha256]
@@ -177,7 +177,7 @@ def _table(rows: dict[str, int]) -> list[str]:
 
 
 def number(value: int | None) -> str:
-    """A count for people: 4.73 M."""
+    """A count in short form, such as 4.73 M."""
     if value is None:
         return "-"
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):

@@ -34,7 +34,7 @@ class Images:
 
 
 def gallery_images(side: int, count: int = COUNT) -> Iterator[tuple[torch.Tensor, list[int]]]:
-    """Images (B, 3, side, side) in [0, 1] from all over the gallery, in batches with their keys for the sampler."""
+    """Images (B, 3, side, side) in [0, 1], spread over the gallery, in batches with their keys for the sampler."""
     files = sorted(FOLDER.iterdir())
     chosen = files[:: max(1, len(files) // count)][:count]
     prepare = AshNetsImageProcessor(side).preprocess

@@ -3,10 +3,10 @@
     ashnets-ARCHITECTURE[-l3][-SUFFIX][.TAG][@REVISION]
 
 ``ARCHITECTURE`` is a file in ``architectures/``. ``-l3`` is the form of the ablations, with 3 transformer layers. At
-most one further suffix turns one decision: the number of steps (Table X), the summary ratio (Table XI) or the
-collector (Table XIV). A tag names trained weights; without one the default weights are meant. A revision is a branch,
-tag or commit of the Hub repository that holds the weights. A model has exactly one name: T = 10 is the default and has
-no suffix, and the order is fixed.
+most one further suffix changes one decision: the number of steps (Table X), the summary ratio (Table XI) or the
+collector (Table XIV). A tag names trained weights; a name without a tag means the default weights. A revision is a
+branch, tag or commit of the Hub repository of the weights. A model has exactly one name: T = 10 is the default and has
+no suffix, and the order of suffixes is fixed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUFFIXES: dict[str, dict[str, Any]] = {
     "nocollector": {"collector": False},
 }
 _ORDER = [*FORMS, *SUFFIXES]
-_SILENT = {"t10", "l12", "trainable"}  # what people write for the defaults
+_SILENT = {"t10", "l12", "trainable"}  # suffixes that people write for the defaults
 
 
 class Name(NamedTuple):
@@ -40,14 +40,14 @@ class Name(NamedTuple):
 
 
 def split(name: str) -> Name:
-    """``model[.tag][@revision]`` in its parts; nothing is looked up."""
+    """Split ``model[.tag][@revision]`` into its parts, without a look-up."""
     rest, at, revision = str(name).partition("@")
     model, dot, tag = rest.partition(".")
     return Name(model, tag if dot else None, revision if at else None)
 
 
 def compose(architecture: str, forms: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Every name of an architecture with the configuration changes that its suffixes stand for."""
+    """Every name of an architecture → the configuration changes of its suffixes."""
     names = {}
     for form in ("", *forms):
         for suffix in ("", *SUFFIXES):
@@ -57,7 +57,7 @@ def compose(architecture: str, forms: Iterable[str]) -> dict[str, dict[str, Any]
 
 
 def unknown(name: str, known: Iterable[str]) -> UnknownModelError:
-    """The error for a name that no model has, with the nearest ones."""
+    """The error for an unknown name, with the nearest known ones."""
     known = list(known)
     near = _canonical(name, known) or difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else "`ashnets list` or ashnets.list_models() shows the names"
@@ -65,7 +65,7 @@ def unknown(name: str, known: Iterable[str]) -> UnknownModelError:
 
 
 def _canonical(name: str, known: list[str]) -> list[str]:
-    """The one name that has the same suffixes, whatever their order and case."""
+    """The known name with the same suffixes in another order or case."""
     words = name.lower().replace("_", "-").split("-")
     rest = [word for word in words if word not in _ORDER and word not in _SILENT]
     suffixes = sorted((word for word in set(words) if word in _ORDER), key=_ORDER.index)

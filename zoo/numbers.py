@@ -1,10 +1,9 @@
-"""The zoo in numbers: what was counted, what was measured, and, apart from both, what the paper reports.
+"""The zoo in numbers: counts, measurements, and, separately, the paper's numbers.
 
-``python -m ashnets.zoo.numbers`` renews the page ``README.md`` beside this file from what follows; with ``--count`` it
-first counts every model again (:mod:`ashnets.zoo.sizes`). Metrics come from
-``results/*.csv`` as ``ashnets evaluate`` writes them, spikes and energy from ``results/energy/NAME.json``, which is the
-``energy.json`` of ``ashnets energy NAME --output FOLDER``, speeds from ``results/throughput.csv``, which is made by
-``tests/bench/bench_throughput.py``, and the paper's tables from ``paper/``.
+``python -m ashnets.zoo.numbers`` updates the page ``README.md`` in this folder; with ``--count`` it first counts every
+model again (:mod:`ashnets.zoo.sizes`). Sources: metrics from ``results/*.csv``, written by ``ashnets evaluate``; spikes
+and energy from ``results/energy/NAME.json``, the ``energy.json`` of ``ashnets energy NAME --output FOLDER``; speeds
+from ``results/throughput.csv``, written by ``tests/bench/bench_throughput.py``; the paper's tables from ``paper/``.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ from ashnets.zoo.registry import ROOT, entry, list_models, read_yaml
 from ashnets.zoo.sizes import counted
 
 THROUGHPUT = "throughput.csv"
-PROFILES = ("45nm-fp32", "loihi1-vs-a100")  # of energy, in the table: two kinds of hardware, which disagree
+PROFILES = ("45nm-fp32", "loihi1-vs-a100")  # of energy in the table: two kinds of hardware with different verdicts
 SPEEDS = {"resnet18": "speed ÷ ResNet-18", "ann": "speed ÷ its ann"}  # column of THROUGHPUT → of the table
-# Columns of a results file that say how a row came about; all others are what it measured, or which row it is.
+# Columns of a results file that describe how a row was measured; the others identify the row or contain metrics.
 CIRCUMSTANCES = ("recipe", "seed", "pairs_seen", "training_seconds", WEIGHTS_SHA256, "device", "torch")
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One row of one table of the paper, as printed.
+    """One row of a table of the paper, as printed.
 
     Attributes:
         table: its number.
         title: the file's name in words.
-        cells: column → what is printed.
-        flags: what in this row contradicts another place of the paper.
+        cells: column → printed text.
+        flags: contradictions between this row and another place of the paper.
     """
 
     table: int
@@ -52,11 +51,11 @@ def numbers(name: str) -> dict[str, Any]:
     """One line of the zoo's table.
 
     Returns:
-        ``name``, ``trained``, ``parameters``, ``gmac`` (dense, an image and the longest text, spiking encoder over all
+        ``name``, ``trained``, ``parameters``, ``gmac`` (dense, one image and the longest text, spiking encoder over all
         T steps as if every input were a spike), ``spikes`` an image, ``energy`` (profile → estimated pJ an image of
-        the spiking branch), ``throughput`` (``resnet18``, ``ann`` → images a second, over those of ResNet-18 and of
-        the model without spikes) and ``metrics`` (rows of the results files). None and empty where nothing was
-        measured.
+        the spiking branch), ``throughput`` (``resnet18``, ``ann`` → images a second, divided by those of ResNet-18
+        and of the model without spikes) and ``metrics`` (rows of the results files). Values that were not measured are
+        None or empty.
     """
     found = entry(name)
     size, speed = counted().get(found.name), _speeds().get(found.name, {})
@@ -75,24 +74,24 @@ def numbers(name: str) -> dict[str, Any]:
 
 
 def page() -> str:
-    """``zoo/README.md``: the whole table, and how to read it."""
+    """``zoo/README.md``: the table, with an explanation."""
     return (
         "# The zoo in numbers\n\n"
         "Made by `python -m ashnets.zoo.numbers`; do not edit. Parameters are those of the model without a head. GMAC "
-        "are multiply-accumulates for one image and the longest text, dense, with the spiking encoder over all T "
-        "steps as if every input were a spike. Spikes and energy were counted on images, and energy is an estimate "
-        "of the spiking branch's arithmetic by two of nine hardware profiles; a dash stands where nothing was "
-        "measured. The results are the best rows of `results/`, whose files hold chance beside every row. A model "
-        "without weights was never trained here.\n\n"
+        "are multiply-accumulates (dense) for one image and the longest text; the spiking encoder is counted over all "
+        "T steps, as if every input were a spike. Spikes were counted on images. Energy is an estimate of the spiking "
+        "branch's arithmetic under two of nine hardware profiles. A dash means: not measured. The results are the "
+        "best rows of `results/`, whose files contain chance for every row. A model without weights was never "
+        "trained here.\n\n"
         f"{_about_speeds()}\n\n"
         f"{table()}\n"
-        "What the paper reports stands apart, in `paper/`: none of it was measured here, and some of it contradicts "
-        "itself:\n\n" + "".join(f"- Table {n}: {flag}.\n" for n in range(1, 15) for flag in paper_flags(n))
+        "The numbers of the paper are in `paper/`. None of them was measured here, and some contradict each other:\n\n"
+        + "".join(f"- Table {n}: {flag}.\n" for n in range(1, 15) for flag in paper_flags(n))
     )
 
 
 def choose(pattern: str | None = None, pretrained: bool | None = None, millions: float | None = None) -> list[str]:
-    """Names of the registry: by a glob, by whether there are weights, by parameters in millions at most."""
+    """Names in the registry, filtered by a glob, by trained weights, and by at most so many million parameters."""
     names = list_models(pattern, pretrained=pretrained)
     if millions is None:
         return names
@@ -109,7 +108,7 @@ def table(names: list[str] | None = None, profiles: tuple[str, str] | None = Non
 def columns_and_rows(
     names: list[str] | None = None, profiles: tuple[str, str] | None = None
 ) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns, and a row a model; a dash where nothing was measured.
+    """The names of the columns, and a row for each model; a dash means: not measured.
 
     Args:
         names: all by default.
@@ -139,8 +138,8 @@ def columns_and_rows(
 def best(rows: list[dict[str, str]], metric: str) -> dict[str, str] | None:
     """The row with the greatest value of ``metric``, of the model as it is.
 
-    Rows of a branch switched off (``... alone``) are ablations; a ``variant`` that is not ``reset`` is another order of
-    the items, other images, or a baseline.
+    Rows with a branch switched off (``... alone``) are ablations. A ``variant`` other than ``reset`` is another order
+    of the items, an image ablation, or a baseline.
     """
     with_it = [
         row
@@ -151,7 +150,7 @@ def best(rows: list[dict[str, str]], metric: str) -> dict[str, str] | None:
 
 
 def _headlines(rows: list[dict[str, str]]) -> Iterator[str]:
-    """The best R@1, and the accuracy on each data set with the chance that its file gives."""
+    """The best R@1, and the accuracy on each data set with its chance level."""
     if recall := best(rows, "R@1"):
         yield f"R@1 {share(recall['R@1'])} ({recall['split']}, {recall['direction'].replace('_', ' ')})"
     for data in dict.fromkeys(row["data"] for row in rows if row.get("accuracy") and row.get("data")):
@@ -163,27 +162,27 @@ def _headlines(rows: list[dict[str, str]]) -> Iterator[str]:
 
 
 def measured(name: str, file: str | Path) -> list[dict[str, str]]:
-    """The rows of a results file whose column ``model`` is ``name``; none if there is no such file."""
+    """The rows of a results file whose column ``model`` is ``name``; empty if there is no such file."""
     return [row for row in read_csv(ROOT / "results" / file) if row.get("model") == name]
 
 
 def result_files() -> list[str]:
-    """The files of ``results/`` that hold metrics."""
+    """The files of ``results/`` that contain metrics."""
     return sorted(p.name for p in (ROOT / "results").glob("*.csv") if p.name != THROUGHPUT)
 
 
 @dataclass(frozen=True)
 class EnergyRow:
-    """The estimate of one profile, in pJ an image.
+    """The estimate under one profile, in pJ an image.
 
     Attributes:
         profile, title: of the hardware.
-        data: what was counted.
-        spikes, synaptic_operations: an image.
-        spiking, with_memory: the spiking branch; arithmetic alone, and the interval with memory.
-        dense, artificial: an ordinary network of the branch's shape, and the parts that do not spike; arithmetic alone.
-        assumptions: all that hold.
-        weights_sha256: of the weights that were counted; None where the report does not say.
+        data: the images that were counted.
+        spikes, synaptic_operations: for one image.
+        spiking, with_memory: the spiking branch; without memory traffic, and the interval with it.
+        dense, artificial: a dense network of the same shape, and the parts that do not spike; without memory traffic.
+        assumptions: of the estimate.
+        weights_sha256: of the counted weights; None if the report does not give it.
     """
 
     profile: str
@@ -200,16 +199,16 @@ class EnergyRow:
 
 
 def measured_energy(name: str) -> list[EnergyRow]:
-    """The estimates of a model of the zoo; none where nothing was counted."""
+    """The estimates of a model of the zoo; empty if it was not counted."""
     path = ROOT / "results" / "energy" / f"{name}.json"
     return read_energy(path) if path.is_file() else []
 
 
 def read_energy(path: Path) -> list[EnergyRow]:
-    """A report of ``ashnets energy``, a row for each profile.
+    """Read a report of ``ashnets energy``: a row for each profile.
 
     Raises:
-        ConfigurationError: the file is missing, or no such report.
+        ConfigurationError: the file is missing, or it is not such a report.
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -234,13 +233,13 @@ def read_energy(path: Path) -> list[EnergyRow]:
         raise ConfigurationError(f"{path} cannot be read ({error.strerror}); `ashnets energy` writes one") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
-            f"{path} is no energy report ({type(error).__name__}: {error}); give the energy.json that "
+            f"{path} is not an energy report ({type(error).__name__}: {error}); give the energy.json that "
             "`ashnets energy NAME --output FOLDER` writes"
         ) from None
 
 
 def paper_rows(name: str) -> list[PaperRow]:
-    """What the paper reports of a model; empty for models that are not the paper's."""
+    """The paper's rows about a model; empty for models that are not in the paper."""
     rows = []
     for number, first in read_yaml(ROOT / "paper" / "models.yaml").get(name, {}).items():
         file = next((ROOT / "paper").glob(f"table-{number:02d}-*.csv"))
@@ -251,7 +250,7 @@ def paper_rows(name: str) -> list[PaperRow]:
 
 
 def paper_flags(table: int, row: str | None = None) -> tuple[str, ...]:
-    """What contradicts another place of the paper, in a table or in one of its rows."""
+    """Contradictions with another place of the paper, in a table or in one of its rows."""
     return tuple(
         ": ".join(filter(None, (flag["column"], flag["flag"])))
         for flag in read_csv(ROOT / "paper" / "flags.csv")
@@ -272,19 +271,19 @@ def _about_speeds() -> str:
 
     rounds = sorted(int(row["rounds"]) for row in rows)
     return (
-        "Speeds are ratios of images a second: of the whole model at inference (an image, the longest text), over "
-        "those of ResNet-18 (transformers', with its classifier) on the same images, and over those of the same "
-        "model without spikes (`-ann`). A model and its baselines take turns in one run, with random weights, since "
-        "training changes no time. The ratios hold for the machine and the batch that they were measured with, and "
+        "Speeds are ratios of images a second: the whole model at inference (one image, the longest text), divided by "
+        "ResNet-18 (of transformers, with its classifier) on the same images, and by the same model without spikes "
+        "(`-ann`). A model and its baselines take turns in one run. They have random weights, since training does not "
+        "change the speed. The ratios are valid for the machine and the batch size of the measurement, and "
         f"differ by up to a tenth from run to run: {all_of('device')}, {all_of('threads')} threads, batches of "
         f"{all_of('batch')}, {rounds[0]} to {rounds[-1]} rounds, seed {all_of('seed')}, torch {all_of('torch')}. "
-        "Quartiles of the rounds' ratios and versions stand in `results/throughput.csv`, which "
-        "`python tests/bench/bench_throughput.py --output zoo/results/throughput.csv` renews."
+        "`results/throughput.csv` contains the quartiles over the rounds, and the versions; "
+        "`python tests/bench/bench_throughput.py --output zoo/results/throughput.csv` measures it again."
     )
 
 
 def share(value: str) -> str:
-    """A share, as a results file writes it, to three digits, halves upwards: 0.6685 is 0.669; a dash for none."""
+    """A share of a results file with three digits, halves rounded up: 0.6685 gives 0.669; a dash for an empty one."""
     return str(Decimal(value).quantize(Decimal("0.001"), ROUND_HALF_UP)) if value else "–"
 
 
@@ -293,7 +292,7 @@ def _millions(value: int | None) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Renew the page; see the head of this file."""
+    """Update the page; see the head of this file."""
     if set(arguments) - {"--count"}:
         print("usage: python -m ashnets.zoo.numbers [--count]", file=sys.stderr)
         return 2

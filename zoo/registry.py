@@ -1,4 +1,4 @@
-"""The registry: a name to configuration, weights, license and results; read without torch or transformers."""
+"""The registry: from a name to configuration, weights, license and results. It needs neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Weights:
     """Trained weights, in this package or in a repository on the Hub.
 
     Attributes:
-        tag: their name behind the dot.
-        folder: in this package: what ``save_pretrained`` wrote; None for weights that the Hub alone holds.
+        tag: their name after the dot.
+        folder: in this package, as ``save_pretrained`` wrote it; None for weights that are only on the Hub.
         sha256: file name → SHA-256, for every file.
         license, training_data: of these weights, in words.
-        recipe, results: the files that say how they were made and what they reach.
-        repository, commit: where they stand on the Hub, ``org/repo`` and 40 hexadecimal digits; None where they were
-            not published.
+        recipe, results: the files of their training recipe and of their results.
+        repository, commit: their place on the Hub, ``org/repo`` and 40 hexadecimal digits; None if they were not
+            published.
     """
 
     tag: str
@@ -50,7 +50,7 @@ class Weights:
 
     @property
     def digest(self) -> str | None:
-        """Of the weights alone, as results carry it (`ashnets.digests`)."""
+        """Digest of the weights alone, which results contain too (`ashnets.digests`)."""
         return combined(self.sha256)
 
 
@@ -63,8 +63,8 @@ class Entry:
         architecture: the file in ``architectures/`` that it comes from.
         summary: one line.
         changes: configuration keys that its suffixes set.
-        configuration: all keys that differ from ``AshNetsConfig``'s defaults or are stated.
-        weights: the weights that the tag, or the default, names; None where nothing was trained.
+        configuration: all keys that the architecture file or the suffixes set.
+        weights: those of the tag, or the default ones; None if the model was not trained.
         tags: all tags, the default first.
     """
 
@@ -83,7 +83,7 @@ class Entry:
 
 
 def list_models(pattern: str | None = None, *, pretrained: bool | None = None) -> list[str]:
-    """The names of the models, without tags, an architecture after another.
+    """The names of the models, without tags, ordered by architecture.
 
         ashnets.list_models("*-ann")
 
@@ -101,14 +101,14 @@ def entry(name: str) -> Entry:
     """The entry of ``name`` or ``name.tag``.
 
     Raises:
-        UnknownModelError: with the nearest names or tags; or a revision, which the registry knows nothing of.
+        UnknownModelError: no such name or tag, with the nearest ones; or a revision, of which the registry has none.
     """
     bare, tag, revision = split(name)
     if bare not in _entries():
         raise unknown(bare, _entries())
     if revision is not None:
         raise UnknownModelError(
-            f"{name}: @{revision} names weights on the Hub; configuration and registry have no revisions, leave it out"
+            f"{name}: @{revision} names weights on the Hub; the registry has no revisions, so leave it out"
         )
     found = _entries()[bare]
     if tag is None:
@@ -125,7 +125,7 @@ def config_of(name: str | os.PathLike) -> AshNetsConfig:
         ashnets.config_of("ashnets-tiny").time_steps
 
     Raises:
-        UnknownModelError: nothing answers to the name.
+        UnknownModelError: no model has this name.
         ConfigurationError: a folder whose configuration cannot be used.
     """
     from ashnets.configuration import AshNetsConfig
@@ -139,7 +139,9 @@ def config_of(name: str | os.PathLike) -> AshNetsConfig:
         raise ConfigurationError(f"{file} is not valid JSON ({error})") from None
     kind = data.get("model_type") if isinstance(data, dict) else None
     if kind != AshNetsConfig.model_type:
-        raise ConfigurationError(f"{file} has model_type {kind!r}, not {AshNetsConfig.model_type!r}: another model's")
+        raise ConfigurationError(
+            f"{file} has model_type {kind!r}, not {AshNetsConfig.model_type!r}: it belongs to another model"
+        )
     try:
         return AshNetsConfig(**data)
     except ConfigurationError as error:
@@ -147,26 +149,26 @@ def config_of(name: str | os.PathLike) -> AshNetsConfig:
 
 
 def is_name(name: str | os.PathLike) -> bool:
-    """Whether a registry name, with or without tag and revision, and not a path, was given."""
+    """Whether ``name`` is a registry name, with or without tag and revision, and not a path."""
     return isinstance(name, str) and split(name).model in _entries()
 
 
 def untrained(name: str) -> str:
-    """Why ``name`` has no weights, and what can be done."""
-    why = "; that takes MSCOCO and Visual Genome, which we could not train on"
+    """The reason why ``name`` has no weights, and the remedy."""
+    why = "; its training needs MSCOCO and Visual Genome, which were not available"
     if entry(name).architecture == "ashnets-tiny":
         why = ""
     return (
         f"no trained weights: it was never trained here{why}. ashnets.create({name!r}), or from_pretrained with "
-        "weights=None, builds random ones"
+        "weights=None, builds it with random weights"
     )
 
 
 def recipe_path(recipe: str | os.PathLike) -> Path:
-    """The file of a recipe: a path to one, or the name of a bundled one.
+    """The file of a recipe, given by its path or by the name of a bundled recipe.
 
     Raises:
-        ConfigurationError: neither; with the names of the bundled recipes.
+        ConfigurationError: neither a file nor a bundled recipe; the message lists the bundled ones.
     """
     bundled = ROOT / "recipes" / f"{os.fspath(recipe)}.yaml"
     if bundled.is_file():
@@ -205,7 +207,7 @@ def _weights() -> dict[str, dict[str, Weights]]:
 
 
 def read_weights(path: Path) -> dict[str, dict[str, Weights]]:
-    """Model → tag → weights, from a file of the form of ``weights.yaml``, which explains itself.
+    """Model → tag → weights, from a file like ``weights.yaml``, whose head explains its form.
 
     Raises:
         ConfigurationError: an entry without pins, with neither folder nor repository, or with a repository that is not
@@ -220,7 +222,7 @@ def read_weights(path: Path) -> dict[str, dict[str, Weights]]:
 def _pinned(where: str, root: Path, tag: str, data: dict[str, Any]) -> Weights:
     folder, repository, commit = data.get("folder"), data.get("repository"), data.get("commit")
     if not folder and not repository:
-        raise ConfigurationError(f"{where} has neither folder nor repository: say where the weights are")
+        raise ConfigurationError(f"{where} has neither folder nor repository: add the place of the weights")
     if repository and not re.fullmatch(r"[0-9a-f]{40}", str(commit)):
         raise ConfigurationError(f"{where}: commit={commit!r} must be the 40 hexadecimal digits of a commit")
     pins = data.get("sha256") or {}
@@ -240,5 +242,5 @@ def _pinned(where: str, root: Path, tag: str, data: dict[str, Any]) -> Weights:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file, by the fast reader where there is one."""
+    """Read a YAML file, with the fast C reader if there is one."""
     return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -1,6 +1,6 @@
-"""Parameters and multiply-accumulates of every registered model, counted once and kept in ``results/sizes.json``.
+"""Parameters and multiply-accumulates of every model in the registry, stored in ``results/sizes.json``.
 
-``python -m ashnets.zoo.numbers --count`` counts anew; what reads the file needs no torch.
+``python -m ashnets.zoo.numbers --count`` counts them again. Reading the file needs no torch.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Sizes:
 
     Attributes:
         parameters: part → parameters; the parts of the bare model add up to its total.
-        backbone_with_classifier: the backbone with an ImageNet classifier, as the paper counts; None for
-            ``resnet-tiny``, which was never an ImageNet model.
+        backbone_with_classifier: the backbone with an ImageNet classifier, counted as in the paper; None for
+            ``resnet-tiny``, which is not an ImageNet model.
         total: of the bare model.
         heads: task → parameters of the whole model with that head.
         macs: part → MACs for one image and one text of the greatest length; the spiking encoder for one step.
@@ -49,7 +49,7 @@ class Sizes:
 
 @cache
 def counted() -> dict[str, Sizes]:
-    """Model → counts, of those in the file."""
+    """Model → sizes, for the models in the file."""
     if not SIZES.is_file():
         return {}
     return {name: Sizes(**parts) for name, parts in json.loads(SIZES.read_text(encoding="utf-8")).items()}

@@ -1,4 +1,4 @@
-"""Tables for README from the results files; ``python -m ashnets.zoo.tables README.md`` renews them in place."""
+"""Tables for README from the results files; ``python -m ashnets.zoo.tables README.md`` updates them in place."""
 
 from __future__ import annotations
 
@@ -54,16 +54,14 @@ SPEEDS = {
             "bfloat16 by a float32 copy / bfloat16 as it is",
         )
     ],
-}  # section of tests/bench/bench_spiking.py → its rows that README shows
+}  # section of tests/bench/bench_spiking.py → its rows in README
 
 
-EARLIER = (
-    "*Slanted* ratios are of the medians of both, from records that keep no rounds: of these there are no quartiles."
-)
+EARLIER = "*Slanted* ratios are ratios of the medians, from records without single rounds; they have no quartiles."
 
 
 def retrieval_table(path: Path = RESULTS / "pictograms.csv") -> str:
-    """The ITC rows of a results file as Markdown: a line for each split and model, chance behind each split."""
+    """The ITC rows of a results file as Markdown: a line for each split and model, and chance for each split."""
     rows = [row for row in read_csv(path) if row["ranking"] == "ITC"]
     found = {(r["split"], r["model"], r["branch"], r["direction"]): r for r in rows}
     lines = [
@@ -81,13 +79,13 @@ def retrieval_table(path: Path = RESULTS / "pictograms.csv") -> str:
 
 
 def task_table(folder: Path = RESULTS / "tasks") -> str:
-    """Accuracy, or ITC's R@1, on each task that was fine-tuned for; a dash where a variant was not trained.
+    """Accuracy, or R@1 by ITC, on each fine-tuning task; a dash where a variant was not trained.
 
-    A line is a file of the folder, as ``ashnets evaluate RUN... TASK DATA --output FILE.csv`` writes it: of runs that
-    differ in the summary ratio alone. In retrieval text alone says nothing of which image is its own: it is chance.
+    A line is a file of the folder, written by ``ashnets evaluate RUN... TASK DATA --output FILE.csv`` for runs that
+    differ only in the summary ratio. In retrieval, text alone does not identify the image, so it is at chance.
     """
     lines = [
-        "| task | learned from | n | chance | text alone | blank image | ann | snn | fixed | trainable |",
+        "| task | training items | n | chance | text alone | blank image | ann | snn | fixed | trainable |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, title in TASKS.items():
@@ -97,8 +95,8 @@ def task_table(folder: Path = RESULTS / "tasks") -> str:
         rows = read_csv(path)
         learned = max(int(row["pairs_seen"]) for row in rows)
         count, cells = _recalls(rows) if "ranking" in rows[0] else _accuracies(rows)
-        said = [share(cell or "") for cell in cells]
-        lines.append(f"| {title} | {learned:,} | {count} | {' | '.join(said)} |")
+        shares = [share(cell or "") for cell in cells]
+        lines.append(f"| {title} | {learned:,} | {count} | {' | '.join(shares)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -120,7 +118,7 @@ def _recalls(rows: list[dict[str, str]]) -> tuple[str, list[str | None]]:
 
 
 def baseline_table(path: Path = RESULTS / "baselines.csv") -> str:
-    """Baselines on one budget: a line a model and a line a baseline; a dash where there is nothing to measure."""
+    """Baselines with the same budget: a line for each model and baseline; a dash where there is nothing to measure."""
     lines = [
         "| model | parameters | trained | pairs | time a pair | ranked by | text → image R@1 | R@5 | R@10 "
         "| image → text R@1 | R@5 | R@10 | questions | blank images |",
@@ -140,17 +138,17 @@ def baseline_table(path: Path = RESULTS / "baselines.csv") -> str:
 
 
 def speed_table(folder: Path = RESULTS / "speed") -> str:
-    """Ratios of the spiking benchmarks, median and quartiles over the rounds, and the aim where there was one.
+    """Ratios of the spiking benchmarks: median and quartiles over the rounds, and the target if there is one.
 
     A file of the folder is the record of one section: ``bench_spiking.py --only SECTION --output FOLDER``. Earlier
-    records keep no ``ratios`` of the rounds: their ratio is of the medians, and they have no quartiles of that.
+    records have no ``ratios`` of the rounds: they have the ratio of the medians, without quartiles.
     """
     earlier = False
     lines = ["| | case | ratio of | ratio | quartiles | aim |", "|---|---|---|---|---|---|"]
     for section, shown in SPEEDS.items():
         record = json.loads((folder / f"spiking-{section}.json").read_text(encoding="utf-8"))
         rows = {(row["case"], row["what"]): row for row in record["rows"]}
-        aims = {target["found"]: target for target in record["targets"]}  # of the row whose very number it is
+        aims = {target["found"]: target for target in record["targets"]}  # of the row with exactly this number
         for key in shown:
             row = rows[key]
             cells = [row["section"], *key, f"{row['ratio']:#.4g}", "–", ""]
@@ -177,14 +175,14 @@ PLACES: dict[str, Callable[[], str]] = {
     "zoo/results/tasks": task_table,
     "zoo/results/baselines.csv": baseline_table,
     "zoo/results/speed": speed_table,
-}  # what a table is made of, as the marks around it say
+}  # source of a table, as its marks in the text name it → the table
 
 
 def renew(text: str) -> str:
-    """``text`` with each table between its two marks replaced.
+    """Replace each table between its two marks in ``text``.
 
     Raises:
-        ValueError: a table has no place in the text, or several.
+        ValueError: a table has no place in the text, or several places.
     """
     for source, table in PLACES.items():
         marks = re.compile(rf"(<!-- results: {re.escape(source)} -->\n).*?(<!-- end of results -->)", re.DOTALL)

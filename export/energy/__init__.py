@@ -1,1 +1,1 @@
-"""Energy of the spiking encoder: profiles of hardware, estimates, and the report."""
+"""Energy of the spiking encoder: hardware profiles, estimates, and the report."""

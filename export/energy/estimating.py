@@ -1,12 +1,12 @@
 r"""Energy estimates: counts times constants of a hardware profile.
 
     synapse = S·E_synapse        neuron = U·E_update + F·E_spike        memory: see ashnets.export.energy.memory
-    routing = S·E_routed + (F + F_0)·(E_message + hops·E_hop)           MACs·E_MAC for an ordinary network beside it
+    routing = S·E_routed + (F + F_0)·(E_message + hops·E_hop)           MACs·E_MAC for an ordinary network
 
 S synaptic operations, U membrane updates, F spikes fired and F_0 spikes of the sampler, for one image. Hardware that
 computes every tap at every step (``execution: dense``) has S = T · dense MACs instead. The same counts favor the
-spiking side under one profile and the dense side under another, so show several; and memory traffic can cost many times
-the arithmetic, so it stands beside it, as an interval. Every figure is an estimate.
+spiking side under one profile and the dense side under another, so several profiles are shown. Memory traffic can cost
+many times the arithmetic; it is reported separately, as an interval. Every figure is an estimate.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ ASSUMPTIONS = (
     "static power, input sampling and the host are not counted",
 )
 MEMORY = (
-    "memory is an interval: low moves each value once and needs buffers that are not counted, high has an access for "
-    "every operation and no reuse; each tensor lies in the smallest memory that holds it whole"
+    "memory is an interval: the low end moves each value once and needs buffers that are not counted; the high end has "
+    "an access for every operation and no reuse; each tensor is stored in the smallest memory that is large enough"
 )
 
 
 @dataclass(frozen=True)
 class BreakEven:
-    """Where the spiking branch costs what its dense twin costs, when all spikes come more or less often together.
+    """The input rate at which the spiking branch costs as much as its dense twin, if all rates scale together.
 
     Attributes:
         verdict: ``below``: it is cheaper at input rates below ``rate``. ``never``: its neurons alone cost more.
@@ -71,13 +71,13 @@ class Estimate:
         synapse, neuron, routing, memory: the parts of the spiking branch.
         dense_twin: one pass of an ordinary network of the same shape (taps on padding left out), and its memory.
         int8_twin: the same network in 8-bit integers, and its memory.
-        artificial: the parts of the model that do not spike, by name, on the profile's MAC, and their memory.
-        break_even: r·T, spikes an input and image: what an input may send until its synapses and their routing cost
-            what one dense pass costs; None where spikes do not decide (``execution: dense``).
-        counted: the r·T that was counted: synaptic operations for each MAC of the dense pass.
+        artificial: the parts of the model that do not spike, by name, with the profile's MAC energy, and their memory.
+        break_even: r·T, spikes for each input and image, at which the synapses and their routing cost as much as one
+            dense pass; None if the energy does not depend on spikes (``execution: dense``).
+        counted: the counted r·T: synaptic operations for each MAC of the dense pass.
         break_even_rate, break_even_with_memory: without memory, and with the high end of memory on both sides.
-        input_rate: spikes an input and step, counted.
-        assumptions: all that hold.
+        input_rate: counted spikes for each input and step.
+        assumptions: behind all figures.
     """
 
     model: str
@@ -111,7 +111,7 @@ class Estimate:
         return Interval(self.spiking + self.memory.low, self.spiking + self.memory.high)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; says ``estimate`` and names unit, constants and sources."""
+        """For JSON, labeled as an estimate, with unit, constants and sources."""
         return {
             "kind": "estimate",
             "unit": "pJ an image",
@@ -155,14 +155,14 @@ def estimate(
     artificial: Mapping[str, int | Sequence[DenseLayer]] | None = None,
     data: str | None = None,
 ) -> Estimate:
-    """Energy of one image, the mean over the images counted.
+    """Energy of one image: the mean over the counted images.
 
     Args:
         counts: of the spiking branch.
         profile: see :func:`load_profile`.
         artificial: the ordinary parts by name, layer by layer from :func:`ashnets.zoo.macs.dense_layers`; MACs
             alone (``dense_macs``) give no memory traffic.
-        data: what was counted, for the label; the number of images and steps by default.
+        data: the label of the counted images; their number and the steps by default.
     """
     parts = artificial_energy(artificial or {}, profile)
     synapse, neuron, routing = _spiking(counts, profile)
@@ -203,7 +203,7 @@ def estimate(
 def artificial_energy(
     artificial: Mapping[str, int | Sequence[DenseLayer]], profile: Profile
 ) -> dict[str, tuple[float, Interval]]:
-    """Arithmetic and memory of ordinary parts on the profile's MAC, by name, in pJ an image."""
+    """Arithmetic (with the profile's MAC energy) and memory of ordinary parts, by name, in pJ an image."""
     found = {}
     for part, work in artificial.items():
         macs = work if isinstance(work, int) else sum(layer.macs for layer in work)
@@ -217,15 +217,16 @@ def over_steps(counts: Counts, profile: Profile) -> list[dict[str, float]]:
     """Energy of the spiking branch after each step: counted, not extrapolated.
 
     Args:
-        counts: of single images, over as many steps as the curve is to have.
+        counts: of single images, over as many steps as the curve has points.
     """
     return [{"steps": steps, **_point(counts.first(steps), profile)} for steps in range(1, counts.steps + 1)]
 
 
 def over_rate(counts: Counts, profile: Profile, points: int = 21) -> list[dict[str, float]]:
-    """Energy of the spiking branch over the input rate: all spikes come more or less often together, from silence on.
+    """Energy of the spiking branch over the input rate, from silence on; the rates of all layers scale together.
 
-    The last point is twice the counted input rate, or where the busiest layer's inputs would fire at every step.
+    The last point is twice the counted input rate, or the rate at which the inputs of the busiest layer fire at every
+    step.
     """
     busiest = max(layer.input_spikes / (layer.input_neurons * counts.steps * counts.images) for layer in counts.layers)
     largest = min(2.0, 1 / busiest) if busiest else 0.0

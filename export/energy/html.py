@@ -1,7 +1,7 @@
-"""The energy report as one HTML page that needs nothing else: no script, no font, no image from anywhere.
+"""The energy report as one self-contained HTML page: no script, no external font or image.
 
-``templates/report.html`` holds the frame and the style, for narrow screens, wide ones and paper, light and dark; this
-file fills it from the report's dictionary.
+``templates/report.html`` contains the frame and the style, for narrow screens, wide screens and paper, light and dark.
+This file fills it from the report's dictionary.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ def page(report: dict[str, Any]) -> str:
         lead=_lead(report),
         counts=_counts(report),
         reading=(
-            "Everything is for one image. A dot is arithmetic and routing; a bar reaches from the low to the high "
-            "end of memory traffic, where the profile has memory of its own. The axes are logarithmic: from one line "
-            "to the next it is ten times as much."
+            "All figures are for one image. A dot is arithmetic and routing. A bar extends from the low to the high "
+            "end of memory traffic, if the profile has memory levels. The axes are logarithmic: each line is ten "
+            "times the previous one."
         ),
         overview=_overview(report),
         cards="".join(_card(one) for one in report["estimates"]),
         curves_text=(
-            "Over T the points are counted step by step on the same images. Over the input rate they are computed: "
-            "every spike comes as many times more or less often, all layers alike. The upright line is what was "
-            "counted."
+            "The points over T are counted, step by step, on the same images. The points over the input rate "
+            "are computed: the firing rates of all layers are scaled by the same factor. The vertical line marks "
+            "the counted value."
         ),
         curves_key=_key(
             [
                 ("spiking", "spiking branch", False),
-                ("spiking", "the same with memory, high end", True),
+                ("spiking", "with memory, high end", True),
                 ("twin", "dense twin", False),
-                ("twin", "the same with memory, high end", True),
+                ("twin", "with memory, high end", True),
             ]
         ),
         curves="".join(map(_curve, report["estimates"], report["curves"])),
@@ -66,7 +66,7 @@ def page(report: dict[str, Any]) -> str:
 
 
 def energy(picojoules: float) -> str:
-    """Three digits and a fitting unit."""
+    """An energy with three digits and a suitable unit."""
     if not picojoules:
         return "–"
     name, size = next((unit for unit in reversed(UNITS) if abs(picojoules) >= unit[1]), UNITS[0])
@@ -79,21 +79,23 @@ def interval(bounds: dict[str, float]) -> str:
 
 
 def verdict(one: dict[str, Any]) -> str:
-    """What an estimate says of the spiking branch against its dense twin, in one sentence."""
+    """One sentence that compares the spiking branch with its dense twin."""
     spiking, twin = one["spiking"]["total"], one["dense_twin"]
     cheaper = spiking < twin
     ratio = (twin / spiking if cheaper else spiking / twin) if min(spiking, twin) else float("inf")
-    said = f"Spiking branch {_digits(ratio)} times {'cheaper' if cheaper else 'dearer'} than its dense twin"
+    text = (
+        f"The spiking branch is {_digits(ratio)} times {'cheaper' if cheaper else 'more expensive'} than its dense twin"
+    )
     if not _memory(one):
-        return f"{said}."
+        return f"{text}."
     low, high = one["spiking"]["total_with_memory"], one["dense_twin_with_memory"]
     if low["high"] < high["low"]:
-        return f"{said}; with memory it stays cheaper throughout."
+        return f"{text}; with memory it is always cheaper."
     if low["low"] > high["high"]:
-        return f"{said}; with memory it is dearer throughout."
+        return f"{text}; with memory it is always more expensive."
     ends = [low[end] / high[end] for end in ("low", "high")]
-    words = [f"{_digits(1 / e)} times cheaper" if e < 1 else f"{_digits(e)} times dearer" for e in ends]
-    return f"{said}; with memory {words[0]} at the low end of both, {words[1]} at the high end."
+    words = [f"{_digits(1 / e)} times cheaper" if e < 1 else f"{_digits(e)} times more expensive" for e in ends]
+    return f"{text}; with memory it is {words[0]} at the low end of both, {words[1]} at the high end."
 
 
 def _memory(one: dict[str, Any]) -> bool:
@@ -105,14 +107,14 @@ def _lead(report: dict[str, Any]) -> str:
     cheaper = [one["profile"] for one in estimates if one["spiking"]["total"] < one["dense_twin"]]
     counts = report["counts"]
     text = (
-        f"For one image the spiking branch does {counts['synaptic_operations'] / counts['images']:,.0f} synaptic "
-        f"operations where one dense pass of the same shape does {counts['dense_macs']:,} multiply-accumulates: "
-        f"{counts['operations_per_mac']:.3g} for one. "
+        f"For one image, the spiking branch performs {counts['synaptic_operations'] / counts['images']:,.0f} synaptic "
+        f"operations. One dense pass of the same shape performs {counts['dense_macs']:,} multiply-accumulates. The "
+        f"ratio is {counts['operations_per_mac']:.3g}. "
     )
     names = f" ({', '.join(cheaper)})" if cheaper else ""
     text += (
-        "Whether that is cheaper hangs on the hardware. By arithmetic and routing it is so under "
-        f"{len(cheaper) or 'none'} of the {len(estimates)} profiles{names}."
+        "The hardware decides which of them is cheaper. With arithmetic and routing alone, the spiking branch is "
+        f"cheaper under {len(cheaper) or 'none'} of the {len(estimates)} profiles{names}."
     )
     remembered = [one for one in estimates if _memory(one)]
     if remembered:
@@ -120,8 +122,8 @@ def _lead(report: dict[str, Any]) -> str:
             one["spiking"]["total_with_memory"]["high"] < one["dense_twin_with_memory"]["high"] for one in remembered
         )
         text += (
-            f" With the high end of memory traffic on both sides it is so under {wins or 'none'} of the "
-            f"{len(remembered)} profiles that have memory of their own."
+            f" With the high end of memory traffic on both sides, it is cheaper under {wins or 'none'} of the "
+            f"{len(remembered)} profiles that have memory levels."
         )
     warnings = (f"Warning: {warning}." for warning in report.get("warnings", ()))
     return "".join(f"<p>{escape(part)}</p>" for part in (text, *warnings))
@@ -184,10 +186,10 @@ def _counts(report: dict[str, Any]) -> str:
     )
     size = counts["bytes"]
     text = (
-        f"Mean of {n} images, each from a reset state, T = {counts['steps']}. Firing rate: spikes a neuron and step. "
-        "Silent: share of neurons that never "
-        "fired on any of them; saturated: that fired at more than 90 % of the steps. The row “all” counts the "
-        f"sampler's spikes as spikes in. In 32 bits the weights take {_bytes(size['weights'])}, the membranes "
+        f"Mean of {n} images, each from a reset state, T = {counts['steps']}. Firing rate: spikes for each neuron and "
+        "step. Silent: share of neurons that never fired on any of the images. Saturated: share of neurons that fired "
+        "in more than 90 % of the steps. The row “all” counts the spikes of the sampler as “spikes in”. "
+        f"In 32 bits the weights take {_bytes(size['weights'])}, the membranes "
         f"{_bytes(size['state'])}; the spikes of an image take {_bytes(size['spikes_as_bitmap'])} as a bitmap or "
         f"{_bytes(size['spikes_as_events'])} as addresses of 32 bits."
     )
@@ -223,8 +225,8 @@ def _overview(report: dict[str, Any]) -> str:
                 energy(spiking["total"]),
                 energy(one["dense_twin"]),
                 energy(one["int8_twin"]),
-                interval(spiking["total_with_memory"]) if memory else "in the constants",
-                interval(one["dense_twin_with_memory"]) if memory else "in the constants",
+                interval(spiking["total_with_memory"]) if memory else "included",
+                interval(one["dense_twin_with_memory"]) if memory else "included",
                 energy(one["artificial"].get("concrete_encoder", 0.0)),
             ]
         )
@@ -268,24 +270,27 @@ def _card(one: dict[str, Any]) -> str:
 
 def _break_even(one: dict[str, Any]) -> str:
     if one["execution"] == "dense":
-        return "This hardware computes every tap at every step: how often anything fires changes nothing, T everything."
+        return "This hardware computes every tap at every step: the energy depends on T, not on the firing rate."
     text = ""
     if one["break_even_spikes"] is not None:
         text = (
-            f"Break-even: {one['break_even_spikes']:.3g} spikes an input and image, by synapses and their routing "
-            f"alone; counted {one['counted_spikes']:.3g}. "
+            f"Break-even of synapses and their routing alone: {one['break_even_spikes']:.3g} spikes for each input and "
+            f"image; counted: {one['counted_spikes']:.3g}. "
         )
-    for key, where in (("break_even_rate", "With neurons"), ("break_even_rate_with_memory", "With memory's high end")):
+    for key, where in (
+        ("break_even_rate", "With neurons"),
+        ("break_even_rate_with_memory", "With the high end of memory"),
+    ):
         if key.endswith("memory") and not _memory(one):
             continue
         found = one[key]
-        said = {
+        result = {
             "below": f"cheaper below an input rate of {found['rate'] or 0:.3g}",
-            "never": "never cheaper: its neurons cost more than the twin",
+            "never": "never cheaper, since its neurons alone cost more than the twin",
             "always": "cheaper at every input rate",
         }[found["verdict"]]
-        text += f"{where}: {said}. "
-    return f"{text}Counted input rate: {one['counted_rate']:.3g} spikes an input and step."
+        text += f"{where}: {result}. "
+    return f"{text}Counted input rate: {one['counted_rate']:.3g} spikes for each input and step."
 
 
 def _curve(one: dict[str, Any], curves: dict[str, Any]) -> str:
@@ -293,7 +298,7 @@ def _curve(one: dict[str, Any], curves: dict[str, Any]) -> str:
     charts = []
     for axis, points, label, mark in (
         ("steps", curves["over_steps"], "steps T", (curves["over_steps"][-1]["steps"] / 2, "T counted")),
-        ("rate", curves["over_rate"], "input rate: spikes an input and step", (one["counted_rate"], "counted")),
+        ("rate", curves["over_rate"], "input rate: spikes for each input and step", (one["counted_rate"], "counted")),
     ):
         ends = [points[0][axis], points[-1][axis]]
         series = [
@@ -313,19 +318,19 @@ def _curve(one: dict[str, Any], curves: dict[str, Any]) -> str:
 def _group(report: dict[str, Any]) -> str:
     group = report["group"]
     if group is None:
-        return "<p>One image was given: there is no group to count.</p>"
+        return "<p>Only one image was given, so there is no group to count.</p>"
     head = ["", "spikes", "synaptic operations", "membrane updates"]
     groups = group["images"] // group["group_size"]
     rows = [
         [label, *(_n(group[key][name] / groups) for name in ("spikes", "synaptic_operations", "membrane_updates"))]
-        for label, key in (("membranes carried on", "carried"), ("reset at each image", "reset"))
+        for label, key in (("membranes carried over", "carried"), ("reset at each image", "reset"))
     ]
     share = group["carried"]["synaptic_operations"] / (group["reset"]["synaptic_operations"] or 1) - 1
     text = (
         f"A group of φ = {group['group_size']} images on one time axis of φ·T steps, mean of {groups} "
-        f"{'group' if groups == 1 else 'groups'} ({group['images']} images, {group['how']}). Carried on from "
-        f"image to image, the membranes make for {abs(share):.2%} {'more' if share > 0 else 'fewer'} synaptic "
-        "operations than the same images from a reset state."
+        f"{'group' if groups == 1 else 'groups'} ({group['images']} images, {group['how']}). With membranes "
+        f"carried over from image to image, there are {abs(share):.2%} {'more' if share > 0 else 'fewer'} synaptic "
+        "operations than with the same images from a reset state."
     )
     return f"<p>{escape(text)}</p>{_table(head, rows)}"
 
@@ -341,8 +346,8 @@ def _artificial(report: dict[str, Any]) -> str:
         values = [one["artificial"][part] for part in parts]
         rows.append([one["profile"], *map(energy, (*values, sum(values)))])
     text = (
-        f"For one image and one text of {report['model']['text_tokens']} tokens, padding's taps and attention's "
-        "products included, arithmetic alone. The collector is counted dense, however many of its inputs are zero."
+        f"For one image and one text of {report['model']['text_tokens']} tokens: arithmetic alone, with taps "
+        "on padding and the products of attention. The collector is counted dense, with all its inputs, zeros too."
     )
     return f"<p>{escape(text)}</p>{_table(head, rows)}"
 

@@ -1,4 +1,4 @@
-"""The images of a report: from a folder, or from images with captions; which ones, and how they were chosen."""
+"""Choose and read the images of a report, from a folder or from a corpus with captions."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def read_images(
     limit: int = 64,
     seed: int = 0,
 ) -> Images:
-    """Read images as a model of ``side`` pixels takes them.
+    """Read images as input of a model with ``side`` × ``side`` pixels.
 
     Args:
         images: a folder of images, sub-folders included; captions are not needed.
         corpus: images with captions, see :func:`ashnets.data.sources.opening.open_source`.
         splits: of the corpus; all by default.
-        limit: how many at most, drawn by ``seed``.
+        limit: number of images at most, drawn with ``seed``.
 
     Raises:
         ConfigurationError: both or neither of ``images`` and ``corpus``, or splits without a corpus.
-        DataError, InputError: no images there, or one that cannot be decoded.
+        DataError, InputError: no images, or one that cannot be decoded.
     """
     if (images is None) == (corpus is None):
         raise ConfigurationError("give a folder of images (--images) or images with captions (--corpus), not both")
@@ -60,14 +60,14 @@ def read_images(
 
 def _from_folder(folder: Path, side: int, limit: int, seed: int) -> Images:
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder: give --images a folder of images")
+        raise DataError(f"{folder} is not a folder: give --images a folder of images")
     found = walk(folder)
     for fault in found.faults(is_image).values():
         log.warning("left out: %s", fault)
     files = sorted(folder / path for path in found.files if is_image(path))
     if not files:
-        others = f" (it holds {listed(by_suffix(found.files))})" if found.files else ""
-        raise DataError(f"{printable(folder)} holds no images (.png, .jpg, .webp and others){others}")
+        others = f" (it contains {listed(by_suffix(found.files))})" if found.files else ""
+        raise DataError(f"{printable(folder)} contains no images (.png, .jpg, .webp and others){others}")
     indices = _draw(len(files), limit, seed)
     batch = AshNetsImageProcessor(side).preprocess([files[i] for i in indices])
     return Images(

@@ -2,9 +2,9 @@ r"""Firing rates of a layer's neurons.
 
     r_i = spikes of neuron i / steps that it was seen        (over all images: images · T steps)
 
-The mean hides what matters to hardware and to training: a few neurons may carry the traffic, others never speak. So the
-mean stands beside the 95th percentile over neurons and the shares that are silent and saturated. The mean spikes of the
-layer divided by its neurons and steps is the usual firing rate.
+The mean alone hides what matters to hardware and to training: a few neurons may send most spikes, while others never
+fire. So the mean is reported with the 95th percentile over neurons and the shares of silent and saturated neurons. The
+mean is the usual firing rate of a layer: its spikes divided by its neurons and steps.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ashnets.model.firing import SATURATED
 
 @dataclass(frozen=True)
 class FiringRates:
-    """Over the neurons of one layer, in spikes for each neuron and step.
+    """Firing rates over the neurons of one layer, in spikes for each neuron and step.
 
     Attributes:
         mean: over neurons.
-        p95: 95th percentile over neurons: the least rate that 95 % of them do not exceed.
+        p95: 95th percentile over neurons: the smallest rate that 95 % of them do not exceed.
         silent: share of the neurons that never fired.
         saturated: share of the neurons that fired at more than 90 % of the steps.
     """
@@ -34,14 +34,14 @@ class FiringRates:
 
 
 def firing_rates(spikes: torch.Tensor, steps: int) -> FiringRates:
-    """Rates from the spikes of each neuron.
+    """Compute rates from the spikes of each neuron.
 
     Args:
-        spikes: whole numbers, any shape: one entry a neuron, summed over images and steps.
-        steps: how many steps each neuron was seen, over all images.
+        spikes: whole numbers, any shape: one entry for each neuron, summed over images and steps.
+        steps: number of counted steps of each neuron, over all images.
     """
     each = spikes.flatten().double() / steps
-    rank = -(-19 * each.numel() // 20)  # ⌈0.95 n⌉, in whole numbers: 0.95 is none
+    rank = -(-19 * each.numel() // 20)  # ⌈0.95 n⌉ in integers, since 0.95 has no exact float
     return FiringRates(
         mean=float(each.mean()),
         p95=float(each.sort().values[rank - 1]),

@@ -1,7 +1,7 @@
-"""The energy report of a model: what it computes for an image, and what that costs under several hardware profiles.
+"""The energy report of a model: its operations for one image, and their energy under several hardware profiles.
 
-One dictionary holds all of it (``energy.json``; ``templates/energy-report.schema.json`` says what must stand there);
-the tables and the page are drawn from it alone.
+One dictionary contains the whole report (``energy.json``; its schema is ``templates/energy-report.schema.json``). The
+tables and the page are made from it alone.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from ashnets.zoo.macs import DenseLayer, dense_layers
 
 REPORT = "energy.json"
 SCHEMA_VERSION = 1
-FILES = (REPORT, "energy.csv", "layers.csv", "energy.html")  # of a report's folder
-HELD = 1 << 26  # spikes of all layers that one batch may hold (256 MB)
+FILES = (REPORT, "energy.csv", "layers.csv", "energy.html")  # in the folder of a report
+HELD = 1 << 26  # spikes of all layers in one batch, at most (256 MB)
 BATCH = 16
-SEED = 0  # of the order in which images open a group
+SEED = 0  # of the order in which groups are formed
 
 
 def energy_report(
@@ -55,7 +55,7 @@ def energy_report(
         model: with a spiking branch.
         images: see :func:`ashnets.export.energy.images.read_images`.
         profiles: see :func:`ashnets.export.energy.profiles.load_profile`.
-        name, weights: for the labels; ``weights`` says what they are, such as ``trained: pictograms``.
+        name, weights: labels; ``weights`` describes them, such as ``trained: pictograms``.
         weights_sha256: digest of the weights' files (`ashnets.digests`), by which a model card knows its own reports.
         progress: show a bar.
 
@@ -106,7 +106,7 @@ def energy_report(
 def count_and_estimate(
     model: Any, images: Images, profiles: Sequence[Profile], *, name: str, progress: bool = False
 ) -> dict[str, Any]:
-    """A model's counts and energy in short, to set it beside others.
+    """A model's counts and energy in short form, for a comparison of models.
 
     Returns:
         ``spikes``, ``synaptic_operations`` and ``rate`` of the spiking branch for an image, None where there is no
@@ -145,7 +145,7 @@ def count_and_estimate(
 
 
 def artificial_layers(model: Any) -> dict[str, tuple[DenseLayer, ...]]:
-    """The ordinary parts for one image and one text of the greatest length."""
+    """The layers of the ordinary parts, for one image and one text of maximum length."""
     config = model.config
     image = torch.zeros(1, 3, config.image_size, config.image_size)
     return dense_layers(model, image, torch.ones(1, config.max_text_length, dtype=torch.int64), image_keys=[0])
@@ -182,7 +182,7 @@ def _group(model: Any, graph: SpikingGraph, images: Images, progress: bool) -> d
 def _similar(model: Any, graph: SpikingGraph, images: Images, size: int) -> tuple[list[int], str]:
     whole = len(images) // size * size
     if not hasattr(model, "encode_image"):
-        return list(range(whole)), "in the order of the images: the model has no ITC embeddings to group them by"
+        return list(range(whole)), "in the order of the images: the model has no ITC embeddings for grouping"
     embeds = torch.cat(
         [
             model.encode_image(images.pixels[part], image_keys=[images.image_keys[i] for i in part])[0]
@@ -228,7 +228,7 @@ def write_report(report: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def energy_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for each profile and what is estimated; pJ an image."""
+    """A row for each profile and estimated part; pJ an image."""
     rows = []
     for one in report["estimates"]:
         spiking, named = one["spiking"], {"kind": "estimate", "model": one["model"], "profile": one["profile"]}
@@ -296,5 +296,5 @@ def layer_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def has_memory(one: dict[str, Any]) -> bool:
-    """Whether an estimate's profile has memory of its own."""
+    """Whether the profile of an estimate has memory levels."""
     return any(name.startswith("memory: ") for name in one["constants"])

@@ -148,7 +148,7 @@ def rate_bars(rows: Sequence[tuple[str, float, float]], title: str) -> str:
         )
     body.append(
         f'<text x="{right}" y="{bottom + 30}" class="tick" text-anchor="end">spikes a neuron and step; '
-        "the upright line: 95th percentile</text>"
+        "vertical line: 95th percentile</text>"
     )
     return _svg(bottom + 36, body, title)
 

@@ -1,4 +1,4 @@
-"""The energy report for a terminal: three tables and what to know before quoting a figure."""
+"""The energy report for a terminal: three tables, and a note about the figures."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     if group:
         carried, reset = group["carried"]["synaptic_operations"], group["reset"]["synaptic_operations"]
         console.print(
-            f"In groups of φ = {group['group_size']} ({group['images']} images, {group['how']}) membranes that are "
-            f"carried on make for {carried / (reset or 1) - 1:+.2%} synaptic operations.",
+            f"In groups of φ = {group['group_size']} ({group['images']} images, {group['how']}), membranes that are "
+            f"carried over change the synaptic operations by {carried / (reset or 1) - 1:+.2%}.",
             markup=False,
         )
     show(*_energy(report))
@@ -43,7 +43,7 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     show(*_artificial(report))
     console.print(
         "Every figure in joules is an estimate: counts of this model on these images times constants of the "
-        "profiles, whose sources and assumptions stand in the JSON and on the page. No hardware was measured.",
+        "profiles. The JSON and the page contain their sources and assumptions. No hardware was measured.",
         markup=False,
     )
 

@@ -242,7 +242,7 @@ def test_a_profile_of_ones_own(counts: Counts, tmp_path: Path) -> None:
         (lambda p: p["bits"].pop("event"), "bits lacks event"),
         (lambda p: p["spiking"].update(execution="magic"), "spiking.execution='magic' must be events or dense"),
         (lambda p: p["spiking"].pop("neuron_update"), "spiking lacks neuron_update"),
-        (lambda p: p["spiking"].update(hops=3), "belong together"),
+        (lambda p: p["spiking"].update(hops=3), "or neither"),
         (lambda p: p["spiking"]["neuron_update"].pop("source"), "spiking.neuron_update lacks source"),
         (lambda p: p["spiking"]["neuron_update"].update(source=" "), "spiking.neuron_update.source=' '"),
         (lambda p: p["spiking"]["neuron_update"].update(unit="J"), "spiking.neuron_update.unit='J' must be one of"),
@@ -274,7 +274,7 @@ def test_a_missing_or_damaged_profile_is_refused(tmp_path: Path) -> None:
         load_profile("45nm-fp8")
     with pytest.raises(ConfigurationError, match=r"absent\.yaml cannot be read"):
         load_profile(tmp_path / "absent.yaml")
-    for text, message in (("title: [", "not valid YAML"), ("- a\n", "holds list"), ("", "holds NoneType")):
+    for text, message in (("title: [", "not valid YAML"), ("- a\n", "contains list"), ("", "contains NoneType")):
         (tmp_path / "cut.yaml").write_text(text)
         with pytest.raises(ConfigurationError, match=message):
             load_profile(tmp_path / "cut.yaml")

@@ -138,7 +138,7 @@ def test_a_model_without_a_spiking_branch_is_refused(config: AshNetsConfig) -> N
 def test_what_no_format_holds_is_refused_with_the_reason(encoder: AbstractEncoder) -> None:
     pooled = copy.deepcopy(encoder)
     pooled.layers["conv2"].add_module("pool", nn.AvgPool2d(2))
-    with pytest.raises(ConfigurationError, match=r"conv2 is made of Conv2d, TdBN, LIF, AvgPool2d.*no pooling"):
+    with pytest.raises(ConfigurationError, match=r"conv2 consists of Conv2d, TdBN, LIF, AvgPool2d.*no pooling"):
         from_model(pooled)
     mirrored = copy.deepcopy(encoder)
     mirrored.layers["conv3"].conv.padding_mode = "reflect"

@@ -307,20 +307,22 @@ def test_the_page_has_a_word_for_each_rate(report: dict[str, Any]) -> None:
     text = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page(report), flags=re.DOTALL)
     before = re.findall(r"(\w+) rates?\b", text, re.IGNORECASE)
     assert {word.lower() for word in before} == {"firing", "input"}
-    assert "Firing rate: spikes a neuron and step." in text and "input rate: spikes an input and step" in text
-    assert re.search(r"Break-even: [\d.]+ spikes an input and image", text)
+    assert (
+        "Firing rate: spikes for each neuron and step." in text and "input rate: spikes for each input and step" in text
+    )
+    assert re.search(r"Break-even of synapses and their routing alone: [\d.]+ spikes for each input and image", text)
 
 
 @pytest.mark.parametrize(
     ("spiking", "twin", "said"),
     [
-        ((10, 20, 30), (40, 50, 60), "4 times cheaper than its dense twin; with memory it stays cheaper throughout."),
-        ((10, 200, 300), (40, 50, 60), "4 times cheaper than its dense twin; with memory it is dearer throughout."),
+        ((10, 20, 30), (40, 50, 60), "4 times cheaper than its dense twin; with memory it is always cheaper."),
+        ((10, 200, 300), (40, 50, 60), "4 times cheaper than its dense twin; with memory it is always more expensive."),
         (
             (10, 20, 300),
             (5, 40, 60),
-            "2 times dearer than its dense twin; with memory 2 times cheaper at the low end of both, 5 times dearer at "
-            "the high end.",
+            "2 times more expensive than its dense twin; with memory it is 2 times cheaper "
+            "at the low end of both, 5 times more expensive at the high end.",
         ),
     ],
 )
@@ -334,7 +336,7 @@ def test_verdicts(spiking: tuple[int, ...], twin: tuple[int, ...], said: str) ->
         "dense_twin": twin[0],
         "dense_twin_with_memory": {"low": twin[1], "high": twin[2]},
     }
-    assert verdict(one) == f"Spiking branch {said}"
+    assert verdict(one) == f"The spiking branch is {said}"
 
 
 def test_images_of_a_folder_and_of_a_corpus(corpus: Path, repository: Path, tmp_path: Path) -> None:
@@ -357,7 +359,7 @@ def test_images_of_a_folder_and_of_a_corpus(corpus: Path, repository: Path, tmp_
         ({"images": gallery, "corpus": corpus}, ConfigurationError, "not both"),
         ({"images": gallery, "splits": ["valid"]}, ConfigurationError, "--split valid"),
         ({"images": tmp_path}, DataError, "no images"),
-        ({"images": tmp_path / "absent"}, DataError, "absent is no folder"),
+        ({"images": tmp_path / "absent"}, DataError, "absent is not a folder"),
         ({"corpus": corpus, "splits": ["absent"]}, DataError, "no split 'absent'"),
     ):
         with pytest.raises(kind, match=message):

@@ -54,7 +54,7 @@ def test_the_card_of_the_bundled_model(tiny):
     assert len(found) == len(set(found)) == 3 * len(rows), "one result each: directions and branches are not merged"
     assert f"{zoo.describe('ashnets-tiny').totals['parameters']:,}" in section(tiny, "Architecture")
     assert weights.training_data in section(tiny, "Training") and "CC-BY-4.0" in section(tiny, "Training")
-    assert "says nothing about it" in section(tiny, "What the paper reports")
+    assert "has no model of this size" in section(tiny, "What the paper reports")
 
 
 def test_a_card_is_the_same_each_time(tiny):
@@ -74,7 +74,7 @@ def test_an_untrained_configuration_says_so_first(big):
 def test_the_papers_numbers_stand_apart(big):
     paper = section(big, "What the paper reports")
     assert "75.40" in paper and "86.09" in paper and "92.20" in paper
-    assert "These weights did not produce any of it" in paper
+    assert "These weights did not produce them" in paper
     assert "VinVL (75.95) and BridgeTower (78.73 test-std) are stronger" in paper
     outside = big.replace(paper, "")
     assert not re.search(r"75\.40|86\.09|92\.20", outside)
@@ -92,7 +92,7 @@ def test_folders_without_record_results_or_known_license():
     assert "No record of a training" in text.partition("\n---\n")[2].splitlines()[2]
     assert (ModelCard(text).data.license, ModelCard(text).data.license_name) == ("other", "my-own-license")
     assert "No result was measured" in section(text, "Limits")
-    assert "not stated by whoever published" in section(text, "Training")
+    assert "not stated by the publisher" in section(text, "Training")
 
 
 def test_blind_baselines_and_other_columns_are_shown_as_the_file_has_them():
@@ -102,7 +102,7 @@ def test_blind_baselines_and_other_columns_are_shown_as_the_file_has_them():
     subject = dataclasses.replace(subject_of_name("ashnets-tiny"), results=rows, dataset="someone/questions")
     text = section(card(subject), "Results, measured")
     assert "| split | accuracy | blind accuracy | chance accuracy |" in text
-    assert "| test | 0.61 | 0.44 | 0.08 |" in text and "How: seed: 3, 4." in text
+    assert "| test | 0.61 | 0.44 | 0.08 |" in text and "Measured with: seed: 3, 4." in text
     assert [one.metric_value for one in eval_results(subject)] == [0.61, 0.66]
     assert {one.dataset_type for one in eval_results(subject)} == {"someone/questions"}
     without = dataclasses.replace(subject, results=[{"model": "m", "split": "test", "accuracy": "0.61"}], dataset=None)
@@ -144,7 +144,7 @@ def test_energy_is_an_estimate_with_its_assumptions(finished_run, tmp_path):
     assert "2 squares of noise" in energy and f"{report['counts']['spikes'] / 2:,.0f} spikes" in energy
     assert "estimate from counted operations" in section(text, "Limits")
     (tmp_path / "other.json").write_text('{"counts": {}}')
-    with pytest.raises(ConfigurationError, match="is no energy report"):
+    with pytest.raises(ConfigurationError, match="is not an energy report"):
         read_energy(tmp_path / "other.json")
 
 

@@ -69,21 +69,21 @@ HOSTILE: dict[str, tuple[Spoil, str]] = {
     ),
     "attention, hidden": (config(_attn_implementation="a/b"), "has _attn_implementation='a/b', which may fetch code"),
     "attention from another package": (config(attn_implementation="flash_attention_2"), "which may fetch code"),
-    "code of its own": (config(auto_map={"AutoModel": "x.Y"}), r"config\.json names code of its own"),
+    "code of its own": (config(auto_map={"AutoModel": "x.Y"}), r"config\.json names custom code"),
     "a tokenizer's code": (
         keys("tokenizer_config.json", auto_map={"AutoTokenizer": ["x.Y", None]}),
-        r"tokenizer_config\.json names code",
+        r"tokenizer_config\.json names custom code",
     ),
-    "a processor's code": (keys("processor_config.json", auto_map={}), r"processor_config\.json names code"),
-    "an adapter": (text("adapter_config.json", "{}"), "would have another model loaded"),
+    "a processor's code": (keys("processor_config.json", auto_map={}), r"processor_config\.json names custom code"),
+    "an adapter": (text("adapter_config.json", "{}"), "would load another model"),
     "nested lists": (text("config.json", "[" * 100_000), r"config\.json is not valid JSON \(maximum recursion"),
     "nested mappings": (text("config.json", '{"a":' * 100_000), r"config\.json is not valid JSON \(maximum recursion"),
     "digits": (text("config.json", '{"hidden_size": ' + "9" * 5000 + "}"), "is not valid JSON"),
-    "a size": (config(hidden_size=96 * 10**10), "has hidden_size=960000000000: no model of ours"),
+    "a size": (config(hidden_size=96 * 10**10), "has hidden_size=960000000000: no ashnets model"),
     "a size in a list": (config(spiking_channels=[4, 10**9, 6]), "has spiking_channels=1000000000"),
     "width": (config(hidden_size=960_000), "describes at least 3,6"),
     "words": (config(vocab_size=999_999), "describes at least 2[34],"),
-    "layers": (config(num_hidden_layers=10_000), "has num_hidden_layers=10000, and the weights hold 1.. tensors"),
+    "layers": (config(num_hidden_layers=10_000), "has num_hidden_layers=10000, but the weights contain 1.. tensors"),
     "a header of 2^63 bytes": (header(2**63, b"{}"), r"model\.safetensors is damaged.*header too large"),
     "a header longer than the file": (header(1000, b"{}"), r"model\.safetensors is damaged"),
     "a header that is no JSON": (header(5, b"hello"), r"model\.safetensors is damaged"),
@@ -98,7 +98,7 @@ HOSTILE: dict[str, tuple[Spoil, str]] = {
     "a pickle by another name": (shards("weights.json", torch.save), r"names 'weights\.json' as weights"),
     "a shard elsewhere": (shards("../other.safetensors", save_file), r"names '\.\./other\.safetensors' as weights"),
     "a missing shard": (shards("a.safetensors", lambda weights, path: None), r"names a\.safetensors, which is missing"),
-    "an index without files": (text("model.safetensors.index.json", "[]"), "is no index of weights"),
+    "an index without files": (text("model.safetensors.index.json", "[]"), "is not an index of weights"),
     "a nested index": (text("model.safetensors.index.json", "[" * 100_000), r"index\.json is not valid JSON"),
 }
 
@@ -181,7 +181,7 @@ def test_a_link_in_a_repository_is_its_text(hub, folder):
 def test_an_oversize_file_is_not_fetched(hub, folder, monkeypatch, file):
     hub.put(NAME, {**{path.name: path.read_bytes() for path in folder.iterdir()}, file: b" " * 30_000})
     monkeypatch.setattr("ashnets.hub.fetching.LARGEST_JSON", 20_000)
-    with pytest.raises(WeightsError, match=rf"{file} has 30,000 bytes, more than the 20,000.*Nothing was fetched"):
+    with pytest.raises(WeightsError, match=rf"{file} has 30,000 bytes; at most 20,000 are read.*Nothing was fetched"):
         resolve(NAME)
     assert not any("/resolve/" in path for _, path in hub.asked)
 
@@ -190,7 +190,7 @@ def test_more_than_the_disk_holds_is_not_fetched(hub, folder, tmp_path):
     """The listing says ten exabytes; the disk is the real one."""
     hub.put(NAME, {path.name: path.read_bytes() for path in folder.iterdir()})
     hub.sizes["model.safetensors"] = 10**19
-    with pytest.raises(WeightsError, match=r"10,000,000,000\.00 GB are to be fetched, and .* GB free.*HF_HUB_CACHE"):
+    with pytest.raises(WeightsError, match=r"needs 10,000,000,000\.00 GB, and .* GB free.*HF_HUB_CACHE"):
         resolve(NAME)
     assert not any("/resolve/" in path for _, path in hub.asked)
     del hub.sizes["model.safetensors"]
@@ -212,7 +212,7 @@ def test_a_disk_that_is_full_half_way(hub, folder, tmp_path):
     environment = {**os.environ, **hub.environment(cache)}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert ran.stdout.startswith("WeightsError someone/letters: "), ran.stderr
-    assert "takes no more" in ran.stdout and "make room" in ran.stdout and "File too large" in ran.stdout
+    assert "is full" in ran.stdout and "free some space" in ran.stdout and "File too large" in ran.stdout
     assert not [path for path in cache.rglob("*") if path.name.endswith(".incomplete")]
     assert not [path for path in cache.rglob("snapshots/*/*") if path.name == "model.safetensors"]
     with pytest.raises(UnknownModelError):

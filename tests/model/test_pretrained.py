@@ -267,7 +267,7 @@ def test_weights_of_another_class(saved, tmp_path):
 def test_an_unknown_class_in_the_configuration(copy):
     file = copy / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "architectures": ["BertModel"]}))
-    with pytest.raises(WeightsError, match="'BertModel', which is none of ours"):
+    with pytest.raises(WeightsError, match="'BertModel', which ashnets does not have"):
         ashnets.from_pretrained(copy)
     assert type(ashnets.from_pretrained(copy, task="pretraining")) is AshNetsForPreTraining
 

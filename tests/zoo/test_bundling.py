@@ -52,10 +52,10 @@ def test_files_and_pins(run, root):
 
 def test_an_unfinished_run_is_refused_and_nothing_changes(run, root):
     (run / "model" / "training.json").unlink()
-    with pytest.raises(TrainingError, match=r"no finished run.*training\.json of .* is missing"):
+    with pytest.raises(TrainingError, match=r"not a finished run.* lacks .*training\.json"):
         bundling.bundle(run, "ashnets-tiny", "pictograms", root=root, **WORDS)
     shutil.rmtree(run / "model")
-    with pytest.raises(TrainingError, match="no finished run"):
+    with pytest.raises(TrainingError, match="not a finished run"):
         bundling.bundle(run, "ashnets-tiny", "pictograms", root=root, **WORDS)
     assert not (root / "checkpoints").exists()
     assert (root / "weights.yaml").read_text() == "# how to read this\n{}\n"

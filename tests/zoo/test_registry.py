@@ -219,7 +219,7 @@ def test_description_says_plainly_that_nothing_was_trained():
     assert description.weights.startswith("no trained weights")
     assert not description.pretrained
     text = description.to_text()
-    assert "no trained weights" in text and "no spiking branch" in text
+    assert "no trained weights" in text and "without a spiking branch" in text
     assert json.loads(json.dumps(description.to_dict()))["symbols"]["N"] == 64
     assert "abstract encoder" not in description.parameters
 

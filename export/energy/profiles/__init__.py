@@ -1,9 +1,9 @@
-"""Hardware profiles: what an operation costs, as data files, each constant with unit, source and year.
+"""Hardware profiles: data files with the energy of each operation; each constant has unit, source and year.
 
-A profile has two sides. ``spiking``: the hardware that runs the spiking branch. ``dense``: the hardware that runs
-ordinary networks beside it, either constants of its own or those of another profile (``dense: {profile: a100-bf16}``).
-``memory`` lists levels from the smallest to the largest; it is left out where the constants already hold the traffic.
-``template.yaml`` is to be copied and filled in.
+A profile has two sides. ``spiking`` is the hardware of the spiking branch. ``dense`` is the hardware of ordinary
+networks: either its own constants or those of another profile (``dense: {profile: a100-bf16}``). ``memory`` lists the
+levels from the smallest to the largest; it is left out if the constants already include memory traffic. For a new
+profile, copy ``template.yaml`` and fill it in.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ashnets.errors import ConfigurationError
 
 FOLDER = Path(__file__).resolve().parent
 TEMPLATE = "template"
-# Three that disagree: shown where nobody chooses.
+# Three profiles with different verdicts: shown by default.
 DEFAULT = ("45nm-fp32", "45nm-int8", "loihi1-vs-a100")
 
 PICOJOULES = {"fJ": 1e-3, "pJ": 1.0, "nJ": 1e3, "µJ": 1e6}
@@ -36,7 +36,7 @@ LEVEL = ("name", "bytes", "access_bits", "access")
 
 @dataclass(frozen=True)
 class Constant:
-    """Energy of one operation: as its source gives it, where that is, and its year."""
+    """Energy of one operation, as its source gives it, with the source and its year."""
 
     value: float
     unit: str
@@ -55,7 +55,7 @@ class Level:
 
     Attributes:
         name: of the level.
-        bytes: what fits; None: anything.
+        bytes: capacity; None: unlimited.
         access_bits: width of an access.
         access: energy of one access.
     """
@@ -82,21 +82,21 @@ class Profile:
 
     Attributes:
         name: of the file, such as ``45nm-fp32``.
-        title: for people.
-        bits: widths that memory traffic is counted with.
+        title: one line for readers.
+        bits: widths for counting memory traffic.
         execution: ``events``: work is done where a spike arrives. ``dense``: every tap is computed at every step.
         synaptic_operation: one weight added because of one spike (``dense``: one tap).
         neuron_update: one membrane, one step.
         mac: one multiply-accumulate of an ordinary network.
         mac_int8: the same with 8-bit integers.
         dense_title: the hardware of these two.
-        memory: levels, smallest first; empty where the constants hold the traffic.
-        assumptions: what the figures take for granted.
-        spike: a neuron's extra cost when it fires; None: in the others.
-        routed_operation: routing, where the source tells it for each synaptic operation.
-        message: routing, where the source tells it for each spike that is sent.
-        hop: routing, from tile to tile, for each spike that is sent, times ``hops``.
-        hops: tiles that a spike is taken to cross.
+        memory: levels, smallest first; empty if the constants include memory traffic.
+        assumptions: behind the figures.
+        spike: extra cost of a neuron that fires; None: the other constants include it.
+        routed_operation: routing, if the source gives it for each synaptic operation.
+        message: routing, if the source gives it for each spike that is sent.
+        hop: routing from tile to tile, for each spike that is sent, times ``hops``.
+        hops: assumed number of tiles that a spike crosses.
     """
 
     name: str
@@ -124,25 +124,25 @@ class Profile:
 
 
 def profile_names(every: bool = False) -> list[str]:
-    """Bundled profiles: the three that are shown where none is asked for, or every one."""
+    """Names of bundled profiles: the three that are shown by default, or all."""
     if not every:
         return list(DEFAULT)
     return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != TEMPLATE)
 
 
 def load_profile(name: str | Path) -> Profile:
-    """A bundled profile by its name, or a file of the same form.
+    """Load a bundled profile by its name, or a file of the same form.
 
     Raises:
-        ConfigurationError: no such profile; an unknown, missing or impossible key; a constant without value, unit,
-            source or year. The message names file, key, value and remedy.
+        ConfigurationError: no such profile; an unknown or missing key, or an invalid value; a constant without value,
+            unit, source or year. The message names file, key, value and remedy.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         if str(name) == TEMPLATE:
             raise ConfigurationError(
-                f"{TEMPLATE} holds no figures: cp {shlex.quote(str(FOLDER / 'template.yaml'))} my-chip.yaml, fill it "
-                "in, and give --profile my-chip.yaml"
+                f"{TEMPLATE} contains no figures: cp {shlex.quote(str(FOLDER / 'template.yaml'))} my-chip.yaml, "
+                "fill it in, and give --profile my-chip.yaml"
             )
         if str(name) not in profile_names(every=True):
             raise ConfigurationError(
@@ -154,7 +154,7 @@ def load_profile(name: str | Path) -> Profile:
 
 
 class _Reader:
-    """One file, read strictly."""
+    """Reads one file and refuses anything unexpected."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -164,13 +164,15 @@ class _Reader:
         self._keys("the file", found, KEYS, {"memory"})
         title = found["title"]
         if not isinstance(title, str) or not title.strip():
-            self._refuse(f"title={title!r} must say in words what hardware this is")
+            self._refuse(f"title={title!r} must name the hardware in words")
         spiking, bits = found["spiking"], found["bits"]
         self._keys("spiking", spiking, {"execution", *SPIKING}, {*SPIKING_TOO, "hops"})
         if spiking["execution"] not in EXECUTIONS:
             self._refuse(f"spiking.execution={spiking['execution']!r} must be {' or '.join(EXECUTIONS)}")
         if ("hop" in spiking) != ("hops" in spiking):
-            self._refuse("spiking.hop, the energy from tile to tile, and spiking.hops, their number, belong together")
+            self._refuse(
+                "give both spiking.hop, the energy from tile to tile, and spiking.hops, their number, or neither"
+            )
         self._keys("bits", bits, set(BITS))
         for key in BITS:
             self._whole(f"bits.{key}", bits[key])
@@ -200,11 +202,11 @@ class _Reader:
         except OSError as error:
             raise ConfigurationError(f"{self.path} cannot be read ({error.strerror})") from None
         except UnicodeDecodeError as error:
-            raise ConfigurationError(f"{self.path} is not UTF-8 text ({error.reason}); save it as such") from None
+            raise ConfigurationError(f"{self.path} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
         except yaml.YAMLError as error:
             raise ConfigurationError(f"{self.path} is not valid YAML ({' '.join(str(error).split())})") from None
         if not isinstance(found, dict):
-            self._refuse(f"holds {type(found).__name__}, not the keys {', '.join(sorted(KEYS))}")
+            self._refuse(f"contains {type(found).__name__}, not the keys {', '.join(sorted(KEYS))}")
         return found
 
     def _dense(self, dense: Any, title: str) -> tuple[Constant, Constant, str]:
@@ -230,14 +232,16 @@ class _Reader:
             if size is not None:
                 self._whole(f"{key}.bytes", size)
             if size is None and i + 1 < len(levels):
-                self._refuse(f"{key}.bytes is null: only the last level takes anything")
+                self._refuse(f"{key}.bytes is null: only the last level may be unlimited")
             if found and size is not None and size <= (found[-1].bytes or 0):
-                self._refuse(f"{key}.bytes={size!r} must be larger than the {found[-1].bytes} of the level before")
+                self._refuse(f"{key}.bytes={size!r} must be larger than the {found[-1].bytes} of the previous level")
             self._whole(f"{key}.access_bits", level["access_bits"])
             access = self._constant(f"{key}.access", level["access"])
             found.append(Level(str(level["name"]), size, level["access_bits"], access))
         if found and found[-1].bytes is not None:
-            self._refuse(f"memory[{len(found) - 1}].bytes must be null: the last level takes what fits nowhere else")
+            self._refuse(
+                f"memory[{len(found) - 1}].bytes must be null: the last level stores everything that fits nowhere else"
+            )
         return tuple(found)
 
     def _constant(self, key: str, entry: Any) -> Constant:
@@ -247,7 +251,7 @@ class _Reader:
         if unit not in PICOJOULES:
             self._refuse(f"{key}.unit={unit!r} must be one of {', '.join(PICOJOULES)}")
         if not isinstance(source, str) or not source.strip():
-            self._refuse(f"{key}.source={source!r} must say in words where the figure comes from")
+            self._refuse(f"{key}.source={source!r} must name the source of the figure in words")
         if isinstance(year, bool) or not isinstance(year, int) or not 1900 < year < 2100:
             self._refuse(f"{key}.year={year!r} must be the year of the source, as a number")
         return Constant(value, unit, source, year)
@@ -263,9 +267,9 @@ class _Reader:
 
     def _keys(self, key: str, entry: Any, needed: set[str], allowed: set[str] = frozenset()) -> None:  # type: ignore[assignment]
         if not isinstance(entry, dict):
-            self._refuse(f"{key}={entry!r} must hold the keys {', '.join(sorted(needed))}")
+            self._refuse(f"{key}={entry!r} must contain the keys {', '.join(sorted(needed))}")
         if missing := sorted(needed - set(entry)):
-            self._refuse(f"{key} lacks {', '.join(missing)}; export/profiles/template.yaml shows the form")
+            self._refuse(f"{key} lacks {', '.join(missing)}; export/energy/profiles/template.yaml shows the form")
         if unknown := sorted(map(str, set(entry) - needed - allowed)):
             self._refuse(f"{key} has no key {', '.join(unknown)}; it takes {', '.join(sorted(needed | allowed))}")
 
