@@ -10,7 +10,7 @@ and with a response of its own, decision 5's single-image form.
 torch's exporter traces the artificial parts. The spiking branch comes from the neutral graph, so its spikes are those
 of every other export. What follows it is float arithmetic in another order than torch's: equal up to
 :data:`TOLERANCE`, not to the bit. Against the model with convolution and tdBN apart, a spike of thousands may differ
-(see ``onnx_running.py``), and then more.
+(see ``running.py``), and then more.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class FoldedEncoder(nn.Module):
                 layer.padding,
                 layer.dilation,
                 layer.groups,
-            )
-            spikes = self._neurons(layer, current.view(steps, batch, *layer.output_shape))
+            )  # (T·B, C', h, w)
+            spikes = self._neurons(layer, current.view(steps, batch, *layer.output_shape))  # (T, B, C', h, w)
             fired[layer.name] = spikes
         counts = spikes.sum(0).flatten(2).transpose(1, 2)  # (B, N, R)
         return SpikingResponse(
@@ -133,7 +133,7 @@ class _Positional(nn.Module):
             spikes=spikes,
             **({} if spikes is None else {"readout": "per_image"}),
         )
-        counts = [out.visual.layer_spikes[name].to(torch.int64) for name in self.counts]
+        counts = [out.visual.layer_spikes[name].to(torch.int64) for name in self.counts]  # (B,) each
         return (*(getattr(out, name) for name in self.names), *counts)
 
 
