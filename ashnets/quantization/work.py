@@ -15,7 +15,7 @@ from ashnets.processor import AshNetsProcessor
 from ashnets.retrieval.embedding import images_at_rest
 from ashnets.training.estimate import estimate
 from ashnets.training.evaluate import retrieval
-from ashnets.training.images import Images
+from ashnets.training.images import TrainingImages
 from ashnets.training.journal import Progress
 from ashnets.training.learner import Learner, NotFinite
 from ashnets.training.loader import CALIBRATED, calibration_batches, load_epoch
@@ -67,7 +67,7 @@ class Quantizing:
         """What is trained on; `self.held_out` is what is measured on."""
         config = self.float_model.config
         self.held_out = Pairs(source, [self.split], config.image_size)
-        return Images(self.recipe, config, source, self.processor.tokenizer, lambda *_: None)
+        return TrainingImages(self.recipe, config, source, self.processor.tokenizer, lambda *_: None)
 
     @property
     def published(self) -> Any:

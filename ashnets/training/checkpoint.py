@@ -1,8 +1,9 @@
-"""Checkpoints of a run: safetensors and JSON in a folder that appears whole or not at all.
+"""Checkpoints of a run: safetensors and JSON in a folder that is complete or absent.
 
-``step-00000120/`` holds the state after that many steps of the optimizers: the tensors of each module, of the
-optimizers, the order of the epoch it was taken in, and ``state.json``, without which it is none. It is written aside
-and renamed, and the one before it goes only then: at every moment, in a kill too, the last whole checkpoint is there.
+``step-00000120/`` contains the state after 120 optimizer steps: the tensors of each module and each optimizer, the
+order of images in the current epoch, and ``state.json``. A folder without ``state.json`` is not a checkpoint. A
+checkpoint is written aside and renamed; only then is an old one deleted. A complete checkpoint therefore exists at
+every moment, even if the process is killed.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from ashnets.files import write_json
 from ashnets.result_folder import result_folder
 
 WEIGHTS, OPTIMIZERS, ORDER, STATE = "model.safetensors", "optimizers.safetensors", "order.safetensors", "state.json"
-KEPT = 2  # the newest, and one to go back to when the newest is damaged
+KEPT = 2  # the newest, and the one before it in case the newest is damaged
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state of a model with tied tensors once."""
+    """The state of a model; tied tensors appear once."""
     seen, kept = set(), {}
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() in seen and tensor.numel() > 1:
@@ -44,15 +45,16 @@ def save_checkpoint(
     optimizers: Mapping[str, torch.optim.Optimizer] | None = None,
     order: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write a checkpoint; ``folder`` appears when it is whole.
+    """Write a checkpoint; ``folder`` appears when it is complete.
 
     Args:
         modules: file stem → module; ``model`` is one of them.
-        state: what JSON can hold.
-        optimizers, order: further tensors that a run needs to go on.
+        state: values that JSON can represent.
+        optimizers, order: further tensors that a resumed run needs.
 
     Raises:
-        TrainingError: it could not be written (a full disk, for one); what was there before is untouched.
+        TrainingError: it could not be written, for example because the disk is full; earlier checkpoints are
+            unchanged.
     """
     try:
         with result_folder(folder, STATE) as aside:
@@ -65,8 +67,8 @@ def save_checkpoint(
             write_json(aside / STATE, state)
     except (OSError, SafetensorError) as error:
         raise TrainingError(
-            f"{folder}: the checkpoint could not be written ({error}); the one before it is whole: make room and go on "
-            "with --resume"
+            f"{folder}: the checkpoint could not be written ({error}); the one before it is complete: free disk space and "
+            "continue with --resume"
         ) from error
 
 
@@ -76,14 +78,14 @@ def checkpoint_name(step: int) -> str:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints in ``folder``, oldest first."""
+    """The complete checkpoints in ``folder``, oldest first."""
     return sorted(path for path in folder.glob("step-*") if (path / STATE).is_file())
 
 
 def discard_old(folder: Path) -> None:
-    """Remove all but the newest checkpoints, and what is left of others."""
+    """Remove all but the newest checkpoints, and incomplete ones."""
     for path in checkpoints(folder)[:-KEPT]:
-        (path / STATE).unlink()  # first: no half of it is ever taken for a whole one
+        (path / STATE).unlink()  # first, so that a partly deleted one is never taken for a checkpoint
     for path in folder.glob("step-*"):
         if not (path / STATE).is_file():
             shutil.rmtree(path, ignore_errors=True)
@@ -95,7 +97,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         return json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"{folder}: no checkpoint can be read there ({error}); delete that folder to go on from the one before it"
+            f"{folder}: the checkpoint cannot be read ({error}); delete this folder to continue from the one before it"
         ) from error
 
 
@@ -105,7 +107,7 @@ def load_checkpoint(
     """Load every module and optimizer; returns the state and the order.
 
     Raises:
-        TrainingError: damaged files, or tensors that do not fit.
+        TrainingError: damaged files, or tensors that do not match the model.
     """
     state = read_state(folder)
     try:
@@ -115,13 +117,13 @@ def load_checkpoint(
         order = load_file(folder / ORDER) if (folder / ORDER).exists() else {}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainingError(
-            f"{folder}: the checkpoint cannot be read ({error}); delete that folder to go on from the one before it"
+            f"{folder}: the checkpoint cannot be read ({error}); delete this folder to continue from the one before it"
         ) from error
     return state, order
 
 
 def load_weights(path: Path, model: nn.Module, *, partly: bool = False) -> None:
-    """Load a checkpoint's tensors; ``partly`` allows the file to hold tensors that ``model`` has no place for."""
+    """Load a checkpoint's tensors; ``partly`` allows tensors in the file that ``model`` does not have."""
     tensors = load_file(path)
     own = model.state_dict()
     if partly:

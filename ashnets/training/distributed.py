@@ -1,7 +1,7 @@
-r"""One batch over many ranks: what the objectives and the norms need to know of the others.
+r"""One batch over many ranks: what the objectives and the normalization layers need from the other ranks.
 
-A run on W ranks computes what one process would compute on the whole batch: contrastive losses meet the keys of all
-ranks, means are taken over all items, and batch normalization takes its statistics over all ranks.
+A run on W ranks computes what one process would compute on the whole batch: contrastive losses use the keys of all
+ranks, means are over all items, and batch normalization uses statistics over all ranks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def rank() -> int:
 
 
 class _Gather(torch.autograd.Function):
-    """Concatenate equal shapes of all ranks; the gradient of a rank's part is the sum of what all ranks make of it."""
+    """Concatenate equal shapes of all ranks; the gradient of a rank's part is the sum of its gradients on all ranks."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
@@ -78,7 +78,7 @@ def shares(counts: torch.Tensor) -> torch.Tensor:
 
 
 def mean_over_ranks(x: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor that every rank has."""
+    """The mean over ranks of a tensor that every rank has."""
     if world_size() == 1:
         return x
     x = x.clone()
@@ -158,7 +158,7 @@ class SyncedTdBN(TdBN):
 
 
 def synchronize_norms(model: nn.Module) -> None:
-    """Make every batch normalization of ``model`` one over all ranks; tensors and their names stay."""
+    """Make every batch normalization of ``model`` work over all ranks; tensors and their names do not change."""
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncedBatchNorm2d

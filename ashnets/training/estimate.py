@@ -31,30 +31,30 @@ def estimate(
     device: torch.device | str,
     beside: Iterable[nn.Module] = (),
 ) -> dict[str, int | float]:
-    """Run a step three times and say what a run of ``steps`` of them takes; everything is left as it was.
+    """Run a step three times and estimate what a run of ``steps`` steps costs; the state of all modules is restored.
 
     ``flops_*`` are those of torch's counter over forward and backward pass: two for each multiply-accumulate of a
-    convolution, matrix product or attention. Spiking layers are counted dense, as if every input were a spike. What
-    lies outside is not counted: normalization, activations and the neurons, the optimizer, and kernels that torch's
-    counter does not know, the fused attention on CPU among them.
+    convolution, matrix product or attention. Spiking layers are counted as dense, as if every input were a spike. Not
+    counted are normalization, activations, neurons, the optimizer, and kernels that torch's counter does not know,
+    such as the fused attention on CPU.
 
-    ``bytes_activations`` is the greatest sum of all that autograd kept at one time for the backward pass, input
-    batch included; a storage that was kept twice counts once. What a kernel needs while it runs is not in it, nor,
-    under activation checkpointing, what the block at work computes again.
-    ``bytes_total`` adds up weights, gradients, optimizer, copies, queues and activations; on CUDA the allocator's own
+    ``bytes_activations`` is the peak size of all tensors that autograd keeps for the backward pass, including the input
+    batch; a storage that is kept twice counts once. It excludes the workspace of kernels and, under activation
+    checkpointing, the tensors that the current block recomputes.
+    ``bytes_total`` is the sum of weights, gradients, optimizer, copies, queues and activations; on CUDA the allocator's own
     peak over the step, ``bytes_step_peak``, replaces gradients and activations. Libraries, the CUDA context, the
     data and the loaders come on top.
 
-    ``seconds_a_step`` is the median of two steps after a first one that does the counting. It holds neither the
-    optimizer nor loading, validation or logging.
+    ``seconds_a_step`` is the median of two steps after a first step that counts operations. It does not include
+    the optimizer, loading, validation or logging.
 
     Args:
-        model: in the state of a step: what does not require a gradient counts as frozen.
+        model: ready for a step: parameters that do not require a gradient count as frozen.
         run_step: forward and backward pass of one real batch on ``device``, no optimizer step.
-        optimizers: those of the run; of SGD, Adam and AdamW the state per parameter is known.
+        optimizers: those of the run: SGD, Adam or AdamW, whose state per parameter is known.
         copies: how many averaged copies of the model the run keeps (momentum encoder, EMA).
         queue_bytes: of queues of embeddings.
-        pairs, steps: image-text pairs of the batch, and optimizer steps of the run.
+        pairs, steps: image-text pairs of a step over all devices, and steps of the run.
         beside: further modules whose state a step changes, such as a momentum encoder or a queue.
 
     Returns:
@@ -102,7 +102,7 @@ def estimate(
 
 
 def bytes_of(module: nn.Module) -> int:
-    """Bytes of parameters and buffers; what is shared counts once."""
+    """Bytes of parameters and buffers; shared tensors count once."""
     return sum(t.numel() * t.element_size() for t in {*module.parameters(), *module.buffers()})
 
 
@@ -138,11 +138,11 @@ def _state_copies(part: str, optimizer: torch.optim.Optimizer, group: dict[str, 
     if isinstance(optimizer, torch.optim.SGD):
         return 1 if group["momentum"] else 0
     kind = type(optimizer).__name__
-    raise ConfigurationError(f"optimizers.{part}: what {kind} keeps is not known; SGD, Adam and AdamW can be estimated")
+    raise ConfigurationError(f"optimizers.{part}: the state that {kind} keeps is not known; use SGD, Adam or AdamW")
 
 
 class _Kept:
-    """A ledger of what autograd keeps for the backward pass; weights and buffers are no part of it."""
+    """Counts the bytes that autograd keeps for the backward pass, without weights and buffers."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.own = {t.untyped_storage().data_ptr() for m in modules for t in (*m.parameters(), *m.buffers())}
@@ -157,7 +157,7 @@ class _Kept:
 
 
 class _Holder:
-    """One kept tensor. It keeps the storage alive, so that no other can take its address while it is in the ledger."""
+    """One kept tensor. It keeps the storage alive, so that no other storage gets its address while it is counted."""
 
     def __init__(self, tensor: torch.Tensor, kept: _Kept) -> None:
         storage = tensor.untyped_storage()
@@ -179,7 +179,7 @@ class _Holder:
 
 
 def _start_peak(device: torch.device) -> int:
-    """On CUDA, measure the allocator's peak from here; bytes that are allocated now."""
+    """On CUDA, restart the allocator's peak measurement; returns the bytes allocated now."""
     if device.type != "cuda":
         return 0
     torch.cuda.synchronize(device)
@@ -189,9 +189,9 @@ def _start_peak(device: torch.device) -> int:
 
 @contextmanager
 def unchanged(*modules: nn.Module) -> Iterator[None]:
-    """Give buffers, gradients, modes and torch's random state back as they were; inside, no gradient is there yet.
+    """Restore buffers, gradients, modes and torch's random state afterwards; inside, gradients start as None.
 
-    Parameters are not copied: what is done inside must not step an optimizer.
+    Parameters are not copied: the code inside must not step an optimizer.
     """
     owners = {id(m): m for module in modules for m in module.modules()}.values()
     modes = [(m, m.training) for m in owners]

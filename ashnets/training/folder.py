@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, who may write there, and where a resumed run goes on."""
+"""The folder of a run: its contents, which rank writes, and where a resumed run continues."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MODEL = "model"  # the published form of a finished run, in its folder
 
 
 class RunFolder:
-    """``recipe.yaml``, ``environment.json``, logs, ``checkpoints/``, ``phase-NAME/`` and, in the end, ``model/``.
+    """``recipe.yaml``, ``environment.json``, logs, ``checkpoints/``, ``phase-NAME/`` and, at the end, ``model/``.
 
-    Every rank holds one and may read; the first one (``main``) alone writes.
+    Every rank has one and may read; only the first rank (``main``) writes.
     """
 
     def __init__(self, path: Path, recipe: Recipe, ranks: int, main: bool) -> None:
@@ -31,28 +31,28 @@ class RunFolder:
         self.journal: Journal | None = None
 
     def check(self, resume: bool) -> Path | None:
-        """The checkpoint to go on from; None for a run from the start. Nothing is written.
+        """The checkpoint to continue from; None for a run from the start. Nothing is written.
 
         Raises:
-            TrainingError: there is a run that is not to be resumed, none that could be, or one by another recipe or
-                with another number of processes.
-            OutputError: there is a folder ``model`` of somebody else.
+            TrainingError: there is a run but ``resume`` is False, there is none to resume, or it has another recipe
+                or another number of processes.
+            OutputError: there is a folder ``model`` that no run wrote.
         """
         saved_recipe = self.path / "recipe.yaml"
         found = checkpoints(self.path / "checkpoints")
         if not resume:
             if found or saved_recipe.exists():
                 raise TrainingError(
-                    f"{self.path} already holds a run: resume it with --resume, or choose another folder"
+                    f"{self.path} already contains a run: resume it with --resume, or choose another folder"
                 )
             check_place(self.path / MODEL, MODEL_MARK, "refuse")
             return None
         if not saved_recipe.is_file():
-            raise TrainingError(f"{self.path} holds no run to resume; leave --resume out")
+            raise TrainingError(f"{self.path} contains no run to resume; omit --resume")
         lines = differences(yaml.safe_load(saved_recipe.read_text(encoding="utf-8")), self.recipe.to_dict())
         if lines:
             raise TrainingError(
-                f"{self.path} was made by another recipe; resume it as it was, or choose another folder:\n  "
+                f"{self.path} was made with another recipe; resume it with the same recipe, or choose another folder:\n  "
                 + "\n  ".join(lines)
             )
         check_place(self.path / MODEL, MODEL_MARK)
@@ -61,13 +61,13 @@ class RunFolder:
         ranks = read_state(found[-1])["ranks"]
         if ranks != self.ranks:
             raise TrainingError(
-                f"{found[-1]} was written by {ranks} processes, this run has {self.ranks}: start as many, so that "
-                "every step repeats"
+                f"{found[-1]} was written by {ranks} processes, this run has {self.ranks}: start {ranks} "
+                "processes, so that the same steps follow"
             )
         return found[-1]
 
     def open(self, resume: bool, after: tuple[int, int], environment: dict[str, Any]) -> None:
-        """Begin to write; ``after`` is (finished epochs, steps) that a resumed run has behind it."""
+        """Start writing; ``after`` is (finished epochs, steps) before a resumed run continues."""
         if not self.main:
             return
         saved = self.path / "environment.json"
@@ -80,7 +80,10 @@ class RunFolder:
             discard_old(folder)
         self.journal = Journal(self.path, after if resume else None)
         if changed:
-            self.journal.warn(f"resumed elsewhere, and the bits may differ: {'; '.join(changed)}", step=after[1] + 1)
+            self.journal.warn(
+                f"resumed in another environment, results may differ in the last bits: {'; '.join(changed)}",
+                step=after[1] + 1,
+            )
 
     @property
     def seconds_before(self) -> float:
@@ -88,13 +91,13 @@ class RunFolder:
         return 0.0 if self.journal is None else self.journal.seconds_before
 
     def save(self, step: int, **parts: Any) -> None:
-        """The state after a step, to go on from; ``parts`` as in ``save_checkpoint``."""
+        """The state after a step, from which a run can be resumed; ``parts`` as in ``save_checkpoint``."""
         if self.main:
             save_checkpoint(self.path / "checkpoints" / checkpoint_name(step), **parts)
             discard_old(self.path / "checkpoints")
 
     def save_phase(self, name: str, **parts: Any) -> None:
-        """The model at the end of a phase, to start other runs from."""
+        """The model at the end of a phase, from which other runs can start."""
         if self.main:
             save_checkpoint(self.path / f"phase-{name}", **parts)
 
@@ -105,9 +108,9 @@ class RunFolder:
         return self.path / name
 
     def close(self) -> None:
-        """Close the logs and draw them, however the run ended."""
+        """Close the logs and plot them, whether or not the run succeeded."""
         if self.journal is None:
             return
         self.journal.close()
-        with suppress(OSError):  # a full disk has been reported by then
+        with suppress(OSError):  # a full disk has already been reported
             plot_run(self.path)

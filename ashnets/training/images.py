@@ -1,4 +1,4 @@
-"""The images of a run: which can be read, in which groups and order an epoch shows them, and to which rank."""
+"""The images of a run: which can be read, their groups and order in an epoch, and which rank gets which."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from ashnets.training.loader import EpochBatches
 from ashnets.training.recipe import Phase, Recipe
 
 
-class Images:
+class TrainingImages:
     """Training and validation pairs of a run on one rank.
 
     Args:
-        warn: called for each image that is left out with a sentence, its name, and how many steps from now the
-            checkpoint is that will know of it.
+        warn: called for each image that is skipped, with a message, the image's name, and in how many steps a
+            checkpoint will record it.
 
     Attributes:
-        skipped: unreadable images, name → why; they are left out from the next epoch on.
+        skipped: unreadable images, name → reason; they are skipped from the next epoch on.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class Images:
         group = config.group_size
         if recipe.batch_size % (group * world_size()):
             raise ConfigurationError(
-                f"batch_size={recipe.batch_size} must be a multiple of φ × devices = {group} × {world_size()}: a group never "
-                "spans devices"
+                f"batch_size={recipe.batch_size} must be a multiple of φ × devices = {group} × {world_size()}: a "
+                "group never spans devices"
             )
         self.recipe, self.config, self.tokenizer, self.warn = recipe, config, tokenizer, warn
         self.train = Pairs(source, recipe.train, config.image_size)
@@ -56,7 +56,7 @@ class Images:
         self.skipped: dict[str, str] = {}
 
     def seed(self, epoch: int) -> int:
-        """Of what is drawn once an epoch."""
+        """Seed of what is drawn once per epoch."""
         return self.recipe.seed * 1_000_003 + epoch
 
     def random_groups(self, epoch: int) -> list[np.ndarray]:
@@ -67,7 +67,7 @@ class Images:
     def similar_groups(
         self, model: AshNetsForPreTraining, epoch: int, phase: Phase, device_precision: Any, progress: bool
     ) -> tuple[list[np.ndarray], dict[str, Any]]:
-        """Retrieve(Pic, φ) by ITC similarity, the same on every rank; and figures for the log.
+        """Retrieve(Pic, φ) by ITC similarity, the same on every rank; and values for the log.
 
         Each rank embeds its part of the images; the first one searches.
         """
@@ -102,34 +102,34 @@ class Images:
                 },
             ]
         if world_size() > 1:
-            # machines of other builds may find others: all ranks take the first one's groups
+            # other builds may find other neighbors: all ranks take the first one's groups
             torch.distributed.broadcast_object_list(found)
         return [usable[group] for group in found[0]], found[1]
 
     def plan(self, groups: list[np.ndarray]) -> list[list[Share]]:
-        """The passes of an epoch, each a share a rank."""
+        """The micro-batches of an epoch, each with one share per rank."""
         return plan_epoch(groups, self.recipe.batch_size, world_size())
 
     def batches(self, planned: list[list[Share]], epoch: int) -> EpochBatches:
-        """This rank's batches of the passes."""
+        """This rank's batches: its shares of the micro-batches."""
         mine, length = [shares[rank()] for shares in planned], self.config.max_text_length
         return EpochBatches(self.train, mine, self.recipe, epoch, self.tokenizer, length)
 
     def spikes(self, vision: VisualSemanticModule, images: int, batch: int, device: torch.device) -> SpikeBatches:
-        """P_binary of a draw of training images, the same on every rank; what cannot be read is left out."""
+        """P_binary of randomly drawn training images, the same on every rank; unreadable images are skipped."""
         order = np.random.default_rng(self.recipe.seed).permutation(self._usable())[:images]
         self.note(_unreadable(self.train, order))
         order = order[np.isin(order, self._usable())]
         return SpikeBatches(self.train, np.split(order, range(batch, len(order), batch)), vision, device)
 
     def note(self, unreadable: dict[str, str], ahead: int = 1) -> None:
-        """Count unreadable images and name each once.
+        """Record unreadable images and warn about each once.
 
         Args:
             ahead: see ``warn``.
 
         Raises:
-            DataError: they are more than the recipe allows.
+            DataError: there are more than the recipe allows.
         """
         for name, reason in unreadable.items():
             if name not in self.skipped:
@@ -142,12 +142,12 @@ class Images:
             )
 
     def share_notes(self, ahead: int = 0) -> None:
-        """Tell every rank what any rank could not read; before a checkpoint, and before what all must do alike."""
+        """Share the unreadable images of every rank; called before a checkpoint, and before all ranks must agree."""
         if world_size() > 1:
             self.note(dict(gather_object(list(self.skipped.items()))), ahead)
 
     def readable_valid(self) -> list[int]:
-        """The validation images that can be read, each tried once."""
+        """The readable validation images; each is tried once."""
         unreadable = _unreadable(self.valid, range(len(self.valid)))
         self.note(unreadable)
         return [index for index, name in enumerate(self.valid.image_ids) if name not in unreadable]
@@ -157,7 +157,7 @@ class Images:
 
 
 def _unreadable(pairs: Pairs, indices: Iterable[int]) -> dict[str, str]:
-    """Name → why, of the images that cannot be read."""
+    """Name → reason, of the images that cannot be read."""
     found = {}
     for index in indices:
         try:
@@ -169,7 +169,7 @@ def _unreadable(pairs: Pairs, indices: Iterable[int]) -> dict[str, str]:
 
 @dataclass
 class SpikeBatches:
-    """P_binary, (T, B, 3, H, W), of batches of images; read anew, and the same, each time."""
+    """P_binary, (T, B, 3, H, W), of batches of images; read again, with the same result, in each iteration."""
 
     pairs: Pairs
     batches: list[np.ndarray]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.optim.swa_utils import AveragedModel
 
 from ashnets.errors import ConfigurationError
+from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.tdbn import calibrating
 from ashnets.objectives import EmbeddingQueue
 from ashnets.training.distributed import mean_over_ranks, synchronize_norms
@@ -55,11 +57,13 @@ class Learner:
             synchronize_norms(model)
         self.optimizers = build_optimizers(model, recipe)
         self.modules: dict[str, nn.Module] = {"model": model}
-        self.encoders = self.queue = self.average = None
+        self.encoders: AveragedModel | None = None
+        self.queue: EmbeddingQueue | None = None
+        self.average: AveragedModel | None = None
         if recipe.queue:
             self.encoders = average_of(model, recipe.momentum)
             self.queue = EmbeddingQueue(recipe.queue, model.config.projection_size).to(self.device)
-            self.modules.update(momentum=self.encoders, queue=self.queue)
+            self.modules |= {"momentum": self.encoders, "queue": self.queue}
         if recipe.ema:
             self.average = average_of(model, recipe.ema, warm_up=True)
             self.modules["ema"] = self.average
@@ -147,8 +151,9 @@ class Learner:
             spikes = keys = None
             if not phase.concrete_only and self.model.config.has_spiking_branch:
                 spikes = self.model.ashnets.vision.sample(batch.pixel_values, batch.image_keys)
-            if self.encoders is not None:
-                keys = momentum_keys(self.encoders.module, self.queue, batch, spikes, phase.concrete_only)
+            if self.encoders is not None and self.queue is not None:
+                encoders = cast(AshNetsForPreTraining, self.encoders.module)
+                keys = momentum_keys(encoders, self.queue, batch, spikes, phase.concrete_only)
             losses, figures = step(batch, spikes, keys)
             loss = torch.stack([weight * losses[name] for name, weight in phase.objectives.items()]).sum()
         return loss, {"loss": loss.detach(), **{k: v.detach() for k, v in losses.items()}, **figures}, keys
@@ -170,7 +175,7 @@ class Learner:
             with nullcontext() if meet else self._prepared[1].no_sync():
                 loss, values, keys = self.forward(batch)
                 (loss / len(batches)).backward()
-            if keys is not None:
+            if keys is not None and self.queue is not None:
                 new = slice(keys.new)
                 self.queue.enqueue(keys.image[new], keys.text[new], keys.samples[new])
             finite = finite * torch.isfinite(loss.detach())

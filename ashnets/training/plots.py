@@ -31,7 +31,7 @@ BANDS = ("#ffffff", "#eef2f7")
 STEP = "optimizer step"
 
 
-class Run:
+class RunLog:
     """What the logs of a run say, as arrays over its optimizer steps."""
 
     def __init__(self, folder: Path) -> None:
@@ -72,8 +72,8 @@ def plot_run(folder: Path) -> list[Path]:
         The images under ``folder/plots/`` that were written: ``losses.png``, ``learning_rates.png``,
         ``firing_rates.png``, ``summary_ratio.png``, ``validation.png``.
     """
-    run = Run(Path(folder))
-    drawings: dict[str, Callable[[Run], Figure | None]] = {
+    run = RunLog(Path(folder))
+    drawings: dict[str, Callable[[RunLog], Figure | None]] = {
         "losses": _losses,
         "learning_rates": _learning_rates,
         "firing_rates": _firing_rates,
@@ -90,7 +90,7 @@ def plot_run(folder: Path) -> list[Path]:
     return written
 
 
-def _losses(run: Run) -> Figure | None:
+def _losses(run: RunLog) -> Figure | None:
     present = [name for name in LOSSES if name in run.fields()]
     if not present:
         return None
@@ -105,7 +105,7 @@ def _losses(run: Run) -> Figure | None:
     return figure
 
 
-def _learning_rates(run: Run) -> Figure | None:
+def _learning_rates(run: RunLog) -> Figure | None:
     drawn = _together(run, "lr_", "Learning rates")
     if drawn is None:
         return None
@@ -120,7 +120,7 @@ def _learning_rates(run: Run) -> Figure | None:
     return figure
 
 
-def _firing_rates(run: Run) -> Figure | None:
+def _firing_rates(run: RunLog) -> Figure | None:
     present = {prefix: title for prefix, title in RATES.items() if run.fields(prefix)}
     if not present:
         return None
@@ -132,7 +132,7 @@ def _firing_rates(run: Run) -> Figure | None:
     return figure
 
 
-def _summary_ratio(run: Run) -> Figure | None:
+def _summary_ratio(run: RunLog) -> Figure | None:
     drawn = _together(run, "summary_ratio", "Summary ratio: how much of the spiking feature a visual token takes in")
     if drawn is None:
         return None
@@ -141,7 +141,7 @@ def _summary_ratio(run: Run) -> Figure | None:
     return figure
 
 
-def _validation(run: Run) -> Figure | None:
+def _validation(run: RunLog) -> Figure | None:
     """Recall@K: a panel for each way; any other figure has a panel of its own."""
     panels: dict[str, list[tuple[str, str]]] = {}
     for key in run.fields("valid_"):
@@ -166,7 +166,7 @@ def _validation(run: Run) -> Figure | None:
     return figure
 
 
-def _together(run: Run, prefix: str, title: str) -> tuple[Figure, Axes] | None:
+def _together(run: RunLog, prefix: str, title: str) -> tuple[Figure, Axes] | None:
     """All figures with one prefix in one panel, with a legend if there are several."""
     if not run.fields(prefix):
         return None
@@ -175,7 +175,7 @@ def _together(run: Run, prefix: str, title: str) -> tuple[Figure, Axes] | None:
     return figure, axes
 
 
-def _draw_all(axes: Axes, run: Run, prefix: str, scale: float = 1.0) -> None:
+def _draw_all(axes: Axes, run: RunLog, prefix: str, scale: float = 1.0) -> None:
     """A curve for each figure with one prefix."""
     keys = run.fields(prefix)
     _shade(axes, run)
@@ -202,7 +202,7 @@ def _panels(title: str, number: int) -> tuple[Figure, list[Axes]]:
     return figure, list(grid[:number])
 
 
-def _shade(axes: Axes, run: Run) -> None:
+def _shade(axes: Axes, run: RunLog) -> None:
     for i, (name, begin, end) in enumerate(run.phases()):
         axes.axvspan(begin, end, color=BANDS[i % 2], zorder=0, linewidth=0)
         if i:
@@ -220,7 +220,7 @@ def _shade(axes: Axes, run: Run) -> None:
         )
 
 
-def _draw(axes: Axes, run: Run, key: str, color: str, label: str = "", scale: float = 1.0) -> None:
+def _draw(axes: Axes, run: RunLog, key: str, color: str, label: str = "", scale: float = 1.0) -> None:
     """Logged steps pale behind the epochs; whichever is there alone is drawn in full."""
     style: dict[str, Any] = {"color": color, "label": label or None}
     x, y = _series(run.epochs, key)

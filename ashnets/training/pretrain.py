@@ -57,10 +57,16 @@ class Batch:
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        names = ("pixel_values", "input_ids", "attention_mask", "special", "samples")
-        moved = {name: move(getattr(self, name)) for name in names}
         draws = {field.name: move(getattr(self.draws, field.name)) for field in dataclasses.fields(Draws)}
-        return dataclasses.replace(self, draws=Draws(**draws), **moved)
+        return dataclasses.replace(
+            self,
+            pixel_values=move(self.pixel_values),
+            input_ids=move(self.input_ids),
+            attention_mask=move(self.attention_mask),
+            special=move(self.special),
+            samples=move(self.samples),
+            draws=Draws(**draws),
+        )
 
 
 @dataclass

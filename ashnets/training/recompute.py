@@ -50,7 +50,8 @@ def _recomputed(unit: nn.Module, forward: Callable) -> Callable:
 def _again(unit: nn.Module, membranes: list[tuple[LIF, Any]]) -> Iterator[None]:
     """Inside, a second pass leaves no trace: it starts from ``membranes`` and moves no running statistic."""
     norms = [module for module in unit.modules() if isinstance(module, _BatchNorm)]
-    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    counts = [(count, count.clone()) for norm in norms if (count := norm.num_batches_tracked) is not None]
+    momenta = [(norm, norm.momentum) for norm in norms]
     after = [(lif, lif.v) for lif, _ in membranes]
     for norm in norms:
         norm.momentum = 0.0
@@ -59,8 +60,9 @@ def _again(unit: nn.Module, membranes: list[tuple[LIF, Any]]) -> Iterator[None]:
     try:
         yield
     finally:
-        for norm, momentum, tracked in before:
+        for norm, momentum in momenta:
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(tracked)
+        for count, before in counts:
+            count.copy_(before)
         for lif, v in after:
             lif.v = v

@@ -28,7 +28,7 @@ from ashnets.training.checkpoint import load_checkpoint, read_state
 from ashnets.training.estimate import bytes_of, estimate
 from ashnets.training.evaluate import retrieval
 from ashnets.training.folder import RunFolder
-from ashnets.training.images import Images
+from ashnets.training.images import TrainingImages
 from ashnets.training.journal import Progress
 from ashnets.training.learner import Learner, NotFinite
 from ashnets.training.loader import CALIBRATED, calibration_batches, load_epoch
@@ -38,7 +38,7 @@ from ashnets.training.pretrain import Batch
 from ashnets.training.publish import write_model
 from ashnets.training.recipe import Phase, Recipe
 from ashnets.training.setup import build_model, start_from
-from ashnets.training.stdp import stdp_stage
+from ashnets.training.stdp import STDP, stdp_stage
 
 
 class Run:
@@ -92,7 +92,7 @@ class Run:
         return build_model(recipe, captions)
 
     def _images(self, source: Any) -> Any:
-        return Images(self.recipe, self.config, source, self.processor.tokenizer, self._left_out)
+        return TrainingImages(self.recipe, self.config, source, self.processor.tokenizer, self._left_out)
 
     def _learner(self, model: Any) -> Learner:
         return Learner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
@@ -154,20 +154,20 @@ class Run:
                 for note in self._notes():
                     self.folder.journal.note(note)
             if recipe.stdp is not None and self.step == 0:
-                self._stdp()
+                self._stdp(recipe.stdp)
             readable = self.images.readable_valid() if self.main else []
             self.images.share_notes()
             for epoch in range(self.first_epoch, recipe.epochs):
                 phase = recipe.phase_of(epoch)
                 record = self._epoch(epoch, phase)
                 self._calibrate(phase)
-                if self.main:
+                if (journal := self.folder.journal) is not None:  # of the first rank alone
                     rates = {} if phase.concrete_only else self._rates(readable)
                     record.update({f"rate_{layer}": round(rate, 5) for layer, rate in rates.items()})
                     record.update(self._validate(readable, phase), seconds=self._seconds())
-                    self.folder.journal.epoch(record)
+                    journal.epoch(record)
                     for warning in rates_warnings(rates):
-                        self.folder.journal.warn(warning)
+                        journal.warn(warning)
                 state = self._state(phase, epoch + 1)
                 if epoch + 1 == recipe.epochs or recipe.phase_of(epoch + 1) is not phase:
                     self.folder.save_phase(phase.name, modules={"model": self.learner.published}, state=state)
@@ -371,9 +371,9 @@ class Run:
             for k, share in result[way].items()
         }
 
-    def _stdp(self) -> None:
+    def _stdp(self, settings: STDP) -> None:
         """The unsupervised stage on the first spiking layers; every rank does the same."""
-        vision, settings = self.learner.model.ashnets.vision, self.recipe.stdp
+        vision = self.learner.model.ashnets.vision
         batches = self.images.spikes(vision, settings.images, settings.batch, self.device)
         self.folder.write("stdp.json", stdp_stage(vision.abstract_encoder, batches, settings, self.progress))
         self.learner.renew_copies()

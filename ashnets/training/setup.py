@@ -110,7 +110,7 @@ def average_of(model: nn.Module, decay: float, warm_up: bool = False) -> Average
     """
 
     @torch.no_grad()
-    def follow(averaged: Any, current: Any, count: torch.Tensor) -> None:
+    def follow(averaged: Any, current: Any, count: torch.Tensor | int) -> None:
         n = int(count)
         d = min(decay, (1 + n) / (10 + n)) if warm_up else decay
         for ours, theirs in zip(averaged, current, strict=True):

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from spikingjelly.activation_based import functional
@@ -100,18 +100,18 @@ def stdp_stage(
         )
     _check(batches)
     chosen = names[: settings.layers]
+    blocks = [cast(SpikingLayer, encoder.layers[name]) for name in chosen]
     modes = {module: module.training for module in encoder.modules()}
     encoder.eval()
     report = {}
     try:
         for i, name in enumerate(chosen):
-            trained = [encoder.layers[other] for other in chosen[:i]]
-            report[name] = _train(name, encoder.layers[name], trained, batches, settings, progress)
+            report[name] = _train(name, blocks[i], blocks[:i], batches, settings, progress)
     finally:
         for module, training in modes.items():
             module.training = training
-        for name in chosen:
-            functional.reset_net(encoder.layers[name])
+        for block in blocks:
+            functional.reset_net(block)
     return report
 
 

@@ -25,7 +25,7 @@ DATA = {"vqa": "pictogram-questions", "nlvr2": "pictogram-pairs", "retrieval": "
 
 
 @pytest.fixture(scope="session")
-def finetuned(drawings, small_model, recipe_data, tmp_path_factory):
+def finetuned(drawings, small_model, task_recipe_data, tmp_path_factory):
     """A function: task → the folder of a model as fine-tuning publishes it; no step was trained."""
     made = {}
 
@@ -40,7 +40,7 @@ def finetuned(drawings, small_model, recipe_data, tmp_path_factory):
         model, processor = small_model(task, **keys)
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        recipe = {**recipe_data, "task": task, "data": DATA[task], "batch_size": 8}
+        recipe = {**task_recipe_data, "task": task, "data": DATA[task], "batch_size": 8}
         recipe["phases"] = [{**recipe["phases"][0], "objectives": {task: 1.0}}]
         if task == "retrieval":
             recipe["phases"] = [{**recipe["phases"][0], "grouping": "similar", "objectives": {"itc": 1.0, "itm": 0.5}}]

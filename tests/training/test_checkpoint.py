@@ -200,7 +200,7 @@ def test_a_damaged_state_is_named(saved, text):
         (folder / "state.json").unlink()
     else:
         (folder / "state.json").write_bytes(text.encode("utf-16"))
-    remedy = r"no checkpoint can be read .*delete that folder to go on from the one before"
+    remedy = r"the checkpoint cannot be read .*delete this folder to continue from the one before"
     with pytest.raises(TrainingError, match=remedy) as error:
         load_checkpoint(folder, {"model": model, "queue": queue}, optimizers)
     assert str(folder) in str(error.value)

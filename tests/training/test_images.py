@@ -14,7 +14,7 @@ from ashnets.data.sources.opening import open_source
 from ashnets.errors import ConfigurationError, DataError
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.sampling import image_key
-from ashnets.training.images import Images
+from ashnets.training.images import TrainingImages
 from ashnets.training.recipe import load_recipe
 
 LOST = {"train": (3, 20), "valid": (1,)}
@@ -37,8 +37,8 @@ def warned() -> list[tuple[str, str]]:
 def images_of(config, recipe, warned):
     """A function of a corpus and overrides of the recipe; warnings are kept. Nothing here tokenizes."""
 
-    def make(folder, *overrides: str) -> Images:
-        return Images(
+    def make(folder, *overrides: str) -> TrainingImages:
+        return TrainingImages(
             load_recipe(recipe, list(overrides)),
             config,
             open_source(folder),

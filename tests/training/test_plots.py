@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ashnets.training.plots import Run, _firing_rates, _learning_rates, _losses, _validation, plot_run
+from ashnets.training.plots import RunLog, _firing_rates, _learning_rates, _losses, _validation, plot_run
 
 ALL = ["losses", "learning_rates", "firing_rates", "summary_ratio", "validation"]
 
@@ -54,7 +54,7 @@ def test_every_image_of_a_real_log(bundled: Path) -> None:
 
 def test_curves_are_the_numbers_of_the_log(bundled: Path) -> None:
     log = [json.loads(line) for line in (bundled / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    run = Run(bundled)
+    run = RunLog(bundled)
     assert run.phases() == [("concrete", 0, 1060), ("spiking", 1060, 1696)]
     (line,) = lines_of(_losses(run), "STUA: spikes and text")
     assert list(line.get_xdata()) == [r["step"] for r in log if "stua" in r]
@@ -79,7 +79,7 @@ def test_a_phase_that_no_epoch_has_finished(tmp_path: Path) -> None:
             {"step": 50, "epoch": 5, "phase": "b", "loss": 1.0},
         ],
     )
-    assert Run(tmp_path).phases() == [("a", 35, 40), ("b", 40, 50)], "the run began with epoch 4"
+    assert RunLog(tmp_path).phases() == [("a", 35, 40), ("b", 40, 50)], "the run began with epoch 4"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_poor_logs(tmp_path: Path, log: list, steps: list, expected: list[str]) 
 
 def test_a_value_that_is_no_number_is_a_gap(tmp_path: Path) -> None:
     write(tmp_path / "steps.jsonl", [{"step": s, "loss": v} for s, v in ((3, 1.0), (1, 3.0), (2, None))])
-    (line,) = lines_of(_losses(Run(tmp_path)), "weighted sum")
+    (line,) = lines_of(_losses(RunLog(tmp_path)), "weighted sum")
     assert list(line.get_xdata()) == [1, 2, 3]
     np.testing.assert_array_equal(line.get_ydata(), [3.0, np.nan, 1.0])
 

@@ -460,7 +460,7 @@ def test_stdp_comes_first_and_changes_the_first_layers(finished, corpus, recipe,
 
 def test_faults_are_refused(finished, corpus, recipe, tmp_path):
     folder, _ = finished
-    with pytest.raises(TrainingError, match="already holds a run"):
+    with pytest.raises(TrainingError, match="already contains a run"):
         train(recipe, corpus=corpus, output=folder, progress=False)
     shutil.copytree(folder / "model", tmp_path / "other" / "model")
     with pytest.raises(OutputError, match="model is there already"):  # of a run whose other files were removed, say
@@ -499,7 +499,9 @@ def test_another_environment_is_said(finished, corpus, recipe, tmp_path):
     place.write_text(json.dumps({**json.loads(place.read_text()), "torch": "1.0"}))
     train(recipe, corpus=corpus, output=tmp_path / "run", resume=True, progress=False)
     texts = [r["text"] for r in records(tmp_path / "run", "steps.jsonl") if r.get("kind") == "warning"]
-    assert texts == [f"resumed elsewhere, and the bits may differ: torch: was '1.0', is {torch.__version__!r}"]
+    assert texts == [
+        f"resumed in another environment, results may differ in the last bits: torch: was '1.0', is {torch.__version__!r}"
+    ]
 
 
 def test_a_resumed_run_does_not_need_what_it_started_from(finished, corpus, recipe, tmp_path, monkeypatch):
