@@ -1,6 +1,6 @@
-"""Training by a recipe: which kind of run it asks for, the data it runs on, and the run itself.
+"""Training by a recipe: choose the kind of run, open its data, and run it.
 
-The loop (:mod:`ashnets.training.run`) knows none of the runs that are built on it: tasks and baselines bring their own.
+The loop (:mod:`ashnets.training.run`) does not depend on its subclasses; tasks and baselines define theirs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def train(
     dry_run: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Pre-train by a recipe, in this process or as one of torchrun's.
+    """Pre-train by a recipe, in this process or in each process of torchrun.
 
         ashnets.train("tiny-pictograms", output="runs/tiny")
 
@@ -53,11 +53,11 @@ def train(
     Args:
         recipe: the name of a bundled recipe, or a file.
         output: folder of the run.
-        corpus: images with captions, in any form that ``open_source`` knows.
+        corpus: images with captions, in any form that ``open_source`` accepts.
         overrides: ``key=value`` for the recipe.
-        resume: go on from the last checkpoint of ``output``.
-        dry_run: check recipe, images and initial weights, measure a step of each phase, write nothing.
-        progress: show a bar.
+        resume: continue from the last checkpoint of ``output``.
+        dry_run: check recipe, images and initial weights, measure a micro-batch of each phase, write nothing.
+        progress: show a progress bar.
 
     Returns:
         The record of the run; of a dry run, what it will do and need.
@@ -69,7 +69,7 @@ def train(
     settings = load_recipe(path, list(overrides))
     if isinstance(settings, TaskRecipe):
         again = command("finetune", settings.task, recipe, "--data", "FOLDER", "--output", output)
-        raise ConfigurationError(f"{path} fine-tunes on a task: run it by `{again}`")
+        raise ConfigurationError(f"{path} fine-tunes on a task: run it with `{again}`")
     kind = run_class(settings)
     return _run(kind, settings, open_source(corpus, settings.hold_out), output, resume, dry_run, progress)
 
@@ -86,7 +86,7 @@ def finetune(
     dry_run: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Fine-tune on a task by a recipe, in this process or as one of torchrun's.
+    """Fine-tune on a task by a recipe, in this process or in each process of torchrun.
 
         ashnets.finetune("vqa", "finetune-easy-vqa", data="site-packages/easy_vqa", output="runs/easy-vqa")
 
@@ -94,13 +94,14 @@ def finetune(
         task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``; the recipe must be for it.
         recipe: the name of a bundled recipe, or a file.
         data: folder of the recipe's data set.
-        output: folder of the run, as pre-training leaves one; ``model/`` is what ``from_pretrained`` and ``evaluate``
-            take.
-        images: holds the images, where they lie elsewhere.
+        output: folder of the run, with the same files as in pre-training; ``from_pretrained`` and ``evaluate`` load
+            ``model/``.
+        images: folder of the images, if they are not in ``data``.
         overrides: ``key=value`` for the recipe.
-        resume: go on from the last checkpoint of ``output``.
-        dry_run: check recipe, items and starting weights, measure the largest pass of each phase, write nothing.
-        progress: show a bar.
+        resume: continue from the last checkpoint of ``output``.
+        dry_run: check recipe, items and starting weights, measure the largest micro-batch of each phase, write
+            nothing.
+        progress: show a progress bar.
 
     Returns:
         The record of the run; of a dry run, what it will do and need.
@@ -112,7 +113,7 @@ def finetune(
     settings = load_recipe(path, list(overrides))
     if not isinstance(settings, TaskRecipe):
         again = command("train", recipe, "--corpus", data, "--output", output)
-        raise ConfigurationError(f"{path} has no key task: it pre-trains; run it by `{again}`")
+        raise ConfigurationError(f"{path} has no key task, so it pre-trains: run it with `{again}`")
     if settings.task != task:
         raise ConfigurationError(f"{path} is for task {settings.task}, not for {task}")
     if settings.baseline and (settings.baseline, task) not in HEADS:
@@ -124,7 +125,7 @@ def finetune(
 
 
 def run_class(recipe: Recipe) -> type[Run]:
-    """The kind of run that a recipe asks for."""
+    """The class of run for a recipe."""
     if not isinstance(recipe, TaskRecipe):
         return BaselineRun if recipe.baseline else Run
     if recipe.baseline:

@@ -1,1 +1,1 @@
-"""From a float model to one whose spiking branch computes in integers."""
+"""Quantization: from a float model to one whose spiking branch computes in integers."""

@@ -1,11 +1,14 @@
-"""A float checkpoint to one whose abstract encoder computes in a chip's integers, by quantization-aware fine-tuning.
+"""Quantize a checkpoint by quantization-aware fine-tuning: its abstract encoder then computes in a chip's integers.
 
-The running statistics of tdBN are gathered once more and then stand still; the same tensors, read with
-``precision="int8"``, are the rounded model; a few steps of the checkpoint's own training with straight-through
-gradients repair what rounding broke. What is measured at each of these points, on a split that no step trains on, is
-the metric of the checkpoint: retrieval and, since ITC hardly sees the spikes, what they say of the text
-(:mod:`ashnets.training.spiking_text`); and how many spikes of each layer differ from the float checkpoint's on the same
-input spikes. Here the checkpoint is a pre-trained one; `ashnets.quantization.tasks` knows those of tasks.
+1. Calibration: the running statistics of tdBN are recomputed and then fixed.
+2. Rounding: the same tensors are loaded with ``precision="int8"``.
+3. Fine-tuning: some steps of the checkpoint's own training, with straight-through gradients, reduce the rounding error.
+
+After each stage the metric of the checkpoint is measured on a split that is not trained on. For a pre-trained
+checkpoint it is retrieval and, since ITC depends little on the spikes, retrieval of texts by spikes alone
+(:mod:`ashnets.training.spiking_text`). The share of spikes of each layer that differ from the float checkpoint, on the
+same input spikes, is measured too. This module quantizes pre-trained checkpoints, `ashnets.quantization.tasks` those
+of tasks.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ try:
 except ImportError as error:
     if error.name != "accelerate":
         raise
-    raise MissingExtraError("Quantizing needs accelerate: pip install 'ashnets[train]'.") from None
+    raise MissingExtraError("Quantization needs accelerate: pip install 'ashnets[train]'.") from None
 
 from ashnets.environment import environment
 from ashnets.quantization.spikes_changed import spikes_changed
@@ -45,8 +48,8 @@ from ashnets.training.recipe import Recipe, Schedule, load_recipe
 
 REPORT = "quantization.json"
 RECIPE = "recipe.yaml"
-RATE = 0.1  # share of its recipe's learning rates at which a checkpoint is fine-tuned
-WHOLE = ".abstract_encoder."  # these tensors stay in float32: the exported integers are made from them
+RATE = 0.1  # factor on the learning rates of the checkpoint's own recipe
+WHOLE = ".abstract_encoder."  # these tensors stay in float32: the exported integers are computed from them
 
 
 def quantize(
@@ -68,26 +71,27 @@ def quantize(
     Args:
         name: a float checkpoint of ``AshNetsForPreTraining``: registry name, folder or Hub repository.
         output: a new folder, which ``from_pretrained`` then loads; written aside and renamed.
-        corpus: images with captions, in any form that ``open_source`` knows; its ``train`` split is trained on.
-        recipe: how to fine-tune: its last phase with spikes, its optimizers and schedule, as they are. By default the
-            checkpoint's own recipe, at a tenth of its rates, with a cosine to zero and no weight average.
+        corpus: images with captions, in any form that ``open_source`` knows; its ``train`` split is used for training.
+        recipe: for fine-tuning: its last phase with spikes, its optimizers and its schedule are used unchanged. By
+            default the checkpoint's own recipe, with a tenth of its learning rates, a cosine schedule to zero and no
+            weight average.
         overrides: ``key=value`` for the recipe.
-        steps: of the optimizers; 0 rounds alone.
-        calibration: training images that the running statistics are gathered from, in whole groups of φ; 0 keeps the
-            checkpoint's.
-        compared: images on which spikes are compared.
-        split: to measure on; the recipe's validation split by default.
+        steps: optimizer steps of the fine-tuning; 0 only rounds.
+        calibration: training images from which the running statistics are computed, in whole groups of φ; 0 keeps the
+            checkpoint's statistics.
+        compared: number of images on which spikes are compared.
+        split: for the measurements; the recipe's validation split by default.
         dry_run: check everything, measure one step, write nothing.
 
     Returns:
-        The report, which ``output`` also holds as ``quantization.json``.
+        The report, which is also written to ``quantization.json`` in ``output``.
 
     Raises:
         ConfigurationError: the model has no spiking branch or is quantized already, no recipe, a recipe without a
-            spiking phase, or weights that a chip cannot hold.
-        OutputError: ``output`` is there already, or cannot be written.
-        TrainingError: a step gave a number that is none.
-        DataError, WeightsError, UnknownModelError: as elsewhere.
+            spiking phase, or weights that do not fit a chip.
+        OutputError: ``output`` exists and is not empty, or cannot be written.
+        TrainingError: a step gave an infinite or NaN value.
+        DataError, WeightsError, UnknownModelError: as in training and loading.
     """
     require_new(output, dry_run)
     folder = Path(resolve(name))
@@ -101,7 +105,7 @@ def quantize(
 
 
 def require_new(output: Path, dry_run: bool) -> None:
-    """Raises OutputError if ``output`` is there and not empty, and would be written."""
+    """Raises OutputError if ``output`` exists and is not empty, unless it is a dry run."""
     if not dry_run:
         check_place(output, MODEL_MARK, "refuse")
 
@@ -109,10 +113,10 @@ def require_new(output: Path, dry_run: bool) -> None:
 def run_quantization(
     work: Quantizing, name: str, folder: Path, output: Path, calibration: int, compared: int, dry_run: bool
 ) -> dict[str, Any]:
-    """The stages in their order; see :func:`quantize`.
+    """Run all stages; see :func:`quantize`.
 
     Args:
-        work: what is particular to the kind of checkpoint.
+        work: training data and metric of this kind of checkpoint.
         folder: of the checkpoint.
     """
     if not torch.cuda.is_available():
@@ -126,7 +130,7 @@ def run_quantization(
 def _measured_stages(
     work: Quantizing, name: str, folder: Path, output: Path, calibration: int, compared: int
 ) -> dict[str, Any]:
-    """The report; the model and the report are in ``output``."""
+    """Run and measure all stages; writes the model and the report to ``output`` and returns the report."""
     model, steps = work.float_model, work.steps
     began = time.monotonic()
     result: dict[str, Any] = {
@@ -138,7 +142,7 @@ def _measured_stages(
         "calibrated_on": 0,
         "compared_on": min(compared, work.images_to_compare),
     }
-    # the first is what no spike can change: near it, the metric says little of the rounding
+    # "concrete alone" does not depend on spikes: if "float" is close to it, the metric hardly shows the rounding
     measured = {"concrete alone": work.measure(model, concrete_only=True), "float": work.measure(model)}
     spikes = {"float": work.measure_spikes(model)}
     layers = {}
@@ -161,7 +165,7 @@ def _measured_stages(
     if known := read_sketch(folder):
         write_sketch(output, known)
     if steps:
-        # what is published is measured: these weights, read from these files
+        # measure the published model: the weights as written to these files
         compare("fine-tuned", from_pretrained(output, task=work.head))
     told: dict[str, Any] = {work.metric: measured, **({"spiking_to_text": spikes} if spikes["float"] else {})}
     last = {layer: one["rate"] for layer, one in list(layers.values())[-1].items()}
@@ -179,22 +183,22 @@ def _measured_stages(
 
 
 def fine_tuning_recipe(folder: Path, recipe: Path | None, overrides: list[str] | None, steps: int) -> Recipe:
-    """The recipe of the fine-tuning, with one phase; a task's where the file is for one.
+    """The recipe of the fine-tuning, with one phase; a `TaskRecipe` if the file has the key ``task``.
 
     Args:
-        folder: of the checkpoint, whose own recipe is the default.
+        folder: of the checkpoint; its own recipe is the default.
 
     Raises:
-        ConfigurationError: none there, or no phase of it trains the spiking branch.
+        ConfigurationError: there is no recipe, or none of its phases trains the spiking branch.
     """
     own = recipe is None
     path = folder / RECIPE if recipe is None else Path(recipe)
     if own and not path.is_file():
-        raise ConfigurationError(f"{folder} holds no {RECIPE} to fine-tune by: name one with --recipe")
+        raise ConfigurationError(f"{folder} contains no {RECIPE} for the fine-tuning: name one with --recipe")
     found = load_recipe(path, overrides)
     phases = [phase for phase in found.phases if not phase.concrete_only and "spiking" not in phase.frozen]
     if not phases:
-        raise ConfigurationError(f"{path}: no phase trains the spiking branch, which is what rounding changes")
+        raise ConfigurationError(f"{path}: no phase trains the spiking branch, which rounding changes")
     changes: dict[str, Any] = {"phases": [phases[-1]], "stdp": None, "start": None, "changes": {}}
     if own:
         changes |= {
@@ -209,29 +213,29 @@ def fine_tuning_recipe(folder: Path, recipe: Path | None, overrides: list[str] |
 
 
 def float_model(name: str | Path, folder: Path, head: str) -> Any:
-    """The checkpoint under a head.
+    """The checkpoint, loaded with a head.
 
     Raises:
-        ConfigurationError: no spiking branch, or integers already.
+        ConfigurationError: the model has no spiking branch, or is quantized already.
         WeightsError: tensors of the head are missing.
     """
     model = from_pretrained(folder, task=head)
     if not model.config.has_spiking_branch:
-        raise ConfigurationError(f"{name} has no spiking branch (summary_ratio='ann'): there is nothing to quantize")
+        raise ConfigurationError(f"{name} has no spiking branch (summary_ratio='ann'): nothing can be quantized")
     if model.config.precision != "float":
         raise ConfigurationError(f"{name} has precision={model.config.precision!r} already: give a float checkpoint")
     return model
 
 
 def _rounded(model: Any) -> Any:
-    """The same tensors, computed in integers."""
+    """A model with the same tensors that computes in integers."""
     found = type(model)(type(model.config).from_dict({**model.config.to_dict(), "precision": "int8"}))
     found.load_state_dict(model.state_dict())
     return found.eval()
 
 
 def _write(folder: Path, model: Any, processor: AshNetsProcessor, recipe: Recipe, record: dict[str, Any]) -> None:
-    """The published form: float16, but the abstract encoder's tensors, which integers are made from, in float32."""
+    """Write the published form in float16; the abstract encoder stays in float32: integers are computed from it."""
     model.save_pretrained(folder)
     path = folder / "model.safetensors"
     halved = {

@@ -16,12 +16,13 @@ def spikes_changed(
     """Compare the spikes of two models' layers, each image from a reset state.
 
     Args:
-        before, after: the float model and the other one.
-        batches: images (B, 3, H, W) in [0, 1] and their keys, by which both models draw the same input spikes.
+        before, after: the float model and the model compared with it.
+        batches: images (B, 3, H, W) in [0, 1] and their keys, from which both models draw the same input spikes.
 
     Returns:
-        For each layer ``rate_float`` and ``rate``, spikes a neuron and step; ``changed``, the share of all neurons'
-        steps that differ; ``changed_per_spike``, the same number over the float model's spikes.
+        For each layer ``rate_float`` and ``rate``, spikes per neuron and time step; ``changed``, the share of all
+        neurons and time steps that differ; ``changed_per_spike``, the number of differences over the float model's
+        spikes.
     """
     sums: dict[str, np.ndarray] = {}
     for pixels, keys in batches:

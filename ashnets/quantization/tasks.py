@@ -1,8 +1,8 @@
-"""A fine-tuned checkpoint to one that computes in a chip's integers: as a pre-trained one, by its own task.
+"""Quantize a pre-trained or fine-tuned checkpoint by its own task.
 
-The stages are those of :mod:`ashnets.quantization.running`. Questions, pairs and hypotheses are learned by their head's
-loss and measured by their official metric; retrieval is learned by ITC and ITM and measured by R@K. STUA's head is gone
-after fine-tuning, so that what the spikes alone say of a text is not measured.
+The stages are those of :mod:`ashnets.quantization.running`. Questions, image pairs and hypotheses are trained with the
+loss of their head and measured with their official metric; retrieval is trained with ITC and ITM and measured by R@K.
+A fine-tuned model has no STUA head, so retrieval of texts by spikes alone is not measured.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ def quantize(
     dry_run: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Make the spiking branch of a model integer: of one that was pre-trained, or of one that was fine-tuned on a task.
+    """Quantize the spiking branch of a pre-trained model, or of one that was fine-tuned on a task.
 
         ashnets.quantize("ashnets-tiny", output="runs/tiny-int8", corpus="data/pictograms")
 
     Args:
-        corpus: for a checkpoint of pre-training, images with captions; ``data/pictograms`` by default.
-        data: for one of a task, folder of the data set that its recipe names.
-        images: where the images of ``data`` lie, if not there.
+        corpus: for a pre-trained checkpoint, images with captions; ``data/pictograms`` by default.
+        data: for a fine-tuned checkpoint, folder of the data set that its recipe names.
+        images: folder of the images of ``data``, if they are elsewhere.
         recipe: the name of a bundled recipe, or a file; by default the checkpoint's own.
         calibration: training images, or items of a task.
 
-    The other arguments, the result and what is raised are those of :func:`ashnets.quantization.running.quantize`; the
-    report has the task's metrics under ``task`` for a head with a classifier.
+    The other arguments, the result and the errors are those of :func:`ashnets.quantization.running.quantize`; for a
+    head with a classifier the report has the task's metrics under ``metrics``.
 
     Raises:
-        ConfigurationError: also where ``corpus``, ``data`` or ``images`` do not fit the recipe.
+        ConfigurationError: also if ``corpus``, ``data`` or ``images`` do not match the recipe.
     """
     output, folder = Path(output), Path(resolve(name))
     recipe = None if recipe is None else recipe_path(recipe)
@@ -88,7 +88,7 @@ def quantize(
         )
     if data is None or corpus is not None:
         raise ConfigurationError(
-            f"{name} is fine-tuned on {settings.data} ({settings.task}): give its folder with --data, and no --corpus"
+            f"{name} was fine-tuned on {settings.data} ({settings.task}): give its folder with --data, without --corpus"
         )
     opened = open_task_data(settings.data, data, images)
     kind = QuantizingRetrieval if settings.task == "retrieval" else QuantizingTask
@@ -155,7 +155,7 @@ class QuantizingTask(Quantizing):
 
     @property
     def images_to_compare(self) -> int:
-        """How many images the measured items show."""
+        """Number of images of the measured items."""
         return len(self.names)
 
     def input_spikes(self, count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:

@@ -1,4 +1,4 @@
-"""What a quantized checkpoint is calibrated, fine-tuned and measured on; a pre-trained one, captioned images."""
+"""The data and measurements of a quantization; for a pre-trained checkpoint, captioned images."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from ashnets.training.spiking_text import spiking_to_text
 
 
 class Quantizing:
-    """A float checkpoint of pre-training, what it is fine-tuned on, and how it is measured.
+    """Calibration, fine-tuning and measurement of a pre-trained checkpoint.
 
     Args:
         recipe: with one phase.
-        source: images with captions; a subclass takes another kind.
-        split: to measure on.
+        source: images with captions; a subclass takes other data.
+        split: for the measurements.
 
     Attributes:
         head: the head's name, as ``from_pretrained`` takes it.
-        metric: what `measure` gives, the report's key for it.
-        items: what is trained on, in the plan's words.
+        metric: the report's key for the result of `measure`.
+        items: the plan's key for the number of training items.
     """
 
     head = "pretraining"
@@ -59,12 +59,12 @@ class Quantizing:
         self.phase: Phase = recipe.phases[0]
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         if self.accelerator.num_processes > 1:
-            raise TrainingError("quantize runs in one process: start it without torchrun")
+            raise TrainingError("quantization runs in one process: start it without torchrun")
         self.learner: Learner | None = None
         self.images: Any = self._images(source)
 
     def _images(self, source: Any) -> Any:
-        """What is trained on; `self.held_out` is what is measured on."""
+        """The training images; also sets `self.held_out`, the pairs for the measurements."""
         config = self.float_model.config
         self.held_out = Pairs(source, [self.split], config.image_size)
         return TrainingImages(self.recipe, config, source, self.processor.tokenizer, lambda *_: None)
@@ -82,7 +82,7 @@ class Quantizing:
         return Learner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
 
     def about(self) -> dict[str, Any]:
-        """What the report says of the task."""
+        """The report's entries on the task."""
         return {}
 
     def measure(self, model: Any, **options: Any) -> dict[str, Any]:
@@ -90,14 +90,14 @@ class Quantizing:
         return retrieval(model.eval(), self.processor.tokenizer, self.held_out, progress=self.progress, **options)
 
     def measure_spikes(self, model: Any) -> dict[str, Any]:
-        """What the spikes alone say; empty where no head speaks for them."""
+        """Retrieval of texts by spikes alone; empty without a STUA head."""
         if not hasattr(model, "stua"):
             return {}
         return spiking_to_text(model.eval(), self.processor.tokenizer, self.held_out, progress=self.progress)
 
     @property
     def images_to_compare(self) -> int:
-        """How many images the split has."""
+        """Number of images of the split."""
         return len(self.held_out)
 
     def input_spikes(self, count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
@@ -105,7 +105,7 @@ class Quantizing:
         return images_at_rest(self.held_out, range(min(count, len(self.held_out))))
 
     def plan(self, model: Any) -> dict[str, Any]:
-        """What the fine-tuning trains and needs, from one real step."""
+        """What the fine-tuning will do and need, measured on one real step."""
         learner = self._learner(model)
         learner.prepare(self.phase)
         batch = self.images.batches(self.images.plan(self.images.random_groups(0))[:1], 0).read(0)
@@ -128,9 +128,9 @@ class Quantizing:
         }
 
     def calibrate(self, model: Any, count: int) -> int:
-        """Gather the running statistics as training did, over varied images in groups; returns how many.
+        """Compute the running statistics as training does, over augmented images in groups; returns their number.
 
-        Images on white, each from a reset state, would have other statistics than those that the weights were trained with.
+        Images on white, each from a reset state, would have other statistics than the images of the training.
         """
         vision, seen = model.ashnets.vision, 0
         with calibrating(vision.abstract_encoder):
@@ -141,14 +141,14 @@ class Quantizing:
         return seen
 
     def _calibrate_published(self, learner: Learner) -> None:
-        """The norms beside the spiking encoder, whose statistics stand still, for the weights as they are now."""
+        """Update the running statistics of all norms but those of the spiking encoder, which are fixed."""
         learner.calibrate(
             self.phase,
             calibration_batches(self.images, CALIBRATED, self.recipe.workers, pin=learner.device.type == "cuda"),
         )
 
     def train(self, model: Any) -> list[float]:
-        """The steps; returns the loss of each."""
+        """Run all steps; returns the loss of each."""
         learner, losses = self._learner(model), []
         bar = Progress(
             self.steps, description=f"fine-tuning {self.phase.name}", device=learner.device, enabled=self.progress
@@ -166,7 +166,7 @@ class Quantizing:
                 except NotFinite as error:
                     images = ", ".join(name for batch in several for name in batch.image_ids[:3])
                     raise TrainingError(
-                        f"{error} became infinite or no number at step {step} (images {images} …): lower "
+                        f"{error} became infinite or NaN at step {step} (images {images} …): lower "
                         "optimizers.*.lr, or set precision=fp32"
                     ) from None
                 for batch in several:
@@ -178,7 +178,7 @@ class Quantizing:
         return [round(loss, 4) for loss in losses]
 
     def _batches(self, learner: Learner) -> Iterator[Batch]:
-        """Epoch after epoch, each grouped as the phase says."""
+        """Batches of epoch after epoch, each grouped as the phase requires."""
         self.epoch = 0
         while True:
             if self.phase.grouping == "similar":

@@ -67,8 +67,8 @@ def save_checkpoint(
             write_json(aside / STATE, state)
     except (OSError, SafetensorError) as error:
         raise TrainingError(
-            f"{folder}: the checkpoint could not be written ({error}); the one before it is complete: free disk space and "
-            "continue with --resume"
+            f"{folder}: the checkpoint could not be written ({error}); the one before it is complete: free disk space "
+            "and continue with --resume"
         ) from error
 
 

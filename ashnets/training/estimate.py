@@ -31,7 +31,9 @@ def estimate(
     device: torch.device | str,
     beside: Iterable[nn.Module] = (),
 ) -> dict[str, int | float]:
-    """Run a step three times and estimate what a run of ``steps`` steps costs; the state of all modules is restored.
+    """Run a step three times and estimate what a run of ``steps`` costs; the state of all modules is restored.
+
+    A step is here the forward and backward pass of one micro-batch.
 
     ``flops_*`` are those of torch's counter over forward and backward pass: two for each multiply-accumulate of a
     convolution, matrix product or attention. Spiking layers are counted as dense, as if every input were a spike. Not
@@ -41,9 +43,9 @@ def estimate(
     ``bytes_activations`` is the peak size of all tensors that autograd keeps for the backward pass, including the input
     batch; a storage that is kept twice counts once. It excludes the workspace of kernels and, under activation
     checkpointing, the tensors that the current block recomputes.
-    ``bytes_total`` is the sum of weights, gradients, optimizer, copies, queues and activations; on CUDA the allocator's own
-    peak over the step, ``bytes_step_peak``, replaces gradients and activations. Libraries, the CUDA context, the
-    data and the loaders come on top.
+    ``bytes_total`` is the sum of weights, gradients, optimizer, copies, queues and activations; on CUDA the
+    allocator's peak over the step, ``bytes_step_peak``, replaces gradients and activations. Not included are
+    libraries, the CUDA context, the data and the loaders.
 
     ``seconds_a_step`` is the median of two steps after a first step that counts operations. It does not include
     the optimizer, loading, validation or logging.
@@ -54,7 +56,7 @@ def estimate(
         optimizers: those of the run: SGD, Adam or AdamW, whose state per parameter is known.
         copies: how many averaged copies of the model the run keeps (momentum encoder, EMA).
         queue_bytes: of queues of embeddings.
-        pairs, steps: image-text pairs of a step over all devices, and steps of the run.
+        pairs, steps: image-text pairs of a step over all devices, and micro-batches of the run.
         beside: further modules whose state a step changes, such as a momentum encoder or a queue.
 
     Returns:

@@ -52,7 +52,7 @@ class RunFolder:
         lines = differences(yaml.safe_load(saved_recipe.read_text(encoding="utf-8")), self.recipe.to_dict())
         if lines:
             raise TrainingError(
-                f"{self.path} was made with another recipe; resume it with the same recipe, or choose another folder:\n  "
+                f"{self.path} was made with another recipe; resume it with the same one, or choose another folder:\n  "
                 + "\n  ".join(lines)
             )
         check_place(self.path / MODEL, MODEL_MARK)

@@ -1,4 +1,4 @@
-"""What a run says while it lasts: records of steps and epochs, TensorBoard events, a bar, warnings."""
+"""The log of a run: records of steps and epochs, TensorBoard events, a progress bar, warnings."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ EPOCHS, STEPS, EVENTS = "log.jsonl", "steps.jsonl", "events"
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a log in which each line is one; a missing log is empty, an unreadable line is passed over.
+    """The records of a log, one per line; a missing log is empty, an unreadable line is skipped.
 
-    A line is unreadable if its writer was killed in the middle of it.
+    A line is unreadable if its writer was killed while writing it.
     """
     records = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
@@ -39,24 +39,24 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 class Journal:
-    """The log of a run, written by its main process alone.
+    """The log of a run, written only by its main process.
 
     ``log.jsonl`` has a line for each finished epoch, ``steps.jsonl`` one for each logged step, warning and note
-    (``"kind": "warning"`` or ``"note"``), ``events/`` the same for TensorBoard. A line is on its way to the disk when
-    the call returns. A number that is not finite is written as ``null``, which every JSON reader takes. Without
-    TensorBoard a run goes on with a warning: nothing is lost, since the events repeat the two logs.
+    (``"kind": "warning"`` or ``"note"``), ``events/`` the same for TensorBoard. A line is flushed when the call
+    returns. A number that is not finite is written as ``null``, which every JSON reader accepts. Without TensorBoard
+    a run continues with a warning: nothing is lost, since the events repeat the two logs.
 
     Args:
         folder: of the run; made if it is missing.
-        after: (epoch, step) of the checkpoint that the run goes on from; what was logged after it is taken back. None
-            for a new run.
+        after: (epoch, step) of the checkpoint that the run continues from; records after it are removed. None for a
+            new run.
 
     Attributes:
-        seconds_before: time spent by earlier parts of the run, from the field ``seconds`` of what they logged.
+        seconds_before: time spent by earlier parts of the run, from the field ``seconds`` of their records.
 
     Raises:
-        TrainingError: a new run, and the folder holds a log.
-        OSError: from here and every later call, if the disk is full or the folder gone.
+        TrainingError: the run is new, but the folder contains a log.
+        OSError: here and in every later call, if the disk is full or the folder is gone.
     """
 
     def __init__(self, folder: Path, after: tuple[int, int] | None = None) -> None:
@@ -70,16 +70,18 @@ class Journal:
                 kept[name] = [record for record in read_records(path) if record.get(key, 0) <= last]
                 write_atomically(path, "".join(_line(record) for record in kept[name]).encode())
             elif path.exists() and path.stat().st_size:
-                raise TrainingError(f"{path} already holds a log: resume that run, or choose another folder")
+                raise TrainingError(f"{path} already contains a log: resume that run, or choose another folder")
         self.seconds_before = max((r.get("seconds") or 0.0 for records in kept.values() for r in records), default=0.0)
         self._step, self._epoch = (after[1], after[0]) if after else (0, 0)
         self._files = {name: open(path, "a", encoding="utf-8") for name, path in paths.items()}  # noqa: SIM115
         self._events = self._open_events(None if after is None else after[1])
         if self._events is None:
-            self.warn("no TensorBoard here, so no events/; pip install 'ashnets[train]' brings it")
+            self.warn(
+                "TensorBoard is not installed, so events/ is not written; install it with pip install 'ashnets[train]'"
+            )
         elif after is not None:
-            # Events have only a step to be purged by, and an epoch that was taken back may have ended at this very
-            # one: all of it goes, and what was kept comes again.
+            # Events can be purged by step only, and a removed epoch may have ended at this same step: all events of
+            # the step are purged, and those of the records that were kept are written again.
             for name in (STEPS, EPOCHS):
                 for record in kept[name]:
                     if record.get("step") == after[1]:
@@ -93,21 +95,21 @@ class Journal:
         return SummaryWriter(str(self.folder / EVENTS), purge_step=purge_step)
 
     def step(self, record: Mapping[str, Any]) -> None:
-        """Log a step: ``step`` (optimizer steps done so far), ``epoch``, and numbers or words."""
+        """Log a step: ``step`` (optimizer steps done so far), ``epoch``, and numbers or strings."""
         self._write(STEPS, record)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """Log a finished epoch: ``epoch`` (from 1), ``step``, ``phase``, and numbers or words."""
+        """Log a finished epoch: ``epoch`` (from 1), ``step``, ``phase``, and numbers or strings."""
         self._write(EPOCHS, record)
 
     def warn(self, text: str, **where: Any) -> None:
-        """Log a warning and print it; ``where`` adds fields, and ``step`` and ``epoch`` are the last ones logged."""
+        """Log a warning and print it; ``where`` adds fields; ``step`` and ``epoch`` default to the last ones logged."""
         record = {"kind": "warning", "step": self._step, "epoch": self._epoch, **where, "text": text}
         self._write(STEPS, record)
         tqdm.write(f"warning: {text}", file=sys.stderr)
 
     def note(self, text: str) -> None:
-        """Log what a reader of the log should know (``"kind": "note"``) and print it."""
+        """Log a remark for the reader of the log (``"kind": "note"``) and print it."""
         self._write(STEPS, {"kind": "note", "step": self._step, "epoch": self._epoch, "text": text})
         tqdm.write(f"note: {text}", file=sys.stderr)
 
@@ -125,14 +127,14 @@ class Journal:
             for key, value in record.items():
                 if key != "step" and value is not None and not isinstance(value, str):
                     self._events.add_scalar(_tag(name, key), float(value), record["step"])
-        # A killed run must not lose events that lie before its last checkpoint.
+        # A killed run must not lose events from before its last checkpoint.
         self._events.flush()
 
     def close(self) -> None:
-        """Close all files; nothing is logged after that."""
+        """Close all files; nothing can be logged afterwards."""
         for stream in (*self._files.values(), self._events):
             if stream is not None:
-                with suppress(OSError):  # what a full disk did not take was reported when it was written
+                with suppress(OSError):  # a full disk was reported at the write that failed
                     stream.close()
 
     def __enter__(self) -> Journal:
@@ -156,7 +158,7 @@ def _plain(value: Any) -> str | int | float | None:
 
 
 def _tag(name: str, key: str) -> str:
-    """TensorBoard draws what stands before the slash as one group."""
+    """TensorBoard groups tags by the part before the slash."""
     for group in ("valid", "rate") if name == EPOCHS else ("lr", "training_rate"):
         if key.startswith(f"{group}_"):
             return f"{group}/{key.removeprefix(f'{group}_')}"
@@ -164,18 +166,18 @@ def _tag(name: str, key: str) -> str:
 
 
 class Progress:
-    """A bar for one epoch: throughput, time left in the epoch and in the run, loss, memory.
+    """A progress bar for one epoch: throughput, time left in the epoch and in the run, loss, memory.
 
-    On a terminal it is drawn in place. Elsewhere, such as in a file, it is a line a minute and one at the end.
+    On a terminal it is drawn in place. Elsewhere, such as in a file, a line is printed each minute and at the end.
 
     Args:
-        total, done: steps of the epoch, and those that were done before.
-        description: what stands in front.
-        run_left: steps left in the run, this epoch's among them; None leaves the run's time out.
-        device: a CUDA device shows its greatest allocation, any other the resident memory of this process.
-        enabled: False says nothing.
-        stream: where it is drawn; the standard error by default.
-        seconds_a_line: at least so much between two lines, where it is no terminal.
+        total, done: steps of the epoch, and steps already done.
+        description: text in front of the bar.
+        run_left: steps left in the run, including this epoch's; None omits the run's time.
+        device: for a CUDA device its peak allocation is shown, else the resident memory of this process.
+        enabled: False shows nothing.
+        stream: where it is drawn; standard error by default.
+        seconds_a_line: minimum time between two lines, where the stream is not a terminal.
     """
 
     def __init__(
@@ -207,7 +209,7 @@ class Progress:
             )
 
     def advance(self, pairs: int, loss: float | None = None) -> None:
-        """One step over ``pairs`` pairs is done; without ``loss`` the last one stays."""
+        """Count one finished step of ``pairs`` pairs; without ``loss`` the last loss stays."""
         self.pairs, self.steps = self.pairs + pairs, self.steps + 1
         self.loss = self.loss if loss is None else loss
         if self.bar is not None:
@@ -217,7 +219,7 @@ class Progress:
             self._print_line()
 
     def close(self) -> None:
-        """The last word on this epoch."""
+        """Finish the bar of this epoch."""
         if self.bar is not None:
             self.bar.close()
         elif self.enabled and self.steps:
@@ -252,5 +254,5 @@ class Progress:
 
 
 def _memory(device: torch.device) -> int:
-    """Bytes: the greatest allocation on a CUDA device, else what this process has resident."""
+    """Bytes: the peak allocation on a CUDA device, else the resident memory of this process."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss

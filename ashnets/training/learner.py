@@ -1,4 +1,4 @@
-"""What learns: the model, its averages, the queues and the optimizers; one step of all of them."""
+"""The trained parts of a run: model, averages, queues and optimizers; and one optimizer step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ashnets.training.setup import average_of, freeze, resting, save_memory
 
 
 class NotFinite(FloatingPointError):
-    """A loss, a gradient or a weight is infinite or no number; ``names`` says which."""
+    """A loss, a gradient or a weight is infinite or NaN; ``names`` lists which."""
 
     def __init__(self, names: list[str]) -> None:
         super().__init__(", ".join(names))
@@ -35,13 +35,13 @@ class NotFinite(FloatingPointError):
 
 
 class Learner:
-    """The learning part of a run on one rank.
+    """Model, averages, queues and optimizers of a run on one rank.
 
     Args:
-        model: at its start; it is moved to the accelerator's device.
+        model: with its starting weights; it is moved to the accelerator's device.
 
     Attributes:
-        modules: name → all that a checkpoint must hold, ``model`` first.
+        modules: name → module, all that a checkpoint must contain, ``model`` first.
     """
 
     def __init__(self, recipe: Recipe, model: Any, mask_id: int, accelerator: Accelerator) -> None:
@@ -75,7 +75,7 @@ class Learner:
 
     @property
     def published(self) -> Any:
-        """The model whose weights count: the average where there is one."""
+        """The model that is validated and published: the average if there is one."""
         return self.model if self.average is None else self.average.module
 
     @property
@@ -88,7 +88,7 @@ class Learner:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
     def prepare(self, phase: Phase) -> None:
-        """Get ready to train in a phase; on several ranks DistributedDataParallel looks at what is frozen."""
+        """Prepare for training in a phase; on several ranks DistributedDataParallel needs to know what is frozen."""
         freeze(self.model, phase)
         if self._prepared is None or self._prepared[0] is not phase:
             step = self.step_of(phase)
@@ -104,18 +104,18 @@ class Learner:
             self.encoders.train()
 
     def begin(self) -> None:
-        """A phase begins: so does the average of the weights, since those of a part that was frozen have none yet."""
+        """Start a phase: the average of the weights restarts, since a part that was frozen has no average yet."""
         if self.average is not None:
             self.average.n_averaged.zero_()
 
     def calibrate(self, phase: Phase, batches: Iterable[Any]) -> None:
         """Set the running statistics of the published weights from training batches, over all ranks.
 
-        The parts that the phase does not train keep theirs. So does a spiking encoder that computes in integers: they
-        are made from its statistics, which stand still.
+        Parts that the phase does not train keep their statistics. So does a spiking encoder that computes in integers:
+        the integers are made from its fixed statistics.
 
         Args:
-            batches: this rank's share of the same passes on every rank.
+            batches: this rank's shares of the micro-batches.
         """
         model = self.published.eval()
         still = resting(model, phase)
@@ -144,13 +144,13 @@ class Learner:
         )
 
     def forward(self, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor], Keys | None]:
-        """The weighted loss of the phase, what is logged of it, and the keys that are to go into the queue."""
+        """The weighted loss of the phase, values for the log, and the keys to put into the queue."""
         phase, step = self._prepared
-        batch = batch.to(self.device)
+        batch = batch.to(self.device)  # pixel_values (B, 3, H, W)
         with self.autocast():
             spikes = keys = None
             if not phase.concrete_only and self.model.config.has_spiking_branch:
-                spikes = self.model.ashnets.vision.sample(batch.pixel_values, batch.image_keys)
+                spikes = self.model.ashnets.vision.sample(batch.pixel_values, batch.image_keys)  # (T, B, 3, H, W)
             if self.encoders is not None and self.queue is not None:
                 encoders = cast(AshNetsForPreTraining, self.encoders.module)
                 keys = momentum_keys(encoders, self.queue, batch, spikes, phase.concrete_only)
@@ -159,7 +159,7 @@ class Learner:
         return loss, {"loss": loss.detach(), **{k: v.detach() for k, v in losses.items()}, **figures}, keys
 
     def optimize(self, batches: list[Any], number: int, means: Means) -> None:
-        """Step ``number`` (from 0) of the optimizers, over one pass or several.
+        """Optimizer step ``number`` (from 0), with gradients accumulated over one or more micro-batches.
 
         Raises:
             NotFinite: on every rank, and before a weight has changed.
@@ -167,23 +167,23 @@ class Learner:
         recipe = self.recipe
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        finite, passes = torch.ones((), device=self.device), []
+        finite, logged = torch.ones((), device=self.device), []
         for i, batch in enumerate(batches):
             torch.manual_seed(recipe.seed * 1_000_003 + (number * recipe.accumulate + i) * 1009 + self.rank)
-            # gradients meet once a step, in its last pass
-            meet = i + 1 == len(batches) or self.ranks == 1
-            with nullcontext() if meet else self._prepared[1].no_sync():
+            # gradients are reduced over ranks once per step, in its last micro-batch
+            reduce = i + 1 == len(batches) or self.ranks == 1
+            with nullcontext() if reduce else self._prepared[1].no_sync():
                 loss, values, keys = self.forward(batch)
                 (loss / len(batches)).backward()
             if keys is not None and self.queue is not None:
                 new = slice(keys.new)
                 self.queue.enqueue(keys.image[new], keys.text[new], keys.samples[new])
             finite = finite * torch.isfinite(loss.detach())
-            passes.append(values)
+            logged.append(values)
             means.add(values)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         if mean_over_ranks(finite * torch.isfinite(norm)) < 1:
-            found = [name for values in passes for name, value in values.items() if not torch.isfinite(value)]
+            found = [name for values in logged for name, value in values.items() if not torch.isfinite(value)]
             raise NotFinite(list(dict.fromkeys(found)) or ["the gradient"])
         for optimizer in self.optimizers.values():
             optimizer.step()
@@ -192,30 +192,30 @@ class Learner:
                 copy.update_parameters(self.model)
 
     def check_weights(self) -> None:
-        """Raises NotFinite if a step has non_finite the weights."""
+        """Raises NotFinite if a weight is not finite."""
         non_finite = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
         if non_finite:
             raise NotFinite(non_finite[:4])
 
     def renew_copies(self) -> None:
-        """Take over what was changed in the model outside of a step."""
+        """Copy changes that were made to the model outside of a step into the averaged copies."""
         for copy in self.copies:
             copy.load_state_dict(self.model.state_dict())
 
 
 def _check_heads(recipe: Recipe, model: Any) -> None:
-    """Refuse at the start what would fail hours later."""
+    """Reject at the start what would fail hours later."""
     for phase in recipe.phases:
         lacking = [name for name in phase.objectives if name in ("mvm", "stua") and not hasattr(model, name)]
         if lacking:
             raise ConfigurationError(
                 f"phases.{phase.name}.objectives: {', '.join(lacking)} need the spiking branch, and mvm the collector, "
-                f"which {recipe.model} with changes={recipe.changes} has not: leave them out"
+                f"which {recipe.model} with changes={recipe.changes} does not have: remove them"
             )
     if recipe.stdp is not None and not model.config.has_spiking_branch:
         raise ConfigurationError(f"stdp: {recipe.model} with changes={recipe.changes} has no spiking layers to train")
     if recipe.stdp is not None and model.config.precision != "float":
         raise ConfigurationError(
             f"stdp: {recipe.model} with precision={model.config.precision!r} computes in integers, where small "
-            "changes of weights are lost; run the stage with precision float and quantize afterwards"
+            "weight changes are lost; run this stage with precision=float and quantize afterwards"
         )

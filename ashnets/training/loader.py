@@ -1,4 +1,4 @@
-"""Batches of an epoch: each worker of each rank reads, varies and tokenizes its own images and texts alone."""
+"""Batches of an epoch: each worker of each rank reads, augments and tokenizes only its own images and texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CALIBRATED = 1024  # training images that running statistics are gathered from
 
 
 class Batches(Dataset):
-    """``batches[i]`` is a rank's share of pass i, by ``read``, or why it cannot be read."""
+    """``batches[i]`` is a rank's share of micro-batch i, or the error why it cannot be read."""
 
     shares: Sequence[Share]
 
@@ -34,16 +34,16 @@ class Batches(Dataset):
         try:
             return self.read(number)
         except AshNetsError as error:
-            # raised where the batches are taken: raised in a worker it would come with its traceback
+            # returned, and raised by the consumer: an error raised in a worker is wrapped with its traceback
             return error if isinstance(error, DataError) else DataError(str(error))
 
     def read(self, number: int) -> Any:
-        """Pass ``number``. Raises DataError if it cannot be read."""
+        """Micro-batch ``number``. Raises DataError if it cannot be read."""
         raise NotImplementedError
 
 
 class EpochBatches(Batches):
-    """Pairs for pre-training. Nothing in a batch depends on what was read before."""
+    """Pairs for pre-training. No batch depends on the batches before it."""
 
     def __init__(
         self, pairs: Pairs, shares: list[Share], recipe: Recipe, epoch: int, tokenizer: Any, max_length: int
@@ -56,7 +56,7 @@ class EpochBatches(Batches):
         self.max_length = max_length
 
     def read(self, number: int) -> Batch:
-        """Pass ``number``. Raises DataError if none of its images can be read."""
+        """Micro-batch ``number``. Raises DataError if none of its images can be read."""
         share, pairs, recipe = self.shares[number], self.pairs, self.recipe
         indices, images, skipped = read_group_by_group(pairs, share)
         keys = [image_key(pairs.image_ids[i]) for i in indices]
@@ -83,10 +83,10 @@ class EpochBatches(Batches):
 
 
 def read_group_by_group(pairs: Pairs, share: Share) -> tuple[np.ndarray, torch.Tensor, dict[str, str]]:
-    """Read a share's images; for one that cannot be read, the nearest of its group stands once more.
+    """Read a share's images; an unreadable one is replaced by the nearest readable image of its group.
 
     Returns:
-        The indices that were read, their images (B, 4, side, side), uint8, and name → why of those that were not.
+        The indices that were read, their images (B, 4, side, side), uint8, and name → reason of those that were not.
 
     Raises:
         DataError: no image of the share can be read.
@@ -110,7 +110,7 @@ def read_group_by_group(pairs: Pairs, share: Share) -> tuple[np.ndarray, torch.T
 
 
 def chosen_caption(captions: list[str], bare: float, which: float, bare_name: float | None) -> str:
-    """The first caption where ``bare`` < ``bare_name``, else one of the others; without ``bare_name`` any of all.
+    """The first caption where ``bare`` < ``bare_name``, else one of the others; if ``bare_name`` is None, any caption.
 
     Both draws are uniform in [0, 1).
     """
@@ -121,12 +121,12 @@ def chosen_caption(captions: list[str], bare: float, which: float, bare_name: fl
 
 
 def calibration_batches(images: Any, count: int, workers: int, pin: bool) -> Iterator[Any]:
-    """Training batches in random groups, the same at each call, of about ``count`` images, or all there are.
+    """Training batches in random groups, the same at each call, with about ``count`` images, or all images if fewer.
 
-    Statistics are gathered from them, to which each batch adds alike: one of less than half the size is left out.
+    Running statistics are gathered from them with equal weight per batch, so batches below half the size are omitted.
 
     Args:
-        images: of a run; images that cannot be read are noted there.
+        images: of a run; unreadable images are recorded there.
         workers, pin: as for `load_epoch`.
     """
     groups = images.random_groups(0)
@@ -143,10 +143,10 @@ def load_epoch(batches: Batches, first: int, workers: int, pin: bool) -> Iterato
 
     Args:
         batches: `Batches` of any kind.
-        pin: put them into pinned memory, from where a GPU copies while it computes.
+        pin: put them into pinned memory, so that a GPU can copy while it computes.
 
     Raises:
-        DataError: when a batch is taken of which no image can be read.
+        DataError: at a batch of which no image can be read.
     """
     loader = DataLoader(
         batches,

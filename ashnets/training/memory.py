@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next step, where training runs on the CPU."""
+"""Keep freed memory for the next step when training runs on the CPU."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to reuse large blocks and not to give them back; True if it did.
+    """Tell glibc's allocator to reuse large blocks instead of returning them to the system; True if it does.
 
-    By default every large tensor is mapped afresh and its pages cleared at first touch, which costs an elementwise
-    operation more than its arithmetic. Elsewhere than on Linux with glibc nothing happens.
+    By default every large tensor gets new pages, which the system clears at first access; for an elementwise operation
+    this costs more than its arithmetic. On systems without glibc nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -21,6 +21,6 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    # threads of the backward pass share the one arena: others cannot grow to the size of a tensor
+    # one arena for all threads of the backward pass: the others cannot grow to the size of a tensor
     settings = {M_ARENA_MAX: 1, M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
     return all(bool(mallopt(name, value)) for name, value in settings.items())

@@ -13,7 +13,7 @@ from ashnets.training.recipe import Optimizer, Recipe, Schedule
 
 
 def part_of(name: str) -> str:
-    """``concrete`` (the CNN or ViT), ``spiking`` (the abstract encoder), or ``transformer`` (all else)."""
+    """``concrete`` (the CNN or ViT), ``spiking`` (the abstract encoder), or ``transformer`` (everything else)."""
     if ".concrete_encoder." in name:
         return "concrete"
     if ".abstract_encoder." in name:
@@ -22,7 +22,7 @@ def part_of(name: str) -> str:
 
 
 def build_optimizers(model: nn.Module, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
-    """One optimizer a part that has parameters; norms, biases and tdBN's γ are not decayed."""
+    """One optimizer for each part that has parameters; no weight decay for norms, biases and tdBN's γ."""
     undecayed = {
         id(p) for m in model.modules() if isinstance(m, nn.LayerNorm | nn.BatchNorm2d | TdBN) for p in m.parameters()
     }
@@ -45,12 +45,12 @@ def _build(settings: Optimizer, decayed: list, plain: list) -> torch.optim.Optim
 
 
 def warmup_steps(schedule: Schedule, total_steps: int) -> int:
-    """Steps of the warm-up: the schedule's, but a tenth of the run's at most."""
+    """Steps of the warm-up: those of the schedule, at most a tenth of the run's."""
     return min(schedule.warmup_steps, total_steps // 10)
 
 
 def factor(schedule: Schedule, step: int, epoch: int, total_steps: int) -> float:
-    """What every learning rate is multiplied by at a step (from 0) of an epoch (from 0)."""
+    """The factor on every learning rate at a step (from 0) of an epoch (from 0)."""
     warmup = min(1.0, (step + 1) / max(1, warmup_steps(schedule, total_steps)))
     if schedule.kind == "cosine":
         done = min(1.0, step / max(1, total_steps))

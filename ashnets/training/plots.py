@@ -1,4 +1,4 @@
-"""Images of a run from its two logs, drawn without a display."""
+"""Plots of a run from its two logs, drawn without a display."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STEP = "optimizer step"
 
 
 class RunLog:
-    """What the logs of a run say, as arrays over its optimizer steps."""
+    """The logs of a run, as records sorted by optimizer step."""
 
     def __init__(self, folder: Path) -> None:
         self.steps = [r for r in read_records(folder / STEPS) if r.get("kind") is None and _finite(r.get("step"))]
@@ -41,7 +41,7 @@ class RunLog:
         self.epochs.sort(key=lambda r: r["step"])
 
     def fields(self, prefix: str = "") -> list[str]:
-        """Numeric fields that begin with ``prefix`` and are finite somewhere, in the order of their first record."""
+        """Numeric fields that start with ``prefix`` and are finite somewhere, in the order of their first record."""
         records = self.epochs + self.steps
         return list(dict.fromkeys(k for r in records for k, v in r.items() if k.startswith(prefix) and _finite(v)))
 
@@ -63,13 +63,13 @@ class RunLog:
 
 
 def plot_run(folder: Path) -> list[Path]:
-    """Draw what the logs of a run have data for.
+    """Draw every plot for which the logs of a run have data.
 
     Args:
         folder: of the run; its ``log.jsonl`` and ``steps.jsonl`` are read, either may be missing.
 
     Returns:
-        The images under ``folder/plots/`` that were written: ``losses.png``, ``learning_rates.png``,
+        The files written under ``folder/plots/``: ``losses.png``, ``learning_rates.png``,
         ``firing_rates.png``, ``summary_ratio.png``, ``validation.png``.
     """
     run = RunLog(Path(folder))
@@ -114,7 +114,7 @@ def _learning_rates(run: RunLog) -> Figure | None:
     keys = run.fields("lr_")
     rates = [r[k] for r in run.steps + run.epochs for k in keys if _finite(r.get(k)) and r[k] > 0]
     if rates:
-        # A cosine ends in nothing: what is under a ten-thousandth of the greatest rate is no part of the image.
+        # A cosine ends at zero: rates below a ten-thousandth of the largest one are not shown.
         axes.set_yscale("log", nonpositive="mask")
         axes.set_ylim(max(min(rates) / 2, max(rates) / 1e4), 2 * max(rates))
     return figure
@@ -133,7 +133,9 @@ def _firing_rates(run: RunLog) -> Figure | None:
 
 
 def _summary_ratio(run: RunLog) -> Figure | None:
-    drawn = _together(run, "summary_ratio", "Summary ratio: how much of the spiking feature a visual token takes in")
+    drawn = _together(
+        run, "summary_ratio", "Summary ratio: how much of the spiking feature is gated into a visual token"
+    )
     if drawn is None:
         return None
     figure, axes = drawn
@@ -142,7 +144,7 @@ def _summary_ratio(run: RunLog) -> Figure | None:
 
 
 def _validation(run: RunLog) -> Figure | None:
-    """Recall@K: a panel for each way; any other figure has a panel of its own."""
+    """Recall@K: one panel per direction; every other value has its own panel."""
     panels: dict[str, list[tuple[str, str]]] = {}
     for key in run.fields("valid_"):
         found = re.fullmatch(r"valid_(.+)_(R@\d+)", key)
@@ -167,7 +169,7 @@ def _validation(run: RunLog) -> Figure | None:
 
 
 def _together(run: RunLog, prefix: str, title: str) -> tuple[Figure, Axes] | None:
-    """All figures with one prefix in one panel, with a legend if there are several."""
+    """All values with one prefix in one panel, with a legend if there are several."""
     if not run.fields(prefix):
         return None
     figure, (axes,) = _panels(title, 1)
@@ -176,7 +178,7 @@ def _together(run: RunLog, prefix: str, title: str) -> tuple[Figure, Axes] | Non
 
 
 def _draw_all(axes: Axes, run: RunLog, prefix: str, scale: float = 1.0) -> None:
-    """A curve for each figure with one prefix."""
+    """A curve for each value with one prefix."""
     keys = run.fields(prefix)
     _shade(axes, run)
     for i, key in enumerate(keys):
@@ -221,7 +223,7 @@ def _shade(axes: Axes, run: RunLog) -> None:
 
 
 def _draw(axes: Axes, run: RunLog, key: str, color: str, label: str = "", scale: float = 1.0) -> None:
-    """Logged steps pale behind the epochs; whichever is there alone is drawn in full."""
+    """Logged steps are drawn pale behind the epochs; if only one of the two exists, it is drawn in full."""
     style: dict[str, Any] = {"color": color, "label": label or None}
     x, y = _series(run.epochs, key)
     epochs = bool(np.isfinite(y).any())
@@ -234,7 +236,7 @@ def _draw(axes: Axes, run: RunLog, key: str, color: str, label: str = "", scale:
 
 
 def _series(records: list[dict[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of the records that have ``key``; what is no number becomes a gap."""
+    """Steps and values of the records that have ``key``; a value that is not a number becomes a gap."""
     found = [(r["step"], r[key] if _finite(r[key]) else np.nan) for r in records if key in r]
     x, y = np.array(found, dtype=float).reshape(-1, 2).T
     return x, y

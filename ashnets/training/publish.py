@@ -1,4 +1,4 @@
-"""The published form of a finished run's model: what ``from_pretrained`` loads, with its records beside it."""
+"""The published form of a finished run's model: what ``from_pretrained`` loads, together with its records."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def write_model(
 ) -> Path:
     """Write ``run/model``: weights in float16, configuration, processor, recipe, log, and the record of the run.
 
-    ``learned`` is the sketch of what it learned from (`ashnets.data.learned`).
+    ``learned`` is the sketch of the training items (`ashnets.data.learned`).
 
-    It is written as a :func:`~ashnets.result_folder.result_folder`: a folder ``model`` is a whole one.
+    It is written as a :func:`~ashnets.result_folder.result_folder`: a folder ``model`` is always complete.
     """
     with result_folder(run / MODEL, MODEL_MARK) as aside:
         model.save_pretrained(aside)

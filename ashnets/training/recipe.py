@@ -1,4 +1,4 @@
-"""A training recipe: one YAML file that says everything a run depends on."""
+"""A training recipe: one YAML file with everything a run depends on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TASKS = {"vqa": ("vqa",), "nlvr2": ("nlvr2",), "ve": ("ve",), "retrieval": ("itc
 WEIGHTS = ("pretrained", "initial")
 PARTS = ("transformer", "concrete", "spiking")
 BASELINES = ("vilt", "frozen")
-_LATER = ("baseline",)  # keys that came later are written where they say something, so that runs of before can go on
+_LATER = ("baseline",)  # newer keys are written only if they are set, so that runs from before them can be resumed
 _PLAIN = ("bool", "float", "int", "str")
 
 
@@ -33,9 +33,9 @@ class Phase:
         concrete_only: the spiking branch, collector and summary ratio are frozen and switched off.
         grouping: ``random``, or ``similar``: regrouped by ITC similarity before each epoch.
         objectives: name → weight in the loss.
-        negative_temperature: τ of the draw of ITM's negatives; ITC's own τ by default. A matching head that starts
-            from nothing stays at "never matching" when all its negatives are hard: a τ near 1 draws easy ones too.
-        frozen: parts that are not trained, of ``transformer``, ``concrete`` and ``spiking``.
+        negative_temperature: τ of the draw of ITM's negatives; ITC's own τ by default. A matching head that is
+            trained from scratch keeps answering "no match" if all negatives are hard: τ near 1 also draws easy ones.
+        frozen: parts that are not trained: any of ``transformer``, ``concrete`` and ``spiking``.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Schedule:
     """Linear warm-up over steps, then ×``gamma`` from each milestone epoch on, or a cosine to zero.
 
     Attributes:
-        warmup_steps: a tenth of the run's steps at most, whatever is asked.
+        warmup_steps: larger values are cut to a tenth of the run's steps.
     """
 
     kind: str = "milestones"
@@ -76,41 +76,41 @@ class Recipe:
 
     Attributes:
         model: registry name of the architecture, trained from its configuration with ``changes``.
-        corpus: name of the kind of corpus, for the record.
+        corpus: name of the corpus, for documentation only.
         train, valid: splits.
-        hold_out: share of the images that become ``valid`` where the data has no such split.
-        batch_size: pairs of one forward pass over all devices (the global batch size); a multiple of φ × devices.
-        accumulate: forward passes for one step of the optimizers.
-        fused_pairs: pairs of a pass that ITM, MLM and MVM see, the same share of each group; the others only meet in
-            ITC and STUA. The joint passes cost several times the unimodal ones.
-        bare_name: probability that an image's caption is its first one, for pictograms its bare name; null draws from
-            all alike.
-        augment: vary background, geometry, color and sharpness of each image.
-        queue: pairs that ITC's queues hold; with 0, ITC compares within the batch and needs no momentum encoders.
-        momentum: of the momentum encoders that fill the queues.
-        distillation: α, the share of the momentum encoders' soft targets in ITC's.
+        hold_out: share of the images that become ``valid`` if the data has no such split.
+        batch_size: global batch size: pairs of one micro-batch over all devices; a multiple of φ × devices.
+        accumulate: gradient accumulation: micro-batches of one optimizer step.
+        fused_pairs: pairs of a micro-batch that ITM, MLM and MVM use, the same share of each group; the others are
+            used by ITC and STUA only. Joint forward passes cost several times the unimodal ones.
+        bare_name: probability that an image's caption is its first one, for pictograms its bare name; null draws
+            evenly from all captions.
+        augment: augment background, geometry, color and sharpness of each image.
+        queue: length of ITC's queues in pairs; with 0, ITC compares within the batch and needs no momentum encoders.
+        momentum: momentum of the encoders that fill the queues.
+        distillation: α, the share of the momentum encoders' soft targets in the targets of ITC.
         ema: decay of an average of the weights that is validated and published; 0 publishes the weights themselves.
-            After n steps of a phase it is (1 + n)/(10 + n) at most. Either way the running statistics of what is
-            published are gathered anew, from training images.
-        transformer_weights: where a BERT-type checkpoint in safetensors is: a folder, ``package:NAME``, or
-            ``hub:org/repository``. Its ``vocab.txt`` makes the tokenizer.
+            After n steps of a phase the decay is at most (1 + n)/(10 + n). In both cases the running statistics of
+            the published model are recomputed from training images.
+        transformer_weights: a BERT-type checkpoint in safetensors: a folder, ``package:NAME``, or
+            ``hub:org/repository``. Its ``vocab.txt`` defines the tokenizer.
         vocabulary: ``pruned`` to the pieces that the captions use, or ``full``.
         backbone_weights: ``imagenet``, a folder, or ``random``.
         precision: ``bf16`` (autocast) or ``fp32``.
-        clip: largest norm of the gradient.
-        activation_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
-        memory_saving: train the spiking encoder from packed spikes (:mod:`ashnets.model.memory_saving`): an eighth or
-            less of its activation memory; gradients agree to single precision.
-        workers: processes of each device that read images; 0 reads between the steps.
-        max_skipped: unreadable images that a run leaves out before it stops.
-        log_every: steps between two lines of ``steps.jsonl``.
-        checkpoint_every: steps between two checkpoints, besides the end of each epoch; 0 for that alone.
-        stdp: an unsupervised stage on the first spiking layers before all else (settings of
+        clip: maximum norm of the gradient.
+        activation_checkpointing: recompute activations in the backward pass; saves memory, takes a third more time.
+        memory_saving: train the spiking encoder from packed spikes (:mod:`ashnets.model.memory_saving`): at most
+            an eighth of its activation memory; gradients agree to single precision.
+        workers: processes per device that read images; 0 reads in the main process, between the steps.
+        max_skipped: a run skips this many unreadable images; with more it stops.
+        log_every: optimizer steps between two lines of ``steps.jsonl``.
+        checkpoint_every: optimizer steps between two checkpoints; 0: only at the end of each epoch.
+        stdp: an unsupervised stage on the first spiking layers before the training (settings of
             :class:`ashnets.training.stdp.STDP`); none by default.
         start: folder of an earlier run's phase checkpoint, whose tensors the model starts from; the phases up to
-            and with that checkpoint's are left out. This is how two variants share one concrete phase.
-        baseline: ``vilt`` or ``frozen`` (`ashnets.baselines`): train that architecture, at the widths, layers and
-            vocabulary of ``model``, in its place.
+            and including that of the checkpoint are skipped. Two variants can thus share one concrete phase.
+        baseline: ``vilt`` or ``frozen`` (`ashnets.baselines`): train that architecture instead, with the widths,
+            layers and vocabulary of ``model``.
     """
 
     name: str
@@ -167,20 +167,20 @@ class Recipe:
 
 @dataclass
 class TaskRecipe(Recipe):
-    """What fine-tuning on a task depends on: a recipe with the key ``task``.
+    """A recipe with the key ``task``: what fine-tuning on a task depends on.
 
-    Its phases have the loss of their task as the one objective (``vqa``, ``nlvr2``, ``ve``), or ``itc`` and ``itm``
+    Its phases have the loss of their task as the only objective (``vqa``, ``nlvr2``, ``ve``), or ``itc`` and ``itm``
     for retrieval. ``grouping`` is ``single``, each image from a reset state, or ``random``, φ items on one time axis;
     for retrieval ``random`` or ``similar``.
 
     Attributes:
         task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``: the head that is trained.
         data: name of the data set, as :func:`ashnets.tasks.data.open_task_data` knows it.
-        weights: ``pretrained`` starts from the trained weights of ``model`` (a name or a folder), ``initial`` as
-            pre-training starts, from ``transformer_weights`` and ``backbone_weights``.
-        answers_minimum: an answer that is right so many times in ``train`` can be given; 9 of VQA v2.
-        train_items, valid_items: so many items, drawn by the seed, are learned from and judged after each epoch; 0
-            takes all. Not for retrieval.
+        weights: ``pretrained`` starts from the trained weights of ``model`` (a name or a folder), ``initial``
+            starts like pre-training, from ``transformer_weights`` and ``backbone_weights``.
+        answers_minimum: an answer must be correct this many times in ``train`` to become a class; 9 for VQA v2.
+        train_items, valid_items: numbers of items, drawn by the seed, for training and for the validation after each
+            epoch; 0 takes all. Not for retrieval.
     """
 
     task: str = ""
@@ -195,7 +195,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Read and check a recipe file; ``overrides`` are ``key=value`` or ``key.sub=value``.
 
     Returns:
-        A :class:`TaskRecipe` where the file has the key ``task``.
+        A :class:`TaskRecipe` if the file has the key ``task``, else a :class:`Recipe`.
 
     Raises:
         ConfigurationError: naming the file, the key and the value.
@@ -242,7 +242,7 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 
 def _names_no_entry(override: str, behind: list[str], rest: list[str], value: str) -> ConfigurationError:
-    """For ``phases.epochs=1``: which of the phases is not said."""
+    """For ``phases.epochs=1``, which does not name one of the phases."""
     if rest[0].isdigit():
         return ConfigurationError(
             f"override {override!r}: name a key of one entry, such as {'.'.join([*behind, *rest, 'epochs'])}=1"
@@ -281,7 +281,7 @@ def _build(kind: type, data: Any, where: str) -> Any:
 
 
 def _typed(value: Any, kind: str, where: str) -> Any:
-    """Check a value and what is in it; YAML 1.1 reads ``1e-4`` (no point) as a text, taken as the number it means."""
+    """Check a value and its entries; YAML 1.1 reads ``1e-4`` (no point) as text, which is converted to a number."""
     kind, _, optional = kind.partition(" | ")
     if optional == "None" and value is None:
         return None
@@ -305,19 +305,19 @@ def _check(recipe: Recipe, where: str) -> None:
         if not holds:
             raise ConfigurationError(f"{where}: {message}")
 
-    need(bool(recipe.phases), "phases is empty; a run needs one at least")
+    need(bool(recipe.phases), "phases is empty; a run needs at least one")
     names = [phase.name for phase in recipe.phases]
     need(len(set(names)) == len(names), f"phases {names} share a name")
     fit = all(re.fullmatch(r"[\w-]+", name) for name in names)
-    need(fit, f"phases {names}: a name becomes a folder and has letters, digits, - and _ alone")
+    need(fit, f"phases {names}: a name becomes a folder and may contain only letters, digits, - and _")
     task = recipe.task if isinstance(recipe, TaskRecipe) else None
     tagged = re.fullmatch(r"([\w-]+)[.@].*", recipe.model)
-    weights = "names trained weights" if tagged else "holds trained weights" if _has_weights(recipe.model) else ""
+    weights = "names trained weights" if tagged else "contains trained weights" if _has_weights(recipe.model) else ""
     need(
         task is not None or not weights,
-        f"model={recipe.model!r} {weights}, and pre-training begins without any: write "
-        f"model={tagged[1] if tagged else 'NAME, the name of its architecture'}. To go on from trained weights, "
-        "fine-tune (`ashnets finetune`), or take a finished phase over: start=RUN/phase-NAME",
+        f"model={recipe.model!r} {weights}, but pre-training starts without any: write "
+        f"model={tagged[1] if tagged else 'NAME, the name of its architecture'}. To continue from trained "
+        "weights, fine-tune (`ashnets finetune`), or start from a finished phase: start=RUN/phase-NAME",
     )
     need(task is None or task in TASKS, f"task={task!r} is not one of {', '.join(TASKS)}")
     objectives = NAMES if task is None else TASKS[task]
@@ -340,25 +340,31 @@ def _check(recipe: Recipe, where: str) -> None:
             not (phase.concrete_only and spiking),
             f"phases[{i}] is concrete_only but trains {', '.join(spiking)}, which need spikes",
         )
-    need(set(recipe.optimizers) == set(PARTS), f"optimizers must hold exactly {', '.join(PARTS)}")
+    need(set(recipe.optimizers) == set(PARTS), f"optimizers must have exactly the keys {', '.join(PARTS)}")
     for name, optimizer in recipe.optimizers.items():
         need(optimizer.kind in ("adamw", "sgd"), f"optimizers.{name}.kind={optimizer.kind!r} is not adamw or sgd")
         need(optimizer.lr > 0, f"optimizers.{name}.lr={optimizer.lr!r} must be positive")
-    need(recipe.schedule.kind in ("milestones", "cosine"), f"schedule.kind={recipe.schedule.kind!r}")
+    need(
+        recipe.schedule.kind in ("milestones", "cosine"),
+        f"schedule.kind={recipe.schedule.kind!r} is not milestones or cosine",
+    )
     milestones = recipe.schedule.milestones
     rising = milestones == sorted(set(milestones))
-    need(rising, f"schedule.milestones={milestones} must be epochs in rising order")
+    need(rising, f"schedule.milestones={milestones} must be epochs in ascending order")
     need(recipe.seed >= 0, f"seed={recipe.seed} must not be negative")
     need(recipe.precision in ("bf16", "fp32"), f"precision={recipe.precision!r} is not bf16 or fp32")
     need(recipe.vocabulary in ("pruned", "full"), f"vocabulary={recipe.vocabulary!r} is not pruned or full")
-    fits = 0 < recipe.fused_pairs <= recipe.batch_size or task in ("vqa", "nlvr2", "ve")  # which have no such share
+    fits = 0 < recipe.fused_pairs <= recipe.batch_size or task in ("vqa", "nlvr2", "ve")  # these have no such share
     need(fits, f"fused_pairs={recipe.fused_pairs} must lie in 1..batch_size={recipe.batch_size}")
     for key in ("accumulate", "log_every"):
         need(getattr(recipe, key) >= 1, f"{key}={getattr(recipe, key)} must be at least 1")
     for key in ("queue", "workers", "max_skipped", "checkpoint_every"):
         need(getattr(recipe, key) >= 0, f"{key}={getattr(recipe, key)} must not be negative")
     share = recipe.bare_name
-    need(share is None or 0 <= share <= 1, f"bare_name={share} must lie in [0, 1], or be null for all captions alike")
+    need(
+        share is None or 0 <= share <= 1,
+        f"bare_name={share} must lie in [0, 1], or be null to draw evenly from all captions",
+    )
     for key in ("momentum", "distillation", "ema", "hold_out"):
         need(0 <= getattr(recipe, key) < 1, f"{key}={getattr(recipe, key)} must lie in [0, 1)")
     need(
@@ -381,18 +387,18 @@ def _check_task(recipe: TaskRecipe, need: Callable[[bool, str], None]) -> None:
     need(recipe.answers_minimum >= 1, f"answers_minimum={recipe.answers_minimum} must be at least 1")
     for key in ("train_items", "valid_items"):
         need(getattr(recipe, key) >= 0, f"{key}={getattr(recipe, key)} must not be negative")
-    need(recipe.start is None, f"start={recipe.start!r}: fine-tuning starts from a model; set model to its folder")
-    need(recipe.stdp is None, "stdp is a stage of pre-training; leave it out")
+    need(recipe.start is None, f"start={recipe.start!r}: fine-tuning starts from a model: set model to its folder")
+    need(recipe.stdp is None, "stdp is a stage of pre-training: remove it")
     if recipe.task == "retrieval":
         return
     need(len({phase.grouping for phase in recipe.phases}) == 1, "all phases must have the same grouping")
-    need(not recipe.augment, "augment varies colors and places, which answers speak of: set augment to false")
-    need(not recipe.queue, f"queue={recipe.queue} belongs to ITC; set it to 0")
-    need(not recipe.max_skipped, f"max_skipped={recipe.max_skipped}: an item without its image is none; set it to 0")
+    need(not recipe.augment, "augment changes colors and positions, on which answers depend: set augment to false")
+    need(not recipe.queue, f"queue={recipe.queue} is for ITC only: set it to 0")
+    need(not recipe.max_skipped, f"max_skipped={recipe.max_skipped}: an item is useless without its image: set it to 0")
 
 
 def differences(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
-    """Where two recipes, as dictionaries, differ: a line ``key: was …, is …`` each, down to the single value."""
+    """Differences of two recipes given as dictionaries: one line ``key: was …, is …`` for each single value."""
     lines = []
     for key in dict.fromkeys([*saved, *wanted]):
         before, now = saved.get(key, "absent"), wanted.get(key, "absent")

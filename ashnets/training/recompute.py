@@ -1,4 +1,4 @@
-"""Activation checkpointing (Chen et al., 2016): keep a layer's input, compute the rest again in the backward pass."""
+"""Activation checkpointing (Chen et al., 2016): keep a layer's input, recompute the rest in the backward pass."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ UNITS = (GradientCheckpointingLayer, ResNetBasicLayer, ResNetBottleNeckLayer, Sp
 
 
 def recompute_activations(model: nn.Module) -> int:
-    """Checkpoint every block of the backbone, the spiking stack and the transformer; returns how many there are.
+    """Checkpoint every block of the backbone, the spiking stack and the transformer; returns their number.
 
-    The results are those of the plain passes to the bit: dropout repeats its draws, a spiking layer starts again from
-    the membranes that it started from, and running statistics move once. To be called after all copies of ``model``
-    have been made: a copy would run the original's blocks.
+    The results equal those without checkpointing to the bit: dropout repeats its draws, a spiking layer starts again
+    from the same membranes, and running statistics are updated once. Call it after all copies of ``model`` are made:
+    a later copy would run the original's blocks.
     """
     units = [module for module in model.modules() if isinstance(module, UNITS)]
     for unit in units:
@@ -48,7 +48,7 @@ def _recomputed(unit: nn.Module, forward: Callable) -> Callable:
 
 @contextmanager
 def _again(unit: nn.Module, membranes: list[tuple[LIF, Any]]) -> Iterator[None]:
-    """Inside, a second pass leaves no trace: it starts from ``membranes`` and moves no running statistic."""
+    """A second forward pass without side effects: it starts from ``membranes`` and updates no running statistic."""
     norms = [module for module in unit.modules() if isinstance(module, _BatchNorm)]
     counts = [(count, count.clone()) for norm in norms if (count := norm.num_batches_tracked) is not None]
     momenta = [(norm, norm.momentum) for norm in norms]

@@ -42,13 +42,13 @@ from ashnets.training.stdp import STDP, stdp_stage
 
 
 class Run:
-    """One run. All random draws come from (seed, epoch, image or step): a resumed run repeats an undisturbed one.
+    """One run. All random draws depend on (seed, epoch, image or step) only: a resumed run equals an uninterrupted one.
 
-    On several ranks every process holds one; the first writes.
+    On several ranks every process has one; only the first rank writes.
 
     Args:
-        source: images and captions; what a subclass trains on may be of another kind.
-        resume: take up the run in ``output``, or begin one there; None for neither.
+        source: images and captions; a subclass may train on data of another kind.
+        resume: True continues the run in ``output``, False starts one there; None does neither (a dry run).
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class Run:
             self.first_epoch, origin = start_from(model, Path(recipe.start))
             self.origins.append(origin)
         self.learner = self._learner(model)
-        self.passes = len(self.images.plan(self.images.random_groups(0)))  # of an epoch
-        self.steps_an_epoch = -(-self.passes // recipe.accumulate)
+        self.micro_batches = len(self.images.plan(self.images.random_groups(0)))  # of an epoch
+        self.steps_an_epoch = -(-self.micro_batches // recipe.accumulate)
         self.step = self.first_epoch * self.steps_an_epoch
         self.pairs_seen = 0
-        self.inside: dict[str, Any] = {}  # of a checkpoint inside an epoch: passes done, sums, groups
+        self.inside: dict[str, Any] = {}  # of a checkpoint inside an epoch: micro-batches done, sums, groups
         if checkpoint is not None:
             self._resume_from(checkpoint)
         self.began = time.monotonic()
@@ -98,10 +98,10 @@ class Run:
         return Learner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
 
     def plan(self) -> dict[str, Any]:
-        """What the run will do and need, before it does anything; the largest pass of an epoch is measured."""
+        """What the run will do and need; the largest micro-batch of an epoch is measured, nothing is written."""
         recipe, learner = self.recipe, self.learner
-        passes = self.images.plan(self.images.random_groups(0))
-        largest = max(passes, key=lambda shares: max(len(share.indices) for share in shares))
+        planned = self.images.plan(self.images.random_groups(0))
+        largest = max(planned, key=lambda shares: max(len(share.indices) for share in shares))
         batch = self.images.batches([largest], 0).read(0)
         phases = {}
         for phase in recipe.phases:
@@ -113,7 +113,7 @@ class Run:
                 copies=len(learner.copies),
                 queue_bytes=0 if learner.queue is None else bytes_of(learner.queue),
                 pairs=recipe.batch_size,
-                steps=phase.epochs * self.passes,
+                steps=phase.epochs * self.micro_batches,
                 device=self.device,
                 beside=list(learner.modules.values())[1:],
             )
@@ -137,7 +137,7 @@ class Run:
         return self.recipe.epochs * self.steps_an_epoch
 
     def _notes(self) -> list[str]:
-        """What the run does otherwise than its recipe says."""
+        """Where the run deviates from its recipe."""
         asked, total = self.recipe.schedule.warmup_steps, self._total_steps
         capped = warmup_steps(self.recipe.schedule, total)
         if capped == asked:
@@ -145,9 +145,9 @@ class Run:
         return [f"warm-up over {capped} steps, not schedule.warmup_steps={asked}: a tenth of the run's {total} at most"]
 
     def train(self) -> dict[str, Any]:
-        """All remaining epochs, then the published form of the model and its results."""
+        """Run all remaining epochs, then publish the model; returns the record of the run."""
         recipe, self.began = self.recipe, time.monotonic()
-        self.accelerator.wait_for_everyone()  # all have looked into the folder before the first one writes
+        self.accelerator.wait_for_everyone()  # all ranks have checked the folder before the first one writes
         try:
             self.folder.open(self.resume, (self.first_epoch, self.step), self._environment())
             if self.folder.journal is not None and not self.resume:
@@ -178,8 +178,8 @@ class Run:
             return self._finish(readable)
         except (OSError, SafetensorError) as error:
             raise TrainingError(
-                f"{self.folder.path}: a file could not be written or read ({error}); the last checkpoint is whole: "
-                "make room and go on with --resume"
+                f"{self.folder.path}: a file could not be written or read ({error}); the last checkpoint is "
+                "complete: free disk space and continue with --resume"
             ) from error
         finally:
             self.folder.close()
@@ -196,18 +196,18 @@ class Run:
             groups, figures = self.images.random_groups(epoch), {}
         else:
             if first:
-                self._calibrate(phase)  # what it trains on may have rested till now
+                self._calibrate(phase)  # the parts that it trains may have been frozen until now
             groups, figures = self.images.similar_groups(
                 self.learner.published.eval(), epoch, phase, self.learner.autocast(), self.progress
             )
         means, planned = Means(inside.get("sums")), self.images.plan(groups)
         self.learner.prepare(phase)
-        passes = inside.get("passes", 0)
+        finished = inside.get("micro_batches", 0)
         batches = load_epoch(
-            self.images.batches(planned, epoch), passes, recipe.workers, pin=self.device.type == "cuda"
+            self.images.batches(planned, epoch), finished, recipe.workers, pin=self.device.type == "cuda"
         )
         total = self._total_steps
-        steps, done = -(-len(planned) // recipe.accumulate), passes // recipe.accumulate
+        steps, done = -(-len(planned) // recipe.accumulate), finished // recipe.accumulate
         bar = Progress(
             steps,
             done,
@@ -218,13 +218,13 @@ class Run:
         )
         with bar:
             for number in range(done, steps):
-                several = planned[passes : passes + recipe.accumulate]
+                several = planned[finished : finished + recipe.accumulate]
                 pairs = sum(len(share.indices) for step in several for share in step)
                 scale = factor(recipe.schedule, self.step, epoch, total)
                 set_learning_rates(self.learner.optimizers, recipe, scale)
                 last = number + 1 == steps
                 self._optimize([next(batches) for _ in several], epoch, means, last)
-                passes += len(several)
+                finished += len(several)
                 self.pairs_seen += pairs
                 due = bool(recipe.checkpoint_every) and self.step % recipe.checkpoint_every == 0 and not last
                 if last or due or self.step % recipe.log_every == 0:
@@ -233,7 +233,9 @@ class Run:
                 if due or last:
                     self.images.share_notes()
                 if due:
-                    self._save_inside(phase, epoch, groups, {"passes": passes, "sums": means.sums, "figures": figures})
+                    self._save_inside(
+                        phase, epoch, groups, {"micro_batches": finished, "sums": means.sums, "figures": figures}
+                    )
         return {
             "epoch": epoch + 1,
             "phase": phase.name,
@@ -255,7 +257,7 @@ class Run:
         self.step += 1
 
     def _stop(self, batches: list[Batch], names: list[str], epoch: int) -> None:
-        """Something is no number: name the images and end. The last checkpoint is from before."""
+        """Stop because a value is not finite, and name the images. The last checkpoint is from an earlier step."""
         images = [name for batch in batches for name in batch.image_ids]
         if self.ranks > 1:
             images, names = gather_object(images), list(dict.fromkeys(gather_object(names)))
@@ -263,9 +265,9 @@ class Run:
             "bad_batch.json", {"epoch": epoch + 1, "step": self.step, "not_finite": names, "image_ids": images}
         )
         raise TrainingError(
-            f"{', '.join(names)} became infinite or no number at step {self.step}; the images of the batch are named "
-            f"in {found}; begin a run in a new folder with lower learning rates or precision=fp32 (start=PHASE-FOLDER "
-            "takes finished phases over)"
+            f"{', '.join(names)} became infinite or NaN at step {self.step}; the images of the batch are listed in "
+            f"{found}; start a run in a new folder with lower learning rates or precision=fp32 (start=PHASE-FOLDER "
+            "skips finished phases)"
         )
 
     def _log(self, means: Means, phase: Phase, epoch: int, scale: float) -> None:
@@ -296,7 +298,7 @@ class Run:
         return {**environment(), "devices": self.ranks, "initialized": self.origins}
 
     def _state(self, phase: Phase, epoch: int) -> dict[str, Any]:
-        """What a checkpoint says of itself; ``epoch`` is the number of finished ones."""
+        """The state that a checkpoint records; ``epoch`` is the number of finished epochs."""
         return {
             "recipe": self.recipe.name,
             "phase": phase.name,
@@ -311,11 +313,11 @@ class Run:
 
     @cached_property
     def _fingerprint(self) -> str:
-        """Of the training images and their order, which groups and queues refer to."""
+        """Hash of the training images and their order, on which groups and queues depend."""
         return hashlib.sha256("\n".join(self.images.train.image_ids).encode()).hexdigest()[:16]
 
     def _save_inside(self, phase: Phase, epoch: int, groups: list[np.ndarray], inside: dict[str, Any]) -> None:
-        """A checkpoint inside an epoch, which must know the order of the images."""
+        """A checkpoint inside an epoch, which must contain the order of the images."""
         order = {"indices": torch.as_tensor(np.concatenate(groups)).long(), "sizes": torch.tensor([*map(len, groups)])}
         self.folder.save(
             self.step,
@@ -326,7 +328,7 @@ class Run:
         )
 
     def _resume_from(self, folder: Path) -> None:
-        # first of all: other captions give another vocabulary, whose tensors would be refused in other words
+        # checked first: other captions give another vocabulary, whose tensors would fail with another message
         if read_state(folder)["images"] != self._fingerprint:
             raise TrainingError(f"{folder} was made on other images: give the same --corpus, or choose another folder")
         state, order = load_checkpoint(folder, self.learner.modules, self.learner.optimizers)
@@ -335,14 +337,14 @@ class Run:
         if order:
             groups = order["indices"].numpy()
             self.inside = {
-                **{key: state[key] for key in ("passes", "sums", "figures")},
+                **{key: state[key] for key in ("micro_batches", "sums", "figures")},
                 "groups": np.split(groups, np.cumsum(order["sizes"].numpy())[:-1]),
             }
 
     def _calibrate(self, phase: Phase) -> None:
-        """Statistics for the published weights as they are now: before they are looked at, and before they are saved.
+        """Set running statistics for the published weights: before they are evaluated, and before they are saved.
 
-        Every rank takes part.
+        All ranks take part.
         """
         self.learner.calibrate(
             phase,
@@ -372,14 +374,14 @@ class Run:
         }
 
     def _stdp(self, settings: STDP) -> None:
-        """The unsupervised stage on the first spiking layers; every rank does the same."""
+        """The unsupervised stage on the first spiking layers; every rank computes the same."""
         vision = self.learner.model.ashnets.vision
         batches = self.images.spikes(vision, settings.images, settings.batch, self.device)
         self.folder.write("stdp.json", stdp_stage(vision.abstract_encoder, batches, settings, self.progress))
         self.learner.renew_copies()
 
     def _learned_from(self) -> dict[str, Any]:
-        """In words for the model card: a folder by its own name, not by its path."""
+        """For the model card: a folder by its name, not its path."""
         return {"name": self.data_name, "splits": list(self.recipe.train), "images": len(self.images.train)}
 
     def _record(self) -> dict[str, Any]:
@@ -398,7 +400,7 @@ class Run:
         }
 
     def _learned(self) -> list[str]:
-        """The sketch of all that the model learned from."""
+        """The sketch of all training items of the model."""
         return sketch(self.images.train)
 
     def _finish(self, readable: list[int]) -> dict[str, Any]:
@@ -414,9 +416,9 @@ class Run:
 
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """On CPU, sums in a fixed order: a resumed run then ends with the same bits as an undisturbed one.
+    """On CPU, sums in a fixed order: a resumed run then gives the same bits as an uninterrupted one.
 
-    torch would also fill all fresh memory, a fifth of a step; nothing here reads what it has not written.
+    torch would also fill all new memory, which takes a fifth of a step; nothing here reads uninitialized memory.
     """
     settings: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory

@@ -1,4 +1,4 @@
-"""From a recipe to what it trains: configuration, processor, model with its starting weights, averages."""
+"""From a recipe to the model it trains: configuration, processor, starting weights, averages."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def build_model(
     head: type[AshNetsPreTrainedModel] = AshNetsForPreTraining,
     **keys: Any,
 ) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
-    """The model of a recipe at its start, and a sentence for each source of its weights.
+    """Configuration, processor and starting model of a recipe, and a sentence for each source of its weights.
 
     Args:
-        captions: those that it will train on; a pruned vocabulary is cut to them.
+        captions: of the training data; a pruned vocabulary contains only their pieces.
         head: class of the model.
-        keys: of the configuration, over those of the recipe.
+        keys: of the configuration; they override those of the recipe.
 
     Raises:
         ConfigurationError, WeightsError: with the key or the file.
@@ -52,13 +52,13 @@ def build_model(
         load_transformer(model, bert, rows=row_indices(bert / "vocab.txt", pieces)),
         load_backbone(model, recipe.backbone_weights),
     ]
-    # the record travels with the weights: it names the source as the recipe does, not a folder of this machine
+    # the record is published with the weights: it names the source as the recipe does, not a local folder
     origins = [origin.replace(str(bert), recipe.transformer_weights) for origin in origins]
     return config, AshNetsProcessor.from_config(config, pieces), model, origins
 
 
 def vocabulary_of(recipe: Recipe, captions: Iterable[str]) -> tuple[Path, list[str]]:
-    """The folder of the recipe's text checkpoint, and the pieces of the vocabulary that a model takes from it."""
+    """The folder of the recipe's text checkpoint, and the vocabulary pieces that a model uses."""
     bert = weights_folder(recipe.transformer_weights)
     vocabulary = bert / "vocab.txt"
     pruned = recipe.vocabulary == "pruned"
@@ -66,7 +66,7 @@ def vocabulary_of(recipe: Recipe, captions: Iterable[str]) -> tuple[Path, list[s
 
 
 def start_from(model: nn.Module, folder: Path) -> tuple[int, str]:
-    """Take over an earlier run's phase checkpoint; returns the epochs it has behind it and a sentence."""
+    """Load an earlier run's phase checkpoint; returns its number of finished epochs and a sentence."""
     if not (folder / STATE).is_file():
         raise TrainingError(f"start={folder}: no phase checkpoint there; give a folder phase-NAME of an earlier run")
     state = read_state(folder)
@@ -83,16 +83,16 @@ def weights_folder(source: str) -> Path:
     if colon and kind == "hub":
         try:
             return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "vocab.txt"]))
-        except Exception as error:  # no network, no such repository, a gate: many kinds from two libraries
+        except Exception as error:  # no network, no such repository, no access: many classes from two libraries
             raise WeightsError(
-                f"transformer_weights={source!r} cannot be had from the Hub ({' '.join(str(error).split())[:200]}); "
-                "connect once, or give a folder"
+                f"transformer_weights={source!r} cannot be loaded from the Hub ({' '.join(str(error).split())[:200]}); "
+                "connect to the network, or give a folder"
             ) from error
     if not colon or kind != "package":
         return Path(source)
     try:
         spec = find_spec(name)
-    except (ImportError, ValueError):  # a parent that is not there, an empty name
+    except (ImportError, ValueError):  # a missing parent package, an empty name
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ConfigurationError(f"transformer_weights={source!r}: package {name} is not installed (ashnets[train])")
@@ -102,11 +102,11 @@ def weights_folder(source: str) -> Path:
 def average_of(model: nn.Module, decay: float, warm_up: bool = False) -> AveragedModel:
     """A copy of ``model`` that follows it: averaged ← d·averaged + (1 − d)·model at each update but the first, a copy.
 
-    Running statistics are the model's own: the average of variances of many states is the variance of none of them.
+    Running statistics are copied, not averaged: an average of variances of many states is the variance of no state.
 
     Args:
         decay: d.
-        warm_up: after n updates d = min(``decay``, (1 + n)/(10 + n)), so that a short run's average forgets its start.
+        warm_up: after n updates d = min(``decay``, (1 + n)/(10 + n)), so that a short run forgets its start.
     """
 
     @torch.no_grad()
@@ -120,7 +120,7 @@ def average_of(model: nn.Module, decay: float, warm_up: bool = False) -> Average
 
 
 def freeze(model: nn.Module, phase: Phase) -> None:
-    """Train what the phase trains, and nothing else."""
+    """Set which parameters the phase trains."""
     for name, parameter in model.named_parameters():
         idle = phase.concrete_only and _is_spiking(name)
         parameter.requires_grad_(not (idle or part_of(name) in phase.frozen))
@@ -134,7 +134,7 @@ def save_memory(model: nn.Module) -> None:
 
 
 def resting(model: Any, phase: Phase) -> list[nn.Module]:
-    """The parts that a phase does not train: no dropout in them, and their running statistics stay."""
+    """The parts that a phase does not train: they have no dropout, and their running statistics do not change."""
     parts: dict[str, nn.Module | None] = {
         "concrete": getattr(model.ashnets.vision, "concrete_encoder", None),
         "spiking": getattr(model.ashnets.vision, "abstract_encoder", None),

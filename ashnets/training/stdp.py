@@ -1,21 +1,22 @@
-r"""STDP before training: the first spiking layers learn from spike timing alone, without labels or gradients.
+r"""STDP before training: the first spiking layers learn from spike timing only, without labels or gradients.
 
 The pair rule with exponential traces (Morrison, Diesmann & Gerstner, Biol. Cybern. 98, 2008; spikingjelly's
-``STDPLearner``), x the spikes into a convolution and s those of its LIF neurons:
+``STDPLearner``), with x the input spikes of a convolution and s the spikes of its LIF neurons:
 
     x̄[t] = (1 − 1/τ_pre)·x̄[t−1] + x[t],    s̄[t] = (1 − 1/τ_post)·s̄[t−1] + s[t]
     Δw = a·Σ_t (s[t]·x̄[t] − x[t]·s̄[t]),    w ← w + lr·Δw
 
-Δw is a mean over images and output positions, and a the usual spread of a filter's weights: lr means the same at any
-batch, image size and layer. The rule is additive (f_pre and f_post constant): input and spike come nearly as often
-in one order as in the other, so that soft bounds would mostly shrink weights. What keeps the additive rule in bounds
-is that each filter gets its mean and its standard deviation back after each update: the first takes out what
-strengthens all its synapses alike, which would make copies of all filters (subtractive normalization, Miller & MacKay,
-Neural Computation 6, 1994), the second is synaptic scaling. Later optimizers find weights of the usual size.
+Δw is a mean over images and output positions, and a the mean standard deviation of a filter's weights: lr has the
+same meaning for any batch, image size and layer. The rule is additive (f_pre and f_post constant): both orders of
+input and output spike are nearly equally frequent, so that soft bounds would mostly shrink weights. Instead, the mean
+and standard deviation of each filter are restored after each update. Restoring the mean removes the part that
+strengthens all synapses equally, which would make all filters equal (subtractive normalization, Miller & MacKay,
+Neural Computation 6, 1994); restoring the standard deviation is synaptic scaling. Optimizers that follow find weights
+of the usual size.
 
-tdBN stands between synapse and neuron, and normalizes by the statistics of the batch while its layer learns: fixed
-statistics would part from weights that move, and the layer fall silent or saturate. Its running statistics are those
-of the trained weights in the end; layers that did not learn keep theirs, which ``calibrate()`` or training must renew.
+tdBN lies between synapse and neuron and uses batch statistics while its layer learns: fixed statistics would not match
+the changing weights, and the layer would fall silent or saturate. At the end its running statistics are those of the
+trained weights; layers that did not learn keep theirs, which ``calibrate()`` or training must update.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ class STDP:
 
     Attributes:
         layers: spiking layers to train, from the first.
-        images: training images to show to each layer.
-        batch: images for one update of the weights. A batch needs some 4·B·C_in·C_out·h·w bytes beside the model.
+        images: training images for each layer.
+        batch: images for one update of the weights. A batch needs about 4·B·C_in·C_out·h·w extra bytes.
         lr: weight change for a Δw/a of 1, in standard deviations of a filter's weights.
-        tau_pre, tau_post: τ of the traces of input and output spikes, in time steps, 1 or more. Unequal ones favor
-            one order of the spikes, and filters soon resemble one another: see ``filter_similarity_after``.
+        tau_pre, tau_post: τ of the traces of input and output spikes, in time steps, 1 or more. Unequal values
+            favor one order of the spikes, and filters soon become similar: see ``filter_similarity_after``.
 
     Raises:
         ConfigurationError: a value out of range.
@@ -72,31 +73,31 @@ class STDP:
 def stdp_stage(
     encoder: AbstractEncoder, batches: Iterable[torch.Tensor], settings: STDP, progress: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """Train the first layers of an abstract encoder by STDP, one after another, each on the spikes of the trained ones.
+    """Train the first layers of an abstract encoder by STDP, one after another, each on the spikes of those before it.
 
     Args:
-        encoder: changed in place, in its own type and on its own device; nothing but the weights of the trained layers
-            and their running statistics differs afterwards.
-        batches: P_binary, (T, B, 3, H, W) each, read three times a layer: a list, or another object that starts anew
-            with each ``for`` and gives the same spikes then. Every image starts from a reset state.
-        settings: :class:`STDP`; its ``images`` and ``batch`` are for the caller, who draws the batches.
+        encoder: changed in place, in its dtype and on its device; only weights and running statistics of the trained
+            layers change.
+        batches: P_binary, (T, B, 3, H, W) each, read three times per layer: a list, or another object that
+            gives the same spikes in each iteration. Every image starts from a reset state.
+        settings: :class:`STDP`; its ``images`` and ``batch`` are used by the caller, which draws the batches.
         progress: show a bar for each layer.
 
     Returns:
         Layer name → ``relative_change``, ‖ΔW‖/‖W‖; ``firing_rate_before`` and ``firing_rate_after``, spikes /
         (neurons·T) over all images, under the statistics of each batch; ``lowest_channel_rate`` and
         ``highest_channel_rate`` after; ``filter_similarity_before`` and ``filter_similarity_after``, the mean |cosine|
-        of two filters, 1 where all are the same; ``images`` seen.
+        of two filters, 1 if all are equal; ``images`` used.
 
     Raises:
-        InputError: no batches, an iterator that can be read only once, or batches of another shape.
+        InputError: no batches, an iterator that can be read only once, or batches with a wrong shape.
         TrainingError: more layers than the encoder has, or weights that are no longer finite.
     """
     names = list(encoder.layers)
     if settings.layers > len(names):
         raise TrainingError(
-            f"stdp.layers={settings.layers} and the encoder has {len(names)} spiking layers "
-            f"({', '.join(names)}): ask for 1..{len(names)}"
+            f"stdp.layers={settings.layers}, but the encoder has {len(names)} spiking layers "
+            f"({', '.join(names)}): set it to 1..{len(names)}"
         )
     _check(batches)
     chosen = names[: settings.layers]
@@ -118,8 +119,8 @@ def stdp_stage(
 def _check(batches: Iterable[torch.Tensor]) -> None:
     if isinstance(batches, Iterator):
         raise InputError(
-            f"batches is a {type(batches).__name__}, which can be read only once, and each layer reads it three times: "
-            "give a list, or an object whose __iter__ starts anew"
+            f"batches is a {type(batches).__name__}, which can be read only once, but each layer reads it three times: "
+            "give a list, or an object whose __iter__ starts again"
         )
     first = next(iter(batches), None)
     if first is None:
@@ -136,7 +137,7 @@ def _train(
     settings: STDP,
     progress: bool,
 ) -> dict[str, Any]:
-    """STDP on one layer behind the trained ones; its part of the report."""
+    """STDP on the layer after the trained ones; returns its part of the report."""
     weight = block.conv.weight
     start = weight.clone()
     mean, spread = _moments(start)
@@ -159,7 +160,7 @@ def _train(
     try:
         bar = tqdm(batches, desc=f"STDP {name}", unit="batch", disable=not progress or None)
         for x in _inputs(trained, bar, weight):
-            learner.reset()  # the traces of other images
+            learner.reset()  # traces of other images
             spikes = _fire(block, x)  # (T, B, C, h, w)
             optimizer.zero_grad()
             learner.step(on_grad=True, scale=1 / spikes[0, :, 0].numel())
@@ -169,7 +170,7 @@ def _train(
             if not grown.isfinite().all():
                 raise TrainingError(
                     f"the weights of spiking layer {name} are not finite after {seen} images of STDP: "
-                    f"check the weights and spikes it was given, or lower stdp.lr={settings.lr}"
+                    f"check its weights and input spikes, or lower stdp.lr={settings.lr}"
                 )
             weight.sub_(shifted).mul_(spread / grown.clamp_min(1e-30)).add_(mean)
     finally:
@@ -191,7 +192,7 @@ def _train(
 
 
 def _inputs(trained: list[SpikingLayer], batches: Iterable[torch.Tensor], like: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The spikes that reach the layer behind the trained ones, (T, B, C_in, h, w), in the weights' type."""
+    """The input spikes of the layer after the trained ones, (T, B, C_in, h, w), in the dtype of the weights."""
     for x in batches:
         x = x.to(like)
         for block in trained:

@@ -151,7 +151,7 @@ def test_the_command_prints_the_task_s_metric_and_names_the_option(finetuned, dr
 
 
 def test_what_does_not_fit_is_refused(quantized, finetuned, drawings, tmp_path):
-    with pytest.raises(ConfigurationError, match=r"pictogram-questions \(vqa\).*--data.*no --corpus"):
+    with pytest.raises(ConfigurationError, match=r"pictogram-questions \(vqa\).*--data.*without --corpus"):
         quantize(finetuned("vqa"), output=tmp_path / "a", corpus=drawings, data=drawings)
     with pytest.raises(ConfigurationError, match=r"--data is for a model that was fine-tuned.*--corpus"):
         quantize("ashnets-tiny", output=tmp_path / "a", data=drawings)

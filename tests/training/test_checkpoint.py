@@ -187,7 +187,7 @@ def test_a_damaged_file_is_named_with_its_remedy(saved, name, how):
             return
     else:
         path.write_bytes(data[: len(data) - 5] if how == "cut" else b"\xff" * len(data))
-    remedy = r"cannot be read .*delete that folder to go on from the one before"
+    remedy = r"cannot be read .*delete this folder to continue from the one before"
     with pytest.raises(TrainingError, match=remedy) as error:
         load_checkpoint(folder, {"model": model, "queue": queue}, optimizers)
     assert str(error.value).startswith(f"{folder}: ")
@@ -282,6 +282,6 @@ def test_a_full_disk_leaves_the_one_before(tmp_path):
     assert first is None and again is None
     for message in (small, between):
         assert message.startswith(str(tmp_path / "step-00000002")) and "could not be written" in message
-        assert "make room and go on with --resume" in message
+        assert "free disk space and continue with --resume" in message
     assert found["left"] == ["step-00000001"] and found["same"]
     assert found["end"] == ["step-00000001", "step-00000002"]

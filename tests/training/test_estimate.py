@@ -101,7 +101,7 @@ def test_state_is_what_the_optimizers_really_keep() -> None:
 
 def test_another_optimizer_is_refused() -> None:
     net = Net()
-    with pytest.raises(ConfigurationError, match=r"optimizers\.concrete: what RMSprop keeps"):
+    with pytest.raises(ConfigurationError, match=r"optimizers\.concrete: the state that RMSprop keeps"):
         cost(net, lambda: None, optimizers={"concrete": torch.optim.RMSprop(net.parameters())})
 
 

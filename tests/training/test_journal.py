@@ -117,7 +117,7 @@ def test_a_new_run_spares_an_old_log(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         run_part(journal, 1, 1)
     before = (tmp_path / "log.jsonl").read_bytes()
-    with pytest.raises(TrainingError, match=r"log\.jsonl already holds a log"):
+    with pytest.raises(TrainingError, match=r"log\.jsonl already contains a log"):
         Journal(tmp_path)
     assert (tmp_path / "log.jsonl").read_bytes() == before
 

@@ -42,7 +42,10 @@ def test_bundled_recipes_are_valid(repository):
         ({"phases": []}, "phases is empty"),
         ({"phases": [{"name": "a", "epochs": 1}]}, "missing key concrete_only, grouping, objectives"),
         ({"fused_pairs": 9}, "fused_pairs=9"),
-        ({"optimizers": {"transformer": {"kind": "adamw", "lr": 1e-3}}}, "must hold exactly transformer, concrete"),
+        (
+            {"optimizers": {"transformer": {"kind": "adamw", "lr": 1e-3}}},
+            "must have exactly the keys transformer, concrete",
+        ),
         ({"schedule": {"kind": "linear"}}, "schedule.kind='linear'"),
     ],
 )
@@ -68,7 +71,7 @@ def test_mistakes_are_named(write, changes, message):
         ("phases.0.negative_temperature=0", "negative_temperature=0.0 must be positive"),
         ("phases.1.name=concrete", "share a name"),
         ("phases.1.name=a/b", "becomes a folder"),
-        ("schedule.milestones=[5, 3]", r"milestones=\[5, 3\] must be epochs in rising order"),
+        ("schedule.milestones=[5, 3]", r"milestones=\[5, 3\] must be epochs in ascending order"),
         ("schedule.milestones=[soon]", r"milestones\[0\]='soon' is not of type int"),
         ("train=train", "train='train' is not of type list"),
         ("distillation=0.4", "distillation needs the momentum encoders"),
@@ -110,7 +113,7 @@ def test_a_folder_with_weights_is_no_architecture(write, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert load_recipe(write(), [f"model={tmp_path}"]).model == str(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ConfigurationError, match="holds trained weights, and pre-training begins without any"):
+    with pytest.raises(ConfigurationError, match="contains trained weights, but pre-training starts without any"):
         load_recipe(write(), [f"model={tmp_path}"])
 
 

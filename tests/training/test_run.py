@@ -500,7 +500,8 @@ def test_another_environment_is_said(finished, corpus, recipe, tmp_path):
     train(recipe, corpus=corpus, output=tmp_path / "run", resume=True, progress=False)
     texts = [r["text"] for r in records(tmp_path / "run", "steps.jsonl") if r.get("kind") == "warning"]
     assert texts == [
-        f"resumed in another environment, results may differ in the last bits: torch: was '1.0', is {torch.__version__!r}"
+        "resumed in another environment, results may differ in the last bits: "
+        f"torch: was '1.0', is {torch.__version__!r}"
     ]
 
 
@@ -550,7 +551,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(finished, corpu
     newest = checkpoints(tmp_path / "run" / "checkpoints")[-1]
     weights = newest / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(TrainingError, match=f"{newest.name}: the checkpoint cannot be read .* delete that folder"):
+    with pytest.raises(TrainingError, match=f"{newest.name}: the checkpoint cannot be read .* delete this folder"):
         train(recipe, **options)
     shutil.rmtree(newest)
     train(recipe, **options)
@@ -558,7 +559,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(finished, corpu
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(corpus, recipe, tmp_path):
-    with pytest.raises(TrainingError, match="became infinite or no number at step"):
+    with pytest.raises(TrainingError, match="became infinite or NaN at step"):
         train(
             recipe,
             corpus=corpus,

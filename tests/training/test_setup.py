@@ -136,7 +136,9 @@ def test_a_package_that_is_not_there_is_named(name):
 
 @pytest.mark.parametrize("name", ["no-such-organization/no-such-model", "not/a/name"])
 def test_the_hub_out_of_reach_is_named_with_a_remedy(name):
-    with pytest.raises(WeightsError, match=f"'hub:{name}' cannot be had from the Hub .*connect once, or give a folder"):
+    with pytest.raises(
+        WeightsError, match=f"'hub:{name}' cannot be loaded from the Hub .*connect to the network, or give a folder"
+    ):
         weights_folder(f"hub:{name}")
 
 

@@ -292,7 +292,7 @@ def test_filter_similarity_by_hand():
 def test_what_cannot_be_trained_is_refused(drawings):
     model = encoder()
     before = tensors(model)
-    with pytest.raises(TrainingError, match=r"stdp\.layers=6 .* 5 spiking layers \(conv1, .*concepts\)"):
+    with pytest.raises(TrainingError, match=r"stdp\.layers=6, .* 5 spiking layers \(conv1, .*concepts\)"):
         stage(model, drawings, layers=6)
     with pytest.raises(InputError, match="at least one batch"):
         stage(model, [])
