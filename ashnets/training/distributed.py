@@ -32,7 +32,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
         parts = [torch.empty_like(x) for _ in range(world_size())]
         dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
+        return torch.cat(parts)  # (W·B, ...)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
@@ -98,14 +98,14 @@ class _SyncedNormalization(torch.autograd.Function):
         axes = [0, *range(2, x.dim())]
         shape = [1, -1, *[1] * (x.dim() - 2)]
         wide = x.float()
-        moments = torch.cat([wide.sum(axes), wide.new_full((1,), x.numel() // x.shape[1])])
+        moments = torch.cat([wide.sum(axes), wide.new_full((1,), x.numel() // x.shape[1])])  # (C + 1,)
         dist.all_reduce(moments)
         count = moments[-1]
         mean = moments[:-1] / count
         centered = wide - mean.view(shape)
         square = centered.square().sum(axes)
         dist.all_reduce(square)
-        variance = square / count
+        variance = square / count  # (C,)
         scale = (variance + eps).rsqrt()
         normed = centered.mul_(scale.view(shape))
         ctx.save_for_backward(normed, weight, scale, count)

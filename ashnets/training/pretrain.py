@@ -1,4 +1,4 @@
-"""One step of pre-training: a rank's share of a batch to the losses of the phase."""
+"""One pre-training step: from a rank's share of a batch to the losses of the phase."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Batch:
         image_keys: (B,), ids for the sampler.
         input_ids, attention_mask: (B, L).
         special: (B, L), True on [CLS], [SEP] and [PAD].
-        samples: (B,), equal where two pairs are of the same sample.
+        samples: (B,), equal if two pairs belong to the same sample.
         draws: the uniform numbers of each pair.
         group_size: φ of this batch.
         image_ids: names of the images.
-        skipped: name → why, of images that could not be read; a neighbor stands in their place.
+        skipped: name → reason, of images that could not be read; a neighbor replaces each.
     """
 
     pixel_values: torch.Tensor
@@ -45,15 +45,15 @@ class Batch:
     skipped: dict[str, str]
 
     def shown(self) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Images (B, 3, H, W), their keys (B,), and how many lie on one time axis."""
+        """Images (B, 3, H, W), their keys (B,), and the number of images on one time axis."""
         return self.pixel_values, self.image_keys, self.group_size
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on ``device``; image_keys stay, the sampler reads them as numbers."""
+        """The same batch with its tensors on ``device``; image_keys stay on the CPU, where the sampler reads them."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """The same batch in pinned memory: what a DataLoader asks of a batch that is no tensor."""
+        """The same batch in pinned memory: a DataLoader calls this for a batch that is not a tensor."""
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
@@ -71,13 +71,13 @@ class Batch:
 
 @dataclass
 class Keys:
-    """What ITC compares with: the momentum encoders' pairs of all ranks, then the queue.
+    """The keys of ITC: embeddings by the momentum encoders of all ranks' pairs, then the queue.
 
     Attributes:
         image, text: (K, D), of length 1.
         samples: (K,).
         own_image, own_text: (B, D), those of this rank's own pairs.
-        new: how many of the K are of this step; they go into the queue after it.
+        new: the first ``new`` of the K keys are of this step; they enter the queue after it.
     """
 
     image: torch.Tensor
@@ -89,7 +89,7 @@ class Keys:
 
 
 def spiking_figures(visual: Any) -> dict[str, torch.Tensor]:
-    """What is logged of the spiking branch at a step: firing rates in training mode, and the summary ratio."""
+    """Values of the spiking branch for the log: firing rates in training mode, and the summary ratio."""
     if visual.layer_rates is None:
         return {}
     rates = {f"training_rate_{name}": rate.mean() for name, rate in visual.layer_rates.items()}
@@ -104,7 +104,7 @@ def momentum_keys(
     spikes: torch.Tensor | None,
     concrete_only: bool,
 ) -> Keys:
-    """Encode a batch by the momentum encoders and put the queue behind it."""
+    """Encode a batch with the momentum encoders and append the queue."""
     own_image, _ = encoders.encode_image(
         batch.pixel_values, spikes=spikes, group_size=batch.group_size, concrete_only=concrete_only
     )
@@ -117,12 +117,12 @@ def momentum_keys(
 class PreTrainingStep(nn.Module):
     """The losses of a phase as one module, so that DistributedDataParallel can wrap it.
 
-    ITM takes a positive, a hard negative text and a hard negative image for each fused pair, out of all ranks'; MLM
-    and MVM mask the positives of the same pairs in one pass. The other pairs only meet in ITC and STUA.
+    For each fused pair ITM uses the positive, a hard negative text and a hard negative image, drawn from all ranks; MLM
+    and MVM mask the same pairs in one forward pass. The other pairs are used by ITC and STUA only.
 
     Args:
         names: objectives to compute.
-        fused_share: share of the pairs of each group that ITM, MLM and MVM see; one of a group at least.
+        fused_share: share of the pairs of each group that ITM, MLM and MVM use; at least one per group.
         negative_temperature: τ of the draw of ITM's negatives; ITC's by default.
         distillation: α of ITC's soft targets.
     """
@@ -150,16 +150,16 @@ class PreTrainingStep(nn.Module):
     def forward(
         self, batch: Batch, spikes: torch.Tensor | None = None, keys: Keys | None = None
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Losses by name, weighted so that their mean over ranks is that of the whole batch; and figures."""
+        """Losses by name, weighted so that their mean over ranks is that of the whole batch; and values for the log."""
         model, names = self.model, self.names
         visual = model.ashnets.vision(
             batch.pixel_values, spikes=spikes, group_size=batch.group_size, concrete_only=self.concrete_only
         )
-        text, _ = model.ashnets.transformer(batch.input_ids, batch.attention_mask, None)
+        text, _ = model.ashnets.transformer(batch.input_ids, batch.attention_mask, None)  # (B, L, M1)
         tau = model.temperature()
-        image_embeds, text_embeds = model.project_image(visual.output), model.project_text(text)
-        all_samples = gather(batch.samples)
-        positive = obj.same_sample(batch.samples, all_samples)
+        image_embeds, text_embeds = model.project_image(visual.output), model.project_text(text)  # (B, D) each
+        all_samples = gather(batch.samples)  # (ΣB_r,)
+        positive = obj.same_sample(batch.samples, all_samples)  # (B, ΣB_r)
         pairs = len(batch.samples)
         losses: dict[str, torch.Tensor] = {}
         counts: dict[str, torch.Tensor | int] = {}
@@ -171,7 +171,7 @@ class PreTrainingStep(nn.Module):
             with full_precision(tau.device):
                 losses["stua"] = obj.stua_loss(spiking, described, model.stua.temperature(), positive)
             counts["stua"] = pairs
-        fused = fused_pairs(batch.draws.fused, batch.group_size, self.fused_share)
+        fused = fused_pairs(batch.draws.fused, batch.group_size, self.fused_share)  # (F,)
         if "itm" in names:
             losses["itm"], counts["itm"], figures["itm_accuracy"] = self._itm(
                 batch, visual.output, image_embeds, text_embeds, positive, fused, tau
@@ -237,7 +237,7 @@ class PreTrainingStep(nn.Module):
 
 
 def fused_pairs(draws: torch.Tensor, group_size: int, share: float) -> torch.Tensor:
-    """The pairs with the smallest draws in each group of φ: a share of each, whatever else is in the batch."""
+    """Indices of the pairs with the smallest draws in each group of φ, independent of the rest of the batch."""
     each = min(group_size, max(1, round(group_size * share)))
     places = draws.unflatten(0, (-1, group_size)).argsort(1)[:, :each].sort(1).values  # (G, each)
     starts = torch.arange(len(places), device=draws.device).unsqueeze(1) * group_size

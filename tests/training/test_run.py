@@ -121,7 +121,7 @@ def short(even_corpus, recipe_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("short")
     phases = [{**phase, "epochs": epochs} for phase, epochs in zip(recipe_data["phases"], (2, 1), strict=True)]
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump({**recipe_data, "ema": 0.99, "pairs": 24, "fused_pairs": 12, "phases": phases}))
+    path.write_text(yaml.safe_dump({**recipe_data, "ema": 0.99, "batch_size": 24, "fused_pairs": 12, "phases": phases}))
     run = Run(load_recipe(path), open_source(even_corpus), folder / "run", progress=False)
     run.train()
     return run
