@@ -35,7 +35,7 @@ _HOMES = {
     "create": "ashnets.zoo.creating",
     "describe": "ashnets.zoo.describing",
     "energy": "ashnets.export.models",
-    "evaluate": "ashnets.tasks.measuring",
+    "evaluate": "ashnets.evaluation.evaluating",
     "export_encoder": "ashnets.export.models",
     "finetune": "ashnets.runs",
     "from_pretrained": "ashnets.hub.loading",

@@ -13,10 +13,10 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
 from ashnets import AshNetsConfig, AshNetsProcessor
+from ashnets.data.vocabulary import tokenize
 from ashnets.errors import ConfigurationError, InputError
 from ashnets.model.sampling import content_key, image_key
 from ashnets.processor import AshNetsImageProcessor
-from ashnets.retrieval.embedding import tokenize
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "runs", "##s"]
 

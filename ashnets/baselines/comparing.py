@@ -15,7 +15,6 @@ from typing import Any
 
 import yaml
 
-from ashnets.baselines.ranking import KS, draw, recalls
 from ashnets.baselines.speed import Speed, measure
 from ashnets.baselines.starting import HEADS, baseline_processor
 from ashnets.data.pairs import Pairs
@@ -23,14 +22,18 @@ from ashnets.data.sources.opening import open_source
 from ashnets.device import own_device
 from ashnets.environment import environment
 from ashnets.errors import ConfigurationError, TrainingError
+from ashnets.evaluation.options import EvaluationOptions, Variant
+from ashnets.evaluation.own_images import sampled
+from ashnets.evaluation.prediction import Questions, predicted_labels
+from ashnets.evaluation.record import TRAINING_RECORD
+from ashnets.evaluation.retrieval import RetrievalSet, rank
+from ashnets.evaluation.text_baselines import baselines
 from ashnets.hub.loading import from_pretrained
+from ashnets.metrics.retrieval import KS
 from ashnets.processor import AshNetsProcessor
 from ashnets.runs import finetune, train
-from ashnets.tasks.baselines import baselines
 from ashnets.tasks.data import drawn, open_task_data
-from ashnets.tasks.predicting import predict, predicted_labels
 from ashnets.tasks.registry import CLASSIFICATIONS
-from ashnets.training.evaluate import TRAINING_RECORD
 from ashnets.training.recipe import Recipe, TaskRecipe, differences, load_recipe
 from ashnets.zoo.registry import ROOT
 
@@ -148,7 +151,8 @@ def _load(name: str, folder: Path, head: str) -> tuple[Any, AshNetsProcessor]:
 def _retrieval(name: str, corpus: Path, run: Path, sample: int, progress: bool) -> dict[str, Any]:
     model, processor = _load(name, run / "model", "pretraining")
     pairs = Pairs(open_source(corpus), [SPLIT], model.config.image_size)
-    return recalls(model, processor.tokenizer, pairs, draw(pairs, sample), progress)
+    measured, options = RetrievalSet.of_pairs(pairs, sampled(pairs, sample)), EvaluationOptions(progress=progress)
+    return rank(model, processor.tokenizer, measured, options=options).to_list()[0]
 
 
 def _answers(
@@ -162,10 +166,9 @@ def _answers(
     for name in names:
         model, processor = _load(name, output / f"{name}-questions" / "model", "vqa")
         task = CLASSIFICATIONS["vqa"].of_config(model.config)
+        asked, options = Questions(task, data, records, processor), EvaluationOptions(progress=progress)
         shown = {
-            key: predicted_labels(
-                task, predict(model, task, data, records, processor, constant=key == "blind", progress=progress)
-            )
+            key: predicted_labels(model, asked, Variant("answering", constant=key == "blind"), options)
             for key in ("accuracy", "blind")
         }
         found[name] = {key: task.metrics(records, said)["accuracy"] for key, said in shown.items()}
@@ -217,8 +220,8 @@ def rows(
                 "texts": recall["texts"],
                 "ranking": recall["ranking"],
                 **_recall_cells(recall),
-                "pairs_scored": recall["pairs_scored"],
-                "ranking_seconds": round(recall["seconds"], 2),
+                "pairs_scored": recall["cost"]["pairs"],
+                "ranking_seconds": round(recall["cost"]["seconds"], 2),
                 "task": questions["data"],
                 "items_seen": questions["pairs_seen"],
                 "task_seconds": questions["seconds"],

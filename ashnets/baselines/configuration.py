@@ -10,10 +10,10 @@ from ashnets.training.recipe import BASELINES
 
 
 class BaselineConfig(AshNetsConfig):
-    """An ASH-Nets configuration and which baseline stands in its place.
+    """The configuration of a baseline, made from that of an ASH-Nets model.
 
-    The baseline has its own encoder of images and no spiking branch; it takes the transformer's widths, layers, heads and
-    vocabulary, the image's side and, for ViLT's patches, the stride of a visual token.
+    The baseline has its own image encoder and no spiking branch. It uses the same widths, layers, heads and vocabulary
+    of the transformer, the same image size and, for the patches of ViLT, the stride of a visual token.
 
     Args:
         baseline: ``vilt`` or ``frozen``.

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ashnets import objectives as obj
-from ashnets.baselines.ranking import matching_accuracy
 from ashnets.baselines.starting import build_baseline, continue_baseline
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError
+from ashnets.evaluation.embedding import embed_images
+from ashnets.evaluation.retrieval import RetrievalSet
+from ashnets.evaluation.two_stage import matching_score
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.finetuning import TaskRun
 from ashnets.training.distributed import gather, shares
@@ -80,8 +83,8 @@ class BaselineRun(Run):
             strange = sorted(set(phase.objectives) - OBJECTIVES[baseline])
             if strange or not phase.concrete_only or phase.grouping != "random":
                 raise ConfigurationError(
-                    f"phases.{phase.name}: {baseline} learns by {', '.join(sorted(OBJECTIVES[baseline]))} on random groups, "
-                    f"concrete_only; found {', '.join(phase.objectives)}, {phase.grouping}"
+                    f"phases.{phase.name}: {baseline} needs objectives among {', '.join(sorted(OBJECTIVES[baseline]))}, "
+                    f"random groups and concrete_only; found {', '.join(phase.objectives)}, {phase.grouping}"
                 )
         captions = (c for split in recipe.train for row in source.split(split)["captions"].to_pylist() for c in row)
         return build_baseline(recipe, captions)
@@ -92,9 +95,9 @@ class BaselineRun(Run):
     def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
         if self.recipe.baseline != "vilt":
             return super()._validate(readable, phase)
-        share = matching_accuracy(
-            self.learner.published.eval(), self.processor.tokenizer, self.images.valid, readable, self.recipe.seed
-        )
+        measured = RetrievalSet.of_pairs(self.images.valid, readable)
+        model, tokenizer = self.learner.published.eval(), self.processor.tokenizer
+        share = matching_accuracy(model, tokenizer, measured, self.recipe.seed)
         return {"valid_matching_accuracy": round(share, 4)}
 
 
@@ -103,3 +106,19 @@ class BaselineTaskRun(TaskRun):
 
     def _starting(self, texts: Any, keys: dict[str, Any]) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
         return continue_baseline(self.recipe, texts, keys)
+
+
+@torch.inference_mode()
+def matching_accuracy(model: Any, tokenizer: Any, measured: RetrievalSet, seed: int) -> float:
+    """Share of pairs that are judged rightly: each image with its text, and with another image's; chance is 0.5."""
+    count = len(measured.indices)
+    order = np.random.default_rng(seed).permutation(count)
+    texts = torch.tensor([next(iter(own)) for own in measured.texts_of])  # (G,)
+    own = torch.arange(count)
+    other = torch.empty_like(own)
+    other[torch.as_tensor(order)] = torch.as_tensor(np.roll(order, 1))
+    differs = texts != texts[other]
+    _, tokens = embed_images(model, measured.images, measured.indices, keep_tokens=True)
+    score = matching_score(model, tokenizer, [measured.texts[int(i)] for i in texts], tokens)
+    right = torch.cat([score(own, own) > 0, score(other, own)[differs] <= 0])
+    return float(right.float().mean())

@@ -176,17 +176,11 @@ def evaluate(
       ashnets evaluate runs/vqa/model vqa vqa --images coco --split test-dev --workers 8 --output out/vqa
       ashnets evaluate runs/pairs/model nlvr2 data/pictograms --split test-twitter-new --plain --json
     """
-    import ashnets
-    from ashnets.tasks.measuring import as_rows, remarks
+    from ashnets.evaluation.evaluating import DataPlace, evaluate_models
+    from ashnets.evaluation.options import EvaluationOptions
 
-    result = ashnets.evaluate(
-        names,
-        task,
-        data,
-        dataset=dataset,
-        splits=splits or [],
-        images=images,
-        output=output,
+    options = EvaluationOptions(
+        splits=tuple(dict.fromkeys(splits or [])),
         sample=sample,
         candidates=candidates,
         exhaustive=exhaustive,
@@ -194,11 +188,13 @@ def evaluate(
         variants=not plain,
         workers=workers,
     )
+    found = evaluate_models(names, task, DataPlace(data, dataset, images), options, output)
+    result = found.to_dict()
     warn(result)
     if as_json_:
         show(result, json_wanted=True)
     else:
-        typer.echo("\n".join([_table(as_rows(result)), *remarks(result)]))
+        typer.echo("\n".join([_table(found.as_rows()), *found.remarks()]))
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -100,6 +100,11 @@ def encode(tokenizer: Any, texts: list[str], max_length: int, **options: Any) ->
         )
 
 
+def tokenize(tokenizer: Any, texts: list[str], max_length: int) -> Any:
+    """Token ids and masks of texts, (B, L), and which tokens are special."""
+    return encode(tokenizer, texts, max_length, return_tensors="pt", return_special_tokens_mask=True)
+
+
 def _check(pieces: Sequence[str], name: str) -> None:
     distinct = set(pieces)
     if len(distinct) != len(pieces):

@@ -18,13 +18,13 @@ import torch
 from ashnets.data.folders import printable
 from ashnets.device import own_device
 from ashnets.errors import DataError, InputError
+from ashnets.evaluation.two_stage import log_odds
 from ashnets.hub.loading import from_pretrained
 from ashnets.image_search.collection import read_image
 from ashnets.image_search.identity import identify
 from ashnets.image_search.indexing import check_model, default_name, index
 from ashnets.image_search.store import StoredIndex, index_folder, is_index, read_head
 from ashnets.processor import AshNetsProcessor
-from ashnets.retrieval.two_stage import log_odds
 
 MODEL = "ashnets-tiny"
 
@@ -110,7 +110,7 @@ class ImageSearch:
             query: a text or a list of texts.
             top: images to return.
             rerank: candidates of each text that ITC and the matching head (ITM) order anew together, ahead of the
-                others (:mod:`ashnets.retrieval.two_stage`); they are read and encoded again, and those that cannot be
+                others (:mod:`ashnets.evaluation.two_stage`); they are read and encoded again, and those that cannot be
                 keep their place behind. 0 leaves it at ITC.
 
         Returns:

@@ -20,13 +20,12 @@ import torch
 from ashnets.errors import InputError
 from ashnets.ties import TIE
 
+KS = (1, 5, 10)
 Gold = Sequence[set[int]] | torch.Tensor
 _BLOCK = 1024
 
 
-def recall_at(
-    similarity: torch.Tensor, gold: Gold, ks: Sequence[int] = (1, 5, 10), scale: float = 0.0
-) -> dict[str, float]:
+def recall_at(similarity: torch.Tensor, gold: Gold, ks: Sequence[int] = KS, scale: float = 0.0) -> dict[str, float]:
     """R@K of Q queries over G items.
 
     Args:
@@ -81,7 +80,7 @@ def ranks(similarity: torch.Tensor, gold: Gold, scale: float = 0.0) -> torch.Ten
 
 
 def recall_both_ways(
-    similarity: torch.Tensor, owners: torch.Tensor, ks: Sequence[int] = (1, 5, 10), scale: float = 0.0
+    similarity: torch.Tensor, owners: torch.Tensor, ks: Sequence[int] = KS, scale: float = 0.0
 ) -> dict[str, dict[str, float]]:
     """R@K of text → image and of image → text.
 
@@ -117,7 +116,7 @@ def recall_in_folds(
     similarity: torch.Tensor,
     owners: torch.Tensor,
     size: int = 1000,
-    ks: Sequence[int] = (1, 5, 10),
+    ks: Sequence[int] = KS,
     scale: float = 0.0,
 ) -> dict[str, dict[str, float]]:
     """`recall_both_ways` within each fold of ``size`` consecutive images and their captions; the mean over folds.
@@ -140,7 +139,7 @@ def recall_in_folds(
     return {way: {key: sum(fold[way][key] for fold in found) / len(found) for key in found[0][way]} for way in found[0]}
 
 
-def chance_at(gold: Gold, items: int, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+def chance_at(gold: Gold, items: int, ks: Sequence[int] = KS) -> dict[str, float]:
     """R@K of a random order: the mean over queries of 1 − C(G − m, K)/C(G, K), with m right items of G."""
     sizes = [len(g) if isinstance(g, set) else 1 for g in gold]
     if not sizes:

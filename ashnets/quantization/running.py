@@ -6,9 +6,9 @@
 
 After each stage the metric of the checkpoint is measured on a split that is not trained on. For a pre-trained
 checkpoint it is retrieval and, since ITC depends little on the spikes, retrieval of texts by spikes alone
-(:mod:`ashnets.training.spiking_text`). The share of spikes of each layer that differ from the float checkpoint, on the
-same input spikes, is measured too. This module quantizes pre-trained checkpoints, `ashnets.quantization.tasks` those
-of tasks.
+(:mod:`ashnets.evaluation.spiking_text`). The share of spikes of each layer that differ from the float checkpoint, on
+the same input spikes, is measured too. This module quantizes pre-trained checkpoints, `ashnets.quantization.tasks`
+those of tasks.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ except ImportError as error:
     raise MissingExtraError("Quantization needs accelerate: pip install 'ashnets[train]'.") from None
 
 from ashnets.environment import environment
+from ashnets.evaluation.record import TRAINING_RECORD, training_record
 from ashnets.quantization.spikes_changed import spikes_changed
-from ashnets.training.evaluate import TRAINING_RECORD, training_record
 from ashnets.training.memory import keep_freed_memory
 from ashnets.training.recipe import Recipe, Schedule, load_recipe
 

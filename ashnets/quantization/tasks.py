@@ -15,6 +15,9 @@ from typing import Any
 import torch
 
 from ashnets.errors import ConfigurationError
+from ashnets.evaluation.embedding import TaskImages, images_at_reset
+from ashnets.evaluation.options import EvaluationOptions, Variant
+from ashnets.evaluation.prediction import Questions, predicted_labels
 from ashnets.hub.resolving import resolve
 from ashnets.processor import AshNetsProcessor
 from ashnets.quantization.running import fine_tuning_recipe, float_model, require_new, run_quantization
@@ -22,9 +25,8 @@ from ashnets.quantization.running import quantize as quantize_pretrained
 from ashnets.quantization.work import Quantizing
 from ashnets.tasks.data import TaskData, as_source, drawn, open_task_data, require_images, train_and_valid
 from ashnets.tasks.finetuning import TaskLearner
-from ashnets.tasks.items import Items, images_at_rest
-from ashnets.tasks.predicting import predict, predicted_labels
 from ashnets.tasks.registry import CLASSIFICATIONS
+from ashnets.tasks.training_items import Items
 from ashnets.training.learner import Learner
 from ashnets.training.recipe import TaskRecipe
 from ashnets.zoo.registry import recipe_path
@@ -139,19 +141,15 @@ class QuantizingTask(Quantizing):
         """See `Quantizing.about`."""
         return {"task": self.recipe.task, "data": self.recipe.data}
 
-    def measure(self, model: Any, **options: Any) -> dict[str, Any]:
+    def measure(self, model: Any, concrete_only: bool = False) -> dict[str, Any]:
         """The task's official metrics."""
-        logits = predict(
+        predicted = predicted_labels(
             model.eval(),
-            self.task,
-            self.data,
-            self.measured,
-            self.processor,
-            workers=self.recipe.workers,
-            progress=self.progress,
-            **options,
+            Questions(self.task, self.data, self.measured, self.processor),
+            Variant("answering", concrete_only=concrete_only),
+            EvaluationOptions(workers=self.recipe.workers, progress=self.progress),
         )
-        return self.task.metrics(self.measured, predicted_labels(self.task, logits))
+        return self.task.metrics(self.measured, predicted)
 
     @property
     def images_to_compare(self) -> int:
@@ -160,4 +158,5 @@ class QuantizingTask(Quantizing):
 
     def input_spikes(self, count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
         """See `Quantizing.input_spikes`."""
-        return images_at_rest(self.data, self.names[:count], self.processor)
+        images = TaskImages(self.data, self.names, self.processor)
+        return images_at_reset(images, range(min(count, len(images))))

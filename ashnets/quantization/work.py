@@ -8,22 +8,24 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from ashnets.data.loading import load_epoch
 from ashnets.data.pairs import Pairs
 from ashnets.errors import TrainingError
+from ashnets.evaluation.embedding import images_at_reset
+from ashnets.evaluation.options import EvaluationOptions, Variant
+from ashnets.evaluation.retrieval import RetrievalSet, rank
+from ashnets.evaluation.spiking_text import spiking_to_text
 from ashnets.model.tdbn import calibrating
 from ashnets.processor import AshNetsProcessor
-from ashnets.retrieval.embedding import images_at_rest
 from ashnets.training.estimate import estimate
-from ashnets.training.evaluate import retrieval
 from ashnets.training.images import TrainingImages
 from ashnets.training.journal import Progress
 from ashnets.training.learner import Learner, NotFinite
-from ashnets.training.loader import CALIBRATED, calibration_batches, load_epoch
+from ashnets.training.loader import CALIBRATED, calibration_batches
 from ashnets.training.means import Means
 from ashnets.training.optim import factor, set_learning_rates
 from ashnets.training.pretrain import Batch
 from ashnets.training.recipe import Phase, Recipe
-from ashnets.training.spiking_text import spiking_to_text
 
 
 class Quantizing:
@@ -85,15 +87,18 @@ class Quantizing:
         """The report's entries on the task."""
         return {}
 
-    def measure(self, model: Any, **options: Any) -> dict[str, Any]:
+    def measure(self, model: Any, concrete_only: bool = False) -> dict[str, Any]:
         """The metric on the split, each image from a reset state."""
-        return retrieval(model.eval(), self.processor.tokenizer, self.held_out, progress=self.progress, **options)
+        variant, options = Variant(concrete_only=concrete_only), EvaluationOptions(progress=self.progress)
+        measured = RetrievalSet.of_pairs(self.held_out)
+        return rank(model.eval(), self.processor.tokenizer, measured, variant, options).to_list()[0]
 
     def measure_spikes(self, model: Any) -> dict[str, Any]:
         """Retrieval of texts by spikes alone; empty without a STUA head."""
         if not hasattr(model, "stua"):
             return {}
-        return spiking_to_text(model.eval(), self.processor.tokenizer, self.held_out, progress=self.progress)
+        measured, options = RetrievalSet.of_pairs(self.held_out), EvaluationOptions(progress=self.progress)
+        return spiking_to_text(model.eval(), self.processor.tokenizer, measured, options)
 
     @property
     def images_to_compare(self) -> int:
@@ -102,7 +107,7 @@ class Quantizing:
 
     def input_spikes(self, count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
         """Batches of the first ``count`` images of the split, as `spikes_changed` takes them."""
-        return images_at_rest(self.held_out, range(min(count, len(self.held_out))))
+        return images_at_reset(self.held_out, range(min(count, len(self.held_out))))
 
     def plan(self, model: Any) -> dict[str, Any]:
         """What the fine-tuning will do and need, measured on one real step."""

@@ -15,6 +15,9 @@ from torch import nn
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.data.learned import merged, read_sketch, sketch
+from ashnets.evaluation.embedding import TaskImages, images_at_reset
+from ashnets.evaluation.options import EvaluationOptions, Variant
+from ashnets.evaluation.prediction import Questions, predicted_labels
 from ashnets.hub.resolving import resolve
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import (
@@ -25,10 +28,10 @@ from ashnets.tasks.data import (
     require_kind,
     train_and_valid,
 )
-from ashnets.tasks.items import ItemBatch, Items, images_at_rest
-from ashnets.tasks.predicting import predict, predicted_labels
+from ashnets.tasks.items import ItemBatch
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.starting import starting_model
+from ashnets.tasks.training_items import Items
 from ashnets.training.distributed import shares
 from ashnets.training.learner import Learner
 from ashnets.training.pretrain import spiking_figures
@@ -110,20 +113,16 @@ class TaskRun(_FineTuning):
 
     def _valid_images(self, readable: list[int], count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
         names = list(dict.fromkeys(name for record in self.valid for name in record.images))
-        return images_at_rest(self.data, names[:count], self.processor)
+        return images_at_reset(TaskImages(self.data, names, self.processor), range(min(count, len(names))))
 
     def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
-        logits = predict(
+        predicted = predicted_labels(
             self.learner.published.eval(),
-            self.task,
-            self.data,
-            self.valid,
-            self.processor,
-            progress=self.progress,
-            workers=self.recipe.workers,
-            concrete_only=phase.concrete_only,
+            Questions(self.task, self.data, self.valid, self.processor),
+            Variant("answering", concrete_only=phase.concrete_only),
+            EvaluationOptions(progress=self.progress, workers=self.recipe.workers),
         )
-        scores = self.task.scores(self.valid, predicted_labels(self.task, logits))
+        scores = self.task.scores(self.valid, predicted)
         return {"valid_accuracy": round(sum(scores) / len(scores), 4)}
 
 

@@ -1,27 +1,21 @@
-"""Items of a task in batches: each worker of each rank reads and tokenizes its own."""
+"""Items of a task in batches: each worker reads and tokenizes its own."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from ashnets.configuration import AshNetsConfig
-from ashnets.data.batches import Share, plan_epoch
-from ashnets.data.similar import random_groups
-from ashnets.errors import ConfigurationError
+from ashnets.data.batches import Share
+from ashnets.data.loading import Batches
+from ashnets.data.vocabulary import tokenize
 from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsProcessor
-from ashnets.retrieval.embedding import tokenize
 from ashnets.tasks.data import TaskData
 from ashnets.tasks.task import Classification
-from ashnets.training.distributed import rank, world_size
-from ashnets.training.loader import Batches, load_epoch
-from ashnets.training.recipe import SINGLE, TaskRecipe
 
 GRAY = 0.5
 
@@ -130,92 +124,3 @@ class ItemBatches(Batches):
         # the ids are not used: content keys of each image would cost a hash of its pixels
         ids = [0] * sum(map(len, names))
         return self.processor.image_processor.preprocess(images, ids)["pixel_values"]
-
-
-class ImageBatches(Batches):
-    """Images by their names, without an item: (B, 3, S, S) of each share, and their keys for the sampler."""
-
-    def __init__(
-        self, data: TaskData, names: Sequence[str], shares: Sequence[Share], processor: AshNetsProcessor
-    ) -> None:
-        self.data, self.names, self.shares, self.processor = data, names, shares, processor
-
-    def read(self, number: int) -> tuple[torch.Tensor, list[int]]:
-        """Share ``number``. Raises DataError or InputError if an image cannot be read."""
-        names = [self.names[int(i)] for i in self.shares[number].indices]
-        keys = [image_key(name) for name in names]
-        images = [self.data.open_image(name) for name in names]
-        return self.processor.image_processor.preprocess(images, keys)["pixel_values"], keys
-
-
-def images_at_rest(
-    data: TaskData, names: Sequence[str], processor: AshNetsProcessor, batch: int = 32, workers: int = 0
-) -> Iterator[tuple[torch.Tensor, list[int]]]:
-    """Images (B, 3, S, S) in the order of ``names``, in batches with their keys, read by ``workers`` processes.
-
-    Raises:
-        DataError: one cannot be read.
-    """
-    order = np.arange(len(names))
-    shares = [Share(order[start : start + batch], 1) for start in range(0, len(names), batch)]
-    return load_epoch(ImageBatches(data, names, shares, processor), 0, workers, pin=False)
-
-
-class Items:
-    """The training items of a run on one rank, as a run of pre-training knows its images.
-
-    Raises:
-        ConfigurationError: a batch that does not fit φ and the devices.
-    """
-
-    def __init__(
-        self,
-        recipe: TaskRecipe,
-        config: AshNetsConfig,
-        task: Classification,
-        data: TaskData,
-        records: Sequence[Any],
-        processor: AshNetsProcessor,
-    ) -> None:
-        self.recipe, self.config, self.task, self.data = recipe, config, task, data
-        self.records, self.processor = records, processor
-        self.group = 1 if recipe.phases[0].grouping == SINGLE else config.group_size
-        if recipe.batch_size % (self.group * world_size()):
-            raise ConfigurationError(
-                f"batch_size={recipe.batch_size} must be a multiple of φ × devices = {self.group} × {world_size()}"
-            )
-        self.image_ids = [f"{record.id} {' '.join(record.images)} {task.text(record)}" for record in records]
-        self.skipped: dict[str, str] = {}
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    @property
-    def train(self) -> Items:
-        """What a run takes its fingerprint (``image_ids``) and its size of."""
-        return self
-
-    def random_groups(self, epoch: int) -> list[np.ndarray]:
-        """All items in random order, one by one or in groups of φ."""
-        return random_groups(len(self.records), self.group, self.recipe.seed * 1_000_003 + epoch)
-
-    def plan(self, groups: list[np.ndarray]) -> list[list[Share]]:
-        """The passes of an epoch, each a share a rank."""
-        return plan_epoch(groups, self.recipe.batch_size, world_size())
-
-    def batches(self, planned: list[list[Share]], epoch: int) -> ItemBatches:
-        """This rank's batches of the passes; the items of an epoch are shown as they are."""
-        mine = [shares[rank()] for shares in planned]
-        return ItemBatches(
-            self.task, self.data, self.records, mine, self.processor, self.config.max_text_length, learn=True
-        )
-
-    def note(self, unreadable: dict[str, str], ahead: int = 1) -> None:
-        """Nothing is left out: an image that cannot be read has ended the run."""
-
-    def share_notes(self, ahead: int = 0) -> None:
-        """See `note`."""
-
-    def readable_valid(self) -> list[int]:
-        """See `note`."""
-        return []

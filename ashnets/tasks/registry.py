@@ -10,3 +10,4 @@ from ashnets.tasks.vqa import VisualQuestionAnswering
 CLASSIFICATIONS: dict[str, type[Classification]] = {
     task.name: task for task in (VisualQuestionAnswering, PairReasoning, VisualEntailment)
 }
+TASKS = (*CLASSIFICATIONS, "retrieval")

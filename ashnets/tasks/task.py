@@ -1,7 +1,7 @@
 """What a task is to the loop that trains it and to the evaluation: texts, targets, answers, metrics.
 
 A task with a classifier is a subclass of `Classification`, in a file of its own; retrieval has no classes and brings
-its own evaluation (`ashnets.tasks.retrieval`).
+its own evaluation (`ashnets.evaluation.retrieval`).
 """
 
 from __future__ import annotations

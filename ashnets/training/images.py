@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ from ashnets.data.pairs import Pairs
 from ashnets.data.similar import mean_similarity, random_groups, similar_groups
 from ashnets.data.sources.opening import Source
 from ashnets.errors import ConfigurationError, DataError
+from ashnets.evaluation.embedding import embed_images
+from ashnets.evaluation.options import EvaluationOptions, Variant
 from ashnets.model.ashnets import VisualSemanticModule
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.sampling import image_key
-from ashnets.retrieval.embedding import embed_images
 from ashnets.training.distributed import gather, rank, world_size
 from ashnets.training.loader import EpochBatches
 from ashnets.training.recipe import Phase, Recipe
@@ -77,16 +78,14 @@ class TrainingImages:
         with device_precision:
             embeds, _ = embed_images(
                 model,
-                self.train,
+                ReadableOrWhite(self.train, unreadable),
                 mine,
-                progress=progress,
-                keep_tokens=False,
-                unreadable=unreadable,
-                concrete_only=phase.concrete_only,
+                Variant("embedding images", concrete_only=phase.concrete_only),
+                EvaluationOptions(progress=progress),
             )
         self.note(unreadable)
         self.share_notes(ahead=1)
-        embeddings = gather(embeds.float()).cpu().numpy()
+        embeddings = gather(embeds.to(model.device)).cpu().numpy()
         readable = np.isin(usable, self._usable())
         usable, embeddings = usable[readable], embeddings[readable]
         found: list[Any] = [None, None]
@@ -165,6 +164,28 @@ def _unreadable(pairs: Pairs, indices: Iterable[int]) -> dict[str, str]:
         except DataError as error:
             found[pairs.image_ids[index]] = str(error)
     return found
+
+
+class ReadableOrWhite:
+    """Images of which those that cannot be read are white, and noted: name → why."""
+
+    def __init__(self, pairs: Pairs, unreadable: dict[str, str]) -> None:
+        self.pairs, self.unreadable = pairs, unreadable
+        self.side, self.image_ids = pairs.side, pairs.image_ids
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def on_white(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """See `Pairs.on_white`."""
+        return torch.cat([self._one(int(index)) for index in indices])  # (B, 3, S, S)
+
+    def _one(self, index: int) -> torch.Tensor:
+        try:
+            return self.pairs.on_white([index])
+        except DataError as error:
+            self.unreadable[self.image_ids[index]] = str(error)
+            return torch.ones(1, 3, self.side, self.side)
 
 
 @dataclass

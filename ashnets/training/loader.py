@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from ashnets.data.augment import augment, on_background
 from ashnets.data.batches import Share
 from ashnets.data.draws import draw
+from ashnets.data.loading import Batches, load_epoch
 from ashnets.data.pairs import Pairs
-from ashnets.errors import AshNetsError, DataError
+from ashnets.data.vocabulary import tokenize
+from ashnets.errors import DataError
 from ashnets.model.sampling import image_key
-from ashnets.retrieval.embedding import tokenize
 from ashnets.training.pretrain import Batch
 from ashnets.training.recipe import Recipe
 
 CALIBRATED = 1024  # training images that running statistics are gathered from
-
-
-class Batches(Dataset):
-    """``batches[i]`` is a rank's share of micro-batch i, or the error why it cannot be read."""
-
-    shares: Sequence[Share]
-
-    def __len__(self) -> int:
-        return len(self.shares)
-
-    def __getitem__(self, number: int) -> Any:
-        try:
-            return self.read(number)
-        except AshNetsError as error:
-            # returned, and raised by the consumer: an error raised in a worker is wrapped with its traceback
-            return error if isinstance(error, DataError) else DataError(str(error))
-
-    def read(self, number: int) -> Any:
-        """Micro-batch ``number``. Raises DataError if it cannot be read."""
-        raise NotImplementedError
 
 
 class EpochBatches(Batches):
@@ -135,28 +115,4 @@ def calibration_batches(images: Any, count: int, workers: int, pin: bool) -> Ite
     whole = [shares for shares, size in zip(planned, sizes, strict=True) if 2 * size >= max(sizes)]
     for batch in load_epoch(images.batches(whole, 0), 0, workers, pin):
         images.note(batch.skipped)
-        yield batch
-
-
-def load_epoch(batches: Batches, first: int, workers: int, pin: bool) -> Iterator[Any]:
-    """The batches from number ``first`` on, in order, read ahead by ``workers`` processes.
-
-    Args:
-        batches: `Batches` of any kind.
-        pin: put them into pinned memory, so that a GPU can copy while it computes.
-
-    Raises:
-        DataError: at a batch of which no image can be read.
-    """
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(first, len(batches)),
-        num_workers=workers,
-        pin_memory=pin,
-        prefetch_factor=2 if workers else None,
-    )
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
         yield batch

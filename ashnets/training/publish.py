@@ -10,11 +10,11 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from ashnets.data.learned import write_sketch
+from ashnets.evaluation.record import TRAINING_RECORD
 from ashnets.files import write_json
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.result_folder import MODEL_MARK, result_folder
-from ashnets.training.evaluate import TRAINING_RECORD
 from ashnets.training.folder import MODEL
 
 

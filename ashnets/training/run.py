@@ -19,19 +19,21 @@ from safetensors import SafetensorError
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.data.learned import sketch
+from ashnets.data.loading import load_epoch
 from ashnets.environment import environment
 from ashnets.errors import TrainingError
+from ashnets.evaluation.embedding import images_at_reset
+from ashnets.evaluation.options import EvaluationOptions, Variant
+from ashnets.evaluation.retrieval import RetrievalSet, rank
 from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
 from ashnets.processor import AshNetsProcessor
-from ashnets.retrieval.embedding import images_at_rest
 from ashnets.training.checkpoint import load_checkpoint, read_state
 from ashnets.training.estimate import bytes_of, estimate
-from ashnets.training.evaluate import retrieval
 from ashnets.training.folder import RunFolder
 from ashnets.training.images import TrainingImages
 from ashnets.training.journal import Progress
 from ashnets.training.learner import Learner, NotFinite
-from ashnets.training.loader import CALIBRATED, calibration_batches, load_epoch
+from ashnets.training.loader import CALIBRATED, calibration_batches
 from ashnets.training.means import Means
 from ashnets.training.optim import factor, set_learning_rates, warmup_steps
 from ashnets.training.pretrain import Batch
@@ -356,21 +358,20 @@ class Run:
         return layer_rates(self.learner.published.eval(), self._valid_images(readable, MEASURED))
 
     def _valid_images(self, readable: list[int], count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
-        return images_at_rest(self.images.valid, readable[:count])
+        return images_at_reset(self.images.valid, readable[:count])
 
     def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
-        result = retrieval(
+        found = rank(
             self.learner.published.eval(),
             self.processor.tokenizer,
-            self.images.valid,
-            indices=readable,
-            progress=self.progress,
-            concrete_only=phase.concrete_only,
+            RetrievalSet.of_pairs(self.images.valid, readable),
+            Variant("embedding images", concrete_only=phase.concrete_only),
+            EvaluationOptions(progress=self.progress),
         )
         return {
             f"valid_{way}_{k}": round(share, 4)
-            for way in ("text_to_image", "image_to_text")
-            for k, share in result[way].items()
+            for way, recalls in found.main.recalls.items()
+            for k, share in recalls.items()
         }
 
     def _stdp(self, settings: STDP) -> None:

@@ -28,7 +28,7 @@ from ashnets.data.benchmarks import BENCHMARKS
 from ashnets.data.pictograms.tasks import PICTOGRAM_TASKS
 from ashnets.export.energy.profiles import TEMPLATE, profile_names
 from ashnets.export.exporting import FORMATS
-from ashnets.training.recipe import TASKS
+from ashnets.tasks.registry import TASKS
 
 ROOT = typer.main.get_command(app)
 

@@ -15,7 +15,7 @@ from spikingjelly.activation_based.base import MemoryModule
 from transformers.utils import logging as library_logging
 
 import ashnets
-from ashnets.retrieval.embedding import tokenize
+from ashnets.data.vocabulary import tokenize
 from ashnets.zoo import create
 
 THREADS = 8

@@ -21,12 +21,13 @@ from ashnets.cli.quantize import quantize as quantize_command
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import open_source
 from ashnets.errors import ConfigurationError, OutputError
+from ashnets.evaluation.options import EvaluationOptions
+from ashnets.evaluation.retrieval import RetrievalSet, rank
 from ashnets.export.emulator import emulate, integer_layers
 from ashnets.files import write_json
 from ashnets.model.sampling import image_key, probabilistic_sampling
 from ashnets.model.tdbn import calibrate
 from ashnets.quantization.running import fine_tuning_recipe, quantize
-from ashnets.training.evaluate import retrieval
 from ashnets.training.recipe import load_recipe
 from ashnets.training.recompute import recompute_activations
 from ashnets.training.setup import build_model
@@ -108,7 +109,8 @@ def test_the_report_s_numbers_are_those_of_the_weights(quantized, checkpoint, co
     models = {"float": ashnets.from_pretrained(checkpoint), "fine-tuned": ashnets.from_pretrained(output)}
     tokenizer = ashnets.AshNetsProcessor.from_pretrained(output).tokenizer
     for name, model in models.items():
-        found = retrieval(model, tokenizer, Pairs(open_source(corpus), ["valid"], 64), progress=False)
+        measured = RetrievalSet.of_pairs(Pairs(open_source(corpus), ["valid"], 64))
+        found = rank(model, tokenizer, measured, options=EvaluationOptions(progress=False)).to_list()[0]
         reported = {**report["retrieval"][name], "cost": found["cost"]}  # it holds seconds
         assert reported == found and found["images"] == 6
     spikes = sampled(corpus, "valid", 5, 3)

@@ -15,10 +15,10 @@ import ashnets
 from ashnets.cli import app
 from ashnets.data.pictograms.tasks import open_pictogram_task
 from ashnets.errors import ConfigurationError, OutputError, WeightsError
+from ashnets.evaluation.evaluating import evaluate
 from ashnets.export.emulator import emulate, integer_layers
 from ashnets.model.sampling import image_key
 from ashnets.quantization.tasks import quantize
-from ashnets.tasks.evaluating import evaluate_named
 from ashnets.tasks.registry import CLASSIFICATIONS
 
 DATA = {"vqa": "pictogram-questions", "nlvr2": "pictogram-pairs", "retrieval": "pictogram-retrieval"}
@@ -69,7 +69,8 @@ def test_the_metric_is_the_task_s_before_and_after(quantized, finetuned, drawing
     assert list(report["metrics"]) == ["concrete alone", "float", "calibrated", "rounded", "fine-tuned"]
     assert "spiking_to_text" not in report and len(report["losses"]) == 3
     for stage, folder in (("float", finetuned("vqa")), ("fine-tuned", output)):
-        found = evaluate_named(folder, "vqa", drawings, split="valid", variants=False, ablate=True, progress=False)
+        measured = evaluate(folder, "vqa", drawings, splits=["valid"], variants=False, ablate=True, progress=False)
+        found = measured["models"][str(folder)]["splits"]["valid"]
         assert report["metrics"][stage] == found["variants"]["reset"]
         if stage == "float":
             alone = {key: found["variants"]["concrete alone"][key] for key in report["metrics"]["concrete alone"]}

@@ -9,7 +9,7 @@ import pytest
 from ashnets.data.benchmarks import Question
 from ashnets.data.pictograms.tasks import open_pictogram_task
 from ashnets.errors import InputError
-from ashnets.tasks.baselines import BagOfWords, MajorityByText, baselines
+from ashnets.evaluation.text_baselines import BagOfWords, MajorityByText, baselines
 from ashnets.tasks.registry import CLASSIFICATIONS
 
 

@@ -13,7 +13,8 @@ from ashnets.errors import DataError
 from ashnets.model.heads import head_class
 from ashnets.runs import finetune
 from ashnets.tasks.data import open_task_data
-from ashnets.tasks.items import ItemBatches, Items
+from ashnets.tasks.items import ItemBatches
+from ashnets.tasks.training_items import Items
 
 DATA = {
     "vqa": "pictogram-questions",

@@ -14,12 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 from ashnets.errors import ConfigurationError, DataError, WeightsError
+from ashnets.evaluation.classification import confusion
+from ashnets.evaluation.evaluating import DataPlace, Subject, evaluate_models, evaluate_split
+from ashnets.evaluation.evaluating import evaluate as evaluate_all
+from ashnets.evaluation.options import EvaluationOptions, Variant
+from ashnets.evaluation.page import chosen_examples
+from ashnets.evaluation.prediction import Questions, predict, shares_of
 from ashnets.metrics.scoring import score
 from ashnets.tasks.data import open_task_data
-from ashnets.tasks.evaluating import chosen_examples, confusion, evaluate_task
-from ashnets.tasks.measuring import as_rows
-from ashnets.tasks.measuring import evaluate as evaluate_models
-from ashnets.tasks.predicting import predict, shares_of
 from ashnets.tasks.registry import CLASSIFICATIONS
 
 CASES = {
@@ -29,6 +31,15 @@ CASES = {
     "snli-ve": ("ve", "test", "json"),
     "flickr30k": ("retrieval", "test", "safetensors"),
 }
+
+
+def evaluate_task(model, task, data, processor, split=None, title="", **options) -> dict:
+    """The result on one split as it is written."""
+    output = options.get("output")
+    if output is not None:
+        output.mkdir(exist_ok=True)
+    settings = EvaluationOptions(**{"progress": False, **options})
+    return evaluate_split(Subject(model, processor, title), task, data, split, settings).to_dict()
 
 
 def rows(path) -> list[dict[str, str]]:
@@ -48,7 +59,7 @@ def evaluated(benchmarks, small_model, tmp_path_factory):
         model, processor = small_model(task, **keys)
         output = tmp_path_factory.mktemp("evaluated") / name
         found[name] = (
-            evaluate_task(model, task, data, processor, split, output=output, batch=8, title="small", progress=False),
+            evaluate_task(model, task, data, processor, split, output=output, batch=8, title="small"),
             output,
         )
     return found
@@ -60,7 +71,8 @@ def test_metrics_are_those_of_the_written_predictions(evaluated, benchmarks, nam
     _, split, suffix = CASES[name]
     official = score(name, output / f"predictions.{suffix}", benchmarks[name], split)
     assert official == {"dataset": name, "split": split, **result["variants"]["reset"]}
-    assert result == json.loads((output / "results.json").read_text())
+    written = json.loads((output / "results.json").read_text())
+    assert {**result, "environment": written["environment"]} == written
     assert list(result["variants"]) == ["reset", "carry", "carry, shuffled", "constant image"]
 
 
@@ -169,7 +181,7 @@ def test_benchmarks_are_ranked_in_two_stages_unless_told_otherwise(evaluated, be
 def test_several_models_and_splits_make_one_table(benchmarks, saved_models, tmp_path):
     both = [saved_models("vqa", "vqa-v2", "a"), saved_models("vqa", "vqa-v2", "b", summary_ratio="ann")]
     output = tmp_path / "out"
-    found = evaluate_models(
+    found = evaluate_all(
         both, "vqa", benchmarks["vqa-v2"], splits=["train", "val"], output=output, ablate=True, sample=8, progress=False
     )
     assert found["data"] == "vqa-v2" and json.loads((output / "results.json").read_text())["models"] == found["models"]
@@ -202,7 +214,7 @@ def test_several_models_and_splits_make_one_table(benchmarks, saved_models, tmp_
 def test_retrieval_of_a_benchmark_and_of_images(benchmarks, drawings, saved_models, tmp_path):
     """The data set that the model was fine-tuned on, or, when told so, the same model on images by their names."""
     model = saved_models("retrieval", "flickr30k", "m")
-    found = evaluate_models(
+    found = evaluate_all(
         [model],
         "retrieval",
         benchmarks["flickr30k"],
@@ -229,24 +241,24 @@ def test_retrieval_of_a_benchmark_and_of_images(benchmarks, drawings, saved_mode
         str(one["cost"]["pairs"]) for one in rankings.values()
     ]
     assert [row["pairs"] for row in table[-2:]] == ["162", "162"] and table[-1]["R@1 lost"] == ""
-    found = evaluate_models([model], "retrieval", drawings, dataset="images", progress=False)
-    assert list(found["models"][model]["splits"]) == ["valid"] and len(as_rows(found)) == 2
-    assert {row["images"] for row in as_rows(found)} == {8}
+    place, options = DataPlace(drawings, "images"), EvaluationOptions(progress=False)
+    table = evaluate_models([model], "retrieval", place, options).as_rows()
+    assert [row["split"] for row in table] == ["valid", "valid"] and {row["images"] for row in table} == {8}
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_computed(benchmarks, drawings, saved_models, tmp_path):
     one, two = saved_models("retrieval", "flickr30k", "one"), saved_models("retrieval", "pictogram-retrieval", "two")
     with pytest.raises(ConfigurationError, match=r"one on flickr30k.*two on pictogram-retrieval.*--dataset"):
-        evaluate_models([one, two], "retrieval", drawings)
+        evaluate_all([one, two], "retrieval", drawings)
     with pytest.raises(ConfigurationError, match="name the data set with --dataset"):
-        evaluate_models(["ashnets-tiny"], "vqa", drawings)
+        evaluate_all(["ashnets-tiny"], "vqa", drawings)
     with pytest.raises(ConfigurationError, match="--images elsewhere needs the name of a data set"):
-        evaluate_models(["ashnets-tiny"], "retrieval", drawings, images="elsewhere")
+        evaluate_all(["ashnets-tiny"], "retrieval", drawings, images="elsewhere")
     with pytest.raises(ConfigurationError, match="task='caption'"):
-        evaluate_models([one], "caption", drawings)
+        evaluate_all([one], "caption", drawings)
     (tmp_path / "table.txt").touch()
     with pytest.raises(ConfigurationError, match=r"table\.txt is a file.*\.csv"):
-        evaluate_models([one], "retrieval", drawings, output=tmp_path / "table.txt")
+        evaluate_all([one], "retrieval", drawings, output=tmp_path / "table.txt")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -274,19 +286,19 @@ def test_each_answer_is_that_of_its_item_alone(benchmarks, small_model, task, na
         with torch.inference_mode():
             return model(**inputs, group_size=group_size).logits
 
-    options = {"batch": 8, "progress": False}
-    found = predict(model, chosen, data, records, processor, **options)
+    asked, options = Questions(chosen, data, records, processor), EvaluationOptions(batch=8, progress=False)
+    found = predict(model, asked, options=options)
     for number in (0, 7, len(records) - 1):
         torch.testing.assert_close(found[number : number + 1], bare([records[number]], 1), atol=1e-4, rtol=1e-4)
     each = 2 if task == "nlvr2" else 1
-    carried = predict(model, chosen, data, records, processor, group_size=4, **options)
+    carried = predict(model, asked, Variant(group_size=4), options)
     torch.testing.assert_close(carried[4:8], bare(records[4:8], 4 * each), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(carried, found, atol=1e-4), "the neighbors are felt"
     order = np.random.default_rng(3).permutation(len(records))
-    shuffled = predict(model, chosen, data, records, processor, group_size=4, order=order, **options)
+    shuffled = predict(model, asked, Variant(group_size=4, order=order), options)
     inside = [records[i] for i in order[:4]]
     torch.testing.assert_close(shuffled[order[:4]], bare(inside, 4 * each), atol=1e-4, rtol=1e-4)
-    back = predict(model, chosen, data, records, processor, order=order, **options)
+    back = predict(model, asked, Variant(order=order), options)
     torch.testing.assert_close(back, found, atol=1e-4, rtol=1e-4)
 
 
@@ -294,7 +306,8 @@ def test_constant_images_leave_the_text(benchmarks, small_model):
     data = open_task_data("snli-ve", benchmarks["snli-ve"])
     records, chosen = data.records("test"), CLASSIFICATIONS["ve"].of_training([], 1)
     model, processor = small_model("ve")
-    found = predict(model, chosen, data, records, processor, constant=True, progress=False)
+    asked = Questions(chosen, data, records, processor)
+    found = predict(model, asked, Variant(constant=True), EvaluationOptions(progress=False))
     by_text = {}
     for record, logits in zip(records, found, strict=True):
         torch.testing.assert_close(by_text.setdefault(record.hypothesis, logits), logits, atol=1e-5, rtol=1e-5)
@@ -323,7 +336,7 @@ def test_the_branch_switched_off_answers_as_a_bare_call_without_it(benchmarks, s
 def test_a_model_without_spikes_has_no_neighbors(benchmarks, small_model):
     data = open_task_data("snli-ve", benchmarks["snli-ve"])
     model, processor = small_model("ve", summary_ratio="ann")
-    result = evaluate_task(model, "ve", data, processor, "test", limit=5, progress=False)
+    result = evaluate_task(model, "ve", data, processor, "test", sample=5, progress=False)
     assert list(result["variants"]) == ["reset", "constant image"] and result["n"] == 5
 
 

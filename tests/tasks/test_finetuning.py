@@ -17,10 +17,10 @@ import ashnets
 from ashnets.data.benchmarks import BENCHMARKS
 from ashnets.data.pictograms.tasks import PICTOGRAM_TASKS, open_pictogram_task
 from ashnets.errors import ConfigurationError, DataError, TrainingError, WeightsError
+from ashnets.evaluation.evaluating import evaluate
 from ashnets.processor import AshNetsProcessor
 from ashnets.runs import finetune, train
 from ashnets.tasks.data import drawn, open_task_data, train_and_valid
-from ashnets.tasks.evaluating import evaluate_named
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.training.checkpoint import checkpoints
 from ashnets.training.recipe import TaskRecipe, load_recipe
@@ -59,7 +59,8 @@ def test_what_a_run_leaves(finished, drawings):
     assert type(model).__name__ == "AshNetsForVQA"
     answers = CLASSIFICATIONS["vqa"].of_config(model.config).labels
     assert sorted(answers) == sorted({r.answer for r in train_records})
-    evaluated = evaluate_named(folder / "model", "vqa", drawings, split="valid", progress=False)
+    found = evaluate(folder / "model", "vqa", drawings, splits=["valid"], progress=False)
+    evaluated = found["models"][str(folder / "model")]["splits"]["valid"]
     last = log[-1]["valid_accuracy"]
     # the published weights are rounded to 16 bits
     assert evaluated["variants"]["reset"]["accuracy"] == pytest.approx(last, abs=0.03)
@@ -123,7 +124,8 @@ def test_other_tasks_start_from_trained_weights(finished, drawings, write_recipe
     else:
         assert "all but the classifier" in result["initialized"][0]
         assert 0 <= log[0]["valid_accuracy"] <= 1 and log[0]["rate_conv1"] > 0
-    measured = evaluate_named(tmp_path / "run" / "model", task, drawings, output=tmp_path / "out", progress=False)
+    found = evaluate(tmp_path / "run" / "model", task, drawings, output=tmp_path / "out", progress=False)
+    (measured,) = next(iter(found["models"].values()))["splits"].values()
     assert (tmp_path / "out" / "examples.html").is_file() and measured["n"] > 0
 
 
@@ -186,7 +188,8 @@ def test_published_captions_are_learned_from_their_files(benchmarks, write_recip
     finetune("retrieval", recipe, data=benchmarks["flickr30k"], output=tmp_path / "run", progress=False)
     log = records(tmp_path / "run")
     assert [r["pairs_seen"] for r in log] == [8, 16]
-    measured = evaluate_named(tmp_path / "run" / "model", "retrieval", benchmarks["flickr30k"], progress=False)
+    found = evaluate(tmp_path / "run" / "model", "retrieval", benchmarks["flickr30k"], progress=False)
+    (measured,) = next(iter(found["models"].values()))["splits"].values()
     assert measured["split"] == "test" and measured["variants"]["reset"]["captions"] == 18
 
 

@@ -16,12 +16,15 @@ import ashnets
 from ashnets.cli.app import main
 from ashnets.data.benchmarks import Benchmark
 from ashnets.errors import ConfigurationError, DataError
+from ashnets.evaluation import classification, evaluating
+from ashnets.evaluation.classification import Classified
+from ashnets.evaluation.evaluating import DataPlace, as_folders
+from ashnets.evaluation.evaluating import evaluate as evaluate_models
+from ashnets.evaluation.evaluating import evaluate_models as evaluation_of
+from ashnets.evaluation.options import EvaluationOptions
+from ashnets.evaluation.results import SplitResult
 from ashnets.processor import AshNetsProcessor
-from ashnets.tasks import evaluating, measuring
 from ashnets.tasks.data import open_task_data
-from ashnets.tasks.measuring import as_folders, as_rows
-from ashnets.tasks.measuring import evaluate as evaluate_models
-from ashnets.training import evaluate
 
 PLAIN = {"variants": False, "progress": False}
 
@@ -36,8 +39,8 @@ def refusing(monkeypatch):
     """A function after which nothing can be predicted: what is refused then was refused before."""
 
     def refuse() -> None:
-        monkeypatch.setattr(evaluating, "predict", None)
-        monkeypatch.setattr(evaluating, "evaluate_captions", None)
+        monkeypatch.setattr(classification, "predicted_labels", None)
+        monkeypatch.setattr(evaluating, "evaluate_retrieval", None)
 
     return refuse
 
@@ -47,7 +50,9 @@ def test_a_split_of_the_training_is_measured_only_when_asked_for(benchmarks, sav
     seen = saved_models("vqa", "vqa-v2", "seen", ("train", "val"))
     unseen = saved_models("vqa", "vqa-v2", "unseen")
     found = evaluate_models([unseen], "vqa", benchmarks["vqa-v2"], **PLAIN)
-    assert "trained on" not in found["models"][unseen]["splits"]["val"] and "trained on" not in as_rows(found)[0]
+    assert "trained on" not in found["models"][unseen]["splits"]["val"]
+    found = evaluation_of([unseen], "vqa", DataPlace(benchmarks["vqa-v2"]), EvaluationOptions(**PLAIN))
+    assert "trained on" not in found.as_rows()[0]
 
     command = ["evaluate", unseen, seen, "vqa", str(benchmarks["vqa-v2"]), "--plain", "--split", "val"]
     assert main([*command, "--output", str(tmp_path / "out")]) == 0
@@ -152,10 +157,11 @@ def test_models_of_one_architecture_are_told_apart(benchmarks, drawings, saved_m
         assert own["branch"] == ("concrete" if name == names[1] else "both")
         assert own["variants"] == found[name]["splits"]["test"]["variants"]
     assert as_folders(names[2:]) == {"runs/a-model": "runs-a-model", "runs/b/model": "runs-b-model"}
-    assert "measured" not in as_rows(evaluate_models(names[:1], "ve", benchmarks["snli-ve"], **PLAIN))[0]
+    found = evaluation_of(names[:1], "ve", DataPlace(benchmarks["snli-ve"]), EvaluationOptions(**PLAIN))
+    assert "measured" not in found.as_rows()[0]
     both = [saved_models("retrieval", "flickr30k", name) for name in ("one", "two")]
-    found = evaluate_models(both, "retrieval", drawings, dataset="images", progress=False)
-    assert [row["measured"] for row in as_rows(found)] == [both[0], both[0], both[1], both[1]]
+    found = evaluation_of(both, "retrieval", DataPlace(drawings, "images"), EvaluationOptions(progress=False))
+    assert [row["measured"] for row in found.as_rows()] == [both[0], both[0], both[1], both[1]]
 
 
 def test_images_are_read_by_the_workers_and_the_answers_are_the_same(
@@ -221,16 +227,13 @@ def test_the_model_is_moved_to_the_device_of_the_process(benchmarks, drawings, s
     """The metadata device stands for a GPU: nothing can be computed there, so what would be is noted."""
     seen = []
 
-    def note(model, *_, **__):
-        seen.append({parameter.device.type for parameter in model.parameters()})
-        return {"split": "test"} if len(seen) == 1 else []
+    def note(subject, *_):
+        seen.append({parameter.device.type for parameter in subject.model.parameters()})
+        return SplitResult("retrieval", "", "test", 1, "both", Classified({}, {}))
 
-    for module in (evaluating, evaluate):
-        monkeypatch.setattr(module, "own_device", lambda: torch.device("meta"))
-    monkeypatch.setattr(evaluating, "evaluate_task", note)
-    monkeypatch.setattr(evaluate, "rankings", note)
-    monkeypatch.setattr(evaluate, "layer_rates", lambda *_: {})
+    monkeypatch.setattr(evaluating, "own_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(evaluating, "evaluate_split", note)
     name = saved_models("retrieval", "flickr30k", "m")
-    measuring.evaluate([name], "retrieval", benchmarks["flickr30k"], progress=False)
-    measuring.evaluate([name], "retrieval", drawings, dataset="images", progress=False)
+    evaluate_models([name], "retrieval", benchmarks["flickr30k"], progress=False)
+    evaluate_models([name], "retrieval", drawings, dataset="images", progress=False)
     assert seen == [{"meta"}, {"meta"}]

@@ -13,12 +13,13 @@ import torch
 from ashnets.data.batches import Share
 from ashnets.data.corpus import open_corpus
 from ashnets.data.draws import draw
+from ashnets.data.loading import load_epoch
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import open_source
 from ashnets.data.vocabulary import SPECIAL_TOKENS, tokenizer_from_vocabulary
 from ashnets.errors import DataError
 from ashnets.model.sampling import image_key
-from ashnets.training.loader import EpochBatches, chosen_caption, load_epoch, read_group_by_group
+from ashnets.training.loader import EpochBatches, chosen_caption, read_group_by_group
 from ashnets.training.recipe import load_recipe
 
 LENGTH = 24

@@ -24,12 +24,11 @@ from ashnets.data.learned import images_learned, read_sketch
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import open_source
 from ashnets.errors import ConfigurationError, DataError, OutputError, TrainingError
+from ashnets.evaluation.evaluating import DataPlace, evaluate_models
+from ashnets.evaluation.options import EvaluationOptions
 from ashnets.model.sampling import image_key
 from ashnets.runs import train
-from ashnets.tasks.measuring import as_rows as table
-from ashnets.tasks.measuring import evaluate, remarks
 from ashnets.training.checkpoint import checkpoints, tensors_of
-from ashnets.training.evaluate import as_rows, evaluate_retrieval
 from ashnets.training.loader import calibration_batches
 from ashnets.training.recipe import load_recipe
 from ashnets.training.run import Run
@@ -312,14 +311,15 @@ def test_the_queue_holds_the_last_pairs(rich):
 
 def test_evaluation_of_the_published_model(finished, corpus):
     folder, _ = finished
-    report = evaluate_retrieval([folder / "model"], corpus, ["valid"], candidates=3, ablate=True, progress=False)
-    entries = report["models"][str(folder / "model")]["splits"]["valid"]
+    options = EvaluationOptions(splits=("valid",), candidates=3, ablate=True, progress=False)
+    report = evaluate_models([folder / "model"], "retrieval", DataPlace(corpus), options)
+    entries = report.to_dict()["models"][str(folder / "model")]["splits"]["valid"]
     assert [(e["branch"], e["ranking"]) for e in entries] == [
         (branch, ranking)
         for branch in ("both", "concrete alone")
         for ranking in ("ITC", "ITC, then ITM on the best 3", "ITC, then ITC + ITM on the best 3")
     ]
-    rows = as_rows(report)
+    rows = report.as_rows()
     assert len(rows) == 12
     for row in rows:
         assert (row["model"], row["recipe"], row["seed"], row["images"]) == ("ashnets-tiny", "small", 0, 6)
@@ -333,14 +333,15 @@ def test_the_table_says_which_images_the_model_learned_from(finished, corpus, tm
     folder, _ = finished
     record = json.loads((folder / "model" / "training.json").read_text())
     assert record["learned_from"] == {"name": "corpus", "splits": ["train"], "images": 27}
-    report = evaluate([folder / "model"], "retrieval", corpus, splits=["valid", "train"], progress=False)
-    (model,) = report["models"].values()
+    options = EvaluationOptions(splits=("valid", "train"), progress=False)
+    report = evaluate_models([folder / "model"], "retrieval", DataPlace(corpus), options)
+    (model,) = report.to_dict()["models"].values()
     assert model["splits"]["train"][0]["trained on"] == {"images": 27, "of": 27}
     assert "trained on" not in model["splits"]["valid"][0]
-    assert [row["trained on"] for row in table(report)] == ["0 of 6 images"] * 2 + ["27 of 27 images"] * 2
-    assert remarks(report) == [f"trained on: {folder / 'model'} learned from 27 of these 27 images of train"]
+    assert [row["trained on"] for row in report.as_rows()] == ["0 of 6 images"] * 2 + ["27 of 27 images"] * 2
+    assert report.remarks() == [f"trained on: {folder / 'model'} learned from 27 of these 27 images of train"]
     digest = hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
-    assert {row["weights_sha256"] for row in table(report)} == {digest}
+    assert {row["weights_sha256"] for row in report.as_rows()} == {digest}
     shared = pq.read_table(corpus / "train.parquet").slice(20)
     pq.write_table(pa.concat_tables([shared, pq.read_table(corpus / "valid.parquet")]), tmp_path / "test.parquet")
     known = read_sketch(folder / "model")

@@ -10,7 +10,7 @@ import torch
 
 import ashnets
 from ashnets.cli.demo import figures
-from ashnets.cli.demo.gallery import DIRECTIONS, KS, Ranking, bundled_gallery, rank_gallery
+from ashnets.cli.demo.gallery import DIRECTIONS, Ranking, bundled_gallery, rank_gallery
 from ashnets.cli.demo.terminal import Terminal
 from ashnets.environment import environment
 from ashnets.errors import MissingExtraError
@@ -28,6 +28,7 @@ from ashnets.export import (
     write_onnx_step,
 )
 from ashnets.files import require_writable, write_atomically, write_json
+from ashnets.metrics.retrieval import KS
 
 MODEL = "ashnets-tiny"
 SUMMARY = "summary.json"

@@ -14,11 +14,10 @@ from PIL import Image
 from ashnets.cli.demo.terminal import Terminal
 from ashnets.data.corpus import Gallery, open_gallery
 from ashnets.data.images import load_image
-from ashnets.metrics.retrieval import chance_at, ranks
-from ashnets.retrieval.two_stage import matching_score, rank_every_way
+from ashnets.evaluation.two_stage import matching_score, rank_every_way
+from ashnets.metrics.retrieval import KS, chance_at, ranks
 
 BATCH = 64
-KS = (1, 5, 10)
 PARTS = ("seen", "new")
 DIRECTIONS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 
@@ -41,7 +40,7 @@ class Ranking:
         gallery: the images.
         sentences: one for each image.
         gold: for each item the right items of the other kind; more than one where sentences are equal.
-        scores: ranking → direction → (G queries, G items), of `ashnets.retrieval.two_stage.rank_every_way`.
+        scores: ranking → direction → (G queries, G items), of `ashnets.evaluation.two_stage.rank_every_way`.
         scales: ranking → scale of its scores.
         pixels: (G, 3, H, W).
         spikes: P_binary, (T, G, 3, H, W).
@@ -104,7 +103,7 @@ class Ranking:
                             "n": len(queries),
                             "candidates": len(self.gallery),
                             **hits,
-                            "chance": chance_at(gold, len(self.gallery), KS),
+                            "chance": chance_at(gold, len(self.gallery)),
                         }
                     )
         return found

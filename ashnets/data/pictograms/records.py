@@ -10,7 +10,8 @@ nothing about its label:
 - entailment: every hypothesis comes with its three labels, once each (exact).
 
 Object, group, color and number have the answers that the drawings have; the accuracy of a blind model on them is
-measured (:mod:`ashnets.tasks.baselines`). Trained models have read these sentences and answers: do not reword them.
+measured (:mod:`ashnets.evaluation.text_baselines`). Trained models have read these sentences and answers: do not
+reword them.
 """
 
 from __future__ import annotations

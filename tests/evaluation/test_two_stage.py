@@ -13,17 +13,19 @@ from ashnets.data.benchmarks.coco_captions import CocoCaptions
 from ashnets.data.benchmarks.flickr30k import Flickr30K
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import open_source
-from ashnets.metrics.retrieval import ranks, recall_at
-from ashnets.model.sampling import image_key
-from ashnets.retrieval.two_stage import (
+from ashnets.evaluation.options import EvaluationOptions
+from ashnets.evaluation.results import Evaluation, ModelResult, SplitResult
+from ashnets.evaluation.retrieval import RetrievalSet, Retrieved, rank
+from ashnets.evaluation.two_stage import (
     CANDIDATES,
     matching_score,
     rank_by_embeddings,
     rank_every_way,
     rank_exhaustively,
 )
+from ashnets.metrics.retrieval import ranks, recall_at
+from ashnets.model.sampling import image_key
 from ashnets.ties import LOG_ODDS, TIE, products
-from ashnets.training.evaluate import as_rows, rankings
 
 
 def embeddings(texts: int = 30, images: int = 41, dimensions: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,7 +109,7 @@ def test_the_matching_score_is_that_of_each_pair_alone(small_model) -> None:
     found = score(text, image).view(4, 3)
     for q, sentence in enumerate(texts):
         for i in range(3):
-            out = model(pixels[i : i + 1], image_ids=[i + 1], **processor(text=sentence))
+            out = model(pixels[i : i + 1], image_keys=[i + 1], **processor(text=sentence))
             assert float(found[q, i]) == pytest.approx(float(out.itm_logits[0, 1] - out.itm_logits[0, 0]), abs=1e-5)
     assert len(set(found.flatten().tolist())) == 12, "a constant score would show nothing"
 
@@ -122,7 +124,10 @@ def test_the_rankings_of_a_split(small_model, corpus) -> None:
     """Recalls, costs and what is lost, of real images; recalls recomputed from single pairs."""
     model, processor = small_model
     pairs, chosen = Pairs(open_source(corpus), ["train"], 64), [0, 3, 5, 8, 11, 20]
-    entries = rankings(model, processor.tokenizer, pairs, 2, True, False, chosen)
+    measured = RetrievalSet.of_pairs(pairs, chosen)
+    options = EvaluationOptions(candidates=2, exhaustive=True, progress=False)
+    ranked = rank(model, processor.tokenizer, measured, options=options)
+    entries = ranked.to_list()
     assert [entry["ranking"] for entry in entries] == [
         "ITC",
         "ITC, then ITM on the best 2",
@@ -145,21 +150,17 @@ def test_the_rankings_of_a_split(small_model, corpus) -> None:
         hits_of_both.append(chosen[int(np.argmax(both))] == i)
     assert entries[3]["image_to_text"]["R@1"] == pytest.approx(np.mean(hits))
     assert entries[4]["image_to_text"]["R@1"] == pytest.approx(np.mean(hits_of_both))
-    report = {
-        "models": {
-            "small": {
-                "training": None,
-                "weights_sha256": None,
-                "splits": {"train": [{"branch": "both", **e} for e in entries]},
-            }
-        },
-        "environment": {"device": "", "torch": ""},
-    }
-    rows = as_rows(report)
-    assert [row["pairs scored"] for row in rows][-2:] == [36, 36]
-    assert [row["R@1 lost"] for row in rows][-2:] == ["", ""]
-    report["models"]["small"]["splits"]["train"] = [{"branch": "both", **entries[0]}]
-    assert "pairs scored" not in as_rows(report)[0], "without ITM the table stays as it was"
+
+    def rows() -> list[dict]:
+        found = Retrieved("both", measured, {"reset": ranked}, own=True)
+        split = SplitResult("retrieval", "images", "train", len(chosen), "both", found)
+        models = [ModelResult("small", None, None, [split], on_record=True)]
+        return Evaluation("retrieval", "images", models, {"device": "", "torch": ""}).as_rows()
+
+    assert [row["pairs scored"] for row in rows()][-2:] == [36, 36]
+    assert [row["R@1 lost"] for row in rows()][-2:] == ["", ""]
+    ranked.entries = {"ITC": ranked.main}
+    assert "pairs scored" not in rows()[0], "without ITM the table stays as it was"
 
 
 def test_images_that_are_equal_tie_in_every_ranking() -> None:

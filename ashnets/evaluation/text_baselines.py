@@ -1,4 +1,4 @@
-r"""What is reached without looking: chance, the most frequent answer, and a bag of words.
+r"""Baselines without an image: chance, the most frequent answer, and a bag of words.
 
     majority by text    the label that a text had most often in training; for an unread text, that of its first three
                         words, of its first word, of all

@@ -13,16 +13,16 @@ once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from ashnets.metrics.retrieval import Gold, recall_at, rerank
+from ashnets.data.vocabulary import tokenize
+from ashnets.metrics.retrieval import KS, Gold, recall_at, rerank
 from ashnets.model.heads import AshNetsForRetrieval
-from ashnets.retrieval.embedding import tokenize
 from ashnets.ties import COSINES, LOG_ODDS, best, products
 
 # k of Li et al. (2021) for two benchmarks of the paper, which names no k of its own.
@@ -62,7 +62,7 @@ class Ranking:
     cost: Cost
     scale: float
 
-    def recalls(self, images: Gold, texts: Gold, ks: Sequence[int]) -> dict[str, dict[str, float]]:
+    def recalls(self, images: Gold, texts: Gold, ks: Sequence[int] = KS) -> dict[str, dict[str, float]]:
         """R@K both ways, ``{"text_to_image": {"R@1": …}, "image_to_text": {…}}``.
 
         Args:
@@ -107,17 +107,6 @@ def rank_every_way(
         both = itm.text_to_image + first.to(itm.text_to_image) / tau
         found |= {ITM_ON_ALL: itm, BOTH_ON_ALL: Ranking(both, both.T, itm.cost, LOG_ODDS + 1 / tau)}
     return found
-
-
-def note_losses(ranked: Mapping[str, dict[str, Any]]) -> None:
-    """Beside exhaustive rankings, give the recalls of the others one ``lost``: the R@1 both ways that they are behind.
-
-    ITM on candidates is compared with ITM on all pairs, everything else with ITC + ITM on all pairs.
-    """
-    for name, recalls in ranked.items():
-        best = ranked.get(ITM_ON_ALL if name.startswith("ITC, then ITM") else BOTH_ON_ALL)
-        if best is not None and name not in (ITM_ON_ALL, BOTH_ON_ALL):
-            recalls["lost"] = {way: best[way]["R@1"] - recalls[way]["R@1"] for way in WAYS}
 
 
 def rank_by_embeddings(text_embeds: torch.Tensor, image_embeds: torch.Tensor) -> Ranking:

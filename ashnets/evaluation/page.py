@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 SIDE = 128
+EXAMPLES = 24  # of each sort on the page
 
 _FRAME = """<!doctype html>
 <html lang="en">
@@ -62,6 +64,14 @@ class Example:
     truth: str
     said: str
     score: float
+
+
+def chosen_examples(scores: Sequence[float], seed: int) -> list[int]:
+    """A draw of wrong items and of right ones, `EXAMPLES` of each at most, in the order of the data."""
+    order = np.random.default_rng(seed).permutation(len(scores)).tolist()
+    wrong = [i for i in order if scores[i] < 0.5][:EXAMPLES]
+    right = [i for i in order if scores[i] >= 0.5][:EXAMPLES]
+    return sorted([*wrong, *right])
 
 
 def examples_page(title: str, subject: str, rows: Sequence[dict[str, Any]], examples: Sequence[Example]) -> str:

@@ -1,0 +1,186 @@
+"""Tasks with a classifier: predictions of each variant, official metrics, baselines that read the text alone.
+
+Where the makers keep the answers, predictions are written for their server and nothing is measured.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ashnets.errors import ConfigurationError, DataError, InputError
+from ashnets.evaluation.options import EvaluationOptions, variants_of
+from ashnets.evaluation.page import Example, chosen_examples, examples_page
+from ashnets.evaluation.prediction import Questions, predicted_labels
+from ashnets.evaluation.text_baselines import baselines
+from ashnets.files import write_atomically, write_csv
+from ashnets.tasks.data import TaskData
+from ashnets.tasks.task import Classification
+
+LEFT_OUT, SECRET = "baselines left out", "answers"  # in a result where they say something
+
+
+@dataclass
+class Classified:
+    """A classifier on a split.
+
+    Attributes:
+        predicted: labels by variant.
+        variants, baselines: metrics by name; in all variants but ``reset`` with ``changed``, the share of items whose
+            label is another than in ``reset``.
+        left_out: why ``baselines`` is empty.
+        secret: says that the answers are not public: ``reset`` then has ``n`` alone.
+    """
+
+    predicted: dict[str, list[str]]
+    variants: dict[str, dict[str, Any]]
+    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left_out: str = ""
+    secret: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result in JSON's types."""
+        remarks = {SECRET: self.secret, LEFT_OUT: self.left_out}
+        return {
+            "variants": self.variants,
+            "baselines": self.baselines,
+            **{key: text for key, text in remarks.items() if text},
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Flat rows, one a variant and one a baseline."""
+        return [
+            {"variant": name, "n": metrics["n"], **{key: round(one, 5) for key, one in _flat(metrics) if key != "n"}}
+            for name, metrics in [*self.variants.items(), *self.baselines.items()]
+        ]
+
+
+def evaluate_classification(
+    model: Any, asked: Questions, learned: Sequence[Any], secret: str, options: EvaluationOptions
+) -> Classified:
+    """Predict and measure all variants.
+
+    Args:
+        learned: what the text baselines learn from; they are left out if there is nothing.
+        secret: see `secret_answers`; if not empty, ``reset`` is predicted and nothing measured.
+    """
+    task, records = asked.task, asked.records
+    if secret:
+        options = replace(options, variants=False, ablate=False)
+    predicted = {
+        variant.name: predicted_labels(model, asked, variant, options)
+        for variant in variants_of(model.config, len(records), options)
+    }
+    if secret:
+        return Classified(predicted, {"reset": {"n": len(records)}}, secret=secret)
+    variants = {name: dict(task.metrics(records, labels)) for name, labels in predicted.items()}
+    for name, labels in predicted.items():
+        if name != "reset":
+            differ = sum(a != b for a, b in zip(labels, predicted["reset"], strict=True))
+            variants[name]["changed"] = differ / len(labels)
+    return Classified(predicted, variants, baselines(task, learned, records) if learned else {})
+
+
+def learnable(task: Classification, data: TaskData, splits: Sequence[str]) -> tuple[list[Any], str]:
+    """Items that the text baselines learn from; or none, and why."""
+    absent = [split for split in splits if split not in data.splits]
+    if absent:
+        return [], f"{data.folder} does not hold {data.title}'s split {', '.join(absent)}, which they learn from"
+    found = [record for split in splits for record in data.records(split) if task.can_learn(record)]
+    if not found:
+        return [], f"{', '.join(splits)} of {data.title} in {data.folder} has no item that they could learn from"
+    return found, ""
+
+
+def secret_answers(data: TaskData, split: str, records: Sequence[Any], output: Path | None, part: bool) -> str:
+    """A remark on answers that the makers keep; empty where answers are public.
+
+    Args:
+        part: the records are not the whole split.
+
+    Raises:
+        DataError: no ``output`` for the predictions.
+        ConfigurationError: a part of such a split.
+    """
+    secret = sum(getattr(record, "answer", "") is None for record in records)
+    if not secret:
+        return ""
+    about = f"{secret} answers of {data.title}'s {split} are kept by its makers"
+    if output is None:
+        raise DataError(
+            f"{about}: choose another split, or write the predictions, which their server takes, by --output FOLDER"
+        )
+    if part:
+        raise ConfigurationError(
+            f"{about}, and their server takes no part of a split: leave --sample out to predict all"
+        )
+    return "answers are not public: predictions alone"
+
+
+def write_items(folder: Path, asked: Questions, found: Classified, heading: tuple[str, str], seed: int) -> None:
+    """Write the predictions in their benchmark's form, and, where answers are public, ``items.csv``,
+    ``confusion.csv`` and ``examples.html``.
+
+    Args:
+        heading: title and subject of the page.
+    """
+    task, records, labels = asked.task, asked.records, found.predicted["reset"]
+    folder.mkdir(parents=True, exist_ok=True)
+    task.write(folder, records, labels)
+    if found.secret:
+        return
+    truths, scores = [task.truth(record) for record in records], task.scores(records, labels)
+    rows = [
+        {
+            "id": record.id,
+            "images": " ".join(record.images),
+            "text": task.text(record),
+            "kind": task.kind_of(record),
+            "truth": truths[number],
+            **{name: one[number] for name, one in found.predicted.items()},
+            "score": round(scores[number], 4),
+        }
+        for number, record in enumerate(records)
+    ]
+    write_csv(folder / "items.csv", rows)
+    write_csv(folder / "confusion.csv", confusion(truths, labels))
+    examples = [
+        Example(
+            [asked.data.open_image(name) for name in records[i].images],
+            task.text(records[i]),
+            truths[i],
+            labels[i],
+            scores[i],
+        )
+        for i in chosen_examples(scores, seed)
+    ]
+    table = [
+        {"": name, "accuracy": float(metrics["accuracy"]), "n": metrics["n"], "changed": metrics.get("changed", "")}
+        for name, metrics in [*found.variants.items(), *found.baselines.items()]
+    ]
+    write_atomically(folder / "examples.html", examples_page(*heading, table, examples).encode())
+
+
+def confusion(truths: Sequence[str], predicted: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows ``{"truth", "said", "count"}`` of what occurs, most frequent first.
+
+    Raises:
+        InputError: nothing to count.
+    """
+    if not truths:
+        raise InputError("there is nothing to count: give at least one item")
+    counts = Counter(zip(truths, predicted, strict=True))
+    order = sorted(counts, key=lambda pair: (-counts[pair], pair))
+    return [{"truth": truth, "said": label, "count": counts[truth, label]} for truth, label in order]
+
+
+def _flat(metrics: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Numbers under their keys, those of inner mappings behind the names of these."""
+    for key, value in metrics.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key} ")
+        elif isinstance(value, int | float):
+            yield f"{before}{key}", value

@@ -1,0 +1,134 @@
+"""Images and texts to the unit vectors that ITC compares, and images to visual tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ashnets.data.batches import Share
+from ashnets.data.loading import Batches, load_epoch
+from ashnets.data.vocabulary import tokenize
+from ashnets.evaluation.options import DEFAULT, RESET, EvaluationOptions, Variant
+from ashnets.evaluation.prediction import shares_of, shown
+from ashnets.model.sampling import image_key
+from ashnets.processor import AshNetsProcessor
+from ashnets.tasks.data import TaskData
+from ashnets.tasks.items import GRAY
+
+
+class ImageSet(Protocol):
+    """Images by index; `ashnets.data.pairs.Pairs` is one, `TaskImages` another.
+
+    Attributes:
+        side: of the decoded images, in pixels.
+        image_ids: their names.
+    """
+
+    side: int
+
+    @property
+    def image_ids(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def on_white(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """(B, 3, S, S) in [0, 1]. Raises DataError or InputError if one cannot be read."""
+
+
+class TaskImages:
+    """Images of a data set by their names, as the processor gives them."""
+
+    def __init__(self, data: TaskData, names: Sequence[str], processor: AshNetsProcessor) -> None:
+        self.data, self.image_ids, self.processor = data, list(names), processor.image_processor
+        self.side = self.processor.image_size
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def on_white(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """See `ImageSet.on_white`."""
+        opened = [self.data.open_image(self.image_ids[int(i)]) for i in indices]
+        # the ids are not used: content keys of each image would cost a hash of its pixels
+        return self.processor.preprocess(opened, [0] * len(opened))["pixel_values"]  # (B, 3, S, S)
+
+
+class ImageBatches(Batches):
+    """Images without an item: (B, 3, S, S) of each share, and their keys for the sampler."""
+
+    def __init__(self, images: ImageSet, shares: Sequence[Share]) -> None:
+        self.images, self.shares = images, shares
+
+    def read(self, number: int) -> tuple[torch.Tensor, list[int]]:
+        """Micro-batch ``number``. Raises DataError or InputError if an image cannot be read."""
+        indices = self.shares[number].indices
+        return self.images.on_white(indices), [image_key(self.images.image_ids[int(i)]) for i in indices]
+
+
+def images_at_reset(
+    images: ImageSet, indices: Sequence[int] | np.ndarray, batch: int = 32, workers: int = 0
+) -> Iterator[tuple[torch.Tensor, list[int]]]:
+    """Images (B, 3, S, S) in batches with their keys, read by ``workers`` processes.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    return load_epoch(ImageBatches(images, shares_of(indices, 1, batch)), 0, workers, pin=False)
+
+
+@torch.inference_mode()
+def embed_images(
+    model: Any,
+    images: ImageSet,
+    indices: Sequence[int] | np.ndarray | None = None,
+    variant: Variant = RESET,
+    options: EvaluationOptions = DEFAULT,
+    keep_tokens: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings (n, D) and, where kept, visual tokens (n, N, M1), float32 and on the CPU.
+
+    Args:
+        model: in evaluation mode; one without ``encode_image``, as ViLT, gives embeddings (n, 0).
+        indices: which images; all by default.
+        keep_tokens: with False the tokens are empty, (0,).
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    chosen = np.arange(len(images)) if indices is None else np.asarray(indices, int)
+    if variant.constant:  # one embedding for all, to the bit: ties then count as what they are
+        gray = torch.full((1, 3, images.side, images.side), GRAY, device=model.device)
+        embed = model.encode_image(gray, image_keys=[0])[0].float().cpu()  # (1, D)
+        return embed.expand(len(chosen), -1).contiguous(), torch.empty(0)
+    order = np.arange(len(chosen)) if variant.order is None else variant.order
+    shares = shares_of(order, variant.group_size, options.batch)
+    batches = ImageBatches(images, [Share(chosen[share.indices], share.group_size) for share in shares])
+    embeds = hasattr(model, "encode_image")
+    found, tokens = torch.empty(len(chosen), model.config.projection_size if embeds else 0), torch.empty(0)
+    reading = shown(batches, options.workers, variant.name, options.progress)
+    for share, (_, (pixels, keys)) in zip(shares, reading, strict=True):
+        places, pixels = torch.as_tensor(share.indices), pixels.to(model.device)
+        if embeds:
+            embed, visual = model.encode_image(
+                pixels, image_keys=keys, group_size=share.group_size, concrete_only=variant.concrete_only
+            )  # (B, D)
+        else:
+            embed, visual = torch.empty(len(pixels), 0), model.ashnets.vision(pixels, image_keys=keys)
+        found[places] = embed.float().cpu()
+        if keep_tokens:
+            if not len(tokens):
+                tokens = torch.empty(len(chosen), *visual.output.shape[1:], dtype=visual.output.dtype)
+            tokens[places] = visual.output.cpu()  # (n, N, M1)
+    return found, tokens
+
+
+@torch.inference_mode()
+def embed_texts(model: Any, tokenizer: Any, texts: list[str], batch: int = 256) -> torch.Tensor:
+    """Embeddings (n, D) of texts, float32 and on the CPU."""
+    embeds = []
+    for start in range(0, len(texts), batch):
+        tokens = tokenize(tokenizer, texts[start : start + batch], model.config.max_text_length).to(model.device)
+        embeds.append(model.encode_text(tokens["input_ids"], tokens["attention_mask"]).float().cpu())  # (b, D)
+    return torch.cat(embeds)

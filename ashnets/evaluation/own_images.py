@@ -1,0 +1,53 @@
+"""Captioned images of any source as a data set: a corpus, parquet files, a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ashnets.data.pairs import Pairs
+from ashnets.data.sources.opening import open_source
+
+IMAGES = "images"
+
+
+class OwnImages:
+    """Captioned images; a text is the bare name of an image, or its first caption.
+
+    Args:
+        folder: of any form that `open_source` knows.
+        record: of a model's training: its validation images are held out as they were then.
+
+    Raises:
+        DataError: nothing there, or it is damaged.
+    """
+
+    name = IMAGES
+
+    def __init__(self, folder: str | os.PathLike, record: dict[str, Any] | None = None) -> None:
+        self.folder = Path(folder)
+        share = (record or {}).get("hold_out")
+        self.source = open_source(folder) if share is None else open_source(folder, share)
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def default_split(self) -> str:
+        """``test``, or ``valid`` where there is none."""
+        return "test" if "test" in self.source.splits else "valid"
+
+    def pairs(self, split: str, side: int) -> Pairs:
+        """The images of a split. Raises DataError if there is none."""
+        return Pairs(self.source, [split], side)
+
+
+def sampled(pairs: Sequence[Any] | Pairs, sample: int, seed: int = 0) -> list[int] | None:
+    """The indices of some images, the same for every model; None for all: if there are no more, or for 0."""
+    if not 0 < sample < len(pairs):
+        return None
+    return sorted(np.random.default_rng(seed).permutation(len(pairs))[:sample].tolist())

@@ -1,0 +1,78 @@
+"""Predictions of a model for the items of a task, each image from a reset state or φ of them on one time axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ashnets.data.batches import Share
+from ashnets.data.loading import Batches, load_epoch
+from ashnets.evaluation.options import DEFAULT, RESET, EvaluationOptions, Variant
+from ashnets.processor import AshNetsProcessor
+from ashnets.tasks.data import TaskData
+from ashnets.tasks.items import ItemBatches
+from ashnets.tasks.task import Classification
+
+
+def shares_of(order: Sequence[int] | np.ndarray, group_size: int, batch: int) -> list[Share]:
+    """Items in their order, in groups of ``group_size``; those left over are a shorter group at the end."""
+    order = np.asarray(order, int)
+    size = max(1, batch // group_size) * group_size
+    whole = len(order) // group_size * group_size
+    shares = [Share(order[start : min(start + size, whole)], group_size) for start in range(0, whole, size)]
+    if whole < len(order):
+        shares.append(Share(order[whole:], len(order) - whole))
+    return shares
+
+
+def shown(batches: Batches, workers: int, title: str, progress: bool) -> Iterator[tuple[Share, Any]]:
+    """Each share with its batch, under a progress bar. Raises DataError where an image cannot be read."""
+    loaded = load_epoch(batches, 0, workers, pin=False)
+    bar = tqdm(loaded, title, len(batches), leave=False, unit="batch", disable=not progress or None)
+    return zip(batches.shares, bar, strict=True)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Items of a task: records of a data set, as the processor reads them."""
+
+    task: Classification
+    data: TaskData
+    records: Sequence[Any]
+    processor: AshNetsProcessor
+
+
+@torch.inference_mode()
+def predict(
+    model: Any, asked: Questions, variant: Variant = RESET, options: EvaluationOptions = DEFAULT
+) -> torch.Tensor:
+    """Logits (n, labels), float32 on the CPU, in the order of the records whatever the order of showing.
+
+    Args:
+        model: a head in evaluation mode.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    task, records = asked.task, asked.records
+    order = np.arange(len(records)) if variant.order is None else variant.order
+    shares = shares_of(order, variant.group_size, options.batch)
+    length = model.config.max_text_length
+    batches = ItemBatches(task, asked.data, records, shares, asked.processor, length, constant=variant.constant)
+    found = torch.empty(len(records), len(task.labels))
+    for share, one in shown(batches, options.workers, variant.name, options.progress):
+        logits = model(**one.to(model.device).inputs(), concrete_only=variant.concrete_only).logits  # (B, labels)
+        found[torch.as_tensor(share.indices)] = logits.float().cpu()
+    return found
+
+
+def predicted_labels(
+    model: Any, asked: Questions, variant: Variant = RESET, options: EvaluationOptions = DEFAULT
+) -> list[str]:
+    """The label of the greatest logit of each item; the arguments are those of `predict`."""
+    return [asked.task.labels[int(i)] for i in predict(model, asked, variant, options).argmax(1)]

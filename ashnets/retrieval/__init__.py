@@ -1,1 +1,0 @@
-"""Retrieval between images and texts: embeddings, matching, and the two stages that join them."""
