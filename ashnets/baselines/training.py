@@ -83,7 +83,7 @@ class BaselineRun(Run):
             strange = sorted(set(phase.objectives) - OBJECTIVES[baseline])
             if strange or not phase.concrete_only or phase.grouping != "random":
                 raise ConfigurationError(
-                    f"phases.{phase.name}: {baseline} needs objectives among {', '.join(sorted(OBJECTIVES[baseline]))}, "
+                    f"phases.{phase.name}: {baseline} uses {', '.join(sorted(OBJECTIVES[baseline]))}, "
                     f"random groups and concrete_only; found {', '.join(phase.objectives)}, {phase.grouping}"
                 )
         captions = (c for split in recipe.train for row in source.split(split)["captions"].to_pylist() for c in row)

@@ -90,7 +90,7 @@ def test_a_resumed_run_ends_with_the_same_bits(write_recipe, corpus, tmp_path, m
                     }
                 ]
             },
-            "vilt learns by itm, mlm",
+            "vilt uses itm, mlm",
         ),
         ({"phases": [{"name": "all", "epochs": 1, "concrete_only": True, "grouping": "similar"}]}, "random groups"),
     ],
