@@ -393,7 +393,7 @@ def _check_task(recipe: TaskRecipe, need: Callable[[bool, str], None]) -> None:
         return
     need(len({phase.grouping for phase in recipe.phases}) == 1, "all phases must have the same grouping")
     need(not recipe.augment, "augment changes colors and positions, on which answers depend: set augment to false")
-    need(not recipe.queue, f"queue={recipe.queue} is for ITC only: set it to 0")
+    need(not recipe.queue, f"queue={recipe.queue} belongs to ITC: set it to 0")
     need(not recipe.max_skipped, f"max_skipped={recipe.max_skipped}: an item is useless without its image: set it to 0")
 
 
