@@ -32,7 +32,7 @@ def baselines(task: Classification, train: Sequence[Any], test: Sequence[Any]) -
     """
     train = [record for record in train if task.can_learn(record)]
     if not train:
-        raise InputError("the baselines have nothing to learn from: give training items whose labels the task knows")
+        raise InputError("the baselines have no training items: give training items whose labels the task knows")
     texts, truths = [task.text(r) for r in train], [task.truth(r) for r in train]
     asked = [task.text(r) for r in test]
     kinds = [task.kind_of(r) for r in test]

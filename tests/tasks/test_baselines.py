@@ -47,7 +47,7 @@ def test_chance_is_by_kind():
     found = baselines(task, train, test)
     assert found["chance"] == {"n": 3, "accuracy": pytest.approx((1 / 2 + 1 / 3 + 1 / 3) / 3)}
     assert found["majority by text"]["n"] == 3
-    with pytest.raises(InputError, match="nothing to learn from"):
+    with pytest.raises(InputError, match="no training items"):
         baselines(task, [question("a", "purple", "color")], test)
 
 
