@@ -126,7 +126,7 @@ class Quantizing:
                 copies=len(learner.copies),
                 queue_bytes=0,
                 pairs=len(batch.image_ids),
-                steps=self.steps,
+                steps=self.steps * self.recipe.accumulate,
                 device=learner.device,
                 beside=list(learner.modules.values())[1:],
             ),
