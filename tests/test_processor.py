@@ -203,7 +203,7 @@ def test_return_types(processor, kind, cls):
         ({"text": "a \ud800 cat"}, "surrogates"),
         ({"text": "a cat", "image_ids": [1]}, "without images"),
         ({"text": "a cat", "return_tensors": "tf"}, "return_tensors='tf'"),
-        ({"images": 7}, "no image"),
+        ({"images": 7}, "is not an image"),
         ({"images": b"no image at all"}, "not an image"),
         ({"images": "/no/such/image.png"}, "does not exist"),
         ({"images": [Image.new("RGB", (16, 16)), b"junk"]}, r"images\[1\]: "),

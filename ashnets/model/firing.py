@@ -30,10 +30,11 @@ def layer_rates(model: AshNetsPreTrainedModel, batches: Iterable[tuple[torch.Ten
         Layer name → rate in [0, 1], in the order of the layers; empty without images, or without a spiking branch.
     """
     bare = getattr(model, "ashnets", model)
-    assert isinstance(bare, AshNetsModel)
+    if not isinstance(bare, AshNetsModel) or not model.config.has_spiking_branch:
+        return {}
     sums: dict[str, float] = {}
     images = 0
-    for pixels, keys in batches if model.config.has_spiking_branch else ():
+    for pixels, keys in batches:
         spikes = bare.vision.sample(pixels.to(model.device), keys)  # (T, B, 3, H, W)
         found = bare.vision.abstract_encoder(spikes)
         for name, fired in found.layer_spikes.items():

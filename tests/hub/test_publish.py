@@ -304,7 +304,7 @@ def spoil(run: Path, how: str) -> None:
         ("left over", r"strict load: .*unexpected keys: further\.weight"),
         ("missing", r"strict load: .*missing keys"),
         ("no number", "finite weights: not finite"),
-        ("no processor", r"processor: .*holds no tokenizer\.json"),
+        ("no processor", r"processor: .*has no tokenizer\.json"),
     ],
 )
 def test_what_must_not_be_published_is_refused(hub, run, how, message):
