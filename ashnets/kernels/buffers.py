@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -21,6 +23,7 @@ _LINE = 64  # bytes of a cache line
 _free: list[np.ndarray] = []  # blocks, oldest first
 # A result can be freed while its own thread holds the lock: garbage is collected at any allocation.
 _lock = threading.RLock()
+_thread = threading.local()
 
 
 @cache
@@ -35,10 +38,20 @@ def kept() -> int:
         return sum(block.nbytes for block in _free)
 
 
+@contextmanager
+def unkept() -> Iterator[None]:
+    """In this thread, results come from the allocator and nothing is kept: for work that must take little memory."""
+    before, _thread.unkept = getattr(_thread, "unkept", False), True
+    try:
+        yield
+    finally:
+        _thread.unkept = before
+
+
 def empty_like(x: torch.Tensor) -> torch.Tensor:
     """An uninitialized contiguous tensor of the shape and type of ``x``, on the CPU."""
     size = x.numel() * x.element_size()
-    if size < SMALLEST:
+    if size < SMALLEST or getattr(_thread, "unkept", False):
         return torch.empty_like(x, memory_format=torch.contiguous_format)
     block = _take(size)
     start = -block.ctypes.data % _LINE

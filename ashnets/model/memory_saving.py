@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from ashnets.kernels import operators
+from ashnets.kernels import buffers, operators
 from ashnets.model.packed_spikes import PackedSpikes
 from ashnets.model.rows import Rows
 from ashnets.model.spiking_layer import SpikingLayer
@@ -168,6 +168,7 @@ class _Layer:
 
 class _Saving(torch.autograd.Function):
     @staticmethod
+    @buffers.unkept()
     def forward(ctx: Any, plan: _Plan, spikes: torch.Tensor, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         parameters, state = tensors[: 3 * len(plan.blocks)], tensors[3 * len(plan.blocks) :]
         grouped = spikes.unflatten(1, (-1, plan.images))  # (T, G, φ, 3, H, W)
@@ -195,6 +196,7 @@ class _Saving(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @buffers.unkept()
     def backward(ctx: Any, grad_counts: torch.Tensor, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         plan, layers = ctx.plan, ctx.layers
         n = len(layers)

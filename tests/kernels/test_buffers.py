@@ -52,6 +52,14 @@ def test_small_results_are_the_allocator_s():
     assert buffers.kept() == 0
 
 
+def test_work_that_must_take_little_memory_keeps_none():
+    with buffers.unkept():
+        buffers.empty_like(torch.empty(LARGE))
+    assert buffers.kept() == 0
+    buffers.empty_like(torch.empty(LARGE))
+    assert buffers.kept() > 0
+
+
 def test_free_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(buffers, "most_kept", lambda: 10 << 20)
     held = [buffers.empty_like(torch.empty(LARGE)) for _ in range(5)]
