@@ -57,9 +57,6 @@ SPEEDS = {
 }  # section of tests/bench/bench_spiking.py → its rows in README
 
 
-EARLIER = "*Slanted* ratios are ratios of the medians, from records without single rounds; they have no quartiles."
-
-
 def retrieval_table(path: Path = RESULTS / "pictograms.csv") -> str:
     """The ITC rows of a results file as Markdown: a line for each split and model, and chance for each split."""
     rows = [row for row in read_csv(path) if row["ranking"] == "ITC"]
@@ -140,10 +137,8 @@ def baseline_table(path: Path = RESULTS / "baselines.csv") -> str:
 def speed_table(folder: Path = RESULTS / "speed") -> str:
     """Ratios of the spiking benchmarks: median and quartiles over the rounds, and the target if there is one.
 
-    A file of the folder is the record of one section: ``bench_spiking.py --only SECTION --output FOLDER``. Earlier
-    records have no ``ratios`` of the rounds: they have the ratio of the medians, without quartiles.
+    A file of the folder is the record of one section: ``bench_spiking.py --only SECTION --output FOLDER``.
     """
-    earlier = False
     lines = ["| | case | ratio of | ratio | quartiles | aim |", "|---|---|---|---|---|---|"]
     for section, shown in SPEEDS.items():
         record = json.loads((folder / f"spiking-{section}.json").read_text(encoding="utf-8"))
@@ -152,14 +147,12 @@ def speed_table(folder: Path = RESULTS / "speed") -> str:
         for key in shown:
             row = rows[key]
             cells = [row["section"], *key, f"{row['ratio']:#.4g}", "–", ""]
-            if "ratios" in row and row["rounds"] > 1:
+            if row["rounds"] > 1:
                 cells[4] = f"{row['low']:#.3g} to {row['high']:#.3g}"
-            elif row["rounds"] > 1:
-                cells[3], earlier = f"*{cells[3]}*", True
             if aim := aims.get(row["ratio"]):
                 cells[5] = f"{'≥' if aim['at_least'] else '≤'} {aim['limit']}{'' if aim['reached'] else ', missed'}"
             lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, *(["", EARLIER] if earlier else [])]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _variant(row: dict[str, str]) -> str:
