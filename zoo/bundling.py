@@ -7,7 +7,6 @@ SHA-256 of every file goes into ``weights.yaml``. Both are written aside and ren
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from ashnets.digests import sha256_of
 from ashnets.errors import AshNetsError, TrainingError
 from ashnets.files import write_atomically
 from ashnets.result_folder import MODEL_MARK, result_folder
@@ -53,7 +53,7 @@ def bundle(run: Path, name: str, tag: str, license: str, training_data: str, roo
     with result_folder(folder, MODEL_MARK) as aside:
         for path in files:
             shutil.copyfile(path, aside / path.name)
-    pins = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    pins = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     _pin(
         root / "weights.yaml",
         name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ashnets.data.sources.parquet import damaged, open_parquet
 from ashnets.data.sources.rows import path_inside
+from ashnets.digests import sha256_of
 from ashnets.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -88,8 +88,7 @@ class Corpus:
             path = self.path / entry["file"]
             if not path.is_file():
                 raise DataError(f"{path} is missing (split {name!r}). Build the corpus again.")
-            with open(path, "rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            found = sha256_of(path)
             if found != entry["sha256"]:
                 raise DataError(
                     f"{path} has sha256 {found}, the manifest says {entry['sha256']}. Build the corpus again."

@@ -21,10 +21,11 @@ from rich.progress import track
 from ashnets.data.corpus import MANIFEST, METADATA, SCHEMA_VERSION, Corpus
 from ashnets.data.images import load_rgba
 from ashnets.data.pictograms.captions import sentences
-from ashnets.data.pictograms.npm_packages import default_cache, fetch, sha256_of
+from ashnets.data.pictograms.npm_packages import default_cache, fetch
 from ashnets.data.pictograms.sources import Concept, Drawing, Sources, Vendor, read_concepts, read_drawings
 from ashnets.data.pictograms.splits import RULE, choose_new, choose_valid
 from ashnets.data.pictograms.vendors import SOURCES
+from ashnets.digests import sha256_of
 from ashnets.errors import DataError, InputError, MissingExtraError, OutputError
 from ashnets.files import write_json
 from ashnets.result_folder import check_place, result_folder

@@ -5,7 +5,6 @@ Members are read into memory; nothing is unpacked to disk.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ashnets.digests import sha256_of
 from ashnets.errors import DataError
 from ashnets.files import cache_folder
 
@@ -47,11 +47,6 @@ class Package:
 def default_cache() -> Path:
     """Where tarballs are kept between builds."""
     return cache_folder("npm")
-
-
-def sha256_of(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def fetch(package: Package, cache: Path) -> Path:
