@@ -18,6 +18,8 @@ BACKBONES = ("resnet18", "resnet101", "resnet152", "vit-b16", "resnet-tiny")
 SUMMARY_RATIOS = ("trainable", "fixed", "ann", "snn")
 CARRIES = ("group", "image")
 READOUTS = ("shared", "per_image")
+ABSTRACT_SCALES = ("normalized", "literal")
+READINGS = ("mean", "positions")
 PRECISIONS = ("float", "int8")
 
 # Keys that transformers writes into config.json or passes while loading.
@@ -62,6 +64,7 @@ class AshNetsConfig(PreTrainedConfig):
             paper); ``per_image`` counts only an image's own T steps.
         spiking_channels: widths of the stride-2 3×3 convolutions of the abstract encoder; their number determines the
             grid, which must equal the backbone's. A 1×1 convolution to M2 follows.
+        spiking_grid_channels: widths of further 3×3 convolutions of stride 1 on that grid, before the 1×1 convolution.
         decay_k: k of β = 1 − k/4096; k/4096 is the share of the membrane that leaks at each step.
         threshold: θ, one scalar for all layers.
         surrogate_k: k of the surrogate derivative (k/2)·sech²(k·(v − θ)).
@@ -74,6 +77,10 @@ class AshNetsConfig(PreTrainedConfig):
             the spiking stack ends with M1 channels instead of M2.
         summary_ratio: ``trainable`` (eq. 7, 8), ``fixed`` (SR = 1), ``ann`` (SR = 0, no spiking branch) or ``snn``
             (F_SNN alone): the rows of Table XI.
+        abstract_scale: ``normalized`` centers the spike rates and brings F_SNN and F_CNN to one scale before SR gates
+            them; ``literal`` is eq. 6 and 8 as printed (:mod:`ashnets.model.collector`).
+        token_reading: how ITC reads the visual tokens and STUA the spiking ones: ``mean``, or ``positions``, which adds
+            a linear map of all tokens in their order (:class:`ashnets.model.heads.TokenReading`).
         num_hidden_layers, num_attention_heads, intermediate_size, hidden_act, hidden_dropout_prob,
         attention_probs_dropout_prob, layer_norm_eps, initializer_range, max_position_embeddings, vocab_size,
         pad_token_id: the alignment transformer, as in BERT.
@@ -101,6 +108,7 @@ class AshNetsConfig(PreTrainedConfig):
     carry: str = "group"
     readout: str = "shared"
     spiking_channels: list[int] | tuple[int, ...] = (24, 48, 96, 192, 384)
+    spiking_grid_channels: list[int] | tuple[int, ...] = ()
     decay_k: int = 2048
     threshold: float = 1.0
     surrogate_k: float = 2.0
@@ -111,6 +119,8 @@ class AshNetsConfig(PreTrainedConfig):
 
     collector: bool = True
     summary_ratio: str = "trainable"
+    abstract_scale: str = "normalized"
+    token_reading: str = "mean"
 
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
@@ -140,7 +150,7 @@ class AshNetsConfig(PreTrainedConfig):
         self._check_types()
         _check_dtype(self.dtype if self.dtype is not None else kwargs.get("torch_dtype"))
         super().__post_init__(**kwargs)
-        for field in ("backbone_widths", "spiking_channels", "image_mean", "image_std"):
+        for field in ("backbone_widths", "spiking_channels", "spiking_grid_channels", "image_mean", "image_std"):
             setattr(self, field, list(getattr(self, field)))
         self._check()
 
@@ -200,6 +210,8 @@ class AshNetsConfig(PreTrainedConfig):
         _one_of("readout", self.readout, READOUTS)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("summary_ratio", self.summary_ratio, SUMMARY_RATIOS)
+        _one_of("abstract_scale", self.abstract_scale, ABSTRACT_SCALES)
+        _one_of("token_reading", self.token_reading, READINGS)
         _one_of("hidden_act", self.hidden_act, tuple(ACT2FN))
         for field in (
             "image_size",
@@ -216,6 +228,7 @@ class AshNetsConfig(PreTrainedConfig):
             "intermediate_size",
             "backbone_widths",
             "spiking_channels",
+            "spiking_grid_channels",
         ):
             value = getattr(self, field)
             if min(value, default=1) < 1 if isinstance(value, list) else value < 1:

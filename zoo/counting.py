@@ -35,7 +35,7 @@ def count_sizes(config: AshNetsConfig) -> Sizes:
     words = bert.embeddings.word_embeddings
     parameters = {
         "backbone": _parameters(vision.concrete_encoder.backbone),
-        "projection": _parameters(vision.concrete_encoder.projection),
+        "projection": _parameters(vision.concrete_encoder) - _parameters(vision.concrete_encoder.backbone),
     }
     if config.has_spiking_branch:
         parameters["abstract encoder"] = _parameters(vision.abstract_encoder)
@@ -70,7 +70,7 @@ def _macs(model: AshNetsModel, config: AshNetsConfig) -> dict[str, int]:
     if config.has_spiking_branch:
         response = torch.empty(1, tokens, config.response_size, device="meta")
         macs[STEP] = count_macs(lambda: vision.abstract_encoder.run(image.unsqueeze(0)))
-        macs["collector"] = count_macs(lambda: vision.collector(response))
+        macs["collector"] = count_macs(lambda: vision.collector(response, config.time_steps))
         macs["summary ratio"] = count_macs(lambda: vision.summary_ratio(visual, visual))
     for label, sequence in (("text alone", length), ("pair", length + tokens)):
         hidden = torch.empty(1, sequence, config.hidden_size, device="meta")

@@ -50,7 +50,7 @@ class ViltStep(PreTrainingStep):
             figures["itm_accuracy"] = (logits.detach().argmax(1) == matching).float().mean()
         if "mlm" in self.names:
             everyone = torch.arange(pairs, device=batch.input_ids.device)
-            self._masked(batch, visual, everyone, losses, counts)
+            self._masked(batch, visual, everyone, losses, counts, figures)
         weights = shares(torch.tensor([float(counts[name]) for name in losses], device=batch.input_ids.device))
         return {name: loss * weight for (name, loss), weight in zip(losses.items(), weights, strict=True)}, figures
 

@@ -12,7 +12,7 @@ from ashnets.data.batches import Share
 from ashnets.data.loading import Batches, load_epoch
 from ashnets.data.vocabulary import tokenize
 from ashnets.evaluation.options import DEFAULT, RESET, EvaluationOptions, Variant
-from ashnets.evaluation.prediction import shares_of, shown
+from ashnets.evaluation.prediction import branches_of, shares_of, shown
 from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import TaskData
@@ -111,9 +111,10 @@ def embed_images(
     for share, (_, (pixels, keys)) in zip(shares, reading, strict=True):
         places, pixels = torch.as_tensor(share.indices), pixels.to(model.device)
         if embeds:
-            embed, visual = model.encode_image(
-                pixels, image_keys=keys, group_size=share.group_size, concrete_only=variant.concrete_only
-            )  # (B, D)
+            inputs = branches_of(variant, model, pixels, torch.tensor(keys))
+            embed, visual = model.encode_image(pixels, image_keys=keys, group_size=share.group_size, **inputs)  # (B, D)
+            if variant.spikes == "alone":
+                embed = model.stua.project_spiking(visual)  # (B, D)
         else:
             embed, visual = torch.empty(len(pixels), 0), model.ashnets.vision(pixels, image_keys=keys)
         found[places] = embed.float().cpu()
@@ -125,10 +126,17 @@ def embed_images(
 
 
 @torch.inference_mode()
-def embed_texts(model: Any, tokenizer: Any, texts: list[str], batch: int = 256) -> torch.Tensor:
-    """Embeddings (n, D) of texts, float32 and on the CPU."""
+def embed_texts(
+    model: Any, tokenizer: Any, texts: list[str], batch: int = 256, for_spikes: bool = False
+) -> torch.Tensor:
+    """Embeddings (n, D) of texts, float32 and on the CPU; ``for_spikes`` by STUA's h_w in the place of ITC's."""
     embeds = []
     for start in range(0, len(texts), batch):
         tokens = tokenize(tokenizer, texts[start : start + batch], model.config.max_text_length).to(model.device)
-        embeds.append(model.encode_text(tokens["input_ids"], tokens["attention_mask"]).float().cpu())  # (b, D)
+        ids, mask = tokens["input_ids"], tokens["attention_mask"]  # (b, L) each
+        if for_spikes:
+            embed = model.stua.project_text(model.ashnets.transformer(ids, mask, None)[0])  # (b, D)
+        else:
+            embed = model.encode_text(ids, mask)  # (b, D)
+        embeds.append(embed.float().cpu())
     return torch.cat(embeds)

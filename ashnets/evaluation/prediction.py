@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ashnets.data.batches import Share
 from ashnets.data.loading import Batches, load_epoch
-from ashnets.evaluation.options import DEFAULT, RESET, EvaluationOptions, Variant
+from ashnets.evaluation.options import DEFAULT, RESET, EvaluationOptions, Variant, another_image
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import TaskData
 from ashnets.tasks.items import ItemBatches
@@ -47,6 +47,23 @@ class Questions:
     processor: AshNetsProcessor
 
 
+def branches_of(variant: Variant, model: Any, pixel_values: torch.Tensor, keys: torch.Tensor) -> dict[str, Any]:
+    """Options of a model's forward that show it what ``variant`` asks for.
+
+    Args:
+        pixel_values: (B, 3, H, W), or (B, 2, 3, H, W) where an item has two images.
+        keys: of the images, (B,) or (B, 2).
+    """
+    found: dict[str, Any] = {"concrete_only": True} if variant.concrete_only else {}
+    if variant.spikes == "alone":
+        found["tokens"] = "abstract"
+    elif variant.spikes == "another":
+        other = another_image(keys)
+        pixels = pixel_values[other].flatten(0, -4).to(model.device)  # (B or 2·B, 3, H, W)
+        found["spikes"] = model.ashnets.vision.sample(pixels, keys[other].flatten())  # (T, B or 2·B, 3, H, W)
+    return found
+
+
 @torch.inference_mode()
 def predict(
     model: Any, asked: Questions, variant: Variant = RESET, options: EvaluationOptions = DEFAULT
@@ -66,7 +83,8 @@ def predict(
     batches = ItemBatches(task, asked.data, records, shares, asked.processor, length, constant=variant.constant)
     found = torch.empty(len(records), len(task.labels))
     for share, one in shown(batches, options.workers, variant.name, options.progress):
-        logits = model(**one.to(model.device).inputs(), concrete_only=variant.concrete_only).logits  # (B, labels)
+        branches = branches_of(variant, model, one.pixel_values, one.image_keys)
+        logits = model(**one.to(model.device).inputs(), **branches).logits  # (B, labels)
         found[torch.as_tensor(share.indices)] = logits.float().cpu()
     return found
 

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from ashnets.data.benchmarks.records import Captioned
 from ashnets.data.pairs import Pairs
 from ashnets.evaluation.embedding import ImageSet, embed_images, embed_texts
-from ashnets.evaluation.options import DEFAULT, RESET, EvaluationOptions, Variant, variants_of
+from ashnets.evaluation.options import ABLATED, DEFAULT, RESET, EvaluationOptions, Variant, variants_of
 from ashnets.evaluation.page import Example, chosen_examples, examples_page
 from ashnets.evaluation.record import TRAINED_ON
 from ashnets.evaluation.two_stage import (
@@ -43,6 +43,7 @@ from ashnets.ties import best
 
 Recalls = dict[str, dict[str, float]]  # way → {"R@1": …, "R@5": …, "R@10": …}
 _FOLD = 1000
+_BRANCHES = [one.name for one in ABLATED]
 
 
 def captioned(pairs: Pairs, indices: Sequence[int] | None = None) -> list[Captioned]:
@@ -174,13 +175,13 @@ def rank(
 
     Args:
         model: in evaluation mode.
-        text_embeds: (C, D), computed if not given.
+        text_embeds: (C, D) by ITC, computed if not given.
     """
     start, embeds = time.perf_counter(), hasattr(model, "encode_text")
     matched = bool(options.candidates) or options.exhaustive or not embeds
     images, tokens = embed_images(model, measured.images, measured.indices, variant, options, matched)
-    if text_embeds is None and embeds:
-        text_embeds = embed_texts(model, tokenizer, measured.texts)
+    if embeds and (text_embeds is None or variant.spikes == "alone"):
+        text_embeds = embed_texts(model, tokenizer, measured.texts, for_spikes=variant.spikes == "alone")
     seconds = time.perf_counter() - start
     match = matching_score(model, tokenizer, measured.texts, tokens) if matched else None
     if text_embeds is not None:
@@ -264,8 +265,8 @@ class Retrieved:
         found: dict[tuple[str, str], tuple[Entry, float | None]] = {}
         for variant, one in self.ranked.items():
             for name, entry in one.entries.items():
-                plain = variant in ("reset", "concrete alone")
-                branch = variant if variant == "concrete alone" else self.branch
+                plain = variant == "reset" or variant in _BRANCHES
+                branch = variant if variant in _BRANCHES else self.branch
                 found[branch, name if plain else f"{name}, {variant}"] = (entry, self.changed(variant))
         if not self.own:  # the variants first, by ITC, and then what ITM ranks
             found = dict(sorted(found.items(), key=lambda item: "ITM" in item[0][1]))
@@ -296,7 +297,7 @@ class Retrieved:
 def evaluate_retrieval(
     model: Any, tokenizer: Any, measured: RetrievalSet, options: EvaluationOptions, own: bool = False
 ) -> Retrieved:
-    """All variants of a model by ITC; ITM ranks ``reset``, and of captioned images also ``concrete alone``.
+    """All variants of a model by ITC; ITM ranks ``reset``, and of captioned images also those of the branches.
 
     Args:
         own: captioned images, not a benchmark.

@@ -43,7 +43,7 @@ class SpikingResponse:
 
 
 class AbstractEncoder(nn.Module):
-    """Stride-2 3×3 layers down to the backbone's grid, then a 1×1 layer to the response width R.
+    """Stride-2 3×3 layers down to the backbone's grid, 3×3 layers on it, then a 1×1 layer to the response width R.
 
     ``config.response_size`` is R: M2 concepts, or M1 without a collector. There is no pooling and no residual sum,
     since neuromorphic formats have neither.
@@ -53,10 +53,11 @@ class AbstractEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.memory_saving = False  # True trains with ashnets.model.memory_saving: less memory, more time
-        widths = [3, *config.spiking_channels]
+        widths = [3, *config.spiking_channels, *config.spiking_grid_channels]
+        strides = [2] * len(config.spiking_channels) + [1] * len(config.spiking_grid_channels)
         kind = IntegerSpikingLayer if config.precision == "int8" else SpikingLayer
         self.layers = nn.ModuleDict(
-            {f"conv{i + 1}": kind(config, widths[i], widths[i + 1], 3, 2) for i in range(len(widths) - 1)}
+            {f"conv{i + 1}": kind(config, widths[i], widths[i + 1], 3, stride) for i, stride in enumerate(strides)}
         )
         self.layers["concepts"] = kind(config, widths[-1], config.response_size, 1, 1)
 

@@ -7,6 +7,8 @@ text ─────────────────────────
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 
@@ -20,6 +22,8 @@ from ashnets.model.outputs import AshNetsOutput, VisualOutput
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.model.sampling import ImageKeys, content_keys, probabilistic_sampling
 
+Tokens = Literal["output", "concrete", "abstract"]
+
 
 class VisualSemanticModule(nn.Module):
     """Both visual encoders, the collector and the summary ratio (section III-A)."""
@@ -30,7 +34,7 @@ class VisualSemanticModule(nn.Module):
         self.concrete_encoder = ConcreteEncoder(config)
         if config.has_spiking_branch:
             self.abstract_encoder = AbstractEncoder(config)
-            self.collector = SemanticCollector(config) if config.collector else SpikeRate()
+            self.collector = SemanticCollector(config) if config.collector else SpikeRate(config)
         self.summary_ratio = SummaryRatio(config)
 
     def sample(self, pixel_values: torch.Tensor, image_keys: ImageKeys | None = None) -> torch.Tensor:
@@ -48,6 +52,7 @@ class VisualSemanticModule(nn.Module):
         readout: str | None = None,
         state: State | None = None,
         concrete_only: bool = False,
+        tokens: Tokens = "output",
     ) -> VisualOutput:
         """Encode B images.
 
@@ -58,7 +63,14 @@ class VisualSemanticModule(nn.Module):
             group_size: φ, the number of consecutive images that share a time axis; 1 encodes each alone.
             readout, state: see :meth:`AbstractEncoder.forward`.
             concrete_only: without the spiking branch, as in the paper's first phase.
+            tokens: what becomes the visual tokens: ``output`` (eq. 8), or one summand, ``concrete`` (F_CNN, beside
+                a spiking branch that runs) or ``abstract`` (F_SNN).
+
+        Raises:
+            InputError: ``spikes`` of another shape, or ``abstract`` tokens without a spiking branch.
         """
+        if tokens == "abstract" and (concrete_only or not self.config.has_spiking_branch):
+            raise InputError("tokens='abstract': the spiking branch is switched off, or this model has none")
         concrete = self.concrete_encoder(pixel_values)  # (B, N, M1)
         if concrete_only or not self.config.has_spiking_branch:
             return VisualOutput(output=concrete, concrete=concrete, summary_ratio=torch.zeros_like(concrete[..., :1]))
@@ -70,12 +82,15 @@ class VisualSemanticModule(nn.Module):
                 f"they must be (T, {', '.join(map(str, pixel_values.shape))})"
             )
         spiking = self.abstract_encoder(spikes, group_size, readout, state)  # response (B, N, R)
-        if spiking.shared is None:
-            abstract = self.collector(spiking.response).to(concrete.dtype)  # (B, N, M1)
-        else:  # computed once for each group
-            abstract = for_each(self.collector(spiking.shared).to(concrete.dtype), group_size)  # (B, N, M1)
-        output, ratio = self.summary_ratio(concrete, abstract)  # (B, N, M1), (B, N, 1)
         steps = spikes.shape[0]
+        if spiking.shared is None:
+            abstract = self.collector(spiking.response, steps)  # (B, N, M1)
+        else:  # computed once for each group
+            abstract = for_each(self.collector(spiking.shared, steps * group_size), group_size)  # (B, N, M1)
+        abstract = abstract.to(concrete.dtype)
+        output, ratio = self.summary_ratio(concrete, abstract)  # (B, N, M1), (B, N, 1)
+        if tokens != "output":
+            output = concrete if tokens == "concrete" else abstract
         return VisualOutput(
             output=output,
             concrete=concrete,
@@ -126,6 +141,7 @@ class AshNetsModel(AshNetsPreTrainedModel):
         state: State | None = None,
         concrete_only: bool = False,
         output_attentions: bool = False,
+        tokens: Tokens = "output",
     ) -> AshNetsOutput:
         """Encode B images (B, 3, H, W), B texts (B, L), or B pairs; see :class:`AshNetsOutput`.
 
@@ -138,7 +154,7 @@ class AshNetsModel(AshNetsPreTrainedModel):
                 raise InputError(
                     f"{pixel_values.shape[0]} images and {input_ids.shape[0]} texts do not make pairs: give as many"
                 )
-            visual = self.vision(pixel_values, image_keys, spikes, group_size, readout, state, concrete_only)
+            visual = self.vision(pixel_values, image_keys, spikes, group_size, readout, state, concrete_only, tokens)
         hidden, attentions = self.transformer(
             input_ids, attention_mask, None if visual is None else visual.output, output_attentions
         )  # (B, L + N, M1)

@@ -1,7 +1,8 @@
 r"""Visual concrete encoder V (eq. 4):  F_CNN,b = V(I_b; Θ),  F_CNN ∈ (N, M1).
 
 V is a ResNet or a ViT of transformers. A 1×1 convolution projects its last feature map to M1 (our decision: the paper
-does not say how the two widths are matched). Each image is encoded independently.
+does not say how the two widths are matched), and a layer norm gives F_CNN the scale of F_SNN
+(:mod:`ashnets.model.collector`). Each image is encoded independently.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import InputError
+from ashnets.model.collector import feature_norm
 
 RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
@@ -67,6 +69,7 @@ class ConcreteEncoder(nn.Module):
             assert settings.hidden_sizes is not None  # set by backbone_config
             width = settings.hidden_sizes[-1]
         self.projection = nn.Conv2d(width, config.hidden_size, kernel_size=1)
+        self.norm = feature_norm(config)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         side = self.config.image_size
@@ -84,4 +87,4 @@ class ConcreteEncoder(nn.Module):
             features = tokens.transpose(1, 2).unflatten(2, (grid, grid))  # (B, width, h, w)
         else:
             features = self.backbone(x).last_hidden_state  # (B, width, h, w)
-        return self.projection(features).flatten(2).transpose(1, 2)  # (B, N, M1)
+        return self.norm(self.projection(features).flatten(2).transpose(1, 2))  # (B, N, M1)

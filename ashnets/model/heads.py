@@ -13,7 +13,7 @@ from transformers import initialization as init
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, InputError
-from ashnets.model.ashnets import AshNetsModel
+from ashnets.model.ashnets import AshNetsModel, Tokens
 from ashnets.model.memory_saving import State
 from ashnets.model.offloading import at_hand
 from ashnets.model.outputs import AshNetsOutput, ClassifierOutput, PreTrainingOutput, RetrievalOutput, VisualOutput
@@ -32,6 +32,7 @@ class VisualOptions(TypedDict, total=False):
     readout: str | None
     state: State | None
     concrete_only: bool
+    tokens: Tokens
 
 
 class ModelOptions(VisualOptions, total=False):
@@ -60,6 +61,53 @@ class Temperature(nn.Module):
         return self.log_tau.clamp(low, high).exp()  # ()
 
 
+class TokenReading(nn.Linear):
+    """N tokens (B, N, M1) to (B, 256): a linear map of their mean.
+
+    With ``config.token_reading == "positions"``, a linear map of all tokens in their order is added; each is narrowed
+    to ``NARROW`` values first. The mean keeps no positions, and the spikes of an image learned less from it.
+    """
+
+    NARROW = 24
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__(config.hidden_size, config.projection_size)
+        self.narrow: nn.Linear | None = None
+        if config.token_reading == "positions":
+            self.narrow = nn.Linear(config.hidden_size, self.NARROW)
+            self.joined = nn.Linear(self.NARROW * config.num_visual_tokens, config.projection_size, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        read = super().forward(tokens.mean(1))  # (B, 256)
+        if self.narrow is not None:
+            read = read + self.joined(self.narrow(tokens).flatten(1))  # (B, N·24) to (B, 256)
+        return read
+
+
+class SpikingTextHead(nn.Module):
+    """h_v and h_w of eq. 9: linear maps of the spiking and the text features to unit vectors of width 256."""
+
+    def __init__(self, config: AshNetsConfig) -> None:
+        super().__init__()
+        self.spiking = TokenReading(config)  # h_v
+        self.text = nn.Linear(config.hidden_size, config.projection_size)  # h_w
+        self.temperature = Temperature()
+
+    def project_spiking(self, visual: VisualOutput) -> torch.Tensor:
+        """SR·F_SNN to (B, 256).
+
+        SR is a constant here: with its gradient, STUA trained SR, as a selector of tokens, and the concrete encoder
+        below it more than the spikes.
+        """
+        assert visual.summary_ratio is not None and visual.abstract is not None, "STUA needs the spiking branch"
+        v = visual.summary_ratio.detach() * visual.abstract  # (B, N, M1)
+        return F.normalize(self.spiking(v).float(), dim=-1)  # (B, 256)
+
+    def project_text(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[CLS] of text alone to (B, 256)."""
+        return F.normalize(self.text(hidden[:, 0]).float(), dim=-1)  # (B, 256)
+
+
 class AshNetsForRetrieval(AshNetsPreTrainedModel):
     """Image–text retrieval: two unimodal projections (ITC) and a matching head on pairs (ITM)."""
 
@@ -68,16 +116,17 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         r"^mlm\.",
         r"^visual_mask$",
         r"^mvm\.",
-        r"^stua\.",
     ]
 
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__(config)
         self.ashnets = AshNetsModel(config)
-        self.image_projection = nn.Linear(config.hidden_size, config.projection_size)
+        self.image_projection = TokenReading(config)
         self.text_projection = nn.Linear(config.hidden_size, config.projection_size)
         self.temperature = Temperature()
         self.itm = nn.Linear(config.hidden_size, 2)
+        if config.has_spiking_branch:
+            self.stua = SpikingTextHead(config)
         if type(self) is AshNetsForRetrieval:
             self.post_init()
 
@@ -87,8 +136,8 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
             init.constant_(module.log_tau, math.log(TEMPERATURE))
 
     def project_image(self, visual: torch.Tensor) -> torch.Tensor:
-        """Visual tokens (B, N, M1) to unit embeddings (B, 256): the mean token, projected."""
-        return F.normalize(self.image_projection(visual.mean(1)).float(), dim=-1)  # (B, 256)
+        """Visual tokens (B, N, M1) to unit embeddings (B, 256)."""
+        return F.normalize(self.image_projection(visual).float(), dim=-1)  # (B, 256)
 
     def project_text(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states of text alone (B, L, M1) to unit embeddings (B, 256): [CLS], projected."""
@@ -187,26 +236,6 @@ class MaskedVisualHead(nn.Module):
             return token @ columns / (lengths * self.temperature())  # (..., M2)
 
 
-class SpikingTextHead(nn.Module):
-    """h_v and h_w of eq. 9: linear maps of the spiking and the text features to unit vectors of width 256."""
-
-    def __init__(self, config: AshNetsConfig) -> None:
-        super().__init__()
-        self.spiking = nn.Linear(config.hidden_size, config.projection_size)  # h_v
-        self.text = nn.Linear(config.hidden_size, config.projection_size)  # h_w
-        self.temperature = Temperature()
-
-    def project_spiking(self, visual: VisualOutput) -> torch.Tensor:
-        """Mean over tokens of SR·F_SNN to (B, 256)."""
-        assert visual.summary_ratio is not None and visual.abstract is not None, "STUA needs the spiking branch"
-        v = (visual.summary_ratio * visual.abstract).mean(1)  # (B, M1)
-        return F.normalize(self.spiking(v).float(), dim=-1)  # (B, 256)
-
-    def project_text(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[CLS] of text alone to (B, 256)."""
-        return F.normalize(self.text(hidden[:, 0]).float(), dim=-1)  # (B, 256)
-
-
 class AshNetsForPreTraining(AshNetsForRetrieval):
     """Retrieval's two heads and those of MLM, MVM and STUA."""
 
@@ -218,11 +247,9 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__(config)
         self.mlm = MaskedLanguageHead(config)
-        if config.has_spiking_branch:
-            self.stua = SpikingTextHead(config)
-            if config.collector:
-                self.visual_mask = nn.Parameter(torch.zeros(config.hidden_size))
-                self.mvm = MaskedVisualHead(config)
+        if config.has_spiking_branch and config.collector:
+            self.visual_mask = nn.Parameter(torch.zeros(config.hidden_size))
+            self.mvm = MaskedVisualHead(config)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -76,9 +76,8 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
             init.constant_(module.weight, module.alpha * module.theta)
         elif isinstance(module, SemanticCollector):
-            # Unit variance of each column. F_SNN, a mean of n active columns, is shorter than a column by a factor of
-            # about √n; n was 82 of 256 concepts in a measurement.
-            init.normal_(module.concepts, std=1.0)
+            # The distribution of F_CNN's normed tokens, over √M2, so that C·z has unit scale too.
+            init.normal_(module.concepts, std=1.0 if module.rate_norm is None else self.config.num_concepts**-0.5)
         elif isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="linear")
             if module.bias is not None:

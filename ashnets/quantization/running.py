@@ -5,10 +5,9 @@
 3. Fine-tuning: some steps of the checkpoint's own training, with straight-through gradients, reduce the rounding error.
 
 After each stage the metric of the checkpoint is measured on a split that is not trained on. For a pre-trained
-checkpoint it is retrieval and, since ITC depends little on the spikes, retrieval of texts by spikes alone
-(:mod:`ashnets.evaluation.spiking_text`). The share of spikes of each layer that differ from the float checkpoint, on
-the same input spikes, is measured too. This module quantizes pre-trained checkpoints, `ashnets.quantization.tasks`
-those of tasks.
+checkpoint it is retrieval, and retrieval of texts by spikes alone, which shows the rounding most. The share of spikes
+of each layer that differ from the float checkpoint, on the same input spikes, is measured too. This module quantizes
+pre-trained checkpoints, `ashnets.quantization.tasks` those of tasks.
 """
 
 from __future__ import annotations

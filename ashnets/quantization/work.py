@@ -14,7 +14,6 @@ from ashnets.errors import TrainingError
 from ashnets.evaluation.embedding import images_at_reset
 from ashnets.evaluation.options import EvaluationOptions, Variant
 from ashnets.evaluation.retrieval import RetrievalSet, rank
-from ashnets.evaluation.spiking_text import spiking_to_text
 from ashnets.model.tdbn import calibrating
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.estimate import estimate
@@ -98,7 +97,10 @@ class Quantizing:
         if not hasattr(model, "stua"):
             return {}
         measured, options = RetrievalSet.of_pairs(self.held_out), EvaluationOptions(progress=self.progress)
-        return spiking_to_text(model.eval(), self.processor.tokenizer, measured, options)
+        variant = Variant(spikes="alone")
+        found = rank(model.eval(), self.processor.tokenizer, measured, variant, options).to_list()[0]
+        way = "image_to_text"
+        return {"images": found["images"], "texts": found["texts"], **found[way], "chance": found["chance"][way]}
 
     @property
     def images_to_compare(self) -> int:

@@ -151,10 +151,12 @@ class TaskLearner(Learner):
         """See `Learner.step_of`."""
         return TaskStep(self.model, next(iter(phase.objectives)), phase.concrete_only)
 
-    def forward(self, batch: ItemBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor], None]:
-        """The loss of the task, what is logged of it, and no keys."""
+    def forward(self, batch: ItemBatch, gradients: bool = False) -> tuple[torch.Tensor, dict[str, torch.Tensor], None]:
+        """The loss of the task, what is logged of it, and no keys; see `Learner.forward`."""
         phase, step = self._prepared
         with self.autocast():
             losses, figures = step(batch.to(self.device))
+            if gradients:
+                self.measure_gradients(losses, phase)
             loss = torch.stack([weight * losses[name] for name, weight in phase.objectives.items()]).sum()
         return loss, {"loss": loss.detach(), **figures}, None

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ashnets.model.collector import RateNorm
 from ashnets.model.tdbn import TdBN
 
 
@@ -129,7 +130,10 @@ class _SyncedNormalization(torch.autograd.Function):
 
 
 def _synced_forward(norm: Any, x: torch.Tensor) -> torch.Tensor:
-    y, mean, variance, count = _SyncedNormalization.apply(x, norm.weight, norm.bias, norm.eps)
+    weight, bias = norm.weight, norm.bias
+    if weight is None:
+        weight, bias = torch.ones_like(norm.running_var), torch.zeros_like(norm.running_mean)
+    y, mean, variance, count = _SyncedNormalization.apply(x, weight, bias, norm.eps)
     with torch.no_grad():
         norm.num_batches_tracked += 1
         momentum = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
@@ -143,6 +147,13 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _synced_forward(self, x) if self.training else super().forward(x)
+
+
+class SyncedRateNorm(RateNorm):
+    """The rates of each concept, normalized over all ranks while it trains."""
+
+    def normalize(self, rates: torch.Tensor) -> torch.Tensor:
+        return _synced_forward(self, rates) if self.training else super().normalize(rates)
 
 
 class SyncedTdBN(TdBN):
@@ -162,5 +173,7 @@ def synchronize_norms(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncedBatchNorm2d
+        elif type(module) is RateNorm:
+            module.__class__ = SyncedRateNorm
         elif type(module) is TdBN:
             module.__class__ = SyncedTdBN

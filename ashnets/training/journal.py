@@ -159,7 +159,7 @@ def _plain(value: Any) -> str | int | float | None:
 
 def _tag(name: str, key: str) -> str:
     """TensorBoard groups tags by the part before the slash."""
-    for group in ("valid", "rate") if name == EPOCHS else ("lr", "training_rate"):
+    for group in ("valid", "rate", "branch") if name == EPOCHS else ("lr", "training_rate", "grad"):
         if key.startswith(f"{group}_"):
             return f"{group}/{key.removeprefix(f'{group}_')}"
     return f"{'train' if name == STEPS else 'epoch'}/{key}"

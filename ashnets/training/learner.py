@@ -14,10 +14,12 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from ashnets.errors import ConfigurationError
+from ashnets.model.collector import SemanticCollector
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.tdbn import calibrating
 from ashnets.objectives import EmbeddingQueue
-from ashnets.training.distributed import mean_over_ranks, synchronize_norms
+from ashnets.training.distributed import gather, mean_over_ranks, synchronize_norms
+from ashnets.training.gauges import Start, gradient_norms
 from ashnets.training.means import Means
 from ashnets.training.optim import build_optimizers
 from ashnets.training.pretrain import Keys, PreTrainingStep, momentum_keys
@@ -71,6 +73,13 @@ class Learner:
             save_memory(model)
         if recipe.activation_checkpointing:
             recompute_activations(model)  # after the copies
+        self.gradients: dict[str, float] = {}  # of the last measured step
+        self.start: Start | None = None
+        if hasattr(model, "ashnets") and isinstance(
+            getattr(model.ashnets.vision, "collector", None), SemanticCollector
+        ):
+            self.start = Start(model.ashnets.vision.collector)
+            self.modules["start"] = self.start
         self._prepared: Any = None  # the phase, and its step as a module
 
     @property
@@ -103,10 +112,40 @@ class Learner:
         if self.encoders is not None:
             self.encoders.train()
 
-    def begin(self) -> None:
-        """Start a phase: the average of the weights restarts, since a part that was frozen has no average yet."""
+    def begin(self, concepts: torch.Tensor | None = None) -> None:
+        """Start a phase: the average of the weights restarts, since a part that was frozen has no average yet.
+
+        Args:
+            concepts: C (M1, M2) to start from; as it is if not given.
+        """
         if self.average is not None:
             self.average.n_averaged.zero_()
+        with torch.no_grad():
+            for model in (self.model, *self.copies) if concepts is not None else ():
+                model.ashnets.vision.collector.concepts.copy_(concepts)
+            if self.start is not None:
+                self.start.concepts.copy_(self.model.ashnets.vision.collector.concepts)
+
+    @torch.no_grad()
+    def concrete_concepts(self, batches: Iterable[Any]) -> torch.Tensor:
+        """Columns for C (M1, M2) homologous to the concrete features: tokens of F_CNN, drawn by the seed.
+
+        The columns are divided by √M2, as at a random start. Every rank gets the same.
+
+        Args:
+            batches: this rank's shares of the micro-batches; as many are read as M2 columns need.
+        """
+        vision, count = self.published.eval().ashnets.vision, self.model.config.num_concepts
+        tokens: list[torch.Tensor] = []
+        for batch in batches:
+            tokens.append(gather(vision.concrete_encoder(batch.pixel_values.to(self.device)).flatten(0, 1)))
+            if sum(map(len, tokens)) >= 8 * count:  # enough that neighbors in an image seldom meet
+                break
+        everything = torch.cat(tokens).float()  # (n, M1)
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        drawn = torch.randperm(len(everything), generator=generator)[:count]
+        drawn = drawn.repeat(-(-count // len(drawn)))[:count].to(self.device)
+        return everything[drawn].T / count**0.5
 
     def calibrate(self, phase: Phase, batches: Iterable[Any]) -> None:
         """Set the running statistics of the published weights from training batches, over all ranks.
@@ -128,7 +167,7 @@ class Learner:
         with calibrating(nn.ModuleList(norms)), self.autocast():
             for batch in batches:
                 pixels, keys, group_size = batch.to(self.device).shown()
-                model.ashnets.vision(pixels, image_keys=keys, group_size=group_size, concrete_only=phase.concrete_only)
+                model.ashnets.vision(pixels, image_keys=keys, group_size=group_size, concrete_only=not phase.spiking)
 
     def step_of(self, phase: Phase) -> nn.Module:
         """The losses of a phase as one module."""
@@ -137,26 +176,38 @@ class Learner:
             self.model,
             list(phase.objectives),
             concrete_only=phase.concrete_only,
+            beside=phase.beside,
             fused_share=recipe.fused_pairs / recipe.batch_size,
             mask_id=self.mask_id,
             negative_temperature=phase.negative_temperature,
             distillation=recipe.distillation,
         )
 
-    def forward(self, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor], Keys | None]:
-        """The weighted loss of the phase, values for the log, and the keys to put into the queue."""
+    def forward(self, batch: Any, gradients: bool = False) -> tuple[torch.Tensor, dict[str, torch.Tensor], Keys | None]:
+        """The weighted loss of the phase, values for the log, and the keys to put into the queue.
+
+        Args:
+            gradients: also measure the gradient of each objective in each part, into :attr:`gradients`.
+        """
         phase, step = self._prepared
         batch = batch.to(self.device)  # pixel_values (B, 3, H, W)
         with self.autocast():
             spikes = keys = None
-            if not phase.concrete_only and self.model.config.has_spiking_branch:
+            if phase.spiking and self.model.config.has_spiking_branch:
                 spikes = self.model.ashnets.vision.sample(batch.pixel_values, batch.image_keys)  # (T, B, 3, H, W)
             if self.encoders is not None and self.queue is not None:
                 encoders = cast(AshNetsForPreTraining, self.encoders.module)
                 keys = momentum_keys(encoders, self.queue, batch, spikes, phase.concrete_only)
             losses, figures = step(batch, spikes, keys)
+            if gradients:
+                self.measure_gradients(losses, phase)
             loss = torch.stack([weight * losses[name] for name, weight in phase.objectives.items()]).sum()
         return loss, {"loss": loss.detach(), **{k: v.detach() for k, v in losses.items()}, **figures}, keys
+
+    def measure_gradients(self, losses: dict[str, torch.Tensor], phase: Phase) -> None:
+        """Set :attr:`gradients`, the means over ranks; all ranks take part."""
+        norms = gradient_norms(self.model, losses, phase.objectives)
+        self.gradients = {name: float(mean_over_ranks(norm)) for name, norm in norms.items()}
 
     def optimize(self, batches: list[Any], number: int, means: Means) -> None:
         """Optimizer step ``number`` (from 0), with gradients accumulated over one or more micro-batches.
@@ -173,7 +224,8 @@ class Learner:
             # gradients are reduced over ranks once per step, in its last micro-batch
             reduce = i + 1 == len(batches) or self.ranks == 1
             with nullcontext() if reduce else self._prepared[1].no_sync():
-                loss, values, keys = self.forward(batch)
+                due = bool(recipe.gauge_every) and number % recipe.gauge_every == 0 and i == 0
+                loss, values, keys = self.forward(batch, due)
                 (loss / len(batches)).backward()
             if keys is not None and self.queue is not None:
                 new = slice(keys.new)

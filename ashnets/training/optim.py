@@ -1,4 +1,8 @@
-"""Three optimizers for three kinds of parameters, and their common schedule (paper, section IV-A)."""
+"""An optimizer for each kind of parameters, and their common schedule (paper, section IV-A).
+
+The paper has three. The collector with the summary ratio and their norms is a fourth here: at the transformer's rate it
+moved by 0.5 % in a whole training, so that it stayed what it was at random.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,17 @@ from ashnets.training.recipe import Optimizer, Recipe, Schedule
 
 
 def part_of(name: str) -> str:
-    """``concrete`` (the CNN or ViT), ``spiking`` (the abstract encoder), or ``transformer`` (everything else)."""
+    """The part of a parameter.
+
+    ``concrete`` (the CNN or ViT), ``spiking`` (the abstract encoder), ``collector`` (C, SR and the norms of eq. 6 to
+    8), or ``transformer`` (everything else).
+    """
     if ".concrete_encoder." in name:
         return "concrete"
     if ".abstract_encoder." in name:
         return "spiking"
+    if ".collector." in name or ".summary_ratio." in name:
+        return "collector"
     return "transformer"
 
 

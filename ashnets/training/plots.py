@@ -70,7 +70,7 @@ def plot_run(folder: Path) -> list[Path]:
 
     Returns:
         The files written under ``folder/plots/``: ``losses.png``, ``learning_rates.png``,
-        ``firing_rates.png``, ``summary_ratio.png``, ``validation.png``.
+        ``firing_rates.png``, ``summary_ratio.png``, ``spiking_branch.png``, ``gradients.png``, ``validation.png``.
     """
     run = RunLog(Path(folder))
     drawings: dict[str, Callable[[RunLog], Figure | None]] = {
@@ -78,6 +78,8 @@ def plot_run(folder: Path) -> list[Path]:
         "learning_rates": _learning_rates,
         "firing_rates": _firing_rates,
         "summary_ratio": _summary_ratio,
+        "spiking_branch": _spiking_branch,
+        "gradients": _gradients,
         "validation": _validation,
     }
     written = []
@@ -140,6 +142,49 @@ def _summary_ratio(run: RunLog) -> Figure | None:
         return None
     figure, axes = drawn
     axes.set(xlabel=STEP, ylabel="mean SR (share, 0 to 1)")
+    return figure
+
+
+def _spiking_branch(run: RunLog) -> Figure | None:
+    """Gauges of the branch (:mod:`ashnets.training.gauges`), a panel each; the recalls share one."""
+    titles = {
+        "branch_ratio": "scale of the spikes in the tokens: ‖SR·F_SNN‖ / ‖F_CNN‖",
+        "branch_concepts": "effective number of concepts of a token",
+        "branch_moved": "movement of the collector: ‖C − C₀‖ / ‖C₀‖",
+        "branch_effect": "effect of another image's spikes: 1 − cosine",
+    }
+    present = [name for name in titles if name in run.fields()]
+    recalls = run.fields("branch_R@1")
+    if not present and not recalls:
+        return None
+    figure, panels = _panels("The spiking branch", len(present) + bool(recalls))
+    for axes, name in zip(panels, present, strict=False):
+        _shade(axes, run)
+        _draw(axes, run, name, COLORS[0])
+        axes.set_title(titles[name], fontsize=10, pad=16)
+        axes.set(xlabel=STEP, ylim=(0, None))
+    if recalls:
+        _shade(panels[-1], run)
+        for i, key in enumerate(recalls):
+            label = key.removeprefix("branch_R@1_").replace("_", " ")
+            _draw(panels[-1], run, key, COLORS[i % len(COLORS)], label, 100.0)
+        panels[-1].set_title("validation, text → image", fontsize=10, pad=16)
+        panels[-1].set(xlabel=STEP, ylabel="R@1 (%)", ylim=(0, None))
+        panels[-1].legend(fontsize=9, frameon=False)
+    return figure
+
+
+def _gradients(run: RunLog) -> Figure | None:
+    """Gradient norms: a panel for each objective, a curve for each part of the model."""
+    names = dict.fromkeys(key.removeprefix("grad_").partition("_")[0] for key in run.fields("grad_"))
+    if not names:
+        return None
+    figure, panels = _panels("Gradient norms: which objective trains which part", len(names))
+    for axes, name in zip(panels, names, strict=True):
+        _draw_all(axes, run, f"grad_{name}_")
+        axes.set_title(LOSSES.get(name, name), fontsize=10, pad=16)
+        axes.set(xlabel=STEP, ylabel="norm (log scale)")
+        axes.set_yscale("log", nonpositive="mask")
     return figure
 
 

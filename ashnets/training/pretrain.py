@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ashnets import objectives as obj
 from ashnets.data.draws import Draws
+from ashnets.model.collector import SemanticCollector
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.objectives.mlm import IGNORED
+from ashnets.objectives.mvm import SILENT
 from ashnets.training.distributed import gather, pad_to_longest, shares
 
 
@@ -122,6 +124,7 @@ class PreTrainingStep(nn.Module):
 
     Args:
         names: objectives to compute.
+        concrete_only, beside: see :class:`ashnets.training.recipe.Phase`.
         fused_share: share of the pairs of each group that ITM, MLM and MVM use; at least one per group.
         negative_temperature: τ of the draw of ITM's negatives; ITC's by default.
         distillation: α of ITC's soft targets.
@@ -133,6 +136,7 @@ class PreTrainingStep(nn.Module):
         names: list[str],
         *,
         concrete_only: bool,
+        beside: bool = False,
         fused_share: float,
         mask_id: int,
         negative_temperature: float | None = None,
@@ -142,6 +146,7 @@ class PreTrainingStep(nn.Module):
         self.model = model
         self.names = names
         self.concrete_only = concrete_only
+        self.beside = beside
         self.fused_share = fused_share
         self.mask_id = mask_id
         self.negative_temperature = negative_temperature
@@ -153,7 +158,11 @@ class PreTrainingStep(nn.Module):
         """Losses by name, weighted so that their mean over ranks is that of the whole batch; and values for the log."""
         model, names = self.model, self.names
         visual = model.ashnets.vision(
-            batch.pixel_values, spikes=spikes, group_size=batch.group_size, concrete_only=self.concrete_only
+            batch.pixel_values,
+            spikes=spikes,
+            group_size=batch.group_size,
+            concrete_only=self.concrete_only and not self.beside,
+            tokens="concrete" if self.beside else "output",
         )
         text, _ = model.ashnets.transformer(batch.input_ids, batch.attention_mask, None)  # (B, L, M1)
         tau = model.temperature()
@@ -177,7 +186,7 @@ class PreTrainingStep(nn.Module):
                 batch, visual.output, image_embeds, text_embeds, positive, fused, tau
             )
         if "mlm" in names or "mvm" in names:
-            self._masked(batch, visual, fused, losses, counts)
+            self._masked(batch, visual, fused, losses, counts, figures)
         weights = shares(torch.tensor([float(counts[name]) for name in losses], device=tau.device))
         losses = {name: loss * weight for (name, loss), weight in zip(losses.items(), weights, strict=True)}
         return losses, {**figures, **spiking_figures(visual)}
@@ -215,15 +224,22 @@ class PreTrainingStep(nn.Module):
         accuracy = (logits.detach().argmax(1) == matching).float().mean()
         return obj.itm_loss(logits, matching), len(matching), accuracy
 
-    def _masked(self, batch: Batch, visual: Any, fused: torch.Tensor, losses: dict, counts: dict) -> None:
+    def _masked(
+        self, batch: Batch, visual: Any, fused: torch.Tensor, losses: dict, counts: dict, figures: dict
+    ) -> None:
         model, names = self.model, self.names
         ids, tokens = batch.input_ids[fused], visual.output[fused]
         if "mlm" in names:
             words = batch.draws.words[fused]
             ids, labels = obj.mask_tokens(ids, batch.special[fused], self.mask_id, model.config.vocab_size, words)
         if "mvm" in names:
-            concepts = obj.spike_labels(visual.concept_counts[fused])
-            masked = obj.mask_one_label(concepts, batch.draws.concept[fused])
+            spikes, drawn = visual.concept_counts[fused], batch.draws.concept[fused]  # (F, N, M2), (F,)
+            collector = cast(SemanticCollector, model.ashnets.vision.collector)
+            z = collector.standing_out(spikes, model.config.time_steps)  # (F, N, M2)
+            concepts, tied = obj.spike_labels(z, spikes, drawn)
+            masked = obj.mask_one_label(concepts, drawn)
+            figures["mvm_silent"] = (concepts == SILENT).float().mean()
+            figures["mvm_tied"] = tied.float().mean()
             tokens = model.mask_visual(tokens, masked)
         hidden, _ = model.ashnets.transformer(ids, batch.attention_mask[fused], tokens)
         length = ids.shape[1]

@@ -19,7 +19,7 @@ GROUPINGS = ("random", "similar")
 SINGLE = "single"
 TASKS = {"vqa": ("vqa",), "nlvr2": ("nlvr2",), "ve": ("ve",), "retrieval": ("itc", "itm")}
 WEIGHTS = ("pretrained", "initial")
-PARTS = ("transformer", "concrete", "spiking")
+PARTS = ("transformer", "concrete", "spiking", "collector")
 BASELINES = ("vilt", "frozen")
 _LATER = ("baseline",)  # newer keys are written only if they are set, so that runs from before them can be resumed
 _PLAIN = ("bool", "float", "int", "str")
@@ -30,12 +30,14 @@ class Phase:
     """A run of epochs with the same objectives (paper, section IV-A).
 
     Attributes:
-        concrete_only: the spiking branch, collector and summary ratio are frozen and switched off.
+        concrete_only: the visual tokens are F_CNN alone. The spiking branch, collector and summary ratio are frozen and
+            switched off. With ``stua`` among the objectives, the spiking branch and collector are not: STUA trains them
+            beside the concrete branch, so that F_SNN means something before SR gates it into the tokens.
         grouping: ``random``, or ``similar``: regrouped by ITC similarity before each epoch.
         objectives: name → weight in the loss.
         negative_temperature: τ of the draw of ITM's negatives; ITC's own τ by default. A matching head that is
             trained from scratch keeps answering "no match" if all negatives are hard: τ near 1 also draws easy ones.
-        frozen: parts that are not trained: any of ``transformer``, ``concrete`` and ``spiking``.
+        frozen: parts that are not trained: any of ``transformer``, ``concrete``, ``spiking`` and ``collector``.
     """
 
     name: str
@@ -45,6 +47,16 @@ class Phase:
     objectives: dict[str, float]
     negative_temperature: float | None = None
     frozen: list[str] = field(default_factory=list)
+
+    @property
+    def spiking(self) -> bool:
+        """Whether the spiking branch runs, where the model has one."""
+        return not self.concrete_only or "stua" in self.objectives
+
+    @property
+    def beside(self) -> bool:
+        """Whether it is trained beside the concrete branch, without being gated into the tokens."""
+        return self.concrete_only and self.spiking
 
 
 @dataclass
@@ -105,6 +117,8 @@ class Recipe:
         max_skipped: a run skips this many unreadable images; with more it stops.
         log_every: optimizer steps between two lines of ``steps.jsonl``.
         checkpoint_every: optimizer steps between two checkpoints; 0: only at the end of each epoch.
+        gauge_every: optimizer steps between two measurements of the gradient norm of each objective in each part of
+            the model, which cost a backward pass an objective; 0 never measures.
         stdp: an unsupervised stage on the first spiking layers before the training (settings of
             :class:`ashnets.training.stdp.STDP`); none by default.
         start: folder of an earlier run's phase checkpoint, whose tensors the model starts from; the phases up to
@@ -144,6 +158,7 @@ class Recipe:
     max_skipped: int = 10
     log_every: int = 1
     checkpoint_every: int = 0
+    gauge_every: int = 200
     stdp: STDP | None = None
     start: str | None = None
     baseline: str | None = None
@@ -335,10 +350,9 @@ def _check(recipe: Recipe, where: str) -> None:
         need(min(phase.objectives.values()) >= 0, f"phases[{i}].objectives={phase.objectives} has a negative weight")
         strange = sorted(set(phase.frozen) - set(PARTS))
         need(not strange, f"phases[{i}].frozen has {', '.join(strange)}; the parts are {', '.join(PARTS)}")
-        spiking = sorted({"mvm", "stua"} & set(phase.objectives))
         need(
-            not (phase.concrete_only and spiking),
-            f"phases[{i}] is concrete_only but trains {', '.join(spiking)}, which need spikes",
+            not (phase.concrete_only and "mvm" in phase.objectives),
+            f"phases[{i}] is concrete_only but trains mvm, whose labels mean nothing while the spikes are not gated",
         )
     need(set(recipe.optimizers) == set(PARTS), f"optimizers must have exactly the keys {', '.join(PARTS)}")
     for name, optimizer in recipe.optimizers.items():
@@ -358,7 +372,7 @@ def _check(recipe: Recipe, where: str) -> None:
     need(fits, f"fused_pairs={recipe.fused_pairs} must lie in 1..batch_size={recipe.batch_size}")
     for key in ("accumulate", "log_every"):
         need(getattr(recipe, key) >= 1, f"{key}={getattr(recipe, key)} must be at least 1")
-    for key in ("queue", "workers", "max_skipped", "checkpoint_every"):
+    for key in ("queue", "workers", "max_skipped", "checkpoint_every", "gauge_every"):
         need(getattr(recipe, key) >= 0, f"{key}={getattr(recipe, key)} must not be negative")
     share = recipe.bare_name
     need(

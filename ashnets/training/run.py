@@ -23,13 +23,14 @@ from ashnets.data.loading import load_epoch
 from ashnets.environment import environment
 from ashnets.errors import TrainingError
 from ashnets.evaluation.embedding import images_at_reset
-from ashnets.evaluation.options import EvaluationOptions, Variant
+from ashnets.evaluation.options import SPIKES_ALONE, EvaluationOptions, Variant, ablated
 from ashnets.evaluation.retrieval import RetrievalSet, rank
 from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.checkpoint import load_checkpoint, read_state
 from ashnets.training.estimate import bytes_of, estimate
 from ashnets.training.folder import RunFolder
+from ashnets.training.gauges import ablation_gauges, feature_gauges, inert_warnings
 from ashnets.training.images import TrainingImages
 from ashnets.training.journal import Progress
 from ashnets.training.learner import Learner, NotFinite
@@ -164,11 +165,12 @@ class Run:
                 record = self._epoch(epoch, phase)
                 self._calibrate(phase)
                 if (journal := self.folder.journal) is not None:  # of the first rank alone
-                    rates = {} if phase.concrete_only else self._rates(readable)
+                    rates = self._rates(readable) if phase.spiking else {}
                     record.update({f"rate_{layer}": round(rate, 5) for layer, rate in rates.items()})
                     record.update(self._validate(readable, phase), seconds=self._seconds())
                     journal.epoch(record)
-                    for warning in rates_warnings(rates):
+                    settled = epoch > 0 and recipe.phase_of(epoch - 1) is phase
+                    for warning in rates_warnings(rates) + (inert_warnings(record) if settled else []):
                         journal.warn(warning)
                 state = self._state(phase, epoch + 1)
                 if epoch + 1 == recipe.epochs or recipe.phase_of(epoch + 1) is not phase:
@@ -191,7 +193,7 @@ class Run:
         self.inside = {}
         first = not inside and (epoch == 0 or recipe.phase_of(epoch - 1) is not phase)
         if first:
-            self.learner.begin()
+            self.learner.begin(self._concepts(epoch, phase))
         if inside:
             groups, figures = inside["groups"], inside["figures"]
         elif phase.grouping != "similar":
@@ -247,6 +249,14 @@ class Run:
             **means.means(),
         }
 
+    def _concepts(self, epoch: int, phase: Phase) -> torch.Tensor | None:
+        """C from the concrete features, if the spiking branch begins with this phase and they are trained already."""
+        begins = epoch > 0 and phase.spiking and not self.recipe.phase_of(epoch - 1).spiking
+        collected = self.learner.start is not None and self.config.abstract_scale == "normalized"
+        if not begins or not collected:
+            return None
+        return self.learner.concrete_concepts(self._calibration_batches())
+
     def _optimize(self, batches: list[Batch], epoch: int, means: Means, last: bool) -> None:
         try:
             self.learner.optimize(batches, self.step, means)
@@ -276,6 +286,8 @@ class Run:
         record = means.flush()
         if self.folder.journal is None:
             return
+        record.update({name: round(norm, 6) for name, norm in self.learner.gradients.items()})
+        self.learner.gradients = {}
         rates = {f"lr_{part}": self.recipe.optimizers[part].lr * scale for part in self.learner.optimizers}
         self.folder.journal.step(
             {
@@ -348,10 +360,10 @@ class Run:
 
         All ranks take part.
         """
-        self.learner.calibrate(
-            phase,
-            calibration_batches(self.images, CALIBRATED, self.recipe.workers, pin=self.device.type == "cuda"),
-        )
+        self.learner.calibrate(phase, self._calibration_batches())
+
+    def _calibration_batches(self) -> Iterator[Any]:
+        return calibration_batches(self.images, CALIBRATED, self.recipe.workers, pin=self.device.type == "cuda")
 
     def _rates(self, readable: list[int]) -> dict[str, float]:
         """Firing rates at inference of the published weights, on validation images."""
@@ -361,18 +373,27 @@ class Run:
         return images_at_reset(self.images.valid, readable[:count])
 
     def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
-        found = rank(
+        model, tokenizer, options = (
             self.learner.published.eval(),
             self.processor.tokenizer,
-            RetrievalSet.of_pairs(self.images.valid, readable),
-            Variant("embedding images", concrete_only=phase.concrete_only),
             EvaluationOptions(progress=self.progress),
         )
-        return {
+        measured = RetrievalSet.of_pairs(self.images.valid, readable)
+        variant = Variant("embedding images", concrete_only=phase.concrete_only)
+        found = rank(model, tokenizer, measured, variant, options)
+        values = {
             f"valid_{way}_{k}": round(share, 4)
             for way, recalls in found.main.recalls.items()
             for k, share in recalls.items()
         }
+        if self.config.has_spiking_branch and phase.spiking:
+            gauges = feature_gauges(model, self._valid_images(readable, MEASURED))
+            shown = [SPIKES_ALONE] if phase.beside else ablated(self.config)
+            gauges |= ablation_gauges(model, tokenizer, measured, found, shown, options)
+            if (start := self.learner.start) is not None:
+                gauges["branch_moved"] = start.moved(self.learner.model.ashnets.vision.collector.concepts)
+            values |= {name: round(value, 6) for name, value in gauges.items()}
+        return values
 
     def _stdp(self, settings: STDP) -> None:
         """The unsupervised stage on the first spiking layers; every rank computes the same."""

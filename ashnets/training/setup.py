@@ -122,7 +122,7 @@ def average_of(model: nn.Module, decay: float, warm_up: bool = False) -> Average
 def freeze(model: nn.Module, phase: Phase) -> None:
     """Set which parameters the phase trains."""
     for name, parameter in model.named_parameters():
-        idle = phase.concrete_only and _is_spiking(name)
+        idle = phase.concrete_only and _is_spiking(name) and not (phase.beside and _reached_by_stua(name))
         parameter.requires_grad_(not (idle or part_of(name) in phase.frozen))
 
 
@@ -138,10 +138,15 @@ def resting(model: Any, phase: Phase) -> list[nn.Module]:
     parts: dict[str, nn.Module | None] = {
         "concrete": getattr(model.ashnets.vision, "concrete_encoder", None),
         "spiking": getattr(model.ashnets.vision, "abstract_encoder", None),
+        "collector": getattr(model.ashnets.vision, "collector", None),
         "transformer": model.ashnets.transformer,
     }
-    names = {*phase.frozen, *(["spiking"] if phase.concrete_only else [])}
+    names = {*phase.frozen, *([] if phase.spiking else ["spiking", "collector"])}
     return [part for name, part in parts.items() if name in names and part is not None]
+
+
+def _reached_by_stua(name: str) -> bool:
+    return ".abstract_encoder." in name or ".collector." in name or name.startswith("stua.")
 
 
 def _is_spiking(name: str) -> bool:

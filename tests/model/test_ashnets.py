@@ -52,7 +52,7 @@ def test_output_equals_the_parts_put_together_by_hand(small, group_size):
         concrete = vision.concrete_encoder(pixels)  # eq. 4
         spikes = probabilistic_sampling(pixels, names, time_steps=3, seed=0)
         spiking = vision.abstract_encoder(spikes, group_size)  # eq. 5
-        abstract = vision.collector(spiking.response)  # eq. 6
+        abstract = vision.collector(spiking.response, 3 * group_size)  # eq. 6, by the shared readout
         ratio = torch.sigmoid(vision.summary_ratio.phi(concrete))  # eq. 7
         output = ratio * abstract + concrete  # eq. 8
         hidden, _ = small.transformer(ids, mask, output)

@@ -13,11 +13,12 @@ from small_model import array, random_images, random_spikes, small_config
 from torch import nn
 
 from ashnets.model.ashnets import AshNetsModel, VisualSemanticModule
-from ashnets.model.collector import SemanticCollector, SpikeRate, SummaryRatio
+from ashnets.model.collector import SemanticCollector, SpikeRate, SummaryRatio, feature_norm
+from ashnets.zoo.registry import config_of
 
 
-def collector(hidden: int = 4, concepts: int = 5) -> SemanticCollector:
-    made = SemanticCollector(small_config(hidden_size=hidden, num_concepts=concepts))
+def collector(hidden: int = 4, concepts: int = 5, scale: str = "literal") -> SemanticCollector:
+    made = SemanticCollector(small_config(hidden_size=hidden, num_concepts=concepts, abstract_scale=scale))
     nn.init.normal_(made.concepts, generator=torch.Generator().manual_seed(0))
     return made
 
@@ -42,7 +43,7 @@ spike_counts = st.lists(st.integers(0, 160), min_size=2 * 3 * 5, max_size=2 * 3 
 @given(spike_counts)
 def test_collector_equals_the_loop(counts):
     made = collector()
-    np.testing.assert_allclose(array(made(counts)), loop_collector(array(counts), array(made.concepts)), atol=1e-5)
+    np.testing.assert_allclose(array(made(counts, 3)), loop_collector(array(counts), array(made.concepts)), atol=1e-5)
 
 
 @given(spike_counts)
@@ -53,10 +54,10 @@ def test_features_are_a_convex_combination_of_the_columns(counts):
     with torch.no_grad():
         ones.concepts.fill_(1.0)
         identity.concepts = nn.Parameter(torch.eye(5))
-        torch.testing.assert_close(ones(counts), active.float().unsqueeze(-1).expand(-1, -1, 4))
-        weights = identity(counts)
+        torch.testing.assert_close(ones(counts, 3), active.float().unsqueeze(-1).expand(-1, -1, 4))
+        weights = identity(counts, 3)
         made = collector()
-        features = made(counts)
+        features = made(counts, 3)
     assert (weights >= 0).all()
     # hence no coordinate leaves the range of C's columns
     low, high = made.concepts.min(1).values, made.concepts.max(1).values
@@ -69,14 +70,14 @@ def test_by_hand():
     with torch.no_grad():
         made.concepts.copy_(torch.tensor([[1.0, 2.0, 4.0], [0.0, -1.0, 8.0]]))
     counts = torch.tensor([[[1.0, 3.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 7.0]]])
-    assert made(counts).tolist() == [[[1.75, -0.75], [0.0, 0.0], [4.0, 8.0]]]
+    assert made(counts, 3).tolist() == [[[1.75, -0.75], [0.0, 0.0], [4.0, 8.0]]]
 
 
 def test_one_spike_and_many_weigh_alike():
     """The combination depends on shares, not totals: T and the group size do not change its scale."""
     made = collector()
     counts = torch.randint(0, 9, (2, 3, 5)).float()
-    torch.testing.assert_close(made(counts * 160), made(counts))
+    torch.testing.assert_close(made(counts * 160, 3), made(counts, 3))
 
 
 def test_gradient_of_the_collector():
@@ -85,7 +86,7 @@ def test_gradient_of_the_collector():
     counts.requires_grad_()
 
     def features(response, concepts):
-        return torch.func.functional_call(made, {"concepts": concepts}, (response,))
+        return torch.func.functional_call(made, {"concepts": concepts}, (response, 3))
 
     assert torch.autograd.gradcheck(features, (counts, made.concepts))
 
@@ -93,7 +94,7 @@ def test_gradient_of_the_collector():
 def test_silent_tokens_pass_no_infinite_gradient():
     made = collector()
     counts = torch.zeros(1, 2, 5, requires_grad=True)
-    made(counts).sum().backward()
+    made(counts, 3).sum().backward()
     assert torch.isfinite(counts.grad).all()
     assert torch.equal(made.concepts.grad, torch.zeros(4, 5))
 
@@ -101,7 +102,7 @@ def test_silent_tokens_pass_no_infinite_gradient():
 def test_gradient_reaches_the_columns_that_fired_and_no_other():
     made = collector()
     counts = torch.tensor([[[2.0, 0.0, 1.0, 0.0, 0.0]]])
-    made(counts).sum().backward()
+    made(counts, 3).sum().backward()
     expected = torch.tensor([2 / 3, 0, 1 / 3, 0, 0]).expand(4, 5)
     torch.testing.assert_close(made.concepts.grad, expected)
 
@@ -109,17 +110,98 @@ def test_gradient_reaches_the_columns_that_fired_and_no_other():
 def test_counts_in_float32_meet_bf16_columns():
     made = collector().bfloat16()
     counts = torch.randint(0, 300, (1, 3, 5)).float()
-    features = made(counts)
+    features = made(counts, 3)
     assert features.dtype == torch.bfloat16
     np.testing.assert_allclose(array(features), loop_collector(array(counts), array(made.concepts)), atol=0.05)
 
 
 def test_without_collector_the_response_is_its_own_rate():
     """Table XIV: (B, N, M1) counts, each token scaled to the sum one, without parameters."""
-    made = SpikeRate()
+    made = SpikeRate(small_config(collector=False, hidden_size=4, abstract_scale="literal"))
     assert list(made.parameters()) == []
     counts = torch.tensor([[[1.0, 3.0, 0.0, 4.0], [0.0, 0.0, 0.0, 0.0]]])
-    assert made(counts).tolist() == [[[0.125, 0.375, 0.0, 0.5], [0.0, 0.0, 0.0, 0.0]]]
+    assert made(counts, 3).tolist() == [[[0.125, 0.375, 0.0, 0.5], [0.0, 0.0, 0.0, 0.0]]]
+
+
+# --- the normalized form
+
+
+def loop_normalized(
+    counts: np.ndarray, steps: int, concepts: np.ndarray, mean: np.ndarray, variance: np.ndarray
+) -> np.ndarray:
+    """LN(C·z) of (B, N, M2) counts with γ = 1 and β = 0, token by token."""
+    features = np.zeros((*counts.shape[:2], concepts.shape[0]))
+    for b, n in np.ndindex(*counts.shape[:2]):
+        z = [(counts[b, n, j] / steps - mean[j]) / math.sqrt(variance[j] + 1e-5) for j in range(counts.shape[2])]
+        token = [sum(row[j] * z[j] for j in range(len(z))) for row in concepts]
+        center = sum(token) / len(token)
+        spread = math.sqrt(sum((x - center) ** 2 for x in token) / len(token) + 1e-12)
+        features[b, n] = [(x - center) / spread for x in token]
+    return features
+
+
+def test_normalized_features_equal_the_loop_with_the_statistics_of_the_batch_then_with_running_ones():
+    made = collector(scale="normalized")
+    counts = torch.randint(0, 11, (4, 3, 5), generator=torch.Generator().manual_seed(3)).float()
+    rates = array(counts).reshape(-1, 5) / 10
+    mean, variance = rates.mean(0), rates.var(0)
+    expected = loop_normalized(array(counts), 10, array(made.concepts), mean, variance)
+    np.testing.assert_allclose(array(made.train()(counts, 10)), expected, atol=1e-4)
+    running = 0.1 * mean, 0.9 + 0.1 * rates.var(0, ddof=1)  # batch normalization's momentum from 0 and 1
+    expected = loop_normalized(array(counts), 10, array(made.concepts), *running)
+    np.testing.assert_allclose(array(made.eval()(counts, 10)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", ["literal", "normalized"])
+def test_a_label_of_mvm_is_the_argmax_of_what_stands_out(scale):
+    made = collector(scale=scale)
+    counts = torch.tensor([[[8.0, 3.0, 0.0, 0.0, 0.0]]])
+    if scale == "literal":
+        assert made.standing_out(counts, 10).argmax().item() == 0, "the largest count"
+        return
+    made.rate_norm.running_mean.copy_(torch.tensor([0.8, 0.1, 0.1, 0.1, 0.1]))
+    made.rate_norm.running_var.fill_(0.01)
+    before = made.rate_norm.running_mean.clone()
+    z = made.train().standing_out(counts, 10)
+    np.testing.assert_allclose(array(z[0, 0]), [0, 2, -1, -1, -1], atol=1e-2)
+    assert torch.equal(made.rate_norm.running_mean, before), "labels change no statistics"
+
+
+def test_both_summands_of_eq_8_have_one_scale_for_any_number_of_steps_and_concepts():
+    for concepts, steps in ((3, 1), (40, 10), (300, 160)):
+        made = collector(16, concepts, "normalized").train()
+        counts = torch.randint(0, steps + 1, (4, 9, concepts), generator=torch.Generator().manual_seed(1)).float()
+        lengths = made(counts, steps).norm(dim=-1)
+        torch.testing.assert_close(lengths, torch.full_like(lengths, 4.0), rtol=1e-3, atol=0)  # √M1
+
+
+@pytest.mark.parametrize("readout", ["shared", "per_image"])
+@pytest.mark.parametrize("name", ["ashnets-tiny", "ashnets-r18", "ashnets-r101", "ashnets-r152", "ashnets-vit-b16"])
+def test_the_ratio_of_the_summands_at_initialization(name, readout):
+    """‖SR·F_SNN‖/‖F_CNN‖ of the size of each architecture; the depth of its backbone does not matter to it."""
+    config = config_of(name)
+    torch.manual_seed(0)
+    made = SemanticCollector(config).train()
+    nn.init.normal_(made.concepts, std=config.num_concepts**-0.5)
+    ratio = SummaryRatio(config)
+    tokens = 16
+    rates = torch.rand(config.num_concepts) * 0.4  # of each concept
+    share = config.group_size if readout == "shared" else 1
+    steps = config.time_steps * share
+    counts = torch.binomial(torch.full((4, tokens, config.num_concepts), float(steps)), rates.expand(4, tokens, -1))
+    concrete = feature_norm(config)(3 * torch.randn(4, tokens, config.hidden_size) + 1)
+    abstract = made(counts, steps)
+    _, sr = ratio(concrete, abstract)
+    found = ((sr * abstract).norm(dim=-1).mean() / concrete.norm(dim=-1).mean()).item()
+    assert 0.2 < found < 2
+
+
+def test_without_collector_the_response_is_normalized():
+    made = SpikeRate(small_config(collector=False, hidden_size=4)).train()
+    counts = torch.randint(0, 4, (2, 3, 4), generator=torch.Generator().manual_seed(5)).float()
+    rates = array(counts).reshape(-1, 4) / 3
+    expected = loop_normalized(array(counts), 3, np.eye(4), rates.mean(0), rates.var(0))
+    np.testing.assert_allclose(array(made(counts, 3)), expected, atol=1e-4)
 
 
 # --- summary ratio, eq. 7 and 8
@@ -197,7 +279,7 @@ def test_visual_module_of_each_variant(variant, with_collector):
         assert out.response is None
         assert torch.equal(out.output, out.concrete)
         return
-    assert ("collector" in names) == with_collector
+    assert ("collector.concepts" in dict(module.named_parameters())) == with_collector and "collector" in names
     assert out.response.shape == (2, 4, 10 if with_collector else 16)
     expected = {
         "trainable": out.summary_ratio * out.abstract + out.concrete,

@@ -197,14 +197,29 @@ def test_mlm_loss_by_hand():
 
 def test_mvm_labels_and_masks_by_hand():
     counts = torch.tensor([[[0, 3, 1], [0, 0, 0], [5, 1, 0], [0, 2, 0]], [[0, 0, 0]] * 4])
-    labels = obj.spike_labels(counts)
-    assert labels.tolist() == [[1, SILENT, 0, 1], [SILENT] * 4]
+    labels, tied = obj.spike_labels(counts.float(), counts, torch.zeros(2))
+    assert labels.tolist() == [[1, SILENT, 0, 1], [SILENT] * 4] and not tied.any()
     # three tokens of the first image have a label: a third of the draws each; the first and the last share theirs
     ends, middle = [1, 0, 0, 1], [0, 0, 1, 0]
     for uniform, expected in [(0.0, ends), (0.34, middle), (0.67, ends), (1 - 2**-24, ends)]:
         masked = obj.mask_one_label(labels, torch.tensor([uniform, uniform]))
         assert masked[0].int().tolist() == expected
         assert not masked[1].any(), "a silent image has nothing to mask"
+
+
+def test_a_label_of_mvm_stands_out_against_its_own_rate_and_has_fired():
+    counts = torch.tensor([[[9, 2, 0]]])
+    z = torch.tensor([[[-0.5, 1.5, 3.0]]])
+    assert obj.spike_labels(z, counts, torch.zeros(1))[0].tolist() == [[1]], "the third concept did not fire"
+
+
+def test_tied_labels_of_mvm_prefer_no_index():
+    counts = torch.tensor([[[1, 3, 3, 0, 3]]]).expand(1000, 1, 5)
+    uniform = torch.arange(1000) / 1000
+    labels, tied = obj.spike_labels(counts.float(), counts, uniform)
+    assert tied.all()
+    # starts 0 and 1 find column 1, start 2 column 2, starts 3 and 4 column 4: a fifth of the draws each
+    assert labels.flatten().bincount(minlength=5).tolist() == [0, 400, 200, 0, 400]
 
 
 def test_mvm_loss_by_hand():
