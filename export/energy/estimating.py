@@ -17,7 +17,8 @@ from typing import Any
 
 from ashnets.export.counting import Counts
 from ashnets.export.energy.memory import INT8, NONE, Interval, dense_traffic, spiking_traffic
-from ashnets.export.energy.profiles import Constant, Profile, load_profile, profile_names
+from ashnets.export.energy.profiles import Profile, load_profile, profile_names
+from ashnets.export.figures import Constant
 from ashnets.zoo.macs import DenseLayer
 
 __all__ = [
