@@ -4,7 +4,7 @@ r"""Neurons to cores, layer by layer: three mappings.
     linear     neurons in C, H, W order fill one core after the other
     best       as spatial, with the patches that need the fewest messages, and cores exchanged to save hops
 
-Both choose, within the limits of a core, what needs the fewest cores.
+Within the limits of a core, ``spatial`` takes the patches that need the fewest cores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from ashnets.errors import ConfigurationError
 from ashnets.export.graph import GraphLayer
 from ashnets.export.placement.chips import Chip
-from ashnets.export.placement.reach import Reach, reach, taps
+from ashnets.export.placement.reach import Reach, taps
 
 MAPPINGS = ("best", "spatial", "linear")
 
@@ -94,10 +94,11 @@ def _too_large(chip: Chip, layer: GraphLayer | None) -> ConfigurationError:
 
 def _fits(channels: int, rows: int, columns: int, chip: Chip, layer: GraphLayer | None) -> bool:
     neurons = channels * rows * columns
-    if neurons > chip.neurons:
-        return False
-    if layer is None:
-        return True
+    return neurons <= chip.neurons and (layer is None or _holds(channels, rows, columns, neurons, chip, layer))
+
+
+def _holds(channels: int, rows: int, columns: int, neurons: int, chip: Chip, layer: GraphLayer) -> bool:
+    """Whether a core has memory and axons for some neurons in a block of channels, rows and columns."""
     inputs, *kernel = layer.weight.shape[1:]
     weights = inputs * math.prod(kernel) * (channels if chip.shared_weights else neurons)
     if chip.synapse_bits is not None and weights * chip.weight_bits > chip.synapse_bits:
@@ -143,28 +144,24 @@ def held(layer: GraphLayer, cores: np.ndarray, reached: Reach, chip: Chip) -> He
     )
 
 
-def linear_cores(layer: GraphLayer, chip: Chip) -> tuple[np.ndarray, Reach]:
-    """A layer in C, H, W order: full cores, or half, a quarter, … of their neurons until the limits of a core hold.
+def linear_neurons(layer: GraphLayer, chip: Chip) -> int:
+    """Neurons of a core in C, H, W order: as many as it has, or half, a quarter, … of them, so that its limits hold.
 
     Raises:
         ConfigurationError: a core cannot hold a single neuron.
     """
+    height, width = layer.output_shape[1:]
     neurons = chip.neurons
     while neurons:
-        cores = linear(layer.output_shape, neurons)
-        reached = reach(layer, cores)
-        if within(held(layer, cores, reached, chip), chip):
-            return cores, reached
+        # the channels and rows that so many neurons in a row can touch at most
+        channels, rows = (
+            min(most, (neurons - 2) // of_one + 2)
+            for most, of_one in ((layer.output_shape[0], height * width), (height, width))
+        )
+        if _holds(channels, rows, min(width, neurons), neurons, chip, layer):
+            return neurons
         neurons //= 2
     raise _too_large(chip, layer)
-
-
-def within(found: Held, chip: Chip) -> bool:
-    """Whether synapse memory and axons in hold the limits of a core."""
-    bits = found.shared_bits if chip.shared_weights else found.bits
-    return (chip.synapse_bits is None or int(bits.max()) <= chip.synapse_bits) and (
-        chip.axons_in is None or int(found.axons_in.max()) <= chip.axons_in
-    )
 
 
 def axons_out(cores: np.ndarray, next_layer: Reach) -> np.ndarray:

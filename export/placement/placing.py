@@ -6,6 +6,7 @@ each neuron, on the chip, and for each layer the table of the cores that a spike
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,11 +24,13 @@ from ashnets.export.placement.mapping import (
     by_messages,
     held,
     linear,
-    linear_cores,
+    linear_neurons,
     patches,
 )
 from ashnets.export.placement.placed import INPUT, Placement, Population
 from ashnets.export.placement.reach import Reach, reach
+
+TRIED = 8  # patches, before smaller ones than a core can hold
 
 
 def place(
@@ -96,9 +99,9 @@ def _linear(
 ) -> tuple[np.ndarray, str]:
     if layer is None:
         return linear(shape, chip.neurons), f"{chip.neurons} in C, H, W order"
-    cores, _ = linear_cores(layer, chip)
-    neurons = int(np.bincount(cores.ravel()).max())
-    while neurons > 1 and after is not None and not _sendable(cores, after, chip):
+    neurons = linear_neurons(layer, chip)
+    cores = linear(shape, neurons)
+    while neurons > 1 and not _sendable(cores, after, chip):
         neurons //= 2
         cores = linear(shape, neurons)
     _check_sendable(layer, cores, after, chip)
@@ -116,7 +119,7 @@ def _spatial(
     if layer is not None and traffic is not None:
         choice = by_messages(shape, layer, traffic, choice)
     patch, cores = Patch(1, 1, 1), np.zeros(0, np.int64)
-    for patch in choice:
+    for patch in itertools.islice(choice, TRIED):
         cores = patch.cores(shape)
         if layer is None or after is None or _sendable(cores, after, chip):
             return cores, str(patch)

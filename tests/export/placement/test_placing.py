@@ -224,7 +224,7 @@ def test_the_best_mapping_costs_least(graph: SpikingGraph, spikes: torch.Tensor)
 
 
 def test_limits_of_a_core_hold_or_are_refused(graph: SpikingGraph) -> None:
-    roomy = chip_of(columns=16, rows=16, neurons=256)
+    roomy = chip_of(columns=20, rows=20, neurons=256)
     kernel = max(layer.weight[0].numel() for layer in graph.layers)
     for limit, value in (("axons_in", 300), ("axons_out", 300), ("synapse_bits", 8 * kernel * 5)):
         for mapping in MAPPINGS:
