@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from ashnets.baselines.starting import HEADS
-from ashnets.data.sources.opening import open_source
+from ashnets.data.joined import open_joined
+from ashnets.data.sources.opening import Source, open_source
 from ashnets.errors import ConfigurationError, MissingExtraError
 from ashnets.tasks.data import open_task_data
 from ashnets.training.memory import keep_freed_memory
@@ -30,12 +31,14 @@ except ImportError as error:
         raise
     raise MissingExtraError("Training needs accelerate: pip install 'ashnets[train]'.") from None
 
+PICTOGRAMS, JOINED = "data/pictograms", "data"  # where corpora are searched by default
+
 
 def train(
     recipe: str | os.PathLike,
     *,
     output: str | os.PathLike,
-    corpus: str | os.PathLike = "data/pictograms",
+    corpus: str | os.PathLike | None = None,
     overrides: Sequence[str] = (),
     resume: bool = False,
     dry_run: bool = False,
@@ -53,7 +56,8 @@ def train(
     Args:
         recipe: the name of a bundled recipe, or a file.
         output: folder of the run.
-        corpus: images with captions, in any form that ``open_source`` accepts.
+        corpus: images with captions, in any form that ``open_source`` accepts; ``data/pictograms`` by default. For a
+            recipe that joins published sets, the folder that theirs are relative to; ``data`` by default.
         overrides: ``key=value`` for the recipe.
         resume: continue from the last checkpoint of ``output``.
         dry_run: check recipe, images and initial weights, measure a micro-batch of each phase, write nothing.
@@ -71,7 +75,7 @@ def train(
         again = command("finetune", settings.task, recipe, "--data", "FOLDER", "--output", output)
         raise ConfigurationError(f"{path} fine-tunes on a task: run it with `{again}`")
     kind = run_class(settings)
-    return _run(kind, settings, open_source(corpus, settings.hold_out), output, resume, dry_run, progress)
+    return _run(kind, settings, training_source(settings, corpus), output, resume, dry_run, progress)
 
 
 def finetune(
@@ -122,6 +126,17 @@ def finetune(
         )
     kind = run_class(settings)
     return _run(kind, settings, open_task_data(settings.data, data, images), output, resume, dry_run, progress)
+
+
+def training_source(recipe: Recipe, corpus: str | os.PathLike | None = None) -> Source:
+    """The images and captions of a pre-training recipe; ``corpus`` as for `train`.
+
+    Raises:
+        ConfigurationError, DataError: with key, file and remedy.
+    """
+    if isinstance(recipe.corpus, dict):
+        return open_joined(recipe.corpus, JOINED if corpus is None else corpus)[0]
+    return open_source(PICTOGRAMS if corpus is None else corpus, recipe.hold_out)
 
 
 def run_class(recipe: Recipe) -> type[Run]:

@@ -86,13 +86,15 @@ def check(
     dataset: Annotated[
         str,
         typer.Argument(
-            metavar="PATH|DATASET",
-            help="Your own data (a corpus, parquet files or a folder of images), or the name of a published benchmark.",
+            metavar="PATH|DATASET|RECIPE",
+            help="Your own data (a corpus, parquet files or a folder of images), the name of a published benchmark, or "
+            "a recipe that joins published sets.",
             autocompletion=completing.benchmarks,
         ),
     ],
     path: Annotated[
-        Path | None, typer.Argument(metavar="PATH", help="The benchmark's folder.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="PATH", help="The folder of the benchmark or of the joined sets.", show_default=False),
     ] = None,
     images: Annotated[
         Path | None, typer.Option(file_okay=False, help="Folder of the benchmark's images, if they are not in PATH.")
@@ -111,6 +113,9 @@ def check(
     with their download addresses. Lists the first 20 broken lines, repeated ids and missing images with file and
     line. Checks that the images exist, but does not decode them.
 
+    A recipe that joins published sets, such as pretrain-coco-vg: shows the images of each set, those that are in both,
+    those that are left out and why, and the splits that training will see. PATH is the folder that contains the sets.
+
     The exit status is 4 if anything is broken, repeated or missing. Splits whose files are missing are not an error.
 
     \b
@@ -119,15 +124,54 @@ def check(
       ashnets data check data/pictograms --json
       ashnets data check nlvr2 data/nlvr2
       ashnets data check vqa-v2 data/vqa --images data/coco
+      ashnets data check pretrain-coco-vg data
     """
     from ashnets.errors import DataError
 
-    if path is None:
+    if path is not None and (joined := _joined(dataset)) is not None:
+        sound = _check_joined(joined, path, images, as_json_)
+    elif path is None:
         sound = _check_own(Path(dataset), images, as_json_, progress)
     else:
         sound = _check_benchmark(dataset, path, images, as_json_, progress)
     if not sound:
         raise typer.Exit(DataError.exit_code)
+
+
+def _joined(dataset: str) -> dict[str, str] | None:
+    """The sets that ``dataset`` joins, if it is a recipe."""
+    from ashnets.data.benchmarks import BENCHMARKS
+    from ashnets.errors import ConfigurationError
+    from ashnets.words import command
+
+    file = Path(dataset)
+    if dataset in BENCHMARKS or (file.exists() and file.suffix != ".yaml"):
+        return None
+    from ashnets.training.recipe import load_recipe
+    from ashnets.zoo.registry import recipe_path
+
+    try:
+        found = recipe_path(dataset)
+    except ConfigurationError:
+        return None
+    corpus = load_recipe(found).corpus
+    if not isinstance(corpus, dict):
+        raise ConfigurationError(
+            f"{found} joins no published sets: check its data, `{command('data', 'check', 'PATH')}`."
+        )
+    return corpus
+
+
+def _check_joined(folders: dict[str, str], path: Path, images: Path | None, as_json_: bool) -> bool:
+    from ashnets.data.checking import check_joined
+    from ashnets.errors import ConfigurationError
+
+    if images is not None:
+        raise ConfigurationError("--images is only for benchmarks: `ashnets data check DATASET PATH --images DIR`.")
+    found = check_joined(folders, path)
+    faults = sum(found["faults"].values())
+    _show(found, faults, as_json_)
+    return not faults
 
 
 def _check_own(path: Path, images: Path | None, as_json_: bool, progress: bool) -> bool:

@@ -9,12 +9,17 @@ from typing import Annotated
 import typer
 
 from ashnets.cli import completing
-from ashnets.cli.data import CORPUS
 from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import show, with_units
 
 CorpusOption = Annotated[
-    Path, typer.Option("--corpus", help="Captioned images: a corpus, parquet files or a folder of images.")
+    Path | None,
+    typer.Option(
+        "--corpus",
+        help="Captioned images: a corpus, parquet files or a folder of images. Default: data/pictograms. For a recipe "
+        "that joins published sets, the folder that contains theirs. Default: data.",
+        show_default=False,
+    ),
 ]
 RecipeArgument = Annotated[
     str, typer.Argument(help="Name of a bundled recipe, or a recipe file.", autocompletion=completing.recipes)
@@ -32,7 +37,7 @@ DryRunOption = Annotated[
 def train(
     recipe: RecipeArgument,
     output: RunOption,
-    corpus: CorpusOption = CORPUS,
+    corpus: CorpusOption = None,
     overrides: OverridesOption = None,
     resume: ResumeOption = False,
     dry_run: DryRunOption = False,
@@ -51,7 +56,7 @@ def train(
       ashnets train tiny-pictograms --output runs/tiny
       ashnets train tiny-pictograms --output runs/tiny --resume
       ashnets train own-pairs --corpus my-images --output runs/mine --set seed=1 --dry-run
-      torchrun --nproc_per_node 8 -m ashnets train pretrain-coco-vg --corpus coco-vg --output runs/r152
+      torchrun --nproc_per_node 8 -m ashnets train pretrain-coco-vg --corpus data --output runs/r152
     """
     import ashnets
 

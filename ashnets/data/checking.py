@@ -1,9 +1,9 @@
-"""Check data before training: decode each of your own images once; read all files of a benchmark."""
+"""Check data before training: decode each of your own images once; read all files of a benchmark or a joined corpus."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ashnets.data.benchmarks import Benchmark, Captioned, open_benchmark
 from ashnets.data.benchmarks.faults import BROKEN, MISSING, REPEATED, Faults, Place
+from ashnets.data.joined import open_joined
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import Source, open_source
 from ashnets.errors import DataError
@@ -88,6 +89,34 @@ def check_benchmark(
         "splits": splits,
         "missing files": {file.name: {"splits": list(file.splits), "from": file.origin} for file in absent},
         "images from": benchmark.image_origin,
+        "faults": {kind: faults.counts[kind] for kind in KINDS},
+        "reasons": faults.reasons,
+    }
+
+
+def check_joined(folders: Mapping[str, str], root: str | os.PathLike) -> dict[str, Any]:
+    """Read published sets as one corpus, and check that every image exists; none is decoded.
+
+    Args:
+        folders, root: as for `ashnets.data.joined.open_joined`.
+
+    Returns:
+        ``{"sources", "images": {set: n}, "in both", "left out": {why: n}, "splits": {name: {"images", "captions per
+        image"}}, "notes", "faults": {"broken", "repeated", "missing images"}, "reasons"}``; ``reasons`` are the first
+        20 faults, each with file and entry.
+
+    Raises:
+        ConfigurationError, DataError: as `open_joined`, but for faults inside the files.
+    """
+    faults = Faults(collect=True, shown=SHOWN)
+    source, counts = open_joined(folders, root, faults)
+    splits = {name: _counts(source.split(name)) for name in source.splits}
+    return {
+        "sources": {name: str(Path(root) / folder) for name, folder in folders.items()},
+        **counts,
+        "splits": {
+            name: {key: found[key] for key in ("images", "captions per image")} for name, found in splits.items()
+        },
         "faults": {kind: faults.counts[kind] for kind in KINDS},
         "reasons": faults.reasons,
     }

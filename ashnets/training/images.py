@@ -56,14 +56,15 @@ class TrainingImages:
         self.valid = Pairs(source, [recipe.valid], config.image_size)
         self.skipped: dict[str, str] = {}
 
-    def seed(self, epoch: int) -> int:
-        """Seed of what is drawn once per epoch."""
-        return self.recipe.seed * 1_000_003 + epoch
+    def seeds(self, epoch: int) -> list[int]:
+        """A seed for each pass of an epoch."""
+        first = self.recipe.seed * 1_000_003 + epoch * self.recipe.passes
+        return [first + number for number in range(self.recipe.passes)]
 
     def random_groups(self, epoch: int) -> list[np.ndarray]:
-        """The readable images in random groups of φ."""
-        usable = self._usable()
-        return [usable[g] for g in random_groups(len(usable), self.config.group_size, self.seed(epoch))]
+        """The readable images in random groups of φ, pass after pass."""
+        usable, size = self._usable(), self.config.group_size
+        return [usable[g] for seed in self.seeds(epoch) for g in random_groups(len(usable), size, seed)]
 
     def similar_groups(
         self, model: AshNetsForPreTraining, epoch: int, phase: Phase, device_precision: Any, progress: bool
@@ -90,13 +91,14 @@ class TrainingImages:
         usable, embeddings = usable[readable], embeddings[readable]
         found: list[Any] = [None, None]
         if rank() == 0:
-            grouping = similar_groups(embeddings, size, self.seed(epoch))
-            by_chance = random_groups(len(usable), size, self.seed(epoch))
+            seeds = self.seeds(epoch)
+            groupings = [similar_groups(embeddings, size, seed) for seed in seeds]
+            by_chance = random_groups(len(usable), size, seeds[0])
             found = [
-                grouping.groups,
+                [group for grouping in groupings for group in grouping.groups],
                 {
-                    "neighbors": grouping.index,
-                    "group_similarity": round(mean_similarity(embeddings, grouping.groups), 4),
+                    "neighbors": groupings[0].index,
+                    "group_similarity": round(mean_similarity(embeddings, groupings[0].groups), 4),
                     "random_group_similarity": round(mean_similarity(embeddings, by_chance), 4),
                 },
             ]
@@ -106,13 +108,17 @@ class TrainingImages:
         return [usable[group] for group in found[0]], found[1]
 
     def plan(self, groups: list[np.ndarray]) -> list[list[Share]]:
-        """The micro-batches of an epoch, each with one share per rank."""
-        return plan_epoch(groups, self.recipe.batch_size, world_size())
+        """The micro-batches of an epoch, each with one share per rank; none spans two passes."""
+        passes: dict[int, list[np.ndarray]] = {}
+        for number, group in zip(passes_of(groups), groups, strict=True):
+            passes.setdefault(number, []).append(group)
+        return [step for own in passes.values() for step in plan_epoch(own, self.recipe.batch_size, world_size())]
 
     def batches(self, planned: list[list[Share]], epoch: int) -> EpochBatches:
         """This rank's batches: its shares of the micro-batches."""
         mine, length = [shares[rank()] for shares in planned], self.config.max_text_length
-        return EpochBatches(self.train, mine, self.recipe, epoch, self.tokenizer, length)
+        passes = passes_of([np.concatenate([share.indices for share in shares]) for shares in planned])
+        return EpochBatches(self.train, mine, self.recipe, epoch, self.tokenizer, length, passes)
 
     def spikes(self, vision: VisualSemanticModule, images: int, batch: int, device: torch.device) -> SpikeBatches:
         """P_binary of randomly drawn training images, the same on every rank; unreadable images are skipped."""
@@ -153,6 +159,18 @@ class TrainingImages:
 
     def _usable(self) -> np.ndarray:
         return np.array([i for i, name in enumerate(self.train.image_ids) if name not in self.skipped])
+
+
+def passes_of(parts: Iterable[np.ndarray]) -> list[int]:
+    """The pass, from 0, that each part of an epoch belongs to: a pass ends where an image occurs again."""
+    found: list[int] = []
+    seen: set[int] = set()
+    for part in parts:
+        if again := int(part[0]) in seen:
+            seen.clear()
+        seen.update(part.tolist())
+        found.append(found[-1] + again if found else 0)
+    return found
 
 
 def _unreadable(pairs: Pairs, indices: Iterable[int]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,21 +26,31 @@ class EpochBatches(Batches):
     """Pairs for pre-training. No batch depends on the batches before it."""
 
     def __init__(
-        self, pairs: Pairs, shares: list[Share], recipe: Recipe, epoch: int, tokenizer: Any, max_length: int
+        self,
+        pairs: Pairs,
+        shares: list[Share],
+        recipe: Recipe,
+        epoch: int,
+        tokenizer: Any,
+        max_length: int,
+        passes: Sequence[int] = (),
     ) -> None:
+        """``passes``: the pass of the epoch that each micro-batch belongs to; by default the first."""
         self.pairs = pairs
         self.shares = shares
         self.recipe = recipe
         self.epoch = epoch
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.passes = passes
 
     def read(self, number: int) -> Batch:
         """Micro-batch ``number``. Raises DataError if none of its images can be read."""
         share, pairs, recipe = self.shares[number], self.pairs, self.recipe
         indices, images, skipped = read_group_by_group(pairs, share)
         keys = [image_key(pairs.image_ids[i]) for i in indices]
-        draws = draw(recipe.seed, self.epoch, keys, self.max_length)
+        drawing = self.epoch * recipe.passes + (self.passes[number] if self.passes else 0)
+        draws = draw(recipe.seed, drawing, keys, self.max_length)
         rgba = images.float() / 255
         pixels = augment(rgba, draws.augment) if recipe.augment else on_background(rgba, torch.ones(1, 3, 1, 1))
         captions = [

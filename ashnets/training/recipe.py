@@ -21,7 +21,8 @@ TASKS = {"vqa": ("vqa",), "nlvr2": ("nlvr2",), "ve": ("ve",), "retrieval": ("itc
 WEIGHTS = ("pretrained", "initial")
 PARTS = ("transformer", "concrete", "spiking", "collector")
 BASELINES = ("vilt", "frozen")
-_LATER = ("baseline",)  # newer keys are written only if they are set, so that runs from before them can be resumed
+# newer keys and their defaults: they are written only if they are set, so that runs from before them can be resumed
+_LATER = {"baseline": None, "passes": 1}
 _PLAIN = ("bool", "float", "int", "str")
 
 
@@ -88,9 +89,12 @@ class Recipe:
 
     Attributes:
         model: registry name of the architecture, trained from its configuration with ``changes``.
-        corpus: name of the corpus, for documentation only.
+        corpus: name of the corpus, for documentation only; or the published sets to join (`ashnets.data.joined`), each
+            with its folder, relative to that of the command line.
         train, valid: splits.
         hold_out: share of the images that become ``valid`` if the data has no such split.
+        passes: passes over the images in an epoch: each shows every image once, with captions, masks and variants drawn
+            anew. Images are embedded for ``similar`` groups once an epoch, and grouped anew for each pass.
         batch_size: global batch size: pairs of one micro-batch over all devices; a multiple of φ × devices.
         accumulate: gradient accumulation: micro-batches of one optimizer step.
         fused_pairs: pairs of a micro-batch that ITM, MLM and MVM use, the same share of each group; the others are
@@ -133,12 +137,13 @@ class Recipe:
     optimizers: dict[str, Optimizer]
     schedule: Schedule
     transformer_weights: str
-    corpus: str = "pictograms"
+    corpus: str | dict[str, str] = "pictograms"
     changes: dict[str, Any] = field(default_factory=dict)
     train: list[str] = field(default_factory=lambda: ["train"])
     valid: str = "valid"
     hold_out: float = 0.05
     seed: int = 0
+    passes: int = 1
     batch_size: int = 128
     accumulate: int = 1
     fused_pairs: int = 32
@@ -169,7 +174,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         found = dataclasses.asdict(self)
-        return {key: value for key, value in found.items() if key not in _LATER or value is not None}
+        return {key: value for key, value in found.items() if key not in _LATER or value != _LATER[key]}
 
     def phase_of(self, epoch: int) -> Phase:
         """The phase of an epoch, counted from 0."""
@@ -236,6 +241,8 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise ConfigurationError(f"override {override!r}: write it as key=value or key.sub=value")
     place: Any = data
     *parents, last = key.split(".")
+    if parents[:1] == ["changes"]:
+        data.setdefault("changes", {})
     for number, parent in enumerate(parents):
         if isinstance(place, list) and not parent.isdigit():
             raise _names_no_entry(override, parents[:number], [*parents[number:], last], value)
@@ -297,9 +304,10 @@ def _build(kind: type, data: Any, where: str) -> Any:
 
 def _typed(value: Any, kind: str, where: str) -> Any:
     """Check a value and its entries; YAML 1.1 reads ``1e-4`` (no point) as text, which is converted to a number."""
-    kind, _, optional = kind.partition(" | ")
-    if optional == "None" and value is None:
+    kinds = kind.split(" | ")
+    if "None" in kinds and value is None:
         return None
+    kind = next((one for one in kinds if one.partition("[")[0] == type(value).__name__), kinds[0])
     container, _, inside = kind.removesuffix("]").partition("[")
     if container == "list" and isinstance(value, list):
         return [_typed(item, inside, f"{where}[{i}]") for i, item in enumerate(value)]
@@ -370,7 +378,7 @@ def _check(recipe: Recipe, where: str) -> None:
     need(recipe.vocabulary in ("pruned", "full"), f"vocabulary={recipe.vocabulary!r} is not pruned or full")
     fits = 0 < recipe.fused_pairs <= recipe.batch_size or task in ("vqa", "nlvr2", "ve")  # these have no such share
     need(fits, f"fused_pairs={recipe.fused_pairs} must lie in 1..batch_size={recipe.batch_size}")
-    for key in ("accumulate", "log_every"):
+    for key in ("accumulate", "log_every", "passes"):
         need(getattr(recipe, key) >= 1, f"{key}={getattr(recipe, key)} must be at least 1")
     for key in ("queue", "workers", "max_skipped", "checkpoint_every", "gauge_every"):
         need(getattr(recipe, key) >= 0, f"{key}={getattr(recipe, key)} must not be negative")
@@ -405,6 +413,10 @@ def _check_task(recipe: TaskRecipe, need: Callable[[bool, str], None]) -> None:
     need(recipe.stdp is None, "stdp is a stage of pre-training: remove it")
     if recipe.task == "retrieval":
         return
+    need(
+        recipe.passes == 1,
+        f"passes={recipe.passes}: an item has one text, so that more passes are more epochs: set it to 1",
+    )
     need(len({phase.grouping for phase in recipe.phases}) == 1, "all phases must have the same grouping")
     need(not recipe.augment, "augment changes colors and positions, on which answers depend: set augment to false")
     need(not recipe.queue, f"queue={recipe.queue} belongs to ITC: set it to 0")

@@ -74,7 +74,7 @@ class Run:
         checkpoint = None if resume is None else self.folder.check(resume)
         self.config, self.processor, model, self.origins = self._model(source)
         self.images = self._images(source)
-        self.data_name = source.title if hasattr(source, "title") else Path(source.path).resolve().name
+        self.data_name = source.title or Path(source.path).resolve().name
         self.first_epoch = 0
         if recipe.start and checkpoint is None:
             self.first_epoch, origin = start_from(model, Path(recipe.start))

@@ -87,6 +87,20 @@ def test_a_plan_shows_each_image_once(images_of, corpus):
     assert (len(batches), batches.epoch, batches.max_length) == (len(planned), 3, images.config.max_text_length)
 
 
+def test_passes_of_an_epoch_are_partitions_of_their_own(images_of, corpus):
+    """Two passes an epoch are the epochs 6 and 7 of one pass each: groups, micro-batches, and what is drawn."""
+    images, single = images_of(corpus, "passes=2"), images_of(corpus)
+    groups = images.random_groups(3)
+    assert as_lists(groups) == as_lists(single.random_groups(6)) + as_lists(single.random_groups(7))
+    planned = images.plan(groups)
+    for shares, other in zip(planned, single.plan(groups[:6]) + single.plan(groups[6:]), strict=True):
+        assert [share.indices.tolist() for share in shares] == [share.indices.tolist() for share in other]
+    batches = images.batches(planned, 3)
+    half = len(planned) // 2
+    assert list(batches.passes) == [0] * half + [1] * half
+    assert list(images.batches(planned[half:], 3).passes) == [0] * half
+
+
 def test_pairs_that_would_cut_a_group_are_refused(images_of, corpus):
     with pytest.raises(ConfigurationError, match="batch_size=10 must be a multiple of φ × devices = 4 × 1"):
         images_of(corpus, "batch_size=10")

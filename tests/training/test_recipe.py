@@ -211,3 +211,9 @@ def test_the_papers_recipes_say_what_the_paper_says(repository):
     changed = differences(recipe.to_dict(), shorter.to_dict())
     assert [line.partition(":")[0] for line in changed] == ["name", "phases.1.epochs"]
     assert shorter.epochs == 30
+
+
+def test_changes_can_be_set_where_a_recipe_has_none(tmp_path, recipe_data):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in recipe_data.items() if key != "changes"}))
+    assert load_recipe(path, ["changes.time_steps=3"]).changes == {"time_steps": 3}

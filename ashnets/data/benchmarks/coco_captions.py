@@ -8,6 +8,7 @@ Source: Chen et al., Microsoft COCO Captions, 2015; https://cocodataset.org/#for
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from ashnets.data.benchmarks.records import Captioned, Record
 COCO_IMAGES = "http://images.cocodataset.org/zips/train2014.zip, val2014.zip and test2015.zip"
 COCO_IMAGE_FOLDERS = ("", "images", "coco", "coco/images")
 _OFFICIAL = ("train2014", "val2014")
+_FLICKR = re.compile(r"flickr\.com/\d+/(\d+)_")  # http://farm4.staticflickr.com/3153/2970773875_164f0c0b83_z.jpg
 _ANNOTATIONS = "http://images.cocodataset.org/annotations/annotations_trainval2014.zip"
 
 
@@ -61,6 +63,17 @@ class CocoCaptions(Benchmark):
                 apart = faults.fresh()
                 for place, record in _read_official(self.file(f"captions_{split}.json"), split, apart):
                     yield split, place, record
+
+    def flickr_ids(self, faults: Faults) -> dict[int, int]:
+        """COCO id → Flickr id, from the addresses in those of the official files that are present."""
+        found = {}
+        for split in _OFFICIAL:
+            if (path := self._find(f"captions_{split}.json")) is not None:
+                for place, raw in json_entries(path, "images", faults):
+                    number = faults.attempt(place, whole, raw, "id")
+                    if number is not None and (match := _FLICKR.search(str(raw.get("flickr_url", "")))):
+                        found[number] = int(match[1])
+        return found
 
 
 def _read_official(path: Path, split: str, faults: Faults) -> Iterator[tuple[Place, Captioned]]:

@@ -5,21 +5,34 @@
 
 Images lie in two folders, ``VG_100K`` and ``VG_100K_2``; both are searched. The file has no split. Images without
 regions are left out, as are empty phrases. The keys are those of version 1.2 and later.
+
+``image_data.json`` gives each image's ids in COCO and Flickr, or null; only joined corpora need it:
+
+    [{"image_id": 1, "width": 800, "height": 600, "url": "…", "coco_id": null, "flickr_id": null}, …]
+
 Source: Krishna et al., Visual Genome, 2017; https://homes.cs.washington.edu/~ranjay/visualgenome/api.html.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ashnets.data.benchmarks.benchmark import AnnotationFile, Benchmark
-from ashnets.data.benchmarks.faults import Broken, Faults, Place, listed, text, whole
-from ashnets.data.benchmarks.files import json_elements
+from ashnets.data.benchmarks.faults import Broken, Faults, Place, field, listed, text, whole
+from ashnets.data.benchmarks.files import json_elements, json_entries
 from ashnets.data.benchmarks.records import Captioned, Record
 
 _HOME = "https://homes.cs.washington.edu/~ranjay/visualgenome/api.html"
 _BOX = ("x", "y", "width", "height")
+_IMAGE_DATA = "image_data.json"
+
+
+class Elsewhere(NamedTuple):
+    """The ids of an image in COCO and in Flickr, where it has one."""
+
+    coco_id: int | None
+    flickr_id: int | None
 
 
 class VisualGenomeRegions(Benchmark):
@@ -27,7 +40,10 @@ class VisualGenomeRegions(Benchmark):
 
     name = "visual-genome"
     title = "Visual Genome regions"
-    files = (AnnotationFile("region_descriptions.json", ("all",), f"{_HOME} (region_descriptions.json.zip)"),)
+    files = (
+        AnnotationFile("region_descriptions.json", ("all",), f"{_HOME} (region_descriptions.json.zip)"),
+        AnnotationFile(_IMAGE_DATA, (), f"{_HOME} (image_data.json.zip)"),
+    )
     image_folders = ("VG_100K", "VG_100K_2", "", "images", "images/VG_100K", "images/VG_100K_2")
     image_origin = f"{_HOME} (images.zip and images2.zip)"
     default_split = "all"
@@ -40,6 +56,20 @@ class VisualGenomeRegions(Benchmark):
             record = faults.attempt(place, _captioned, raw)
             if record is not None and record.captions and faults.is_new("image_id", record.id, place):
                 yield "all", place, record
+
+    def elsewhere(self, faults: Faults) -> dict[int, Elsewhere]:
+        """The other ids of each image. Raises DataError if ``image_data.json`` is missing."""
+        found: dict[int, Elsewhere] = {}
+        for place, raw in json_entries(self.file(_IMAGE_DATA), "images", faults):
+            read = faults.attempt(place, _elsewhere, raw)
+            if read is not None and faults.is_new("image_id of image_data.json", read[0], place):
+                found[read[0]] = read[1]
+        return found
+
+
+def _elsewhere(raw: Any) -> tuple[int, Elsewhere]:
+    ids = (None if field(raw, key) is None else whole(raw, key) for key in ("coco_id", "flickr_id"))
+    return whole(raw, "image_id"), Elsewhere(*ids)
 
 
 def _captioned(raw: Any) -> Captioned:

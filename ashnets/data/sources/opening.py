@@ -41,13 +41,14 @@ class Source:
 
     Attributes:
         path: what was opened.
-        kind: ``corpus``, ``parquet`` or ``folder``.
+        kind: ``corpus``, ``parquet``, ``folder`` or ``joined``.
         folder: the files in ``rows`` are relative to it.
         rows: a table of the columns ``rows.ROWS``.
         left_out: images in the folder that its metadata does not name.
         unreadable: a sentence for each folder that cannot be listed, and for each entry with the name of an image or of
             metadata that is not a file.
         passed_over: suffix → number, of other files.
+        title: a name for published records; by default that of ``path``.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Source:
     left_out: int = 0
     unreadable: tuple[str, ...] = ()
     passed_over: Mapping[str, int] = field(default_factory=dict)
+    title: str = ""
 
     @property
     def splits(self) -> list[str]:
