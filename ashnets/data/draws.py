@@ -20,7 +20,7 @@ class Draws:
     """Uniform numbers in [0, 1) for B pairs, float32.
 
     Attributes:
-        augment: (B, 15), of :func:`ashnets.data.augment.augment`.
+        augment: (B, 15), of :func:`ashnets.data.augment.augment` or :func:`ashnets.data.photographs.vary`.
         caption: (B, 2): whether to use the name or another caption, and which caption.
         fused: (B,): ITM, MLM and MVM use the images with the smallest values of a group.
         negative_text, negative_image: (B,), of ITM's hard negatives.

@@ -78,14 +78,17 @@ class Pairs:
 
     def decode(self, index: int) -> torch.Tensor:
         """One image as RGBA, scaled to the square: (4, side, side), uint8. Raises DataError if it cannot be."""
+        resized = np.asarray(self.open(index).resize((self.side, self.side), Image.Resampling.BICUBIC))
+        return torch.from_numpy(resized.transpose(2, 0, 1).copy())
+
+    def open(self, index: int) -> Image.Image:
+        """One image as RGBA, in its own size. Raises DataError if it cannot be read."""
         index = int(index)
         file, row = self._files[index].as_py(), int(self._rows[index])
         try:
-            image = load_rgba(self._folder / file if row < 0 else self._encoded(file, row))
+            return load_rgba(self._folder / file if row < 0 else self._encoded(file, row))
         except InputError as error:
             raise DataError(f"{self._place(index)}: {error} Replace it or remove its row.") from None
-        resized = np.asarray(image.resize((self.side, self.side), Image.Resampling.BICUBIC))
-        return torch.from_numpy(resized.transpose(2, 0, 1).copy())
 
     def rgba(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
         """(B, 4, side, side) in [0, 1]."""

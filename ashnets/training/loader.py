@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ import torch
 from ashnets.data.augment import augment, on_background
 from ashnets.data.batches import Share
 from ashnets.data.draws import draw
+from ashnets.data.images import load_image
 from ashnets.data.loading import Batches, load_epoch
 from ashnets.data.pairs import Pairs
+from ashnets.data.photographs import vary
 from ashnets.data.vocabulary import tokenize
 from ashnets.errors import DataError
 from ashnets.model.sampling import image_key
@@ -47,16 +49,22 @@ class EpochBatches(Batches):
     def read(self, number: int) -> Batch:
         """Micro-batch ``number``. Raises DataError if none of its images can be read."""
         share, pairs, recipe = self.shares[number], self.pairs, self.recipe
-        indices, images, skipped = read_group_by_group(pairs, share)
+        photographs = recipe.augmentation == "photographs"
+        indices, images, skipped = read_group_by_group(pairs, share, pairs.open if photographs else pairs.decode)
         keys = [image_key(pairs.image_ids[i]) for i in indices]
         drawing = self.epoch * recipe.passes + (self.passes[number] if self.passes else 0)
         draws = draw(recipe.seed, drawing, keys, self.max_length)
-        rgba = images.float() / 255
-        pixels = augment(rgba, draws.augment) if recipe.augment else on_background(rgba, torch.ones(1, 3, 1, 1))
         captions = [
             chosen_caption(pairs.captions_of(int(i)), float(bare), float(which), recipe.bare_name)
             for i, (bare, which) in zip(indices, draws.caption, strict=True)
         ]
+        if photographs:
+            varied = zip(images, draws.augment.tolist(), captions, strict=True)
+            pixels = torch.stack([vary(load_image(image), own, pairs.side, text) for image, own, text in varied]) / 255
+        elif recipe.augmentation == "drawings":
+            pixels = augment(torch.stack(images) / 255, draws.augment)
+        else:
+            pixels = on_background(torch.stack(images) / 255, torch.ones(1, 3, 1, 1))
         tokens = tokenize(self.tokenizer, captions, self.max_length)
         return Batch(
             pixel_values=pixels,
@@ -72,20 +80,25 @@ class EpochBatches(Batches):
         )
 
 
-def read_group_by_group(pairs: Pairs, share: Share) -> tuple[np.ndarray, torch.Tensor, dict[str, str]]:
+def read_group_by_group(
+    pairs: Pairs, share: Share, read_one: Callable[[int], Any]
+) -> tuple[np.ndarray, list[Any], dict[str, str]]:
     """Read a share's images; an unreadable one is replaced by the nearest readable image of its group.
 
+    Args:
+        read_one: from an index of ``pairs`` to an image in any form; raises DataError if it cannot be read.
+
     Returns:
-        The indices that were read, their images (B, 4, side, side), uint8, and name → reason of those that were not.
+        The indices that were read, their B images, and name → reason of those that were not.
 
     Raises:
         DataError: no image of the share can be read.
     """
-    read: dict[int, torch.Tensor] = {}
+    read: dict[int, Any] = {}
     skipped = {}
     for place, index in enumerate(share.indices):
         try:
-            read[place] = pairs.decode(int(index))
+            read[place] = read_one(int(index))
         except DataError as error:
             skipped[pairs.image_ids[index]] = str(error)
     if not read:
@@ -96,7 +109,7 @@ def read_group_by_group(pairs: Pairs, share: Share) -> tuple[np.ndarray, torch.T
         return min(read, key=lambda other: (other // share.group_size != group, abs(other - place), other))
 
     places = [place if place in read else stand_in(place) for place in range(len(share.indices))]
-    return share.indices[places], torch.stack([read[place] for place in places]), skipped
+    return share.indices[places], [read[place] for place in places], skipped
 
 
 def chosen_caption(captions: list[str], bare: float, which: float, bare_name: float | None) -> str:

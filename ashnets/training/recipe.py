@@ -20,6 +20,7 @@ SINGLE = "single"
 TASKS = {"vqa": ("vqa",), "nlvr2": ("nlvr2",), "ve": ("ve",), "retrieval": ("itc", "itm")}
 WEIGHTS = ("pretrained", "initial")
 PARTS = ("transformer", "concrete", "spiking", "collector")
+AUGMENTATIONS = ("drawings", "photographs", "none")
 BASELINES = ("vilt", "frozen")
 # newer keys and their defaults: they are written only if they are set, so that runs from before them can be resumed
 _LATER = {"baseline": None, "passes": 1}
@@ -101,7 +102,9 @@ class Recipe:
             used by ITC and STUA only. Joint forward passes cost several times the unimodal ones.
         bare_name: probability that an image's caption is its first one, for pictograms its bare name; null draws
             evenly from all captions.
-        augment: augment background, geometry, color and sharpness of each image.
+        augment: ``drawings`` (or true) varies background, geometry, color and sharpness of each image
+            (`ashnets.data.augment`), ``photographs`` crops, flips and applies RandAugment
+            (`ashnets.data.photographs`), ``none`` (or false) shows images as they are.
         queue: length of ITC's queues in pairs; with 0, ITC compares within the batch and needs no momentum encoders.
         momentum: momentum of the encoders that fill the queues.
         distillation: α, the share of the momentum encoders' soft targets in the targets of ITC.
@@ -148,7 +151,7 @@ class Recipe:
     accumulate: int = 1
     fused_pairs: int = 32
     bare_name: float | None = 0.4
-    augment: bool = True
+    augment: bool | str = True
     queue: int = 0
     momentum: float = 0.995
     distillation: float = 0.0
@@ -167,6 +170,11 @@ class Recipe:
     stdp: STDP | None = None
     start: str | None = None
     baseline: str | None = None
+
+    @property
+    def augmentation(self) -> str:
+        """One of `AUGMENTATIONS`."""
+        return self.augment if isinstance(self.augment, str) else "drawings" if self.augment else "none"
 
     @property
     def epochs(self) -> int:
@@ -375,6 +383,8 @@ def _check(recipe: Recipe, where: str) -> None:
     need(rising, f"schedule.milestones={milestones} must be epochs in ascending order")
     need(recipe.seed >= 0, f"seed={recipe.seed} must not be negative")
     need(recipe.precision in ("bf16", "fp32"), f"precision={recipe.precision!r} is not bf16 or fp32")
+    augmentation = recipe.augmentation
+    need(augmentation in AUGMENTATIONS, f"augment={augmentation!r} is not one of {', '.join(AUGMENTATIONS)}")
     need(recipe.vocabulary in ("pruned", "full"), f"vocabulary={recipe.vocabulary!r} is not pruned or full")
     fits = 0 < recipe.fused_pairs <= recipe.batch_size or task in ("vqa", "nlvr2", "ve")  # these have no such share
     need(fits, f"fused_pairs={recipe.fused_pairs} must lie in 1..batch_size={recipe.batch_size}")
@@ -418,7 +428,10 @@ def _check_task(recipe: TaskRecipe, need: Callable[[bool, str], None]) -> None:
         f"passes={recipe.passes}: an item has one text, so that more passes are more epochs: set it to 1",
     )
     need(len({phase.grouping for phase in recipe.phases}) == 1, "all phases must have the same grouping")
-    need(not recipe.augment, "augment changes colors and positions, on which answers depend: set augment to false")
+    need(
+        recipe.augmentation == "none",
+        "augment changes colors and positions, on which answers depend: set augment to false",
+    )
     need(not recipe.queue, f"queue={recipe.queue} belongs to ITC: set it to 0")
     need(not recipe.max_skipped, f"max_skipped={recipe.max_skipped}: an item is useless without its image: set it to 0")
 

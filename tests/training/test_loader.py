@@ -93,16 +93,16 @@ def assert_same(a: dict, b: dict) -> None:
     ],
 )
 def test_the_nearest_readable_image_of_the_group_stands_in(damaged, indices, expected):
-    read, images, skipped = read_group_by_group(damaged, Share(np.array(indices), 4))
+    read, images, skipped = read_group_by_group(damaged, Share(np.array(indices), 4), damaged.decode)
     assert read.tolist() == expected
-    assert torch.equal(images, torch.stack([damaged.decode(i) for i in expected]))
+    assert torch.equal(torch.stack(images), torch.stack([damaged.decode(i) for i in expected]))
     assert skipped.keys() == {damaged.image_ids[i] for i in indices if i in UNREADABLE}
     assert all(name in reason for name, reason in skipped.items())
 
 
 def test_no_readable_image_at_all(damaged):
     with pytest.raises(DataError, match=r"none of 4 images could be read: image .*") as error:
-        read_group_by_group(damaged, Share(np.array([9, 7, 5, 1]), 4))
+        read_group_by_group(damaged, Share(np.array([9, 7, 5, 1]), 4), damaged.decode)
     assert damaged.image_ids[9] in str(error.value)
 
 
@@ -207,3 +207,14 @@ def test_without_variation_a_image_stands_on_white(batches_of, pairs):
     assert torch.equal(plain.pixel_values, pairs.on_white(indices))
     assert not torch.equal(varied.pixel_values, plain.pixel_values)
     assert torch.equal(plain.input_ids, varied.input_ids), "the caption is drawn by itself"
+
+
+def test_photographs_are_varied_by_their_own_draws(batches_of, pairs):
+    """Alone or beside others an image has the same variant, made from its draws and the caption it is shown with."""
+    indices = [3, 11, 20]
+    together = batches_of((indices, 3), changes=("augment=photographs",))[0]
+    for place, index in enumerate(indices):
+        alone = batches_of(([index], 1), changes=("augment=photographs",))[0]
+        assert torch.equal(alone.pixel_values[0], together.pixel_values[place])
+    assert not torch.equal(together.pixel_values, pairs.on_white(indices))
+    assert together.pixel_values.shape == pairs.on_white(indices).shape and together.pixel_values.max() <= 1
