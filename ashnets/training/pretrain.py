@@ -220,7 +220,7 @@ class PreTrainingStep(nn.Module):
         mask = torch.cat([mask[fused], gather(mask)[negative_text], mask[fused][has_image]])
         matching = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
         matching[: len(fused)] = 1
-        logits = self.model.match(images, ids, mask)
+        logits = self.model.match(images, *trimmed(ids, mask))
         accuracy = (logits.detach().argmax(1) == matching).float().mean()
         return obj.itm_loss(logits, matching), len(matching), accuracy
 
@@ -228,10 +228,11 @@ class PreTrainingStep(nn.Module):
         self, batch: Batch, visual: Any, fused: torch.Tensor, losses: dict, counts: dict, figures: dict
     ) -> None:
         model, names = self.model, self.names
-        ids, tokens = batch.input_ids[fused], visual.output[fused]
+        ids, mask = trimmed(batch.input_ids[fused], batch.attention_mask[fused])
+        length, tokens = ids.shape[1], visual.output[fused]
         if "mlm" in names:
-            words = batch.draws.words[fused]
-            ids, labels = obj.mask_tokens(ids, batch.special[fused], self.mask_id, model.config.vocab_size, words)
+            words, special = batch.draws.words[fused], batch.special[fused][:, :length]
+            ids, labels = obj.mask_tokens(ids, special, self.mask_id, model.config.vocab_size, words)
         if "mvm" in names:
             spikes, drawn = visual.concept_counts[fused], batch.draws.concept[fused]  # (F, N, M2), (F,)
             collector = cast(SemanticCollector, model.ashnets.vision.collector)
@@ -241,8 +242,7 @@ class PreTrainingStep(nn.Module):
             figures["mvm_silent"] = (concepts == SILENT).float().mean()
             figures["mvm_tied"] = tied.float().mean()
             tokens = model.mask_visual(tokens, masked)
-        hidden, _ = model.ashnets.transformer(ids, batch.attention_mask[fused], tokens)
-        length = ids.shape[1]
+        hidden, _ = model.ashnets.transformer(ids, mask, tokens)
         if "mlm" in names:
             losses["mlm"] = obj.mlm_loss(model.mlm(hidden[:, :length]), labels)
             counts["mlm"] = (labels != IGNORED).sum()
@@ -258,6 +258,12 @@ def fused_pairs(draws: torch.Tensor, group_size: int, share: float) -> torch.Ten
     places = draws.unflatten(0, (-1, group_size)).argsort(1)[:, :each].sort(1).values  # (G, each)
     starts = torch.arange(len(places), device=draws.device).unsqueeze(1) * group_size
     return (places + starts).flatten()
+
+
+def trimmed(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask (B, L) without the columns that pad every text: few pairs of a batch are its longest."""
+    length = int(mask.sum(1).max())
+    return ids[:, :length], mask[:, :length]
 
 
 def full_precision(device: torch.device) -> torch.autocast:

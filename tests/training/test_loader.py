@@ -157,7 +157,8 @@ def test_a_batch_is_what_the_corpus_holds(batches_of, pairs, tokenizer):
     batch = batches_of((indices, 2))[0]
     assert batch.image_ids == [pairs.image_ids[i] for i in indices] and batch.group_size == 2 and not batch.skipped
     assert batch.samples.tolist() == [int(pairs.samples[i]) for i in indices]
-    assert batch.input_ids.shape[1] <= LENGTH
+    longest = max(len(row["ids"]) for row in rows_of(batch).values())
+    assert batch.input_ids.shape[1] == longest <= LENGTH, "padded to the longest text, not to the maximum"
     for row, i in zip(rows_of(batch).values(), indices, strict=True):
         own = [tokenizer(caption, truncation=True, max_length=LENGTH)["input_ids"] for caption in pairs.captions_of(i)]
         assert row["ids"].tolist() in own

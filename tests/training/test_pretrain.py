@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from ashnets import objectives as obj
 from ashnets.data.draws import draw
 from ashnets.model.heads import AshNetsForPreTraining
-from ashnets.training.pretrain import Batch, Keys, PreTrainingStep, fused_pairs, momentum_keys
+from ashnets.training.pretrain import Batch, Keys, PreTrainingStep, fused_pairs, momentum_keys, trimmed
 from ashnets.training.setup import average_of
 
 MASK, LENGTH, VOCABULARY = 4, 9, 60
@@ -116,6 +117,47 @@ def test_fused_pairs_of_a_group_do_not_depend_on_the_others(data):
         lowest = sorted(range(size), key=own.tolist().__getitem__)[: len(places)]
         assert [place - group * size for place in places] == sorted(lowest)
         assert fused_pairs(own, size, share).tolist() == sorted(lowest), "as if the group were alone"
+
+
+def test_padding_changes_no_loss_and_no_gradient(model_of, batch, monkeypatch):
+    """The longest texts are not among the fused pairs; the whole batch padded to twice its length is the oracle."""
+    model = model_of()
+    batch.draws.fused[[1, 2, 5, 6]] = torch.tensor([0.01, 0.02, 0.03, 0.04])
+    spikes = spikes_of(model, batch)
+    widths: list[int] = []
+    transformer = model.ashnets.transformer
+    transformer.register_forward_pre_hook(lambda _, given: widths.append(given[0].shape[1]))
+
+    def learn(padding: int) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+        pad = (0, padding)
+        draws = dataclasses.replace(batch.draws, words=draw(0, 0, range(8), 2 * LENGTH).words)
+        wide = dataclasses.replace(
+            batch,
+            input_ids=F.pad(batch.input_ids, pad),
+            attention_mask=F.pad(batch.attention_mask, pad),
+            special=F.pad(batch.special, pad, value=True),
+            draws=draws,
+        )
+        model.zero_grad()
+        losses, _ = step_of(model, ALL)(wide, spikes)
+        sum(losses.values()).backward()
+        return losses, [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    losses, gradients = learn(0)
+    fused = max(batch.attention_mask[chosen_pairs(batch, 2)].sum(1)).item()
+    assert widths[0] == LENGTH and widths[-1] == fused == 7, "the text pass, and that of the masked pairs"
+    monkeypatch.setattr("ashnets.training.pretrain.trimmed", lambda *texts: texts)
+    padded, padded_gradients = learn(LENGTH)
+    assert widths[3:] == [2 * LENGTH] * 3
+    for name in ALL:
+        torch.testing.assert_close(losses[name], padded[name], rtol=2e-5, atol=2e-6)
+    torch.testing.assert_close(gradients, padded_gradients, rtol=1e-3, atol=1e-4)
+
+
+def test_trimmed_keeps_what_the_longest_text_needs(batch):
+    ids, mask = trimmed(batch.input_ids[1:4], batch.attention_mask[1:4])
+    assert ids.shape == mask.shape == (3, 6) and mask[:, -1].any()
+    assert torch.equal(F.pad(ids, (0, 3)), batch.input_ids[1:4])
 
 
 def test_each_objective_alone_has_the_value_it_has_among_all(model_of, batch):
