@@ -132,7 +132,7 @@ def _finished(folder: Path, recipe: Recipe) -> bool:
     if not (folder / "model" / TRAINING_RECORD).is_file():
         return False
     saved = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-    lines = differences(saved, recipe.to_dict())
+    lines = differences(saved, recipe.settled(saved).to_dict())
     if lines:
         raise TrainingError(f"{folder} was made by another recipe; choose another folder:\n  " + "\n  ".join(lines))
     return True

@@ -23,6 +23,7 @@ from ashnets.training.learner import Learner, NotFinite
 from ashnets.training.loader import CALIBRATED, calibration_batches
 from ashnets.training.means import Means
 from ashnets.training.optim import factor, set_learning_rates
+from ashnets.training.precision import with_precision
 from ashnets.training.pretrain import Batch
 from ashnets.training.recipe import Phase, Recipe
 
@@ -55,10 +56,11 @@ class Quantizing:
         steps: int,
         progress: bool,
     ) -> None:
-        self.recipe, self.float_model, self.processor = recipe, model, processor
+        self.float_model, self.processor = model, processor
         self.split, self.steps, self.progress = split, steps, progress
-        self.phase: Phase = recipe.phases[0]
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self.recipe, _ = with_precision(recipe, model.config, self.accelerator.device)
+        self.phase: Phase = self.recipe.phases[0]
         if self.accelerator.num_processes > 1:
             raise TrainingError("quantization runs in one process: start it without torchrun")
         self.learner: Learner | None = None

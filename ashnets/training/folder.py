@@ -17,6 +17,7 @@ from ashnets.training.journal import Journal
 from ashnets.training.plots import plot_run
 from ashnets.training.recipe import Recipe, differences
 
+ENVIRONMENT = "environment.json"
 MODEL = "model"  # the published form of a finished run, in its folder
 
 
@@ -32,6 +33,8 @@ class RunFolder:
 
     def check(self, resume: bool) -> Path | None:
         """The checkpoint to continue from; None for a run from the start. Nothing is written.
+
+        ``recipe.precision: auto`` becomes what the first start chose.
 
         Raises:
             TrainingError: there is a run but ``resume`` is False, there is none to resume, or it has another recipe
@@ -49,7 +52,9 @@ class RunFolder:
             return None
         if not saved_recipe.is_file():
             raise TrainingError(f"{self.path} contains no run to resume; omit --resume")
-        lines = differences(yaml.safe_load(saved_recipe.read_text(encoding="utf-8")), self.recipe.to_dict())
+        saved = yaml.safe_load(saved_recipe.read_text(encoding="utf-8"))
+        self.recipe = self.recipe.settled(saved)
+        lines = differences(saved, self.recipe.to_dict())
         if lines:
             raise TrainingError(
                 f"{self.path} was made with another recipe; resume it with the same one, or choose another folder:\n  "
@@ -70,10 +75,9 @@ class RunFolder:
         """Start writing; ``after`` is (finished epochs, steps) before a resumed run continues."""
         if not self.main:
             return
-        saved = self.path / "environment.json"
-        changed = differences(json.loads(saved.read_text(encoding="utf-8")), environment) if resume else []
+        changed = differences(self.environment(), environment) if resume else []
         if not resume:
-            write_json(saved, environment)
+            write_json(self.path / ENVIRONMENT, environment)
             text = yaml.safe_dump(self.recipe.to_dict(), sort_keys=False, allow_unicode=True)
             write_atomically(self.path / "recipe.yaml", text.encode())
         for folder in (self.path, self.path / "checkpoints"):
@@ -84,6 +88,10 @@ class RunFolder:
                 f"resumed in another environment, results may differ in the last bits: {'; '.join(changed)}",
                 step=after[1] + 1,
             )
+
+    def environment(self) -> dict[str, Any]:
+        """The environment of the run's first start."""
+        return json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8"))
 
     @property
     def seconds_before(self) -> float:

@@ -18,6 +18,7 @@ from ashnets.training.stdp import STDP
 GROUPINGS = ("random", "similar")
 SINGLE = "single"
 TASKS = {"vqa": ("vqa",), "nlvr2": ("nlvr2",), "ve": ("ve",), "retrieval": ("itc", "itm")}
+AUTO = "auto"
 WEIGHTS = ("pretrained", "initial")
 PARTS = ("transformer", "concrete", "spiking", "collector")
 AUGMENTATIONS = ("drawings", "photographs", "none")
@@ -115,7 +116,8 @@ class Recipe:
             ``hub:org/repository``. Its ``vocab.txt`` defines the tokenizer.
         vocabulary: ``pruned`` to the pieces that the captions use, or ``full``.
         backbone_weights: ``imagenet``, a folder, or ``random``.
-        precision: ``bf16`` (autocast) or ``fp32``.
+        precision: of training: ``bf16`` (autocast), ``fp32``, or ``auto``: bf16 where it is faster on the machine that
+            starts the run, which records its choice (:mod:`ashnets.training.precision`).
         clip: maximum norm of the gradient.
         activation_checkpointing: recompute activations in the backward pass; saves memory, takes a third more time.
         memory_saving: train the spiking encoder from packed spikes (:mod:`ashnets.model.memory_saving`): at most
@@ -183,6 +185,10 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         found = dataclasses.asdict(self)
         return {key: value for key, value in found.items() if key not in _LATER or value != _LATER[key]}
+
+    def settled(self, saved: dict[str, Any]) -> Recipe:
+        """This recipe with the precision that an earlier start chose, from its saved dictionary, if it is ``auto``."""
+        return dataclasses.replace(self, precision=saved["precision"]) if self.precision == AUTO else self
 
     def phase_of(self, epoch: int) -> Phase:
         """The phase of an epoch, counted from 0."""
@@ -382,7 +388,8 @@ def _check(recipe: Recipe, where: str) -> None:
     rising = milestones == sorted(set(milestones))
     need(rising, f"schedule.milestones={milestones} must be epochs in ascending order")
     need(recipe.seed >= 0, f"seed={recipe.seed} must not be negative")
-    need(recipe.precision in ("bf16", "fp32"), f"precision={recipe.precision!r} is not bf16 or fp32")
+    precisions = (AUTO, "bf16", "fp32")
+    need(recipe.precision in precisions, f"precision={recipe.precision!r} is not one of {', '.join(precisions)}")
     augmentation = recipe.augmentation
     need(augmentation in AUGMENTATIONS, f"augment={augmentation!r} is not one of {', '.join(AUGMENTATIONS)}")
     need(recipe.vocabulary in ("pruned", "full"), f"vocabulary={recipe.vocabulary!r} is not pruned or full")

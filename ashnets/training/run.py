@@ -37,11 +37,14 @@ from ashnets.training.learner import Learner, NotFinite
 from ashnets.training.loader import CALIBRATED, calibration_batches
 from ashnets.training.means import Means
 from ashnets.training.optim import factor, set_learning_rates, warmup_steps
+from ashnets.training.precision import with_precision
 from ashnets.training.pretrain import Batch
 from ashnets.training.publish import write_model
 from ashnets.training.recipe import Phase, Recipe
 from ashnets.training.setup import build_model, start_from
 from ashnets.training.stdp import STDP, stdp_stage
+
+PRECISION_CHOSEN = "precision_chosen"  # key of the records, if the recipe leaves the precision to the machine
 
 
 class Run:
@@ -73,6 +76,10 @@ class Run:
         self.folder = RunFolder(output, recipe, self.ranks, self.main)
         checkpoint = None if resume is None else self.folder.check(resume)
         self.config, self.processor, model, self.origins = self._model(source)
+        self.recipe, self.chosen = with_precision(self.folder.recipe, self.config, self.device)
+        self.folder.recipe = recipe = self.recipe
+        if resume:
+            self.chosen = self.folder.environment().get(PRECISION_CHOSEN)
         self.images = self._images(source)
         self.data_name = source.title or Path(source.path).resolve().name
         self.first_epoch = 0
@@ -129,6 +136,7 @@ class Run:
             "steps_per_epoch": self.steps_an_epoch,
             "epochs": recipe.epochs,
             "first_epoch": self.first_epoch,
+            "precision": recipe.precision,
             "warmup_steps": warmup_steps(recipe.schedule, self._total_steps),
             "initialized": self.origins,
             **({"notes": notes} if (notes := self._notes()) else {}),
@@ -140,12 +148,15 @@ class Run:
         return self.recipe.epochs * self.steps_an_epoch
 
     def _notes(self) -> list[str]:
-        """Where the run deviates from its recipe."""
+        """What the run chose, and where it deviates from its recipe."""
+        notes = [f"precision={self.recipe.precision}, chosen {self.chosen}"] if self.chosen else []
         asked, total = self.recipe.schedule.warmup_steps, self._total_steps
         capped = warmup_steps(self.recipe.schedule, total)
-        if capped == asked:
-            return []
-        return [f"warm-up over {capped} steps, not schedule.warmup_steps={asked}: a tenth of the run's {total} at most"]
+        if capped != asked:
+            notes.append(
+                f"warm-up over {capped} steps, not schedule.warmup_steps={asked}: a tenth of the run's {total} at most"
+            )
+        return notes
 
     def train(self) -> dict[str, Any]:
         """Run all remaining epochs, then publish the model; returns the record of the run."""
@@ -309,7 +320,10 @@ class Run:
         return round(self.folder.seconds_before + time.monotonic() - self.began, 1)
 
     def _environment(self) -> dict[str, Any]:
-        return {**environment(), "devices": self.ranks, "initialized": self.origins}
+        return {**environment(), "devices": self.ranks, **self._chosen(), "initialized": self.origins}
+
+    def _chosen(self) -> dict[str, str]:
+        return {PRECISION_CHOSEN: self.chosen} if self.chosen else {}
 
     def _state(self, phase: Phase, epoch: int) -> dict[str, Any]:
         """The state that a checkpoint records; ``epoch`` is the number of finished epochs."""
@@ -417,6 +431,8 @@ class Run:
             "epochs": self.recipe.epochs,
             "pairs_seen": self.pairs_seen,
             "seconds": self._seconds(),
+            "precision": self.recipe.precision,
+            **self._chosen(),
             "initialized": self.origins,
             "environment": {**environment(), "devices": self.ranks},
         }

@@ -14,7 +14,11 @@ import torch.distributed as dist
 from torch import nn
 
 from ashnets.model.tdbn import TdBN
+from ashnets.training import precision
 from ashnets.training.distributed import gather, mean_over_ranks, pad_to_longest, shares, synchronize_norms
+from ashnets.training.recipe import load_recipe
+from ashnets.zoo import config_of
+from ashnets.zoo.registry import recipe_path
 
 SIZES = (5, 3)  # pairs of each rank: an uneven last batch
 
@@ -61,6 +65,9 @@ def main(folder: Path) -> None:
         "shares": shares(torch.tensor([3.0, 0.0]) if rank == 0 else torch.tensor([1.0, 0.0])).tolist(),
         "mean": mean_over_ranks(torch.tensor([1.0 + rank])).tolist(),
     }
+    precision.bf16_speedup = lambda _: 2.0 - 1.5 * rank  # the ranks disagree
+    auto = load_recipe(recipe_path("tiny-pictograms"), ["precision=auto"])
+    found["precision"] = precision.with_precision(auto, config_of("ashnets-tiny"), torch.device("cpu"))[0].precision
     plain, threshold = norms()
     synchronize_norms(nn.ModuleList([plain, threshold]))
     for name, norm, x in (("plain", plain, maps[0, mine]), ("threshold", threshold, maps[:, mine])):

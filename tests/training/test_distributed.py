@@ -53,6 +53,10 @@ def test_paddings_shares_and_means_by_hand(found):
     assert [part["mean"] for part in found] == [[1.5], [1.5]]
 
 
+def test_all_ranks_take_the_first_ones_precision(found):
+    assert [part["precision"] for part in found] == ["bf16", "bf16"]
+
+
 @pytest.mark.parametrize("name", ["plain", "threshold"])
 def test_norms_take_their_statistics_over_all_ranks(found, name):
     """torch's own norm on the whole batch, in one process, is the oracle."""
