@@ -24,6 +24,7 @@ from ashnets.data.pictograms.captions import sentences, spoken, with_article
 from ashnets.data.pictograms.npm_packages import fetch, read_members
 from ashnets.data.pictograms.sources import normal_code
 from ashnets.data.pictograms.splits import choose_new, choose_valid
+from ashnets.data.pictograms.suitable import suitable
 from ashnets.data.pictograms.vendors import SOURCES
 from ashnets.errors import DataError, InputError, OutputError
 
@@ -159,7 +160,7 @@ def test_keywords_are_cleaned(tiny):
     _, _, splits = tiny
     rows = {row["name"]: row for name in splits if "west" in name for row in splits[name]}
     assert rows["red apple"]["keywords"] == ["fruit", "apple pie"]  # its own name, foreign signs and a vendor are out
-    assert rows["fish"]["keywords"] == ["sea", "animal"]
+    assert rows["fish"]["keywords"] == ["sea", "animal"]  # no unsuitable word
     assert rows["oak"]["keywords"] == []
 
 
@@ -387,8 +388,17 @@ def test_validation_takes_one_of_a_concept_and_leaves_two(pairs, share):
         ("euro banknote", "a euro banknote"),
         ("x-ray", "an x-ray"),
         ("sos button", "an sos button"),
-        ("b button (blood type)", "a b button (blood type)"),
-        ("a button (blood type)", "an a button (blood type)"),
+        ("b button (blood type)", "b button (blood type)"),
+        ("a button (blood type)", "a button (blood type)"),
+        ("ab button (blood type)", "an ab button (blood type)"),
+        ("twelve o'clock", "twelve o'clock"),
+        ("six-thirty", "six-thirty"),
+        ("keycap 10", "keycap 10"),
+        ("1st place medal", "a 1st place medal"),
+        ("star-struck", "star-struck"),
+        ("the scream", "the scream"),
+        ("herb", "an herb"),
+        ("kaaba", "the kaaba"),
         ("bus", "a bus"),
         ("compass", "a compass"),
         ("octopus", "an octopus"),
@@ -436,6 +446,16 @@ def test_sentences(name, keywords, seed):
     assert all(text == text.lower() and "&" not in text for text in made)
     if len(keywords) == 1:
         assert keywords[0] in " ".join(made)
+
+
+@pytest.mark.parametrize("text", ["molester", "a sexy cat", "Turds", "self-suicide", "kills"])
+def test_unsuitable_words(text):
+    assert not suitable(text)
+
+
+@pytest.mark.parametrize("text", ["essex", "cockpit", "gay pride", "button", "shitake", "analysis"])
+def test_suitable_words(text):
+    assert suitable(text)
 
 
 # --- gallery --------------------------------------------------------------------------------------------------------

@@ -8,19 +8,22 @@ from collections.abc import Sequence
 
 # Words that decide the article before spelling does. A phrase is judged by its first word when that word is a person.
 _SINGULAR_FIRST = frozenset("person man woman face head leaf index chart".split())
-_PLURAL_FIRST = frozenset("people men women children palms the no input mount santa mrs. mx locked".split())
+# Plurals, names, determiners and adjectives: such a phrase takes no article.
+_BARE_FIRST = frozenset("people men women children palms the no input mount santa mrs. mx locked keycap".split())
+_BARE_FIRST |= frozenset("a an this that these those his her its our their your my some any each every".split())
+_BARE = frozenset({"star-struck", "prohibited", "passport control", "vibration mode", "tokyo tower", "mate"})
 _SINGULAR_HEADS = frozenset("wing ring wedding warning building seedling dumpling rhinoceros fleur-de-lis".split())
 _MASS_HEADS = frozenset(
     """away badminton blood bread bacon broccoli butter claus construction copyright coral custard divide dizzy dna
     exchange fire fog foggy fondue food garlic hockey ice infinity information lacrosse liquid luggage meat milk minus
-    money multiply plus polo pong popcorn radioactive registered rice sake salt soap spaghetti sushi tea tennis
+    money multiply oden ophiuchus plus polo pong popcorn radioactive registered rice sake salt soap spaghetti sushi tea tennis
     unlocked voltage water wireless wood yarn zzz lowercase uppercase together entry
     aries taurus gemini cancer leo virgo libra scorpio sagittarius capricorn aquarius pisces""".split()
 )
-_SPECIFIC = {name: f"the {name}" for name in ("sun", "milky way", "statue of liberty")} | {"om": "the om sign"}
-_AN_ALTHOUGH = ("hour", "sos ", "x-ray", "ng ")
+_SPECIFIC = {name: f"the {name}" for name in ("sun", "milky way", "statue of liberty", "kaaba")} | {"om": "the om sign"}
+_AN_ALTHOUGH = ("herb", "honest", "hour", "sos ", "x-ray", "ng ")
 _A_ALTHOUGH = ("uni", "euro ", "one", "ewe")
-_LETTERS_SPOKEN_WITH_VOWEL = frozenset("aefhilmnorsx")
+_TIME = re.compile(r"[a-z]+(?: o'clock|-thirty)")
 _HEAD_ENDS_AT = re.compile(r"\s(?:with|of|in|on|and|without|over|at|behind|holding|showing|facing|tilted)\s|\s?[:,(]")
 
 
@@ -38,16 +41,18 @@ def spoken(name: str) -> str:
 
 
 def with_article(phrase: str) -> str:
-    """``red apple`` → ``a red apple``, ``eye`` → ``an eye``, ``grapes`` → ``grapes`` (plurals take none)."""
+    """``red apple`` → ``a red apple``, ``eye`` → ``an eye``.
+
+    No article: plurals (``grapes``), masses (``cooked rice``), numbers and single letters (``a button (blood type)``),
+    times (``one o'clock``) and phrases that begin with a determiner.
+    """
     if phrase in _SPECIFIC:
         return _SPECIFIC[phrase]
     first = phrase.split()[0]
-    if first in _PLURAL_FIRST or (first not in _SINGULAR_FIRST and _plural_or_mass(phrase)):
+    bare = first in _BARE_FIRST or phrase in _BARE or len(first) == 1 or first.isdecimal() or _TIME.fullmatch(phrase)
+    if bare or (first not in _SINGULAR_FIRST and _plural_or_mass(phrase)):
         return phrase
-    if len(first) == 1 and first.isalpha():
-        vowel = first in _LETTERS_SPOKEN_WITH_VOWEL
-    else:
-        vowel = phrase.startswith(_AN_ALTHOUGH) or (phrase[0] in "aeiou" and not phrase.startswith(_A_ALTHOUGH))
+    vowel = phrase.startswith(_AN_ALTHOUGH) or (phrase[0] in "aeiou" and not phrase.startswith(_A_ALTHOUGH))
     return f"{'an' if vowel else 'a'} {phrase}"
 
 

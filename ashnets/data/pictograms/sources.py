@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ashnets.data.pictograms.npm_packages import Package, read_json, read_members
+from ashnets.data.pictograms.suitable import suitable
 from ashnets.errors import DataError
 
 
@@ -73,7 +74,7 @@ _KEYWORD = re.compile(r"[a-z0-9][a-z0-9 '.!-]*")
 def _keywords(raw: list[str], name: str, vendor_words: frozenset[str]) -> tuple[str, ...]:
     words = (re.sub(r"\s+", " ", word.lower().replace("_", " ").replace("’", "'")).strip() for word in raw)
     kept = (w for w in words if _KEYWORD.fullmatch(w) and plain(w) != plain(name) and not vendor_words & set(w.split()))
-    return tuple(dict.fromkeys(kept))
+    return tuple(dict.fromkeys(word for word in kept if suitable(word)))
 
 
 def read_concepts(sources: Sources, tarballs: dict[str, Path]) -> tuple[dict[str, Concept], dict[str, int]]:
