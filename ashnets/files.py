@@ -13,8 +13,12 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ashnets.errors import ConfigurationError, OutputError
+
+JsonObject = dict[str, Any]  # an object of JSON; the function that returns one names its keys
+Row = dict[str, str | int | float | None]  # of a table or a CSV file: column → cell
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # such files are never loaded
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -26,7 +26,7 @@ from ashnets.configuration import AshNetsConfig
 from ashnets.data.images import ImageSource, load_image
 from ashnets.data.vocabulary import encode, read_vocabulary, tokenizer_from_vocabulary
 from ashnets.errors import AshNetsError, ConfigurationError, InputError
-from ashnets.files import saved_aside
+from ashnets.files import JsonObject, saved_aside
 from ashnets.hub.resolving import resolve
 from ashnets.model.pretrained import HUB_OPTIONS
 from ashnets.model.sampling import content_key, image_key
@@ -71,7 +71,7 @@ class AshNetsImageProcessor(BaseImageProcessor):
             data = {key: value.unflatten(0, (-1, 2)) for key, value in data.items()}
         return BatchFeature(_in_type(data, return_tensors))
 
-    def _pixels(self, source: Any, index: int, count: int) -> torch.Tensor:
+    def _pixels(self, source: ImageSource, index: int, count: int) -> torch.Tensor:
         try:
             image = load_image(source)
         except InputError as error:
@@ -191,14 +191,14 @@ class AshNetsProcessor(ProcessorMixin):
             raise InputError("nothing to process: give images, text, or both")
         if images is None and image_ids is not None:
             raise InputError("image_ids were given without images: give the images too")
-        data: dict[str, Any] = {}
+        data: JsonObject = {}
         if images is not None:
             data.update(self.image_processor(images, image_ids, return_tensors))
         if text is not None:
             data.update(self._tokenize(text, return_tensors))
         return BatchFeature(data)
 
-    def _tokenize(self, text: str | Sequence[str], return_tensors: str | None) -> dict[str, Any]:
+    def _tokenize(self, text: str | Sequence[str], return_tensors: str | None) -> JsonObject:
         texts = [text] if isinstance(text, str) else text
         if not isinstance(texts, list | tuple):
             raise InputError(f"text is of type {type(text).__name__}: give a string or a list of strings")
@@ -216,14 +216,15 @@ class AshNetsProcessor(ProcessorMixin):
         for i, mask in enumerate(batch["attention_mask"]):
             if sum(mask) <= 2:
                 raise InputError(f"text[{i}] has no visible character: {texts[i][:60]!r}")
-        cut = sum(bool(encoding.overflowing) for encoding in batch.encodings)
+        encodings = batch.encodings or []
+        cut = sum(bool(encoding.overflowing) for encoding in encodings)
         if cut:
             warnings.warn(
                 f"{cut} of {len(texts)} texts are longer than {self.max_text_length} tokens and were cut",
                 UserWarning,
                 stacklevel=3,
             )
-        if not self._told_unknown and (unknown := self._unknown_words(texts, batch.encodings)):
+        if not self._told_unknown and (unknown := self._unknown_words(texts, encodings)):
             self._told_unknown = True
             warnings.warn(
                 f"this model's vocabulary has no piece for {', '.join(map(repr, unknown[:10]))}"
@@ -246,7 +247,7 @@ class AshNetsProcessor(ProcessorMixin):
         return list(dict.fromkeys(spans))
 
 
-def _images(images: Any) -> tuple[list, bool]:
+def _images(images: object) -> tuple[list, bool]:
     """All images in one list, and whether they were given in pairs."""
     if isinstance(images, np.ndarray) and images.ndim == 4:
         images = list(images)
@@ -283,7 +284,7 @@ def _image_keys(image_ids: object) -> list[int]:
     return keys
 
 
-def _in_type(data: dict[str, torch.Tensor], return_tensors: str | None) -> dict[str, Any]:
+def _in_type(data: dict[str, torch.Tensor], return_tensors: str | None) -> JsonObject:
     if return_tensors == "pt":
         return data
     if return_tensors == "np":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,7 +15,8 @@ from ashnets.baselines.starting import HEADS
 from ashnets.data.joined import open_joined
 from ashnets.data.sources.opening import Source, open_source
 from ashnets.errors import ConfigurationError, MissingExtraError
-from ashnets.tasks.data import open_task_data
+from ashnets.files import JsonObject
+from ashnets.tasks.data import TaskData, open_task_data
 from ashnets.training.memory import keep_freed_memory
 from ashnets.training.recipe import Recipe, TaskRecipe, load_recipe
 from ashnets.words import command
@@ -43,7 +43,7 @@ def train(
     resume: bool = False,
     dry_run: bool = False,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Pre-train by a recipe, in this process or in each process of torchrun.
 
         ashnets.train("tiny-pictograms", output="runs/tiny")
@@ -89,7 +89,7 @@ def finetune(
     resume: bool = False,
     dry_run: bool = False,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Fine-tune on a task by a recipe, in this process or in each process of torchrun.
 
         ashnets.finetune("vqa", "finetune-easy-vqa", data="site-packages/easy_vqa", output="runs/easy-vqa")
@@ -151,12 +151,12 @@ def run_class(recipe: Recipe) -> type[Run]:
 def _run(
     kind: type[Run],
     recipe: Recipe,
-    data: Any,
+    data: Source | TaskData,
     output: str | os.PathLike,
     resume: bool,
     dry_run: bool,
     progress: bool,
-) -> dict[str, Any]:
+) -> JsonObject:
     if not torch.cuda.is_available():
         keep_freed_memory()
     run = kind(recipe, data, Path(output), progress, None if dry_run else resume)

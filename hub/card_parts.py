@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ashnets.zoo.describing import Description
 from ashnets.zoo.numbers import EnergyRow, PaperRow
 
+if TYPE_CHECKING:
+    from ashnets.configuration import AshNetsConfig
 
-def drawing(description: Description, config: Any) -> str:
+
+def drawing(description: Description, config: AshNetsConfig) -> str:
     """The architecture in characters, with this model's sizes."""
     s = description.symbols
     concrete = f"V: {config.backbone} ─ {s['grid']} × {s['grid']} × {s['M1']} ─ F_CNN"
@@ -29,7 +32,7 @@ def drawing(description: Description, config: Any) -> str:
     return "```text\n" + "\n".join(lines) + "\n```"
 
 
-def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows that share their keys, the keys first."""
     head = list(rows[0])
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]

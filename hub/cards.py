@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from ashnets.digests import WEIGHTS_SHA256
-from ashnets.files import read_csv
+from ashnets.files import JsonObject, read_csv
 from ashnets.hub.benchmarks import FILE as BENCHMARK_FILE
 from ashnets.hub.benchmarks import Benchmark
 from ashnets.hub.card_parts import drawing, energy_table, measured_tables, paper_tables
@@ -26,6 +26,11 @@ from ashnets.hub.licenses import license_fields
 from ashnets.zoo.describing import Description, describe_config, number
 from ashnets.zoo.numbers import CIRCUMSTANCES, EnergyRow, measured_energy, paper_rows
 from ashnets.zoo.registry import Weights, config_of, entry
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    from ashnets.configuration import AshNetsConfig
 
 
 @dataclass(frozen=True)
@@ -50,21 +55,21 @@ class Subject:
 
     title: str
     source: str
-    config: Any
+    config: AshNetsConfig
     architecture: str | None
     license: str
     training_data: str | None = None
-    record: dict[str, Any] | None = None
+    record: JsonObject | None = None
     trained: bool = True
     results: Sequence[dict[str, str]] = ()
     energy: Sequence[EnergyRow] = ()
     emissions: Emissions | None = None
     dataset: str | None = None
     benchmark: Benchmark | None = None
-    words: dict[str, Any] = field(default_factory=lambda: card_words())
+    words: JsonObject = field(default_factory=lambda: card_words())
 
 
-def card_words() -> dict[str, Any]:
+def card_words() -> JsonObject:
     """The data file of the cards."""
     return yaml.safe_load((resources.files("ashnets.hub") / "card-data.yaml").read_text(encoding="utf-8"))
 
@@ -97,7 +102,7 @@ def bundled_energy(name: str, weights: Weights) -> list[EnergyRow]:
     return [row for row in measured_energy(name) if row.weights_sha256 == weights.digest]
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+def read_record(folder: Path) -> JsonObject | None:
     """``training.json`` of a model folder; None if there is none."""
     file = folder / "training.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
@@ -134,7 +139,7 @@ def card(subject: Subject) -> str:
     )
 
 
-def metadata(subject: Subject) -> Any:
+def metadata(subject: Subject) -> ModelCardData:
     """The card's YAML, as huggingface_hub's ``ModelCardData``, which checks it.
 
     Raises:
@@ -147,7 +152,7 @@ def metadata(subject: Subject) -> Any:
     started = " ".join(record.get("initialized", ()))
     bases = [hub for part, hub in words["base_models"].items() if part in started]
     results = list(eval_results(subject))
-    data: dict[str, Any] = {
+    data: JsonObject = {
         "language": ["en"],
         **license_fields(subject.license),
         "library_name": "ashnets",
@@ -173,7 +178,7 @@ def metadata(subject: Subject) -> Any:
     return ModelCardData(**data)
 
 
-def eval_results(subject: Subject, chief: bool = False) -> list[Any]:
+def eval_results(subject: Subject, chief: bool = False) -> list[EvalResult]:
     """The results as ``EvalResult`` of huggingface_hub, one for each row and metric; they make up ``model-index``.
 
     Rows of chance, of baselines that do not see the images, and of the blank-image ablation are not results of the
@@ -285,7 +290,7 @@ def _limits(subject: Subject, in_paper: bool) -> str:
     return "\n".join(f"- {words[key]}" for key in chosen)
 
 
-def _citation(words: dict[str, Any]) -> str:
+def _citation(words: JsonObject) -> str:
     fields = {
         "title": words["title"],
         "author": words["authors"].replace(", ", " and "),

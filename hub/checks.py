@@ -9,16 +9,17 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
 from ashnets.errors import AshNetsError
-from ashnets.files import PICKLES
+from ashnets.files import PICKLES, JsonObject
 from ashnets.hub.loading import from_pretrained
 from ashnets.model.firing import layer_rates, rates_warnings
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.zoo.gallery_images import gallery_images
 
@@ -36,7 +37,7 @@ class Check:
     found: str
     warnings: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """For JSON, without warnings; see `warnings_of`."""
         return {"name": self.name, "passed": self.passed, "found": self.found}
 
@@ -78,7 +79,7 @@ def check_model(folder: Path) -> list[Check]:
     return checks
 
 
-def layers_fire(model: Any) -> Check:
+def layers_fire(model: AshNetsPreTrainedModel) -> Check:
     """Firing rate of each layer on images of the bundled gallery; silent and saturated layers give warnings."""
     rates = layer_rates(model, gallery_images(model.config.image_size))
     found = ", ".join(f"{layer} {rate:.1%}" for layer, rate in rates.items())
@@ -150,7 +151,7 @@ def processor_loads(folder: Path) -> Check:
     return Check("processor", not wrong, ", ".join(wrong) or f"{found['vocab_size']:,} pieces")
 
 
-def parity(model: Any) -> Check:
+def parity(model: AshNetsPreTrainedModel) -> Check:
     """After saving and loading, a model has bit-identical tensors and outputs."""
     with tempfile.TemporaryDirectory(prefix="ashnets-parity-") as aside:
         model.save_pretrained(aside)
@@ -159,7 +160,7 @@ def parity(model: Any) -> Check:
     return Check("parity after reload", not different, "; ".join(different) or "tensors and outputs are bit-identical")
 
 
-def differences(one: Any, other: Any) -> list[str]:
+def differences(one: AshNetsPreTrainedModel, other: AshNetsPreTrainedModel) -> list[str]:
     """The differences between two models: tensors by name, then outputs on a fixed input."""
     ours, theirs = one.state_dict(), other.state_dict()
     if ours.keys() != theirs.keys():
@@ -172,7 +173,7 @@ def differences(one: Any, other: Any) -> list[str]:
 
 
 @torch.inference_mode()
-def probe(model: Any) -> dict[str, torch.Tensor]:
+def probe(model: AshNetsPreTrainedModel) -> dict[str, torch.Tensor]:
     """Outputs on two images and two texts drawn from a fixed seed."""
     base, config = getattr(model, "ashnets", model), model.config
     draw = torch.Generator().manual_seed(0)

@@ -13,11 +13,11 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from ashnets.errors import WeightsError
+from ashnets.files import JsonObject
 
 INDEX, ADAPTER = "model.safetensors.index*.json", "adapter_config.json"  # an index may have a variant's name
 LARGEST_JSON = 64_000_000  # bytes; a tokenizer of 250,000 pieces has 17 million
@@ -72,7 +72,7 @@ def problems(folder: Path) -> Iterator[tuple[str, str]]:
         yield from (("config.json", one) for one in _too_much(found, tensors, numbers))
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path) -> object:
     size = file.stat().st_size
     if size > LARGEST_JSON:
         raise ValueError(f"it has {size:,} bytes; at most {LARGEST_JSON:,} are read")
@@ -87,7 +87,7 @@ def _names_code(file: Path) -> bool:
     return isinstance(data, dict) and "auto_map" in data
 
 
-def _misled(folder: Path, index: Any) -> Iterator[str]:
+def _misled(folder: Path, index: object) -> Iterator[str]:
     files = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
         yield "is not an index of weights: it has no weight_map from tensors to files; fetch it again"
@@ -99,7 +99,7 @@ def _misled(folder: Path, index: Any) -> Iterator[str]:
             yield f"names {name}, which is missing; fetch it again"
 
 
-def _commands(config: dict[str, Any]) -> Iterator[str]:
+def _commands(config: JsonObject) -> Iterator[str]:
     for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
         if (value := config.get(key)) not in ATTENTION:
             yield f"has {key}={value!r}, which may fetch code; remove the key, and give it to from_pretrained yourself"
@@ -109,7 +109,7 @@ def _commands(config: dict[str, Any]) -> Iterator[str]:
                 yield f"has {key}={one}: no ashnets model has sizes above {LARGEST_SIZE:,}; fetch it again"
 
 
-def _too_much(config: dict[str, Any], tensors: int, numbers: int) -> Iterator[str]:
+def _too_much(config: JsonObject, tensors: int, numbers: int) -> Iterator[str]:
     """Sizes in ``config.json`` that do not fit the weights in the same folder."""
 
     def size(key: str) -> int:

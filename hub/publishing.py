@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ashnets.digests import weights_digest
 from ashnets.errors import AshNetsError, ConfigurationError, UnknownModelError, WeightsError
-from ashnets.files import replaced_weights, write_atomically
+from ashnets.files import JsonObject, replaced_weights, write_atomically
 from ashnets.hub.belonging import own_energy, own_exports, own_results
 from ashnets.hub.benchmarks import FILE as BENCHMARK_FILE
 from ashnets.hub.benchmarks import benchmark_results, read_benchmark
@@ -29,6 +29,9 @@ from ashnets.hub.names import check_repository, check_tag
 from ashnets.hub.resolving import resolve
 from ashnets.zoo.names import split
 from ashnets.zoo.registry import config_of, entry, is_name
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 # The files of a model folder that are uploaded: those that loading needs, and the record of the training.
 PUBLISHED = (*FILES, "recipe.yaml", "log.jsonl", "merges.txt", "LICENSE*", "NOTICE*")
@@ -58,7 +61,7 @@ class Plan:
     left_out: list[str]
     checks: list[Check]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """For JSON."""
         return {
             "repository": self.repository,
@@ -82,7 +85,7 @@ def publish(
     token: str | bool | None = None,
     report: Report = lambda line: None,
     **words: Any,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Publish the model of a run, a folder or a registry name.
 
         ashnets.publish("runs/mine", "me/ashnets-birds", license="cc-by-4.0", dry_run=True)
@@ -246,7 +249,7 @@ def _send(planned: Plan, private: bool, token: str | bool | None, report: Report
     return commit
 
 
-def _tagged(api: Any, planned: Plan) -> str | None:
+def _tagged(api: HfApi, planned: Plan) -> str | None:
     """The commit of an existing tag with the same files; None if there is no such tag."""
     if planned.tag is None:
         return None
@@ -270,10 +273,12 @@ def _tagged(api: Any, planned: Plan) -> str | None:
     return commit
 
 
-def _remote(api: Any, repository: str, revision: str) -> dict[str, str]:
+def _remote(api: HfApi, repository: str, revision: str) -> dict[str, str]:
     """Path → digest, for every file of a revision."""
+    from huggingface_hub import RepoFile
+
     tree = api.list_repo_tree(repository, recursive=True, revision=revision)
-    return {one.path: one.lfs.sha256 if one.lfs else one.blob_id for one in tree if hasattr(one, "blob_id")}
+    return {one.path: one.lfs.sha256 if one.lfs else one.blob_id for one in tree if isinstance(one, RepoFile)}
 
 
 def _digests(content: Path | bytes) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ashnets.digests import weights_digest
 from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError, did_you_mean
-from ashnets.files import PICKLES
+from ashnets.files import PICKLES, JsonObject
 from ashnets.hub.fetching import digest, fetch
 from ashnets.hub.inspecting import inspect
 from ashnets.hub.names import check_revision, split_repository
@@ -78,7 +78,7 @@ def locate(
         ConfigurationError: two different revisions, or a revision where there are none.
     """
     text = os.fspath(name)
-    options: dict[str, Any] = {
+    options: JsonObject = {
         "token": token,
         "cache_dir": cache_dir,
         "local_files_only": local_files_only,
@@ -140,7 +140,7 @@ def compare_with_pins(weights: Weights) -> Path:
     return folder
 
 
-def _registered(name: str, revision: str | None, namespace: str | None, options: dict[str, Any]) -> Located:
+def _registered(name: str, revision: str | None, namespace: str | None, options: JsonObject) -> Located:
     model, tag, inline = split(name)
     revision = _one_revision(name, inline, revision)
     organization = namespace or os.environ.get(NAMESPACE)

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ashnets.files import PICKLES
+from ashnets.files import PICKLES, JsonObject
 from ashnets.hub.checks import check_model, model_folder, warnings_of
 from ashnets.hub.fetching import digest
 from ashnets.hub.resolving import locate
 
 
-def verify(name: str | os.PathLike, **options: Any) -> dict[str, Any]:
+def verify(name: str | os.PathLike, **options: Any) -> JsonObject:
     """Find, check and load a model, and report what each file was compared with.
 
         ashnets.verify("ashnets-tiny")["passed"]

@@ -10,13 +10,12 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from ashnets.digests import sha256_of
 from ashnets.errors import AshNetsError, TrainingError
-from ashnets.files import write_atomically
+from ashnets.files import JsonObject, write_atomically
 from ashnets.result_folder import MODEL_MARK, result_folder
 from ashnets.zoo.registry import ROOT, entry
 
@@ -70,7 +69,7 @@ def bundle(run: Path, name: str, tag: str, license: str, training_data: str, roo
     return pins
 
 
-def _pin(path: Path, name: str, tag: str, data: dict[str, Any]) -> None:
+def _pin(path: Path, name: str, tag: str, data: JsonObject) -> None:
     text = path.read_text(encoding="utf-8")
     header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
     weights = yaml.safe_load(text) or {}

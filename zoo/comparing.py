@@ -16,7 +16,8 @@ import torch
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError
-from ashnets.files import read_csv
+from ashnets.files import JsonObject, read_csv
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.model.sampling import probabilistic_sampling
 from ashnets.model.tdbn import calibrate
 from ashnets.terminal import columns, table
@@ -48,18 +49,18 @@ class Compared:
 
     name: str
     weights: str
-    configuration: dict[str, Any]
+    configuration: JsonObject
     parameters: int
     macs: dict[str, int]
-    measured: dict[str, Any] | None = None
+    measured: JsonObject | None = None
     results: list[dict[str, str]] = field(default_factory=list)
 
 
 def compare_models(
     names: Sequence[str],
     *,
-    load: Callable[[str], Any],
-    count_and_estimate: Callable[[Any, Images, str], dict[str, Any]],
+    load: Callable[[str], AshNetsPreTrainedModel],
+    count_and_estimate: Callable[[AshNetsPreTrainedModel, Images, str], JsonObject],
     read: Callable[[int], Images],
     random_weights: bool = False,
 ) -> list[Compared]:
@@ -106,7 +107,7 @@ def compare_models(
     return found
 
 
-def random_model(name: str, images: Images) -> Any:
+def random_model(name: str, images: Images) -> AshNetsPreTrainedModel:
     """A model with random weights whose spiking layers fire: tdBN is calibrated on some of ``images``."""
     model: Any = create(name, seed=SEED)
     if model.config.has_spiking_branch:
@@ -128,7 +129,7 @@ def results_of(name: str, folder: Path = ROOT / "results") -> list[dict[str, str
     return found
 
 
-def to_dicts(models: Sequence[Compared]) -> list[dict[str, Any]]:
+def to_dicts(models: Sequence[Compared]) -> list[JsonObject]:
     """For JSON."""
     return [asdict(model) for model in models]
 
@@ -214,5 +215,5 @@ def _number(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return " ".join(map(str, value)) or "-" if isinstance(value, list) else str(value)

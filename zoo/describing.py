@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ashnets.files import JsonObject
 from ashnets.zoo.registry import Entry, Weights, config_of, entry, untrained
 from ashnets.zoo.sizes import Sizes, counted
 
@@ -35,7 +36,7 @@ class Description:
     summary: str
     architecture: str
     variant: str
-    symbols: dict[str, Any]
+    symbols: JsonObject
     spiking_channels: list[int]
     parameters: dict[str, int]
     macs: dict[str, int]
@@ -48,9 +49,9 @@ class Description:
     training_data: str | None
     recipe: str | None
     results: str | None
-    configuration: dict[str, Any]
+    configuration: JsonObject
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """All attributes, for JSON."""
         return asdict(self)
 

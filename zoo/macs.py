@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -50,7 +49,7 @@ def count_macs(call: Callable[[], object]) -> int:
 
 @torch.no_grad()
 def dense_macs(
-    model: nn.Module, pixel_values: torch.Tensor, input_ids: torch.Tensor | None = None, **options: Any
+    model: nn.Module, pixel_values: torch.Tensor, input_ids: torch.Tensor | None = None, **options: object
 ) -> dict[str, int]:
     """Multiply-accumulates of the artificial parts for one image, with a text where one is given.
 
@@ -77,7 +76,7 @@ def dense_macs(
 
 @torch.no_grad()
 def dense_layers(
-    model: nn.Module, pixel_values: torch.Tensor, input_ids: torch.Tensor | None = None, **options: Any
+    model: nn.Module, pixel_values: torch.Tensor, input_ids: torch.Tensor | None = None, **options: object
 ) -> dict[str, tuple[DenseLayer, ...]]:
     """The same layer by layer: the MACs of a part's layers add up to those of :func:`dense_macs`.
 
@@ -140,5 +139,5 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
     return sdpa_flop_count(query, key, value)

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ashnets.errors import UnknownModelError
+from ashnets.files import JsonObject
 
-FORMS: dict[str, dict[str, Any]] = {"l3": {"num_hidden_layers": 3}}
-SUFFIXES: dict[str, dict[str, Any]] = {
+FORMS: dict[str, JsonObject] = {"l3": {"num_hidden_layers": 3}}
+SUFFIXES: dict[str, JsonObject] = {
     "t1": {"time_steps": 1},
     "t5": {"time_steps": 5},
     "t20": {"time_steps": 20},
@@ -46,7 +47,7 @@ def split(name: str) -> Name:
     return Name(model, tag if dot else None, revision if at else None)
 
 
-def compose(architecture: str, forms: Iterable[str]) -> dict[str, dict[str, Any]]:
+def compose(architecture: str, forms: Iterable[str]) -> dict[str, JsonObject]:
     """Every name of an architecture → the configuration changes of its suffixes."""
     names = {}
     for form in ("", *forms):

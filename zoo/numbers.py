@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from ashnets.digests import WEIGHTS_SHA256
 from ashnets.errors import ConfigurationError
-from ashnets.files import read_csv, write_atomically
+from ashnets.files import JsonObject, read_csv, write_atomically
 from ashnets.zoo.registry import ROOT, entry, list_models, read_yaml
 from ashnets.zoo.sizes import counted
 
@@ -47,7 +46,7 @@ class PaperRow:
     flags: tuple[str, ...]
 
 
-def numbers(name: str) -> dict[str, Any]:
+def numbers(name: str) -> JsonObject:
     """One line of the zoo's table.
 
     Returns:

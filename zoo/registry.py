@@ -10,12 +10,13 @@ import re
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from ashnets.digests import combined
 from ashnets.errors import ConfigurationError, UnknownModelError
+from ashnets.files import JsonObject
 from ashnets.zoo.names import compose, split, unknown
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ class Entry:
     name: str
     architecture: str
     summary: str
-    changes: dict[str, Any]
-    configuration: dict[str, Any]
+    changes: JsonObject
+    configuration: JsonObject
     weights: Weights | None = None
     tags: tuple[str, ...] = field(default=())
 
@@ -219,7 +220,7 @@ def read_weights(path: Path) -> dict[str, dict[str, Weights]]:
     }
 
 
-def _pinned(where: str, root: Path, tag: str, data: dict[str, Any]) -> Weights:
+def _pinned(where: str, root: Path, tag: str, data: JsonObject) -> Weights:
     folder, repository, commit = data.get("folder"), data.get("repository"), data.get("commit")
     if not folder and not repository:
         raise ConfigurationError(f"{where} has neither folder nor repository: add the place of the weights")
@@ -241,6 +242,6 @@ def _pinned(where: str, root: Path, tag: str, data: dict[str, Any]) -> Weights:
     )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> JsonObject:
     """Read a YAML file, with the fast C reader if there is one."""
     return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -1,14 +1,14 @@
-"""Baselines: other architectures, trained by the same loop on the same pairs, to set ASH-Nets beside.
+"""Baselines: other architectures, trained in the same loop on the same pairs, for comparison with ASH-Nets.
 
 ============ ==========================================================================================================
-baseline         what it is
+baseline     description
 ============ ==========================================================================================================
-``vilt``     ViLT (Kim, Son and Kim, ICML 2021; transformers' own layers): patches and words in one transformer, trained
-             by matching and masked words. It has no embeddings of images or texts: it retrieves by matching all pairs
-``frozen``   a frozen ResNet-50 with ImageNet's weights; only a projection, a text encoder and a classifier are trained
+``vilt``     ViLT (Kim, Son and Kim, ICML 2021; layers of transformers): patches and words in one transformer, trained
+             with ITM and MLM. It has no embeddings of images or texts, so retrieval needs ITM on all pairs
+``frozen``   a frozen ResNet-50 with ImageNet weights; only a projection, a text encoder and a classifier are trained
 ============ ==========================================================================================================
 
-Both take width, layers, heads, vocabulary, image size and the text's starting weights from an ASH-Nets architecture.
-The recipes ``baseline-vilt`` and ``baseline-frozen`` train them by `ashnets train`, as their key ``baseline`` says;
-``python -m ashnets.baselines`` trains them and the architecture itself on one budget, and writes the table.
+Width, layers, heads, vocabulary, image size and the initial weights of the text encoder are those of an ASH-Nets
+architecture. `ashnets train` trains them with the recipes ``baseline-vilt`` and ``baseline-frozen``, which have a key
+``baseline``. ``python -m ashnets.baselines`` trains them and ASH-Nets with the same budget and writes the table.
 """

@@ -1,9 +1,10 @@
-"""Train ASH-Nets and its baselines on one small budget, measure them, and write the results file.
+"""Train ASH-Nets and its baselines with the same small budget, evaluate them, and write the results file.
 
     python -m ashnets.baselines --corpus data/pictograms --output runs/baselines --csv zoo/results/baselines.csv
     python -m ashnets.zoo.tables README.md
 
-It can be killed and run again: what is finished in the folder is not trained anew. About 40 minutes on an idle core.
+It can be interrupted and run again: finished runs in the folder are not repeated. It takes about 40 minutes on an idle
+core.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, default=Path("data/pictograms"), help="the pictogram corpus")
     parser.add_argument("--output", type=Path, default=Path("runs/baselines"), help="folder of the runs")
     parser.add_argument("--csv", type=Path, help="results file; by default baselines.csv in the folder of the runs")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of all pre-training recipes")
-    parser.add_argument("--sample", type=int, default=128, help="images that retrieval is measured on")
-    parser.add_argument("--items", type=int, default=1000, help="questions that accuracy is measured on")
-    parser.add_argument("--rounds", type=int, default=5, help="of the benchmark of training steps")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for all pre-training recipes")
+    parser.add_argument("--sample", type=int, default=128, help="number of images for retrieval")
+    parser.add_argument("--items", type=int, default=1000, help="number of questions for accuracy")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of the benchmark of training steps")
     options = parser.parse_args()
-    from ashnets.baselines.comparing import compare
+    from ashnets.baselines.comparing import build_table
 
     target = options.csv or options.output / "baselines.csv"
     try:
         require_writable(target)
-        found = compare(
+        found = build_table(
             options.corpus,
             options.output,
             overrides=options.set,

@@ -1,7 +1,8 @@
-"""ASH-Nets and its baselines on one small budget: trained by one loop on the same pairs, measured on the same items.
+"""ASH-Nets and its baselines with the same small budget: one training loop, the same pairs, the same test items.
 
-Each is pre-trained by its recipe (as many pairs each), then fine-tuned on as many questions. What is finished in the
-folder is taken as it is, what was begun goes on. Chance, and what the questions' words alone give, stand beside.
+Each model is pre-trained by its recipe on the same number of pairs, then fine-tuned on the same number of questions.
+Finished runs in the folder are reused, interrupted runs are resumed. The table also has rows for chance and for
+text-only baselines.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 
 import yaml
 
-from ashnets.baselines.speed import Speed, measure
+from ashnets.baselines.speed import Speed, time_steps
 from ashnets.baselines.starting import HEADS, baseline_processor
+from ashnets.data.benchmarks.records import Record
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import open_source
 from ashnets.device import own_device
@@ -28,12 +30,14 @@ from ashnets.evaluation.prediction import Questions, predicted_labels
 from ashnets.evaluation.record import TRAINING_RECORD
 from ashnets.evaluation.retrieval import RetrievalSet, rank
 from ashnets.evaluation.text_baselines import baselines
+from ashnets.files import JsonObject, Row
 from ashnets.hub.loading import from_pretrained
 from ashnets.metrics.retrieval import KS
 from ashnets.processor import AshNetsProcessor
 from ashnets.runs import finetune, train
 from ashnets.tasks.data import drawn, open_task_data
 from ashnets.tasks.registry import CLASSIFICATIONS
+from ashnets.tasks.task import Classification
 from ashnets.training.recipe import Recipe, TaskRecipe, differences, load_recipe
 from ashnets.zoo.registry import ROOT
 
@@ -45,12 +49,12 @@ WAYS = {"text_to_image": "t2i", "image_to_text": "i2t"}
 
 @dataclass(frozen=True)
 class Contestant:
-    """One line of the table.
+    """One model of the table.
 
     Attributes:
         baseline: None for ASH-Nets itself.
-        recipe: of its pre-training.
-        overrides: of the recipe of questions, beside the model.
+        recipe: for its pre-training.
+        overrides: for the recipe of questions, besides the model.
     """
 
     title: str
@@ -68,7 +72,7 @@ CONTESTANTS = {
 }
 
 
-def compare(
+def build_table(
     corpus: Path,
     output: Path,
     *,
@@ -80,20 +84,20 @@ def compare(
     items: int = 1000,
     rounds: int = 5,
     progress: bool = True,
-) -> list[dict[str, Any]]:
-    """Train what is not trained yet, measure all, and give the rows of the table.
+) -> list[Row]:
+    """Train the models that are not trained yet, evaluate all, and return the rows of the table.
 
     Args:
-        corpus: pictograms, or another corpus of their form.
-        output: a folder for the runs; one of two names each, ``NAME`` and ``NAME-questions``.
-        overrides, task_overrides: of all recipes of pre-training, and of the one of questions.
-        sample: images of `SPLIT` that retrieval is measured on: matching all pairs costs their square.
-        items: questions of `SPLIT`, drawn by the seed; 0 asks all.
+        corpus: pictograms, or another corpus of the same form.
+        output: a folder for the runs; each model has two, ``NAME`` and ``NAME-questions``.
+        overrides, task_overrides: for all recipes of pre-training, and for the recipe of questions.
+        sample: number of images of `SPLIT` for retrieval; ITM on all pairs takes quadratic time.
+        items: number of questions of `SPLIT`, a random sample; 0 uses all.
         rounds: of the benchmark of training steps.
 
     Raises:
-        ConfigurationError: no round, or as training.
-        DataError, WeightsError, TrainingError: as training.
+        ConfigurationError: ``rounds`` is below 1, or as in training.
+        DataError, WeightsError, TrainingError: as in training.
     """
     if rounds < 1:
         raise ConfigurationError(f"rounds={rounds}: the training steps are timed in one round at least")
@@ -110,7 +114,7 @@ def compare(
     measured = {name: _retrieval(name, corpus, output / name, sample, progress) for name in names}
     answered = _answers(names, corpus, output, questions, items, progress)
     gc.collect()
-    return rows(measured, answered, measure(steps, open_source(corpus), rounds), output)
+    return rows(measured, answered, time_steps(steps, open_source(corpus), rounds), output)
 
 
 def _train(recipe: Path, corpus: Path, folder: Path, overrides: list[str], progress: bool) -> None:
@@ -128,7 +132,7 @@ def _begun(folder: Path) -> bool:
 
 
 def _finished(folder: Path, recipe: Recipe) -> bool:
-    """Raises TrainingError if it is, by another recipe: a table must not mix them."""
+    """Whether a run is finished. Raises TrainingError if another recipe made it: a table must not mix recipes."""
     if not (folder / "model" / TRAINING_RECORD).is_file():
         return False
     saved = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
@@ -148,7 +152,7 @@ def _load(name: str, folder: Path, head: str) -> tuple[Any, AshNetsProcessor]:
     return model.to(own_device()), processor
 
 
-def _retrieval(name: str, corpus: Path, run: Path, sample: int, progress: bool) -> dict[str, Any]:
+def _retrieval(name: str, corpus: Path, run: Path, sample: int, progress: bool) -> JsonObject:
     model, processor = _load(name, run / "model", "pretraining")
     pairs = Pairs(open_source(corpus), [SPLIT], model.config.image_size)
     measured, options = RetrievalSet.of_pairs(pairs, sampled(pairs, sample)), EvaluationOptions(progress=progress)
@@ -157,12 +161,11 @@ def _retrieval(name: str, corpus: Path, run: Path, sample: int, progress: bool) 
 
 def _answers(
     names: Sequence[str], corpus: Path, output: Path, recipe: TaskRecipe, items: int, progress: bool
-) -> dict[str, dict[str, Any]]:
-    """Name → accuracy with images and with gray ones; and the baselines, which learn from the items that all saw."""
-    data: Any = open_task_data(recipe.data, corpus)
+) -> dict[str, JsonObject]:
+    """Name → accuracy with images and with blank images; and text-only baselines, trained on the same items."""
+    data = open_task_data(recipe.data, corpus)
     records = drawn(data.records(SPLIT), items, recipe.seed)
-    found: dict[str, dict[str, Any]] = {}
-    task: Any = None
+    found: dict[str, JsonObject] = {}
     for name in names:
         model, processor = _load(name, output / f"{name}-questions" / "model", "vqa")
         task = CLASSIFICATIONS["vqa"].of_config(model.config)
@@ -179,7 +182,7 @@ def _answers(
     return found
 
 
-def _by_kind(task: Any, records: Sequence[Any], said: Sequence[str]) -> dict[str, float]:
+def _by_kind(task: Classification, records: Sequence[Record], said: Sequence[str]) -> dict[str, float]:
     scores = task.scores(records, said)
     kinds = sorted({task.kind_of(record) for record in records})
     parts = {
@@ -190,14 +193,14 @@ def _by_kind(task: Any, records: Sequence[Any], said: Sequence[str]) -> dict[str
 
 
 def rows(
-    measured: Mapping[str, dict[str, Any]],
-    answered: Mapping[str, dict[str, Any]],
+    measured: Mapping[str, JsonObject],
+    answered: Mapping[str, JsonObject],
     speeds: Mapping[str, Speed],
     output: Path,
-) -> list[dict[str, Any]]:
-    """The table, a line a model and a line a baseline, as a results file holds it; shares in [0, 1]."""
+) -> list[Row]:
+    """The rows of the results file: one for each model and one for each text-only baseline; shares in [0, 1]."""
     about = {key: value for key, value in environment().items() if key != "python"}
-    found: list[dict[str, Any]] = []
+    found: list[Row] = []
     for name, recall in measured.items():
         record = _record(output / name)
         questions, speed = _record(output / f"{name}-questions"), speeds[name]
@@ -240,13 +243,13 @@ def rows(
     return found
 
 
-def _recall_cells(recall: Mapping[str, Any]) -> dict[str, float]:
+def _recall_cells(recall: JsonObject) -> dict[str, float]:
     return {f"{short} R@{k}": round(recall[way][f"R@{k}"], 4) for way, short in WAYS.items() for k in KS}
 
 
-def _answer_cells(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _answer_cells(metrics: JsonObject) -> dict[str, float]:
     return {key: round(value, 4) if key != "n" else value for key, value in metrics.items()}
 
 
-def _record(run: Path) -> dict[str, Any]:
+def _record(run: Path) -> JsonObject:
     return json.loads((run / "model" / TRAINING_RECORD).read_text(encoding="utf-8"))

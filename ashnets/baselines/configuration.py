@@ -1,4 +1,4 @@
-"""The configuration of a baseline: that of the ASH-Nets architecture whose measures it takes."""
+"""The configuration of a baseline."""
 
 from __future__ import annotations
 

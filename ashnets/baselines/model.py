@@ -1,10 +1,10 @@
-"""What the baselines share: their base class, and their classifier over answers."""
+"""The base class of the baselines, and their classifier over answers."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -13,25 +13,25 @@ from safetensors.torch import load_file
 from ashnets.baselines.configuration import BaselineConfig
 from ashnets.errors import WeightsError
 from ashnets.model.heads import answer_loss, two_layers
-from ashnets.model.outputs import ClassifierOutput
+from ashnets.model.outputs import ClassifierOutput, VisualOutput
 from ashnets.model.pretrained import AshNetsPreTrainedModel, check_folder
 
 WEIGHTS = "model.safetensors"
 
 
 class BaselineModel(AshNetsPreTrainedModel):
-    """Base of the baselines: saved as ASH-Nets' models are, and found by the folder of their run alone."""
+    """Base of the baselines: saved like ASH-Nets models, but loaded only from the folder of their run."""
 
     config_class = BaselineConfig
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls, folder: str | os.PathLike, **keys: Any
-    ) -> Any:
+    ) -> Self:
         """The model of a finished run in evaluation mode, float32; ``keys`` override its configuration.
 
         Raises:
-            WeightsError: no such folder, or weights that do not fill this class.
+            WeightsError: there is no such folder, or its weights do not match this class.
         """
         model = cls(baseline_config(folder, **keys))
         tensors = _read(folder)
@@ -47,7 +47,7 @@ class BaselineModel(AshNetsPreTrainedModel):
         return model.eval()
 
     def take_base(self, folder: str | os.PathLike) -> None:
-        """Fill all but the head from another head's run. Raises WeightsError if the folder does not serve."""
+        """Load all weights but the head's from a run with another head. Raises WeightsError if they do not match."""
         prefix = f"{self.base_model_prefix}."
         tensors = {key: value for key, value in _read(folder).items() if key.startswith(prefix)}
         own = {key: value for key, value in self.state_dict().items() if key.startswith(prefix)}
@@ -59,11 +59,11 @@ class BaselineModel(AshNetsPreTrainedModel):
 
 
 class BaselineForVQA(BaselineModel):
-    """A classifier over answers on what a baseline makes of an image and a question.
+    """A classifier over answers on a baseline's features of an image and a question.
 
     Args:
         core: the baseline without a head: ``vision`` and ``transformer``.
-        features: width of what `joint` gives.
+        features: width of the output of `joint`.
     """
 
     def __init__(self, config: BaselineConfig, core: Any, features: int) -> None:
@@ -72,8 +72,8 @@ class BaselineForVQA(BaselineModel):
         self.classifier = two_layers(config, features, config.num_answers)
         self.post_init()
 
-    def joint(self, visual: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """What ``vision`` gave of B images, and texts (B, L), to (B, features)."""
+    def joint(self, visual: VisualOutput, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """The output of ``vision`` for B images, and texts (B, L), to (B, features)."""
         raise NotImplementedError
 
     def forward(
@@ -82,9 +82,9 @@ class BaselineForVQA(BaselineModel):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        **options: Any,
+        **options: object,
     ) -> ClassifierOutput:
-        """As `ashnets.model.heads.AshNetsForVQA`."""
+        """See `ashnets.model.heads.AshNetsForVQA`."""
         visual = self.ashnets.vision(pixel_values)
         logits = self.classifier(self.joint(visual, input_ids, attention_mask))
         loss = None if labels is None else answer_loss(logits, labels)
@@ -92,7 +92,7 @@ class BaselineForVQA(BaselineModel):
 
 
 def baseline_config(folder: str | os.PathLike, **keys: Any) -> BaselineConfig:
-    """The configuration of a finished baseline's run with other ``keys``. Raises WeightsError if it is none."""
+    """The configuration of a finished baseline run, with ``keys`` changed. Raises WeightsError if there is none."""
     check_folder(Path(folder))
     config = BaselineConfig.from_json_file(Path(folder) / "config.json")
     return BaselineConfig(**{**config.to_dict(), **keys})
@@ -107,6 +107,6 @@ def _read(folder: str | os.PathLike) -> dict[str, torch.Tensor]:
 
 
 def normalized(pixel_values: torch.Tensor, config: BaselineConfig) -> torch.Tensor:
-    """Intensities (B, 3, S, S) in [0, 1] less the mean, over the deviation, of each channel."""
+    """Intensities (B, 3, S, S) in [0, 1], normalized by the mean and the standard deviation of each channel."""
     mean, std = (pixel_values.new_tensor(x).view(1, 3, 1, 1) for x in (config.image_mean, config.image_std))
     return (pixel_values - mean) / std

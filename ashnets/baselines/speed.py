@@ -1,4 +1,4 @@
-"""Training steps of several models in turn, on one machine in one run: seconds of different hours do not compare."""
+"""Times of training steps of several models, interleaved in one run: times of different runs are not comparable."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ashnets.data.sources.opening import Source
 from ashnets.runs import run_class
 from ashnets.training.means import Means
+from ashnets.training.pretrain import Batch
 from ashnets.training.recipe import Recipe
 from ashnets.training.run import Run, deterministic
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What a training step of a model takes.
+    """The time of a training step of a model.
 
     Attributes:
-        parameters: of the model in pre-training, and ``trained`` those that any phase trains.
-        pairs_per_second: of a step: forward, backward and optimizer, without reading images.
-        ratio: its time for a pair to the first model's, the median of the rounds; ``low`` and ``high`` their range.
+        parameters: number of parameters in pre-training; ``trained`` counts those that at least one phase trains.
+        pairs_per_second: of forward, backward and optimizer, without reading images.
+        ratio: time for a pair, divided by that of the first model: median of the rounds; ``low`` and ``high`` are the
+            minimum and maximum.
     """
 
     parameters: int
@@ -34,10 +36,10 @@ class Speed:
     rounds: int
 
 
-def measure(recipes: Mapping[str, Recipe], source: Any, rounds: int) -> dict[str, Speed]:
-    """A step of each phase of each recipe in turn, ``rounds`` times after one that warms up.
+def time_steps(recipes: Mapping[str, Recipe], source: Source, rounds: int) -> dict[str, Speed]:
+    """Time one step of each phase of each recipe, in ``rounds`` rounds after a warm-up round.
 
-    A model's time is the mean over its phases, weighted by their epochs; a batch is the recipe's own.
+    The time of a model is the mean over its phases, weighted by their epochs. The batch is that of the recipe.
     """
     runs = {name: run_class(recipe)(recipe, source, Path(), False, None) for name, recipe in recipes.items()}
     batches = {name: _batch(run) for name, run in runs.items()}
@@ -72,6 +74,6 @@ def measure(recipes: Mapping[str, Recipe], source: Any, rounds: int) -> dict[str
     return found
 
 
-def _batch(run: Run) -> Any:
+def _batch(run: Run) -> Batch:
     planned = run.images.plan(run.images.random_groups(0))
     return run.images.batches(planned[:1], 0)[0]

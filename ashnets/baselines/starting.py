@@ -1,8 +1,9 @@
-"""How a baseline starts: the same text checkpoint as ASH-Nets, layer for layer, and the baseline's own eyes.
+"""The initial weights of a baseline: the text checkpoint of ASH-Nets, layer by layer, and its own image encoder.
 
-ViLT's layers are pre-norm and BERT's post-norm. Every matrix of a BERT layer has its place; BERT's first norm of a
-layer stands where ViLT's second does (before the feed-forward part), BERT's second where the next layer's first does.
-The residual stream is not normalized as it was: ViLT starts from the checkpoint's matrices, not from its function.
+ViLT has pre-norm layers and BERT post-norm layers. Every matrix of a BERT layer is copied. The first norm of a BERT
+layer becomes the second norm of the ViLT layer (before the feed-forward part); the second norm becomes the first norm
+of the next layer. The residual stream is not normalized as in BERT: ViLT starts with the checkpoint's matrices, but
+does not compute the same function.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ashnets.baselines.model import BaselineModel, baseline_config
 from ashnets.baselines.vilt import ViltForPreTraining, ViltForVQA
 from ashnets.data.vocabulary import row_indices
 from ashnets.errors import ConfigurationError
+from ashnets.files import JsonObject
 from ashnets.model.alignment_transformer import AlignmentTransformer
 from ashnets.model.initialization import load_transformer
 from ashnets.model.pretrained import quiet
@@ -51,13 +53,13 @@ _VILT = {  # BERT's names in a layer → ViLT's; the second norm goes to the nex
 
 def build_baseline(
     recipe: Recipe, texts: Iterable[str], head: str = "pretraining", **keys: Any
-) -> tuple[BaselineConfig, AshNetsProcessor, Any, list[str]]:
-    """The baseline of a recipe at its start, and a sentence for each source of its weights.
+) -> tuple[BaselineConfig, AshNetsProcessor, BaselineModel, list[str]]:
+    """The initial model of a baseline's recipe, and a sentence for each source of its weights.
 
     Args:
-        texts: those that it will train on; a pruned vocabulary is cut to them.
+        texts: the training texts; a pruned vocabulary contains only their pieces.
         head: ``pretraining`` or ``vqa``.
-        keys: of the configuration, over those of the recipe.
+        keys: configuration keys; they override those of the recipe.
 
     Raises:
         ConfigurationError, WeightsError, DataError: with the key or the file.
@@ -90,12 +92,12 @@ def build_baseline(
 
 
 def continue_baseline(
-    recipe: TaskRecipe, texts: Iterable[str], keys: dict[str, Any]
-) -> tuple[BaselineConfig, AshNetsProcessor, Any, list[str]]:
-    """What `ashnets.tasks.starting.starting_model` is to ASH-Nets: a baseline's trained weights under a new classifier.
+    recipe: TaskRecipe, texts: Iterable[str], keys: JsonObject
+) -> tuple[BaselineConfig, AshNetsProcessor, BaselineModel, list[str]]:
+    """Like `ashnets.tasks.starting.starting_model`, for a baseline: trained weights with a new classifier.
 
     Raises:
-        WeightsError: ``model`` is no folder of a trained baseline of this kind.
+        WeightsError: ``model`` is not the folder of a trained baseline of this kind.
     """
     if recipe.weights == "initial":
         return build_baseline(recipe, texts, recipe.task, **keys)
@@ -110,14 +112,14 @@ def continue_baseline(
 
 
 def baseline_processor(folder: str | os.PathLike) -> AshNetsProcessor:
-    """The processor beside a baseline, without the library's remark that it does not know the type of model."""
+    """The processor of a baseline, without the library's warning about an unknown type of model."""
     with quiet():
         return AshNetsProcessor.from_pretrained(folder)
 
 
 @torch.no_grad()
 def fill_vilt(vilt: ViltModel, bert: BertModel) -> None:
-    """BERT's embeddings and matrices into ViLT; patch positions and [class] start as ASH-Nets' visual positions do."""
+    """Copy BERT's embeddings and matrices to ViLT; patch positions and [class] are drawn as in ASH-Nets."""
     parts: Any = vilt
     theirs: Any = bert
     words = theirs.embeddings

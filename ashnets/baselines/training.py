@@ -1,26 +1,30 @@
-"""Baselines in the loop of ASH-Nets: the same pairs, draws, optimizers, schedule, checkpoints and resume.
+"""Baselines in the training loop of ASH-Nets: the same pairs, draws, optimizers, schedule, checkpoints and resume.
 
-ViLT learns by its paper's objectives (section 3.3): each pair's image is replaced by another one of the batch with
-probability ½ (ITM), and the words of the true pair are masked (MLM). Two joint passes a pair.
+ViLT uses the objectives of its paper (section 3.3). For ITM, the image of each pair is replaced by another image of the
+batch with probability 0.5; for MLM, words of the true pair are masked. Each pair needs two joint forward passes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from ashnets import objectives as obj
 from ashnets.baselines.starting import build_baseline, continue_baseline
-from ashnets.configuration import AshNetsConfig
+from ashnets.data.sources.opening import Source
 from ashnets.errors import ConfigurationError
 from ashnets.evaluation.embedding import embed_images
 from ashnets.evaluation.retrieval import RetrievalSet
 from ashnets.evaluation.two_stage import matching_score
-from ashnets.processor import AshNetsProcessor
+from ashnets.files import JsonObject
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.tasks.finetuning import TaskRun
+from ashnets.tasks.starting import Started
 from ashnets.training.distributed import gather, shares
 from ashnets.training.learner import Learner
 from ashnets.training.pretrain import Batch, Keys, PreTrainingStep
@@ -31,7 +35,7 @@ OBJECTIVES = {"vilt": {"itm", "mlm"}, "frozen": {"itc"}}
 
 
 class ViltStep(PreTrainingStep):
-    """ITM and MLM of ViLT, on all pairs."""
+    """ITM and MLM of ViLT on all pairs."""
 
     def forward(
         self, batch: Batch, spikes: torch.Tensor | None = None, keys: Keys | None = None
@@ -56,7 +60,7 @@ class ViltStep(PreTrainingStep):
 
     @staticmethod
     def replaced(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Another sample's image for each pair, (B,), evenly drawn; and whether the pair keeps its own, (B,)."""
+        """Indices (B,) of other samples' images, uniformly drawn; and whether each pair keeps its own image, (B,)."""
         positive = obj.same_sample(batch.samples, gather(batch.samples))
         others = obj.hard_negatives(
             torch.zeros(positive.shape, device=positive.device), positive, 1.0, batch.draws.negative_image
@@ -65,7 +69,7 @@ class ViltStep(PreTrainingStep):
 
 
 class BaselineLearner(Learner):
-    """The learner of pre-training with a baseline's objectives."""
+    """The learner of pre-training with the objectives of a baseline."""
 
     def step_of(self, phase: Phase) -> nn.Module:
         """See `Learner.step_of`."""
@@ -77,7 +81,7 @@ class BaselineLearner(Learner):
 class BaselineRun(Run):
     """Pre-training of a baseline."""
 
-    def _model(self, source: Any) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+    def _model(self, source: Source) -> Started:
         recipe, baseline = self.recipe, str(self.recipe.baseline)
         for phase in recipe.phases:
             strange = sorted(set(phase.objectives) - OBJECTIVES[baseline])
@@ -89,7 +93,7 @@ class BaselineRun(Run):
         captions = (c for split in recipe.train for row in source.split(split)["captions"].to_pylist() for c in row)
         return build_baseline(recipe, captions)
 
-    def _learner(self, model: Any) -> Learner:
+    def _learner(self, model: AshNetsPreTrainedModel) -> Learner:
         return BaselineLearner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
 
     def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
@@ -104,13 +108,13 @@ class BaselineRun(Run):
 class BaselineTaskRun(TaskRun):
     """Fine-tuning of a baseline on questions."""
 
-    def _starting(self, texts: Any, keys: dict[str, Any]) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+    def _starting(self, texts: Iterable[str], keys: JsonObject) -> Started:
         return continue_baseline(self.recipe, texts, keys)
 
 
 @torch.inference_mode()
-def matching_accuracy(model: Any, tokenizer: Any, measured: RetrievalSet, seed: int) -> float:
-    """Share of pairs that are judged rightly: each image with its text, and with another image's; chance is 0.5."""
+def matching_accuracy(model: Any, tokenizer: PreTrainedTokenizerBase, measured: RetrievalSet, seed: int) -> float:
+    """Accuracy of ITM on each image with its own text and with the text of another image; chance is 0.5."""
     count = len(measured.indices)
     order = np.random.default_rng(seed).permutation(count)
     texts = torch.tensor([next(iter(own)) for own in measured.texts_of])  # (G,)

@@ -1,9 +1,9 @@
-r"""ViLT (Kim, Son and Kim, ICML 2021): patches are projected linearly and meet the words in one transformer.
+r"""ViLT (Kim, Son and Kim, ICML 2021): linearly projected patches and words in one transformer.
 
     h_0 = [ words + positions + type 0 ; [class], patches·W + positions + type 1 ],   L pre-norm layers,  LayerNorm
 
-The layers are transformers' `ViltModel`. Its objectives are ITM and MLM; it has no embeddings to compare, so that
-retrieval means one joint pass for each pair.
+The layers are transformers' `ViltModel`. Its objectives are ITM and MLM. It has no unimodal embeddings, so
+retrieval needs one joint forward pass for each pair.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def vilt_config(config: BaselineConfig) -> ViltConfig:
 
 
 class ViltTransformer(nn.Module):
-    """`ViltModel` under the signature of `ashnets.model.alignment_transformer.AlignmentTransformer`."""
+    """`ViltModel` with the interface of `ashnets.model.alignment_transformer.AlignmentTransformer`."""
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()
@@ -50,13 +50,13 @@ class ViltTransformer(nn.Module):
 
     @property
     def bert(self) -> ViltModel:
-        """Where the training loop asks for plain attention, the only one that ViLT has."""
+        """The part in which the training loop sets plain attention; ViLT has no other."""
         return self.vilt
 
     def embed_visual(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, 3, S, S) in [0, 1] to [class] and N patches with their positions, (B, 1 + N, M1).
 
-        ViltModel's own path draws the patches in random order, for images of many sizes; ours are squares.
+        ViltModel itself shuffles the patches, because its images differ in size; ours are all square.
         """
         embeddings: Any = self.vilt.embeddings
         patches = embeddings.patch_embeddings(normalized(pixel_values, self.config)).flatten(2).transpose(1, 2)
@@ -66,7 +66,7 @@ class ViltTransformer(nn.Module):
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, visual: torch.Tensor
     ) -> tuple[torch.Tensor, None]:
-        """Words (B, L) and what `embed_visual` gives to hidden states (B, L + 1 + N, M1)."""
+        """Words (B, L) and the output of `embed_visual` to hidden states (B, L + 1 + N, M1)."""
         present = torch.ones(visual.shape[:2], dtype=torch.long, device=visual.device)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -74,25 +74,25 @@ class ViltTransformer(nn.Module):
         return out.last_hidden_state, None
 
     def pool(self, hidden: torch.Tensor) -> torch.Tensor:
-        """ViLT's pooler on the first word, (B, M1)."""
+        """The output of ViLT's pooler on the first token, (B, M1)."""
         pooler: Any = self.vilt.pooler
         return pooler(hidden)
 
 
 class ViltCore(nn.Module):
-    """Images and words under the names that the training loop and the evaluation know."""
+    """The image and text encoders under the names that training and evaluation use."""
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()
         self.transformer = ViltTransformer(config)
 
-    def vision(self, pixel_values: torch.Tensor, **options: Any) -> VisualOutput:
-        """Visual tokens; the options of the spiking branch mean nothing here."""
+    def vision(self, pixel_values: torch.Tensor, **options: object) -> VisualOutput:
+        """Visual tokens; the options of the spiking branch are ignored."""
         return VisualOutput(output=self.transformer.embed_visual(pixel_values))
 
 
 class ViltForPreTraining(BaselineModel):
-    """ViLT with its two heads: matching (on the pooled first word) and masked words (tied to the word embeddings)."""
+    """ViLT with its two heads: ITM (on the pooled first token) and MLM (tied to the word embeddings)."""
 
     _tied_weights_keys = {  # noqa: RUF012 - transformers' own form
         "mlm.decoder.weight": "ashnets.transformer.vilt.embeddings.text_embeddings.word_embeddings.weight"
@@ -117,12 +117,12 @@ class ViltForPreTraining(BaselineModel):
 
 
 class ViltForVQA(BaselineForVQA):
-    """ViLT with a classifier over answers on its pooled first word."""
+    """ViLT with a classifier over answers on its pooled first token."""
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__(config, ViltCore(config), config.hidden_size)
 
-    def joint(self, visual: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    def joint(self, visual: VisualOutput, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """See `BaselineForVQA.joint`."""
         hidden, _ = self.ashnets.transformer(input_ids, attention_mask, visual.output)
         return self.ashnets.transformer.pool(hidden)

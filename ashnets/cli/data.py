@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ashnets.cli import completing
 from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import show
+from ashnets.files import JsonObject
 
 CORPUS = Path("data/pictograms")
 GALLERY = Path("out/gallery")
@@ -200,7 +201,7 @@ def _check_benchmark(name: str, path: Path, images: Path | None, as_json_: bool,
     return not faults
 
 
-def _show(found: dict[str, Any], faults: int, as_json_: bool) -> None:
+def _show(found: JsonObject, faults: int, as_json_: bool) -> None:
     """For people, the reasons are printed last, one per line."""
     if as_json_:
         show(found, json_wanted=True)

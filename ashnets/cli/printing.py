@@ -6,10 +6,10 @@ import codecs
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import typer
 
+from ashnets.files import JsonObject
 from ashnets.terminal import columns, table
 
 _UNITS = {"bytes": "B", "flops": "FLOP", "parameters": ""}
@@ -42,7 +42,7 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(PLAIN, _in_ascii)
 
 
-def as_json(value: Any) -> str:
+def as_json(value: object) -> str:
     """``value`` as readable JSON in ASCII, which every terminal and pipe takes; paths become strings.
 
     A file name that is not valid Unicode is kept: Python's ``json`` restores it exactly.
@@ -50,7 +50,7 @@ def as_json(value: Any) -> str:
     return json.dumps(value, indent=2, default=str)
 
 
-def as_text(value: Mapping[str, Any]) -> str:
+def as_text(value: Mapping[str, object]) -> str:
     """A mapping as indented lines.
 
     A mapping of plain values is printed on its parent's line (``text_to_image: R@1 0.31, R@10 0.66``).
@@ -58,26 +58,26 @@ def as_text(value: Mapping[str, Any]) -> str:
     return "\n".join(_lines(value, indent=0))
 
 
-def as_table(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
+def as_table(rows: Sequence[Mapping[str, object]], keys: Sequence[str]) -> str:
     """Rows as a table with ``keys`` as header, no wider than the terminal; numbers are right-aligned."""
     cells = [[_plain(row[key]) for key in keys] for row in rows]
     return table(keys, cells, [bool(rows) and isinstance(rows[0][key], int | float) for key in keys], columns())
 
 
-def show(value: Mapping[str, Any], *, json_wanted: bool) -> None:
+def show(value: Mapping[str, object], *, json_wanted: bool) -> None:
     """Print a result on stdout."""
     typer.echo(as_json(value) if json_wanted else as_text(value))
 
 
-def warn(result: Mapping[str, Any]) -> None:
+def warn(result: JsonObject) -> None:
     """Print the ``warnings`` of a result on stderr, so that stdout contains only the result."""
     for text in result.get("warnings", ()):
         typer.echo(f"warning: {text}", err=True)
 
 
-def with_units(value: Mapping[str, Any]) -> dict[str, Any]:
+def with_units(value: Mapping) -> JsonObject:
     """Format numbers whose keys name their unit (``bytes_weights``, ``flops_run``, ``seconds_run``) for people."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for key, item in value.items():
         unit = _UNITS.get(key.partition("_")[0])
         if isinstance(item, Mapping):
@@ -93,7 +93,7 @@ def with_units(value: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _lines(value: Mapping[str, Any], indent: int) -> Iterator[str]:
+def _lines(value: Mapping[str, object], indent: int) -> Iterator[str]:
     for key, item in value.items():
         head = f"{'  ' * indent}{key}:"
         if isinstance(item, Mapping) and any(isinstance(part, Mapping) for part in item.values()):
@@ -105,7 +105,7 @@ def _lines(value: Mapping[str, Any], indent: int) -> Iterator[str]:
             yield f"{head} {_plain(item)}"
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):

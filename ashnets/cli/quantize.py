@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import as_table, show, warn, with_units
 from ashnets.cli.tasks import ImagesOption
 from ashnets.cli.training import DryRunOption, OverridesOption
+from ashnets.files import JsonObject
 
 RECALLS = ("weights", "direction", "split", "images", "R@1", "R@10", "chance R@1", "chance R@10")
 SPIKES = ("weights", "layer", "rate_float", "rate", "changed", "changed_per_spike")
@@ -100,7 +101,7 @@ def quantize(
     typer.echo(f"\n{output}: the quantized model, loads like any other model; the report is in quantization.json")
 
 
-def _metrics(report: dict[str, Any]) -> tuple[list[dict[str, Any]], Sequence[str]]:
+def _metrics(report: JsonObject) -> tuple[list[JsonObject], Sequence[str]]:
     """Rows and their columns."""
     if "metrics" in report:
         found = [{"weights": weights, "split": report["split"], **one} for weights, one in report["metrics"].items()]
@@ -108,7 +109,7 @@ def _metrics(report: dict[str, Any]) -> tuple[list[dict[str, Any]], Sequence[str
     return list(_recalls(report)), RECALLS
 
 
-def _recalls(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _recalls(report: JsonObject) -> Iterator[JsonObject]:
     for weights, found in report["retrieval"].items():
         ways = {way: (found[way], found["chance"][way]) for way in ("text_to_image", "image_to_text")}
         if spiking := report.get("spiking_to_text", {}).get(weights):
@@ -124,7 +125,7 @@ def _recalls(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _spikes(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _spikes(report: JsonObject) -> Iterator[JsonObject]:
     for weights, layers in report["spikes_changed"].items():
         for layer, found in layers.items():
             yield {"weights": weights, "layer": layer, **found}

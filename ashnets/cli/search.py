@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -153,7 +153,7 @@ def ask(
     typer.echo(as_table(rows, ["image", "answer", "score"]))
 
 
-def _name_unreadable(unreadable: Mapping[str, Any]) -> None:
+def _name_unreadable(unreadable: Mapping[str, object]) -> None:
     """Print the images and folders that were left out, and their number, on stderr."""
     if not unreadable:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from ashnets.cli import completing
 from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import as_table, show, warn, with_units
 from ashnets.cli.training import DryRunOption, OverridesOption, RecipeArgument, ResumeOption, RunOption
+from ashnets.files import Row
 
 # columns that the printed table leaves out; --json and --output include them
 ASIDE = (
@@ -197,6 +198,6 @@ def evaluate(
         typer.echo("\n".join([_table(found.as_rows()), *found.remarks()]))
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _table(rows: list[Row]) -> str:
     """All columns except those in ``ASIDE`` and those that split a metric by kinds of items."""
     return as_table(rows, [key for key in rows[0] if key not in ASIDE and not key.startswith("by ")])

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +17,7 @@ from ashnets.data.joined import open_joined
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import Source, open_source
 from ashnets.errors import DataError
+from ashnets.files import JsonObject
 
 SHOWN = 20
 KINDS = (BROKEN, REPEATED, MISSING)
@@ -25,7 +25,7 @@ _SIDE = 8  # the images are decoded fully and then discarded
 _BLOCK = 1024
 
 
-def check_source(path: str | os.PathLike, progress: bool = True) -> dict[str, Any]:
+def check_source(path: str | os.PathLike, progress: bool = True) -> JsonObject:
     """Open a source and decode every image.
 
     Returns:
@@ -54,7 +54,7 @@ def check_source(path: str | os.PathLike, progress: bool = True) -> dict[str, An
 
 def check_benchmark(
     name: str, folder: str | os.PathLike, images: str | os.PathLike | None = None, progress: bool = True
-) -> dict[str, Any]:
+) -> JsonObject:
     """Read every available split of a published benchmark, and check that every image exists; none is decoded.
 
     Args:
@@ -94,7 +94,7 @@ def check_benchmark(
     }
 
 
-def check_joined(folders: Mapping[str, str], root: str | os.PathLike) -> dict[str, Any]:
+def check_joined(folders: Mapping[str, str], root: str | os.PathLike) -> JsonObject:
     """Read published sets as one corpus, and check that every image exists; none is decoded.
 
     Args:
@@ -122,8 +122,8 @@ def check_joined(folders: Mapping[str, str], root: str | os.PathLike) -> dict[st
     }
 
 
-def _read_splits(benchmark: Benchmark, faults: Faults, progress: bool) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {
+def _read_splits(benchmark: Benchmark, faults: Faults, progress: bool) -> dict[str, JsonObject]:
+    found: dict[str, JsonObject] = {
         split: {"records": 0, "published": benchmark.published.get(split)} for split in benchmark.splits
     }
     named: dict[str, dict[str, Place]] = {split: {} for split in found}
@@ -148,7 +148,7 @@ def _read_splits(benchmark: Benchmark, faults: Faults, progress: bool) -> dict[s
     return found
 
 
-def _counts(rows: pa.Table) -> dict[str, Any]:
+def _counts(rows: pa.Table) -> JsonObject:
     concepts = rows["concept"]
     captions = pc.sum(pc.list_value_length(rows["captions"])).as_py()
     return {

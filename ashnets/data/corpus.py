@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +13,7 @@ from ashnets.data.sources.parquet import damaged, open_parquet
 from ashnets.data.sources.rows import path_inside
 from ashnets.digests import sha256_of
 from ashnets.errors import DataError
+from ashnets.files import JsonObject
 
 MANIFEST = "manifest.json"
 METADATA = "metadata.jsonl"
@@ -31,13 +31,13 @@ class Split:
     def __len__(self) -> int:
         return self.table.num_rows
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> JsonObject:
         rows = len(self)
         if not -rows <= index < rows:
             raise IndexError(f"split {self.name!r} has {rows} rows; there is no row {index}")
         return self.table.slice(index % rows, 1).to_pylist()[0]
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[JsonObject]:
         return (row for batch in self.table.to_batches(256) for row in batch.to_pylist())
 
     @property
@@ -53,7 +53,7 @@ class Split:
 class Corpus:
     """A folder with ``manifest.json`` and one parquet file a split; made by `open_corpus`."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]):
+    def __init__(self, path: Path, manifest: JsonObject):
         self.path = path
         self.manifest = manifest
 
@@ -127,17 +127,17 @@ def open_corpus(path: str | Path, *, verify: bool = False) -> Corpus:
 class Gallery:
     """Images and sentences of a gallery: ``gallery[i]`` is a dict of metadata with ``path``, the image's file."""
 
-    def __init__(self, path: Path, rows: list[dict[str, Any]]):
+    def __init__(self, path: Path, rows: list[JsonObject]):
         self.path = path
         self.rows = rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> JsonObject:
         return self.rows[index]
 
-    def of(self, split: str) -> list[dict[str, Any]]:
+    def of(self, split: str) -> list[JsonObject]:
         """Rows of one split, ``seen`` or ``new``."""
         return [row for row in self.rows if row["split"] == split]
 

@@ -6,7 +6,7 @@ import importlib.util
 import io
 import os
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -88,7 +88,7 @@ def _decode(data: bytes, label: str, max_pixels: int) -> Image.Image:
         raise InputError(f"{label} is damaged or cut short and cannot be decoded ({reason(error)}).") from None
 
 
-def _label(source: Any) -> str:
+def _label(source: object) -> str:
     if isinstance(source, str | os.PathLike):
         return f"Image {os.fspath(source)!r}"
     if isinstance(source, np.ndarray):
@@ -97,7 +97,7 @@ def _label(source: Any) -> str:
     return f"Image {name!r}" if isinstance(name, str) and name else f"Image ({type(source).__name__})"
 
 
-def _read(source: Any, label: str) -> bytes:
+def _read(source: object, label: str) -> bytes:
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if path.is_dir():
@@ -168,7 +168,7 @@ def _convert(image: Image.Image, label: str, max_pixels: int, data: bytes | None
         raise InputError(f"{label} is damaged or cut short and cannot be decoded ({reason(error)}).") from None
 
 
-def _transparent(image: Image.Image, packed: Any, data: bytes | None) -> np.ndarray | None:
+def _transparent(image: Image.Image, packed: object, data: bytes | None) -> np.ndarray | None:
     """Where a PNG has its transparent color (chunk tRNS), (H, W), if that is not 8 bits deep; else None.
 
     Pillow compares the color as the file states it with samples that it has brought to 8 bits.
@@ -181,7 +181,7 @@ def _transparent(image: Image.Image, packed: Any, data: bytes | None) -> np.ndar
     if image.mode != "RGB" or not isinstance(color, tuple) or (packed != "RGB;16B" and max(color) < 256):
         return None
     del image.info["transparency"]
-    low: Any = np.array(color) & 255  # of an image that somebody else has decoded only the high bytes are left
+    low: np.ndarray = np.array(color) & 255  # of an image that somebody else has decoded only the high bytes are left
     if packed == "RGB;16B" and data is not None:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as again:
             again.tile = [one._replace(args="RGB;16L") for one in again.tile]  # the other byte is then the high one

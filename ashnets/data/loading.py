@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Generic, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
 from ashnets.data.batches import Share
 from ashnets.errors import AshNetsError, DataError
 
+One = TypeVar("One")
 
-class Batches(Dataset):
+
+class Batches(Dataset, Generic[One]):
     """``batches[i]`` is a rank's share of micro-batch i, by ``read``, or why it cannot be read."""
 
     shares: Sequence[Share]
@@ -19,19 +21,19 @@ class Batches(Dataset):
     def __len__(self) -> int:
         return len(self.shares)
 
-    def __getitem__(self, number: int) -> Any:
+    def __getitem__(self, number: int) -> One | DataError:
         try:
             return self.read(number)
         except AshNetsError as error:
             # raised where the batches are taken: raised in a worker it would come with its traceback
             return error if isinstance(error, DataError) else DataError(str(error))
 
-    def read(self, number: int) -> Any:
+    def read(self, number: int) -> One:
         """Micro-batch ``number``. Raises DataError if it cannot be read."""
         raise NotImplementedError
 
 
-def load_epoch(batches: Batches, first: int, workers: int, pin: bool) -> Iterator[Any]:
+def load_epoch(batches: Batches[One], first: int, workers: int, pin: bool) -> Iterator[One]:
     """The batches from number ``first`` on, in order, read ahead by ``workers`` processes.
 
     Args:

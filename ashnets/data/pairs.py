@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +56,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Without open files and cached lists."""
         left_out = {"image_ids", "names"}
         return {**{key: value for key, value in self.__dict__.items() if key not in left_out}, "_packed": {}}

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ashnets.errors import InputError
+
+if TYPE_CHECKING:
+    import faiss
 
 EXACT_UP_TO = 10_000  # images searched at once: above, k-means cells of this size (the cost then grows like n log n)
 FINDS = 4  # neighbors searched for each place in a group: some are taken by other groups
@@ -119,7 +122,9 @@ def has_faiss() -> bool:
     return importlib.util.find_spec("faiss") is not None
 
 
-def nearest(queries: np.ndarray, embeddings: np.ndarray, k: int, index: Any = None) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    queries: np.ndarray, embeddings: np.ndarray, k: int, index: faiss.IndexFlat | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The k largest inner products of each query and their rows, (Q, k) both; equal products in the order of the rows.
 
     Products and order are those of `ashnets.ties`: on every machine the same, and the best k the first of more.
@@ -164,7 +169,7 @@ def _parts(places: np.ndarray, each: int) -> list[np.ndarray]:
     return [places[start : start + size] for start in range(0, len(places), size)]
 
 
-def _faiss(embeddings: np.ndarray, index: Any) -> Any:
+def _faiss(embeddings: np.ndarray, index: faiss.IndexFlat | None) -> faiss.IndexFlat:
     import faiss
 
     if index is None:

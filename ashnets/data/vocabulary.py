@@ -12,9 +12,8 @@ import string
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from transformers import BertTokenizer
+from transformers import BatchEncoding, BertTokenizer, PreTrainedTokenizerBase
 
 from ashnets.errors import DataError
 
@@ -89,7 +88,9 @@ def tokenizer_from_vocabulary(pieces: Sequence[str], max_length: int) -> BertTok
 _one_at_a_time = threading.Lock()
 
 
-def encode(tokenizer: Any, texts: list[str], max_length: int, **options: Any) -> Any:
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int, **options: str | bool
+) -> BatchEncoding:
     """Token ids and masks of texts, cut to ``max_length`` tokens and padded to the longest; options as for a call.
 
     Thread-safe by a lock: a fast tokenizer stores truncation and padding as state.
@@ -100,7 +101,7 @@ def encode(tokenizer: Any, texts: list[str], max_length: int, **options: Any) ->
         )
 
 
-def tokenize(tokenizer: Any, texts: list[str], max_length: int) -> Any:
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> BatchEncoding:
     """Token ids and masks of texts, (B, L), and which tokens are special."""
     return encode(tokenizer, texts, max_length, return_tensors="pt", return_special_tokens_mask=True)
 

@@ -9,14 +9,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from ashnets.data.benchmarks.records import Record
 from ashnets.errors import ConfigurationError, DataError, InputError
 from ashnets.evaluation.options import EvaluationOptions, variants_of
 from ashnets.evaluation.page import Example, chosen_examples, examples_page
 from ashnets.evaluation.prediction import Questions, predicted_labels
 from ashnets.evaluation.text_baselines import baselines
-from ashnets.files import write_atomically, write_csv
+from ashnets.files import JsonObject, Row, write_atomically, write_csv
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.tasks.data import TaskData
 from ashnets.tasks.task import Classification
 
@@ -36,12 +37,12 @@ class Classified:
     """
 
     predicted: dict[str, list[str]]
-    variants: dict[str, dict[str, Any]]
-    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    variants: dict[str, JsonObject]
+    baselines: dict[str, JsonObject] = field(default_factory=dict)
     left_out: str = ""
     secret: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """The result in JSON's types."""
         remarks = {SECRET: self.secret, LEFT_OUT: self.left_out}
         return {
@@ -50,7 +51,7 @@ class Classified:
             **{key: text for key, text in remarks.items() if text},
         }
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """Flat rows, one a variant and one a baseline."""
         return [
             {"variant": name, "n": metrics["n"], **{key: round(one, 5) for key, one in _flat(metrics) if key != "n"}}
@@ -59,7 +60,7 @@ class Classified:
 
 
 def evaluate_classification(
-    model: Any, asked: Questions, learned: Sequence[Any], secret: str, options: EvaluationOptions
+    model: AshNetsPreTrainedModel, asked: Questions, learned: Sequence[Record], secret: str, options: EvaluationOptions
 ) -> Classified:
     """Predict and measure all variants.
 
@@ -84,7 +85,7 @@ def evaluate_classification(
     return Classified(predicted, variants, baselines(task, learned, records) if learned else {})
 
 
-def learnable(task: Classification, data: TaskData, splits: Sequence[str]) -> tuple[list[Any], str]:
+def learnable(task: Classification, data: TaskData, splits: Sequence[str]) -> tuple[list[Record], str]:
     """Items that the text baselines learn from; or none, and why."""
     absent = [split for split in splits if split not in data.splits]
     if absent:
@@ -95,7 +96,7 @@ def learnable(task: Classification, data: TaskData, splits: Sequence[str]) -> tu
     return found, ""
 
 
-def secret_answers(data: TaskData, split: str, records: Sequence[Any], output: Path | None, part: bool) -> str:
+def secret_answers(data: TaskData, split: str, records: Sequence[Record], output: Path | None, part: bool) -> str:
     """A remark on answers that the makers keep; empty where answers are public.
 
     Args:
@@ -164,7 +165,7 @@ def write_items(folder: Path, asked: Questions, found: Classified, heading: tupl
     write_atomically(folder / "examples.html", examples_page(*heading, table, examples).encode())
 
 
-def confusion(truths: Sequence[str], predicted: Sequence[str]) -> list[dict[str, Any]]:
+def confusion(truths: Sequence[str], predicted: Sequence[str]) -> list[Row]:
     """Rows ``{"truth", "said", "count"}`` of what occurs, most frequent first.
 
     Raises:
@@ -177,7 +178,7 @@ def confusion(truths: Sequence[str], predicted: Sequence[str]) -> list[dict[str,
     return [{"truth": truth, "said": label, "count": counts[truth, label]} for truth, label in order]
 
 
-def _flat(metrics: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(metrics: JsonObject, before: str = "") -> Iterator[tuple[str, float]]:
     """Numbers under their keys, those of inner mappings behind the names of these."""
     for key, value in metrics.items():
         if isinstance(value, dict):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ashnets.data.batches import Share
 from ashnets.data.loading import Batches, load_epoch
 from ashnets.data.vocabulary import tokenize
 from ashnets.evaluation.options import DEFAULT, RESET, EvaluationOptions, Variant
 from ashnets.evaluation.prediction import branches_of, shares_of, shown
+from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import TaskData
@@ -55,7 +57,7 @@ class TaskImages:
         return self.processor.preprocess(opened, [0] * len(opened))["pixel_values"]  # (B, 3, S, S)
 
 
-class ImageBatches(Batches):
+class ImageBatches(Batches[tuple[torch.Tensor, list[int]]]):
     """Images without an item: (B, 3, S, S) of each share, and their keys for the sampler."""
 
     def __init__(self, images: ImageSet, shares: Sequence[Share]) -> None:
@@ -80,7 +82,7 @@ def images_at_reset(
 
 @torch.inference_mode()
 def embed_images(
-    model: Any,
+    model: AshNetsForRetrieval,
     images: ImageSet,
     indices: Sequence[int] | np.ndarray | None = None,
     variant: Variant = RESET,
@@ -111,14 +113,16 @@ def embed_images(
     for share, (_, (pixels, keys)) in zip(shares, reading, strict=True):
         places, pixels = torch.as_tensor(share.indices), pixels.to(model.device)
         if embeds:
-            inputs = branches_of(variant, model, pixels, torch.tensor(keys))
-            embed, visual = model.encode_image(pixels, image_keys=keys, group_size=share.group_size, **inputs)  # (B, D)
+            options_of = branches_of(variant, model, pixels, torch.tensor(keys))
+            options_of["group_size"] = share.group_size
+            embed, visual = model.encode_image(pixels, image_keys=keys, **options_of)  # (B, D)
             if variant.spikes == "alone":
                 embed = model.stua.project_spiking(visual)  # (B, D)
         else:
             embed, visual = torch.empty(len(pixels), 0), model.ashnets.vision(pixels, image_keys=keys)
         found[places] = embed.float().cpu()
         if keep_tokens:
+            assert visual.output is not None
             if not len(tokens):
                 tokens = torch.empty(len(chosen), *visual.output.shape[1:], dtype=visual.output.dtype)
             tokens[places] = visual.output.cpu()  # (n, N, M1)
@@ -127,7 +131,11 @@ def embed_images(
 
 @torch.inference_mode()
 def embed_texts(
-    model: Any, tokenizer: Any, texts: list[str], batch: int = 256, for_spikes: bool = False
+    model: AshNetsForRetrieval,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    batch: int = 256,
+    for_spikes: bool = False,
 ) -> torch.Tensor:
     """Embeddings (n, D) of texts, float32 and on the CPU; ``for_spikes`` by STUA's h_w in the place of ITC's."""
     embeds = []

@@ -39,7 +39,7 @@ from ashnets.evaluation.record import trained_splits, training_record
 from ashnets.evaluation.results import Evaluation, ModelResult, SplitResult
 from ashnets.evaluation.retrieval import RetrievalSet, Retrieved, evaluate_retrieval, write_examples
 from ashnets.evaluation.two_stage import CANDIDATES
-from ashnets.files import require_writable, write_csv, write_json
+from ashnets.files import JsonObject, require_writable, write_csv, write_json
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import resolve, weights_sha256
 from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
@@ -100,7 +100,7 @@ def evaluate(
     variants: bool = True,
     workers: int = 0,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Evaluate models on a task, each on each split.
 
         ashnets.evaluate("ashnets-tiny", "retrieval", "data/pictograms", splits=["test-twitter-seen"])
@@ -238,19 +238,19 @@ def _own_images(
 def _benchmark(
     subject: Subject, task: str, data: TaskData, split: str, options: EvaluationOptions
 ) -> tuple[Retrieved | Classified, int, ImageSet]:
-    whole: list[Any] = data.records(split)
+    whole = data.records(split)
     records = drawn(whole, options.sample, options.seed)
     model, processor, output = subject.model, subject.processor, options.output
     about = f"{data.title}, split {split}, n = {len(records)}."
     about += " The model was trained on this split." if split in subject.trained_on else ""
     title = f"{subject.title} · {task}"
     if task == "retrieval":
-        require_kind(data, records, Captioned, task)
+        captioned = require_kind(data, records, Captioned, task)
         require_images(data, records)
         if options.candidates is None:
             options = replace(options, candidates=CANDIDATES.get(data.name, 0))
-        images = TaskImages(data, [record.image for record in records], processor)
-        measured = RetrievalSet.of_records(records, images)
+        images = TaskImages(data, [record.image for record in captioned], processor)
+        measured = RetrievalSet.of_records(captioned, images)
         retrieved = evaluate_retrieval(model, processor.tokenizer, measured, options)
         if output is not None:
             write_examples(output, data, retrieved, (title, about), options.seed)
@@ -273,7 +273,7 @@ def _benchmark(
 
 
 def _subject(
-    name: str, task: str, record: dict[str, Any] | None, data: TaskData | OwnImages
+    name: str, task: str, record: JsonObject | None, data: TaskData | OwnImages
 ) -> tuple[Subject, TaskData | OwnImages]:
     """A model, loaded, and the data that it is measured on: its own validation images, and no others, are held out."""
     model = from_pretrained(name, task=task).to(own_device())
@@ -306,7 +306,7 @@ def split_to_measure(
 def _check_splits(
     data: TaskData | OwnImages,
     splits: Sequence[str | None],
-    records: dict[str, dict[str, Any] | None],
+    records: dict[str, JsonObject | None],
     options: EvaluationOptions,
 ) -> None:
     """Raises what `evaluate_split` would of a split that is missing, or secret, before the first takes its time."""
@@ -319,7 +319,7 @@ def _check_splits(
         if isinstance(data, OwnImages):
             data.source.split(split)
         elif len(chosen) > 1:
-            whole: list[Any] = data.records(split)
+            whole = data.records(split)
             secret_answers(data, split, whole, options.output, part=0 < options.sample < len(whole))
 
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ashnets.configuration import AshNetsConfig
+
 
 @dataclass(frozen=True)
 class EvaluationOptions:
@@ -99,7 +101,7 @@ def another_image(keys: torch.Tensor) -> torch.Tensor:
     return torch.where(other.any(1), found, torch.arange(count))
 
 
-def variants_of(config: Any, items: int, options: EvaluationOptions) -> list[Variant]:
+def variants_of(config: AshNetsConfig, items: int, options: EvaluationOptions) -> list[Variant]:
     """The variants that are measured, ``reset`` first.
 
     ============================ ==================================================================================

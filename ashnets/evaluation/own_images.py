@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sized
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import open_source
+from ashnets.files import JsonObject
 
 IMAGES = "images"
 
@@ -28,7 +28,7 @@ class OwnImages:
 
     name = IMAGES
 
-    def __init__(self, folder: str | os.PathLike, record: dict[str, Any] | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike, record: JsonObject | None = None) -> None:
         self.folder = Path(folder)
         share = (record or {}).get("hold_out")
         self.source = open_source(folder) if share is None else open_source(folder, share)
@@ -46,7 +46,7 @@ class OwnImages:
         return Pairs(self.source, [split], side)
 
 
-def sampled(pairs: Sequence[Any] | Pairs, sample: int, seed: int = 0) -> list[int] | None:
+def sampled(pairs: Sized, sample: int, seed: int = 0) -> list[int] | None:
     """The indices of some images, the same for every model; None for all: if there are no more, or for 0."""
     if not 0 < sample < len(pairs):
         return None

@@ -7,10 +7,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from ashnets.files import Row
 
 SIDE = 128
 EXAMPLES = 24  # of each sort on the page
@@ -74,7 +75,7 @@ def chosen_examples(scores: Sequence[float], seed: int) -> list[int]:
     return sorted([*wrong, *right])
 
 
-def examples_page(title: str, subject: str, rows: Sequence[dict[str, Any]], examples: Sequence[Example]) -> str:
+def examples_page(title: str, subject: str, rows: Sequence[Row], examples: Sequence[Example]) -> str:
     """The page: a table of ``rows``, which share their keys, then the wrong examples and the right ones."""
     wrong = [example for example in examples if example.score < 0.5]
     right = [example for example in examples if example.score >= 0.5]
@@ -86,13 +87,13 @@ def examples_page(title: str, subject: str, rows: Sequence[dict[str, Any]], exam
     return _FRAME.format(title=escape(title), subject=escape(subject), table=_table(rows), parts=parts)
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> str:
+def _table(rows: Sequence[Row]) -> str:
     head = "".join(f"<th>{escape(key)}</th>" for key in rows[0])
     body = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row.values())}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
 

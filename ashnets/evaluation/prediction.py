@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from ashnets.data.batches import Share
-from ashnets.data.loading import Batches, load_epoch
+from ashnets.data.benchmarks.records import Record
+from ashnets.data.loading import Batches, One, load_epoch
 from ashnets.evaluation.options import DEFAULT, RESET, EvaluationOptions, Variant, another_image
+from ashnets.model.ashnets import VisualSemanticModule
+from ashnets.model.heads import VisualOptions
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import TaskData
 from ashnets.tasks.items import ItemBatches
@@ -30,7 +34,7 @@ def shares_of(order: Sequence[int] | np.ndarray, group_size: int, batch: int) ->
     return shares
 
 
-def shown(batches: Batches, workers: int, title: str, progress: bool) -> Iterator[tuple[Share, Any]]:
+def shown(batches: Batches[One], workers: int, title: str, progress: bool) -> Iterator[tuple[Share, One]]:
     """Each share with its batch, under a progress bar. Raises DataError where an image cannot be read."""
     loaded = load_epoch(batches, 0, workers, pin=False)
     bar = tqdm(loaded, title, len(batches), leave=False, unit="batch", disable=not progress or None)
@@ -43,30 +47,33 @@ class Questions:
 
     task: Classification
     data: TaskData
-    records: Sequence[Any]
+    records: Sequence[Record]
     processor: AshNetsProcessor
 
 
-def branches_of(variant: Variant, model: Any, pixel_values: torch.Tensor, keys: torch.Tensor) -> dict[str, Any]:
+def branches_of(
+    variant: Variant, model: AshNetsPreTrainedModel, pixel_values: torch.Tensor, keys: torch.Tensor
+) -> VisualOptions:
     """Options of a model's forward that show it what ``variant`` asks for.
 
     Args:
         pixel_values: (B, 3, H, W), or (B, 2, 3, H, W) where an item has two images.
         keys: of the images, (B,) or (B, 2).
     """
-    found: dict[str, Any] = {"concrete_only": True} if variant.concrete_only else {}
+    found: VisualOptions = {"concrete_only": True} if variant.concrete_only else {}
     if variant.spikes == "alone":
         found["tokens"] = "abstract"
     elif variant.spikes == "another":
         other = another_image(keys)
         pixels = pixel_values[other].flatten(0, -4).to(model.device)  # (B or 2·B, 3, H, W)
-        found["spikes"] = model.ashnets.vision.sample(pixels, keys[other].flatten())  # (T, B or 2·B, 3, H, W)
+        vision = cast(VisualSemanticModule, model.ashnets.vision)  # type: ignore[union-attr]
+        found["spikes"] = vision.sample(pixels, keys[other].flatten())  # (T, B or 2·B, 3, H, W)
     return found
 
 
 @torch.inference_mode()
 def predict(
-    model: Any, asked: Questions, variant: Variant = RESET, options: EvaluationOptions = DEFAULT
+    model: AshNetsPreTrainedModel, asked: Questions, variant: Variant = RESET, options: EvaluationOptions = DEFAULT
 ) -> torch.Tensor:
     """Logits (n, labels), float32 on the CPU, in the order of the records whatever the order of showing.
 
@@ -90,7 +97,7 @@ def predict(
 
 
 def predicted_labels(
-    model: Any, asked: Questions, variant: Variant = RESET, options: EvaluationOptions = DEFAULT
+    model: AshNetsPreTrainedModel, asked: Questions, variant: Variant = RESET, options: EvaluationOptions = DEFAULT
 ) -> list[str]:
     """The label of the greatest logit of each item; the arguments are those of `predict`."""
     return [asked.task.labels[int(i)] for i in predict(model, asked, variant, options).argmax(1)]

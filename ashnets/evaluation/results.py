@@ -10,6 +10,7 @@ from ashnets.evaluation.classification import LEFT_OUT, Classified
 from ashnets.evaluation.own_images import IMAGES
 from ashnets.evaluation.record import TRAINED_ON
 from ashnets.evaluation.retrieval import Retrieved
+from ashnets.files import JsonObject, Row
 
 END = ("pairs_seen", "training_seconds", WEIGHTS_SHA256, "device", "torch")  # the last columns of a table
 
@@ -80,12 +81,12 @@ class ModelResult:
     """
 
     name: str
-    training: dict[str, Any] | None
+    training: JsonObject | None
     weights_sha256: str | None
     splits: list[SplitResult]
     on_record: bool | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """The result in JSON's types; of captioned images the warnings stand once, for the model."""
         own = self.on_record is not None
         warnings = self.warnings() if own else []
@@ -116,9 +117,9 @@ class Evaluation:
     task: str
     data: str
     models: list[ModelResult]
-    environment: dict[str, Any]
+    environment: dict[str, str | int]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """The result in JSON's types; ``warnings`` are those of all models, with their names."""
         found = [f"{model.name}: {text}" for model in self.models for text in model.warnings()]
         return {
@@ -133,7 +134,7 @@ class Evaluation:
         """What must be known to read the rows, a sentence each."""
         return list(dict.fromkeys(text for model in self.models for text in model.remarks()))
 
-    def as_rows(self) -> list[dict[str, Any]]:
+    def as_rows(self) -> list[Row]:
         """Flat rows with the same keys, for a table or a CSV file.
 
         A row is a variant, a ranking or a baseline, and for retrieval one direction of it. ``model`` is what its

@@ -14,10 +14,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
+from transformers import PreTrainedTokenizerBase
 
 from ashnets.data.benchmarks.records import Captioned
 from ashnets.data.pairs import Pairs
@@ -35,9 +35,10 @@ from ashnets.evaluation.two_stage import (
     rank_every_way,
     rank_exhaustively,
 )
-from ashnets.files import write_atomically, write_csv
+from ashnets.files import JsonObject, Row, write_atomically, write_csv
 from ashnets.metrics.retrieval import chance_at, ranks, recall_in_folds
 from ashnets.metrics.scoring import CAPTIONS
+from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.tasks.data import TaskData
 from ashnets.ties import best
 
@@ -146,7 +147,7 @@ class Ranked:
         """The first ranking."""
         return next(iter(self.entries.values()))
 
-    def to_list(self) -> list[dict[str, Any]]:
+    def to_list(self) -> list[JsonObject]:
         """An entry a ranking, in JSON's types."""
         return [
             {
@@ -164,8 +165,8 @@ class Ranked:
 
 @torch.inference_mode()
 def rank(
-    model: Any,
-    tokenizer: Any,
+    model: AshNetsForRetrieval,
+    tokenizer: PreTrainedTokenizerBase,
     measured: RetrievalSet,
     variant: Variant = RESET,
     options: EvaluationOptions = DEFAULT,
@@ -228,7 +229,7 @@ class Retrieved:
             return None
         return float((self.ranked[name].first != self.ranked["reset"].first).double().mean())
 
-    def to_dict(self) -> dict[str, Any] | list[dict[str, Any]]:
+    def to_dict(self) -> JsonObject | list[JsonObject]:
         """The result in JSON's types; of captioned images a list, an entry a branch and ranking."""
         if self.own:
             return [
@@ -260,7 +261,7 @@ class Retrieved:
             "baselines": {"chance": self.measured.chance},
         }
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """Flat rows, one a ranking and direction."""
         found: dict[tuple[str, str], tuple[Entry, float | None]] = {}
         for variant, one in self.ranked.items():
@@ -288,14 +289,18 @@ class Retrieved:
             for way in WAYS
         ]
 
-    def _cost_cells(self, entry: Entry, way: str) -> dict[str, Any]:
+    def _cost_cells(self, entry: Entry, way: str) -> Row:
         cost, lost = entry.cost, entry.lost
         cells = {"pairs scored": cost.pairs, "pairs": cost.of, "seconds": round(cost.seconds, 2)}
         return {**cells, **({"R@1 lost": round(lost[way], 4) if lost else ""} if lost or self.own else {})}
 
 
 def evaluate_retrieval(
-    model: Any, tokenizer: Any, measured: RetrievalSet, options: EvaluationOptions, own: bool = False
+    model: AshNetsForRetrieval,
+    tokenizer: PreTrainedTokenizerBase,
+    measured: RetrievalSet,
+    options: EvaluationOptions,
+    own: bool = False,
 ) -> Retrieved:
     """All variants of a model by ITC; ITM ranks ``reset``, and of captioned images also those of the branches.
 
@@ -337,7 +342,7 @@ def write_examples(folder: Path, data: TaskData, found: Retrieved, heading: tupl
         pair = [data.open_image(name) for name in dict.fromkeys((top, own))]
         said = f"found first: {top}" if places[i] == 1 else f"first: {top}; the right one at rank {places[i]}"
         examples.append(Example(pair, measured.texts[i], own, said, float(places[i] == 1)))
-    table = [
+    table: list[Row] = [
         {
             "": name,
             **{f"{way} {key}": share for way in WAYS for key, share in one.main.recalls[way].items()},

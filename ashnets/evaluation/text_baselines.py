@@ -13,15 +13,16 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
+from ashnets.data.benchmarks.records import Record
 from ashnets.errors import InputError
+from ashnets.files import JsonObject
 from ashnets.tasks.task import Classification
 
 
-def baselines(task: Classification, train: Sequence[Any], test: Sequence[Any]) -> dict[str, dict[str, Any]]:
+def baselines(task: Classification, train: Sequence[Record], test: Sequence[Record]) -> dict[str, JsonObject]:
     """The metrics of each baseline on ``test``, by the name of the baseline; ``chance`` has its accuracy alone.
 
     Chance is that of choosing evenly among the labels that items of the same kind have in training, where that label is

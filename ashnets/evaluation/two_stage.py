@@ -1,13 +1,13 @@
-r"""Two-stage retrieval: embeddings find candidates, the matching head orders them (Li et al., ALBEF, 2021).
+r"""Two-stage retrieval: embeddings select candidates, the matching head re-ranks them (Li et al., ALBEF, 2021).
 
-    candidates(q) = the k items with the largest ⟨f_q, f_i⟩         ITC: each image and each text encoded once
-    ITM(q, i)     = log p(matching | q, i)/p(not matching | q, i)   one joint pass a pair, for the candidates alone
+    candidates(q) = the k items with the largest ⟨f_q, f_i⟩         ITC: encodes each image and each text once
+    ITM(q, i)     = log p(matching | q, i)/p(not matching | q, i)   one joint forward pass for each candidate pair
 
-The candidates are ordered by ITM, or by ⟨f_q, f_i⟩/τ + ITM(q, i), at no more cost. ITM's negatives are drawn by ITC:
-its log-odds learn what tells the data from that which ITC takes for likely, so they belong on top of ITC's own
-(noise-contrastive estimation; Deng et al., Residual energy-based models, 2020; BLIP adds the two as well). Candidates
-go before all other items; the others keep ITC's order. Both directions ask for many of the same pairs: each is scored
-once.
+The candidates are ranked by ITM, or, at the same cost, by ⟨f_q, f_i⟩/τ + ITM(q, i). In training, ITC draws the
+negatives of ITM. The log-odds of ITM therefore learn the difference between the data and the pairs that ITC considers
+likely, so adding them to the scores of ITC is correct (noise-contrastive estimation; Deng et al., Residual energy-based
+models, 2020; BLIP adds the two as well). Candidates rank above all other items, which keep the order of ITC. Both
+directions need many of the same pairs; each pair is scored once.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from ashnets.data.vocabulary import tokenize
 from ashnets.metrics.retrieval import KS, Gold, recall_at, rerank
 from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.ties import COSINES, LOG_ODDS, best, products
 
-# k of Li et al. (2021) for two benchmarks of the paper, which names no k of its own.
+# k of Li et al. (2021) for two benchmarks of the paper, which does not give its k.
 CANDIDATES = {"coco-captions": 256, "flickr30k": 128}
 ITM_ON_ALL, BOTH_ON_ALL = "ITM on all pairs", "ITC + ITM on all pairs"
 WAYS = ("text_to_image", "image_to_text")
 
 Match = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-_CHUNK = 8192  # pairs between two signs of progress
+_CHUNK = 8192  # pairs between two updates of the progress bar
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a ranking took.
+    """The cost of a ranking.
 
     Attributes:
-        pairs: that the matching head scored.
-        of: all pairs.
-        seconds: for candidates and matching; embedding is not in it.
+        pairs: number of pairs that the matching head scored.
+        of: number of all pairs.
+        seconds: for candidates and matching, without embedding.
     """
 
     pairs: int
@@ -51,7 +51,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Similarities whose order is the ranking, (T, G) and (G, T), and the cost of both together.
+    """Rankings in both directions, given by similarities (T, G) and (G, T), and their common cost.
 
     Attributes:
         scale: of the similarities, for their ties (:func:`ashnets.metrics.retrieval.ranks`).
@@ -63,10 +63,10 @@ class Ranking:
     scale: float
 
     def recalls(self, images: Gold, texts: Gold, ks: Sequence[int] = KS) -> dict[str, dict[str, float]]:
-        """R@K both ways, ``{"text_to_image": {"R@1": …}, "image_to_text": {…}}``.
+        """R@K in both directions, ``{"text_to_image": {"R@1": …}, "image_to_text": {…}}``.
 
         Args:
-            images, texts: the right images of each text, and the right texts of each image.
+            images, texts: the correct images of each text, and the correct texts of each image.
         """
         tables, golds = (self.text_to_image, self.image_to_text), (images, texts)
         both = zip(WAYS, tables, golds, strict=True)
@@ -82,14 +82,15 @@ def rank_every_way(
     exhaustive: bool = False,
     progress: bool = True,
 ) -> dict[str, Ranking]:
-    """Rankings by name: ITC; where k is not 0, both stages; where asked for, all pairs; the last two by ITM
-    and by ITC + ITM.
+    """Rankings by name: ITC; with k > 0, two stages; with ``exhaustive``, all pairs.
+
+    Two stages and all pairs are ranked both by ITM and by ITC + ITM.
 
     Args:
         text_embeds, image_embeds: (T, D) and (G, D), of unit length.
-        match: (P,) text and (P,) image indices to (P,) finite log-odds of matching; None where ITC alone ranks.
+        match: (P,) text and (P,) image indices to (P,) finite log-odds of matching; None for ITC alone.
         tau: τ of ITC.
-        k: candidates of each query.
+        k: number of candidates of each query.
     """
     found = {"ITC": rank_by_embeddings(text_embeds, image_embeds)}
     first = found["ITC"].text_to_image
@@ -110,7 +111,7 @@ def rank_every_way(
 
 
 def rank_by_embeddings(text_embeds: torch.Tensor, image_embeds: torch.Tensor) -> Ranking:
-    """ITC alone: texts (T, D) and images (G, D) by their inner products."""
+    """ITC alone: inner products of texts (T, D) and images (G, D)."""
     start = time.perf_counter()
     table = products(text_embeds, image_embeds)  # (T, G)
     return Ranking(table, table.T, Cost(0, table.numel(), time.perf_counter() - start), COSINES)
@@ -124,7 +125,7 @@ def rank_exhaustively(texts: int, images: int, match: Match, progress: bool = Tr
 
 
 def _asked(first: torch.Tensor, of_texts: torch.Tensor, of_images: torch.Tensor) -> torch.Tensor:
-    """(T, G), True where a pair is a candidate in either direction."""
+    """(T, G), True if a pair is a candidate in at least one direction."""
     wanted = torch.zeros_like(first, dtype=torch.bool)
     wanted.scatter_(1, of_texts, True)
     wanted.T.scatter_(1, of_images, True)
@@ -148,7 +149,7 @@ def _reordered(
 
 
 def _scores(wanted: torch.Tensor, match: Match, progress: bool) -> torch.Tensor:
-    """(T, G) scores of the wanted pairs, NaN elsewhere."""
+    """Scores (T, G) of the wanted pairs; NaN for all other pairs."""
     table = torch.full(wanted.shape, torch.nan, device=wanted.device)
     rows = max(1, _CHUNK * len(wanted) // max(1, int(wanted.sum())))
     with tqdm(total=int(wanted.sum()), desc="ITM", unit="pair", leave=False, disable=not progress or None) as bar:
@@ -165,7 +166,11 @@ def log_odds(logits: torch.Tensor) -> torch.Tensor:
 
 
 def matching_score(
-    model: AshNetsForRetrieval, tokenizer: Any, texts: list[str], tokens: torch.Tensor, batch: int = 128
+    model: AshNetsForRetrieval,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    tokens: torch.Tensor,
+    batch: int = 128,
 ) -> Match:
     """ITM as a function of (P,) text and (P,) image indices: log-odds of matching.
 
@@ -179,7 +184,7 @@ def matching_score(
     @torch.inference_mode()
     def score(sentences: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         sentences, images = sentences.cpu(), images.to(tokens.device)
-        order = lengths[sentences].argsort(stable=True)  # texts of one length need no padding
+        order = lengths[sentences].argsort(stable=True)  # texts of equal length need no padding
         found = torch.empty(len(sentences), device=model.device)
         for chosen in order.split(batch):
             text = sentences[chosen]

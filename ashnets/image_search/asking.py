@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from tqdm import tqdm
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from ashnets.data.images import ImageSource
 from ashnets.device import own_device
 from ashnets.errors import InputError, WeightsError
+from ashnets.files import JsonObject
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import resolve
 from ashnets.image_search.collection import read_image, scan
@@ -32,6 +33,13 @@ HEAD = "AshNetsForVQA"
 _BATCH = 32
 
 
+class Answer(TypedDict):
+    """An answer and the model's confidence in it; see `ImageQuestions.__call__`."""
+
+    answer: str
+    score: float
+
+
 def ask(
     image: ImageSource,
     question: str,
@@ -39,7 +47,7 @@ def ask(
     model: str | os.PathLike,
     top: int = 5,
     device: str | torch.device | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Answer]:
     """The best answers to one question. For several questions, create an :class:`ImageQuestions` once and call it.
 
         ashnets.ask("street.jpg", "how many cars are there?", model="runs/vqa/model")
@@ -73,7 +81,7 @@ class ImageQuestions:
         self.model = from_pretrained(model, task=TASK).to(device or own_device())
         self.processor = AshNetsProcessor.from_pretrained(model)
 
-    def __call__(self, image: ImageSource, question: str, top: int = 5) -> list[dict[str, Any]]:
+    def __call__(self, image: ImageSource, question: str, top: int = 5) -> list[Answer]:
         """The best answers about one image (a path, a PIL image, bytes or an array).
 
         Returns:
@@ -88,7 +96,7 @@ class ImageQuestions:
 
     def over(
         self, images: str | os.PathLike, question: str, top: int = 5, progress: bool = True
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[JsonObject]:
         """The same question about every image below a folder.
 
         Yields:
@@ -115,7 +123,7 @@ class ImageQuestions:
                 bar.update(len(part))
 
     @torch.inference_mode()
-    def _answer(self, pixels: torch.Tensor, keys: list[int], question: str, top: int) -> list[list[dict[str, Any]]]:
+    def _answer(self, pixels: torch.Tensor, keys: list[int], question: str, top: int) -> list[list[Answer]]:
         if top < 1:
             raise InputError(f"top={top} must be at least 1")
         text = self.processor(text=question).to(self.model.device)
@@ -137,8 +145,7 @@ def _answers(model: str | os.PathLike) -> list[str]:
             f"the weights of {os.fspath(model)} lack the task {TASK!r}: they were saved from {saved}, which answers no "
             f"questions. Give a model fine-tuned for {TASK!r} (saved from {HEAD}): --model, or model=..."
         )
-    labels: dict[Any, str] = dict(config.id2label or {})
-    names = [labels[number] for number in sorted(labels)]
+    names = [name for _, name in sorted((config.id2label or {}).items())]
     if len(names) != config.num_answers:
         raise WeightsError(
             f"the weights of {os.fspath(model)} have {config.num_answers} answers, but config.json names {len(names)} "

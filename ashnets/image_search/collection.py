@@ -7,13 +7,15 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from ashnets.data.folders import by_suffix, listed, printable, read_file, reason, walk
 from ashnets.data.images import MAX_BYTES, is_image, load_image
 from ashnets.errors import DataError, InputError
+from ashnets.processor import AshNetsProcessor
 
 
 class Stamp(NamedTuple):
@@ -85,11 +87,11 @@ class Read:
     sha256: str = ""
     pixels: torch.Tensor | None = None
     key: int = 0
-    known: Any = None
+    known: np.ndarray | None = None
     fault: str = ""
 
 
-def read_image(path: str | os.PathLike, processor: Any, known: Mapping[str, Any]) -> Read:
+def read_image(path: str | os.PathLike, processor: AshNetsProcessor, known: Mapping[str, np.ndarray]) -> Read:
     """Read and decode an image; if ``known`` contains its SHA-256, that value is returned instead of pixels."""
     try:
         data = read_file(path, MAX_BYTES)

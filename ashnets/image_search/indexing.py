@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +25,9 @@ from tqdm import tqdm
 from ashnets.data.folders import printable, reason
 from ashnets.device import own_device
 from ashnets.errors import ConfigurationError, DataError, WeightsError
+from ashnets.files import JsonObject
 from ashnets.hub.loading import from_pretrained
-from ashnets.image_search.collection import Found, Stamp, read_image, scan
+from ashnets.image_search.collection import Found, Read, Stamp, read_image, scan
 from ashnets.image_search.identity import ModelIdentity, identify
 from ashnets.image_search.journal import Journal
 from ashnets.image_search.ranks import Ranks
@@ -78,7 +78,7 @@ def index(
     batch: int = BATCH,
     shard: int = SHARD,
     device: str | torch.device | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Create or update the index of a folder of images.
 
         ashnets.index("my-images", "holidays")
@@ -165,16 +165,16 @@ class Embedder:
                         faults[path] = (files[path], one.fault)
                         continue
                     rows.append(Row(path, files[path], one.sha256))
-                    vectors.append(one.known if one.pixels is None else next(embeds))
+                    vectors.append(next(embeds) if one.known is None else one.known)
                 bar.update(len(part))
         width = self.model.config.projection_size
         return rows, np.stack(vectors) if vectors else np.empty((0, width), np.float32), faults, made
 
     @torch.inference_mode()
-    def _embed(self, read: list[Any]) -> np.ndarray:
+    def _embed(self, read: list[Read]) -> np.ndarray:
         if not read:
             return np.empty((0, self.model.config.projection_size), np.float32)
-        pixels = torch.cat([one.pixels for one in read]).to(self.model.device)
+        pixels = torch.cat([one.pixels for one in read if one.pixels is not None]).to(self.model.device)
         embeds, _ = self.model.encode_image(pixels, image_keys=[one.key for one in read])
         if not bool(torch.isfinite(embeds).all()):
             raise WeightsError("the model's embeddings contain NaN or infinity: its weights are damaged")
@@ -217,7 +217,7 @@ def _known(folder: Path, base: Contents) -> dict[str, np.ndarray]:
     return dict(zip((row.sha256 for row in base.rows), StoredIndex(folder).vectors(), strict=True))
 
 
-def _merge(folder: Path, root: Path, plan: _Plan, journal: Journal) -> dict[str, Any]:
+def _merge(folder: Path, root: Path, plan: _Plan, journal: Journal) -> JsonObject:
     """Write the next generation if it differs from the current index; returns what has changed."""
     parts: list[np.ndarray] = []
     places: dict[str, tuple[Row, int, int]] = {}  # path → row, part and place in it

@@ -6,7 +6,10 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 T = TypeVar("T")
 # Ranks wait for the slowest: a collection may take days. One that fails is noticed by torchrun, which ends the others.
@@ -22,7 +25,7 @@ class Ranks:
 
     def __init__(self) -> None:
         self.number, self.count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        self._group: Any = None
+        self._group: ProcessGroup | None = None
         self._opened = False
 
     def __enter__(self) -> Ranks:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, overload
+from typing import NotRequired, TypedDict, overload
 
 import torch
 
@@ -29,6 +29,15 @@ from ashnets.processor import AshNetsProcessor
 MODEL = "ashnets-tiny"
 
 
+class Hit(TypedDict):
+    """An image that was found; see `ImageSearch.__call__`."""
+
+    image: str
+    path: str
+    score: float
+    matching: NotRequired[float | None]
+
+
 def search(
     images: str | os.PathLike,
     query: str,
@@ -38,7 +47,7 @@ def search(
     model: str | os.PathLike | None = None,
     progress: bool = True,
     device: str | torch.device | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Hit]:
     """The images that match a text best. For several texts, create an :class:`ImageSearch` once and call it.
 
         ashnets.search("my-images", "a red car", top=3)
@@ -97,13 +106,13 @@ class ImageSearch:
         return len(self.index)
 
     @overload
-    def __call__(self, query: str, top: int = 10, rerank: int = 0) -> list[dict[str, Any]]: ...
+    def __call__(self, query: str, top: int = 10, rerank: int = 0) -> list[Hit]: ...
 
     @overload
-    def __call__(self, query: list[str], top: int = 10, rerank: int = 0) -> list[list[dict[str, Any]]]: ...
+    def __call__(self, query: list[str], top: int = 10, rerank: int = 0) -> list[list[Hit]]: ...
 
     @torch.inference_mode()
-    def __call__(self, query: str | list[str], top: int = 10, rerank: int = 0) -> Any:
+    def __call__(self, query: str | list[str], top: int = 10, rerank: int = 0) -> list[Hit] | list[list[Hit]]:
         """The best images for a text, or for each of several.
 
         Args:
@@ -134,11 +143,11 @@ class ImageSearch:
             found.append(hits[:top])
         return found[0] if isinstance(query, str) else found
 
-    def _hit(self, row: int, score: float) -> dict[str, Any]:
+    def _hit(self, row: int, score: float) -> Hit:
         path = self.index.contents.rows[row].path
         return {"image": path, "path": str(self.root / path), "score": score}
 
-    def _matched(self, hits: list[dict[str, Any]], ids: torch.Tensor, mask: torch.Tensor) -> list[dict[str, Any]]:
+    def _matched(self, hits: list[Hit], ids: torch.Tensor, mask: torch.Tensor) -> list[Hit]:
         read = [read_image(hit["path"], self.processor, {}) for hit in hits]
         # Equal files are matched once: in two places of a batch their log-odds would differ by rounding.
         readable = list({one.sha256: one for one in read if one.pixels is not None}.values())

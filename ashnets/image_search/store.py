@@ -28,7 +28,7 @@ import numpy as np
 from ashnets.data.folders import printable
 from ashnets.data.similar import has_faiss, nearest
 from ashnets.errors import ConfigurationError, DataError, MissingExtraError
-from ashnets.files import cache_folder, write_atomically
+from ashnets.files import JsonObject, cache_folder, write_atomically
 from ashnets.image_search.collection import Stamp
 from ashnets.image_search.identity import ModelIdentity
 from ashnets.words import command
@@ -113,7 +113,7 @@ class StoredIndex:
             return self._vectors
         return self._vectors.reconstruct_n(0, self._vectors.ntotal)
 
-    def _read(self, head: dict[str, Any]) -> tuple[Contents, Any]:
+    def _read(self, head: JsonObject) -> tuple[Contents, Any]:
         listing, file = self.folder / head["images"]["file"], self.folder / head["vectors"]["file"]
         for path, size in ((listing, head["images"]["bytes"]), (file, head["vectors"]["bytes"])):
             if path.stat().st_size != size:
@@ -160,7 +160,7 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def read_head(folder: Path) -> dict[str, Any]:
+def read_head(folder: Path) -> JsonObject:
     """The contents of ``index.json``. Raises DataError if it is missing, damaged or of another version."""
     path = folder / HEAD
     try:
@@ -281,5 +281,5 @@ def _write_vectors(stem: Path, vectors: np.ndarray) -> Path:
     return file
 
 
-def _rebuild(head: dict[str, Any]) -> str:
+def _rebuild(head: JsonObject) -> str:
     return f"make the index again: {command('index', head.get('root', 'IMAGES'), '--name', 'NAME', '--rebuild')}"

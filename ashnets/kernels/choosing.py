@@ -9,7 +9,6 @@ import time
 from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
 
 from ashnets.kernels import integer_reference, reference
 
@@ -54,12 +53,12 @@ def _compiled() -> ModuleType:
 
         start: float | None = None
 
-        def on_start(self, event: Any) -> None:
+        def on_start(self, event: event.Event) -> None:
             if self.start is None:
                 self.start = time.perf_counter()
                 log.warning("compiling the spiking kernels for this processor: a few seconds, once per installation")
 
-        def on_end(self, event: Any) -> None:
+        def on_end(self, event: event.Event) -> None:
             pass
 
     announcement = Announcement()

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 import triton
@@ -225,7 +224,9 @@ def _segment(steps: int) -> int:
     return min(_STEPS, triton.next_power_of_2(steps))
 
 
-def _launch(kernel: Any, x: torch.Tensor, *arguments: Any, parts: int = 1, **constants: Any) -> None:
+def _launch(
+    kernel: triton.JITFunction, x: torch.Tensor, *arguments: object, parts: int = 1, **constants: object
+) -> None:
     """One launch over all neurons of ``x``, (T, N), on the device of ``x``, which may not be the current one."""
     steps, neurons = x.shape
     if neurons == 0:

@@ -7,7 +7,6 @@ currents; other types and other devices, including CUDA, use the definition in t
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ def lif_operator(
 
 
 @lif_operator.register_fake
-def _(a: torch.Tensor, v: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _(a: torch.Tensor, v: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.empty_like(a, memory_format=torch.contiguous_format), torch.empty_like(v)
 
 
@@ -61,6 +60,6 @@ def lif_backward(
 
 
 @lif_backward.register_fake
-def _(a: torch.Tensor, v: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _(a: torch.Tensor, v: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     found = torch.empty_like(a, memory_format=torch.contiguous_format)
     return found, torch.empty_like(v), torch.empty_like(v)

@@ -9,7 +9,6 @@ types are read without a copy if the device's kernels support them (``TYPES``): 
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +51,7 @@ def lif_operator(
 
 
 @lif_operator.register_fake
-def _(x: torch.Tensor, v: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _(x: torch.Tensor, v: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
     return _like(x, x), _like(v, x)
 
 
@@ -85,7 +84,9 @@ def lif_backward(
 
 
 @lif_backward.register_fake
-def _(x: torch.Tensor, v: torch.Tensor, scale: Any, shift: Any, mean: Any, *_: Any) -> tuple[torch.Tensor, ...]:
+def _(
+    x: torch.Tensor, v: torch.Tensor, scale: object, shift: object, mean: object, *_: object
+) -> tuple[torch.Tensor, ...]:
     sums = v.new_empty(0) if mean is None else _like(v, x)
     return _like(x, x), _like(v, x), sums, torch.empty_like(sums)
 

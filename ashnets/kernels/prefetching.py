@@ -7,22 +7,28 @@ made no difference, nor for the backward pass, which is limited by its arithmeti
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.base import BaseContext
+from numba.core.typing.context import Context
+from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 
 from ashnets.kernels.compiling import kernel
+from ashnets.kernels.halves import Intrinsic
 
 _LINE = 64  # bytes of a cache line
 _BYTE, _INT = ir.IntType(8), ir.IntType(32)
 _TO_WRITE, _KEEP, _DATA = _INT(1), _INT(3), _INT(1)  # llvm.prefetch: rw, locality, cache type
 
 
-def _line(typing_context: Any, row: Any, index: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _line(typing_context: Context, row: types.Array, index: types.Integer) -> Intrinsic:
+    def code(
+        context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Sequence[ir.Value]
+    ) -> ir.Value:
         start = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         address = builder.bitcast(builder.gep(start, [arguments[1]]), _BYTE.as_pointer())
         form = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _INT, _INT, _INT])
@@ -33,7 +39,7 @@ def _line(typing_context: Any, row: Any, index: Any) -> Any:
     return types.void(row, types.intp), code
 
 
-_line_of: Any = intrinsic(_line)  # (array of one dimension, index): the cache line of the element
+_line_of: Callable[..., None] = intrinsic(_line)  # (array of one dimension, index): the cache line of the element
 
 
 @kernel

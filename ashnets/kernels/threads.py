@@ -10,7 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +62,7 @@ def worth_a_thread() -> int:
     return int(min(_MOST, max(_FEWEST, _STARTS * start / (2 * addition))))
 
 
-def _median_seconds(work: Callable[[], Any], rounds: int = 15) -> float:
+def _median_seconds(work: Callable[[], object], rounds: int = 15) -> float:
     """The first rounds wake threads and fill caches."""
     seconds = []
     for _ in range(rounds):
@@ -88,7 +87,7 @@ def together(work: Callable[[], None], threads: int) -> None:
         return
     raised: list[BaseException] = []
 
-    def member(_: Any) -> None:
+    def member(_: object) -> None:
         try:
             work()
         except BaseException as error:  # exceptions cannot pass through OpenMP
@@ -114,7 +113,7 @@ _MEMBER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 @cache
-def _openmp() -> Any:
+def _openmp() -> Callable[..., None] | None:
     """``GOMP_parallel`` of the library that this process's torch runs on (libgomp, or another with its interface)."""
     if not sys.platform.startswith("linux"):
         return None

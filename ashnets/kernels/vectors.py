@@ -6,16 +6,23 @@ ran slower with full vectors. The backward pass of the kernels takes a quarter l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from llvmlite.ir import IRBuilder, Value
 from numba import types
+from numba.core.base import BaseContext
+from numba.core.typing.context import Context
+from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
+
+from ashnets.kernels.halves import Intrinsic
 
 _WIDE = '"prefer-vector-width"="512"'
 
 
-def _full_vectors(typing_context: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _full_vectors(typing_context: Context) -> Intrinsic:
+    def code(context: BaseContext, builder: IRBuilder, signature: Signature, arguments: Sequence[Value]) -> Value:
         set.add(builder.function.attributes, _WIDE)  # llvmlite's own ``add`` knows LLVM's keywords only
         return context.get_dummy_value()
 

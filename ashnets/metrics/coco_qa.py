@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ashnets.data.benchmarks.records import Question
 from ashnets.errors import InputError
+from ashnets.files import JsonObject
 from ashnets.metrics.means import accuracy_by
 from ashnets.metrics.wordnet import WordNet
 
@@ -25,7 +25,7 @@ _PENALTY = 0.1
 
 def coco_qa_accuracy(
     questions: Sequence[Question], answers: Sequence[str], wordnet: WordNet | None = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Accuracy and, with WordNet, WUPS.
 
     Args:

@@ -6,14 +6,14 @@ Source: Xie et al., Visual Entailment, 2019, section 5.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from ashnets.data.benchmarks.records import Entailment
 from ashnets.errors import InputError
+from ashnets.files import JsonObject
 from ashnets.metrics.means import accuracy_by
 
 
-def entailment_accuracy(pairs: Iterable[Entailment], predictions: Mapping[str, str]) -> dict[str, Any]:
+def entailment_accuracy(pairs: Iterable[Entailment], predictions: Mapping[str, str]) -> JsonObject:
     """``{"n", "accuracy", "by label": {…}}``, accuracies in [0, 1].
 
     Args:

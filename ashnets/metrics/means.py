@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ashnets.errors import InputError
+from ashnets.files import JsonObject
 
 
-def accuracy_by(scores: Sequence[float], kinds: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+def accuracy_by(scores: Sequence[float], kinds: Mapping[str, Sequence[str]] | None = None) -> JsonObject:
     """``{"n", "accuracy", name: {kind: accuracy}}``, for each ``name`` of ``kinds``; one kind for each score.
 
     Raises:
@@ -16,7 +16,7 @@ def accuracy_by(scores: Sequence[float], kinds: Mapping[str, Sequence[str]] | No
     """
     if not scores:
         raise InputError("there is nothing to score: give at least one item")
-    found: dict[str, Any] = {"n": len(scores), "accuracy": sum(scores) / len(scores)}
+    found: JsonObject = {"n": len(scores), "accuracy": sum(scores) / len(scores)}
     for name, of_each in (kinds or {}).items():
         if len(of_each) != len(scores):
             raise InputError(f"{name}: {len(of_each)} kinds for {len(scores)} scores")

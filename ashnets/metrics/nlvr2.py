@@ -8,13 +8,13 @@ Source: nlvr2/eval/metrics.py at https://github.com/lil-lab/nlvr, which calls th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from ashnets.data.benchmarks.records import ImagePair
 from ashnets.errors import InputError
+from ashnets.files import JsonObject
 
 
-def nlvr2_accuracy(pairs: Iterable[ImagePair], predictions: Mapping[str, bool]) -> dict[str, Any]:
+def nlvr2_accuracy(pairs: Iterable[ImagePair], predictions: Mapping[str, bool]) -> JsonObject:
     """Accuracy and consistency in [0, 1].
 
     Args:

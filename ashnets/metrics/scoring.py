@@ -23,12 +23,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from ashnets.data.benchmarks import open_benchmark
 from ashnets.data.benchmarks.records import Captioned, Entailment, ImagePair, Question, Record
 from ashnets.data.benchmarks.snli_ve import LABELS
 from ashnets.errors import ConfigurationError, DataError, InputError
+from ashnets.files import JsonObject
 from ashnets.metrics.coco_qa import coco_qa_accuracy
 from ashnets.metrics.entailment import entailment_accuracy
 from ashnets.metrics.nlvr2 import nlvr2_accuracy
@@ -50,7 +51,7 @@ def score(
     split: str | None = None,
     *,
     wordnet: str | os.PathLike | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Score a file of predictions.
 
     Args:
@@ -124,27 +125,27 @@ def retrieval_tensors(path: str | os.PathLike, image_count: int, captions: int) 
     return similarity, scale
 
 
-def _vqa(records: list[Record], path: str | os.PathLike, _: WordNet | None) -> dict[str, Any]:
+def _vqa(records: list[Record], path: str | os.PathLike, _: WordNet | None) -> JsonObject:
     questions = cast(list[Question], records)
     return vqa_accuracy(questions, read_answers(path, [question.id for question in questions]))
 
 
-def _single_answers(records: list[Record], path: str | os.PathLike, wordnet: WordNet | None) -> dict[str, Any]:
+def _single_answers(records: list[Record], path: str | os.PathLike, wordnet: WordNet | None) -> JsonObject:
     questions = cast(list[Question], records)
     return coco_qa_accuracy(questions, read_answer_lines(path, len(questions)), wordnet)
 
 
-def _nlvr2(records: list[Record], path: str | os.PathLike, _: WordNet | None) -> dict[str, Any]:
+def _nlvr2(records: list[Record], path: str | os.PathLike, _: WordNet | None) -> JsonObject:
     pairs = cast(list[ImagePair], records)
     return nlvr2_accuracy(pairs, read_judgments(path, [pair.id for pair in pairs]))
 
 
-def _entailment(records: list[Record], path: str | os.PathLike, _: WordNet | None) -> dict[str, Any]:
+def _entailment(records: list[Record], path: str | os.PathLike, _: WordNet | None) -> JsonObject:
     pairs = cast(list[Entailment], records)
     return entailment_accuracy(pairs, read_labels(path, [pair.id for pair in pairs], LABELS))
 
 
-def _retrieval(records: list[Record], path: str | os.PathLike, _: WordNet | None) -> dict[str, Any]:
+def _retrieval(records: list[Record], path: str | os.PathLike, _: WordNet | None) -> JsonObject:
     import torch
 
     from ashnets.metrics.retrieval import recall_both_ways, recall_in_folds
@@ -153,13 +154,13 @@ def _retrieval(records: list[Record], path: str | os.PathLike, _: WordNet | None
     owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))  # (C,)
     similarity, scale = retrieval_tensors(path, len(counts), len(owners))
     recalls = recall_both_ways(similarity, owners, scale=scale)
-    found: dict[str, Any] = {"images": len(counts), "captions": len(owners), **recalls}
+    found: JsonObject = {"images": len(counts), "captions": len(owners), **recalls}
     if len(counts) > _FOLD and len(counts) % _FOLD == 0:
         found["folds of 1000"] = recall_in_folds(similarity, owners, _FOLD, scale=scale)
     return found
 
 
-_SCORERS: dict[str, Callable[[list[Record], str | os.PathLike, WordNet | None], dict[str, Any]]] = {
+_SCORERS: dict[str, Callable[[list[Record], str | os.PathLike, WordNet | None], JsonObject]] = {
     "vqa-v2": _vqa,
     "vqa-cp-v2": _vqa,
     "coco-qa": _single_answers,

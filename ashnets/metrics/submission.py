@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from ashnets.errors import InputError
 from ashnets.files import write_atomically
+
+Id = TypeVar("Id", int, str)  # of a question or of a pair
 
 
 def write_answers(path: str | os.PathLike, answers: Mapping[int, str], question_ids: Collection[int]) -> Path:
@@ -83,9 +85,9 @@ def read_answer_lines(path: str | os.PathLike, questions: int) -> list[str]:
     return lines
 
 
-def require_each_once(path: str, given: Iterable[Any], wanted: Collection[Any], what: str) -> None:
+def require_each_once(path: str, given: Iterable[Id], wanted: Collection[Id], what: str) -> None:
     """Raises InputError unless ``given`` contains each of ``wanted`` exactly once, and nothing else."""
-    seen: set[Any] = set()
+    seen: set[Id] = set()
     repeated = [value for value in given if value in seen or seen.add(value)]  # type: ignore[func-returns-value]
     known = set(wanted)
     missing = [value for value in wanted if value not in seen]
@@ -98,11 +100,11 @@ def require_each_once(path: str, given: Iterable[Any], wanted: Collection[Any], 
         )
 
 
-def _some(values: list[Any]) -> str:
+def _some(values: Sequence[Id]) -> str:
     return ", ".join(ascii(value) for value in values[:3]) + (", …" if len(values) > 3 else "")
 
 
-def _objects(path: str | os.PathLike, ids: Collection[Any], id_key: str, value_key: str) -> dict[Any, str]:
+def _objects(path: str | os.PathLike, ids: Collection[Id], id_key: str, value_key: str) -> dict[Id, str]:
     wanted = int if id_key == "question_id" else str
     try:
         entries = json.loads(_text(path))
@@ -112,7 +114,7 @@ def _objects(path: str | os.PathLike, ids: Collection[Any], id_key: str, value_k
         ) from None
     if not isinstance(entries, list):
         raise InputError(f"{path} contains no list; it must be a list of {{{id_key!r}: …, {value_key!r}: …}}.")
-    found: list[tuple[Any, str]] = []
+    found: list[tuple[Id, str]] = []
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get(value_key), str):
             raise InputError(f"{path}, entry {number} is {ascii(entry)[:60]}; its {value_key!r} must be a string.")

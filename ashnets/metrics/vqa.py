@@ -13,10 +13,10 @@ are ours · 100, rounded to two digits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from ashnets.data.benchmarks.records import Question
 from ashnets.errors import InputError
+from ashnets.files import JsonObject
 from ashnets.metrics.answers import normalize_answer, trimmed
 from ashnets.metrics.means import accuracy_by
 
@@ -58,7 +58,7 @@ def _compared(prediction: str, answers: Sequence[str]) -> tuple[str, list[str]]:
     return said, given
 
 
-def vqa_accuracy(questions: Iterable[Question], predictions: Mapping[int, str]) -> dict[str, Any]:
+def vqa_accuracy(questions: Iterable[Question], predictions: Mapping[int, str]) -> JsonObject:
     """Soft accuracy of VQA v2 and VQA-CP v2, overall and for each type of answer and of question.
 
     Args:

@@ -25,10 +25,11 @@ from safetensors.torch import load_file, save_file
 from ashnets.data.learned import read_sketch, write_sketch
 from ashnets.data.sources.opening import open_source
 from ashnets.errors import ConfigurationError, MissingExtraError
-from ashnets.files import write_atomically, write_json
+from ashnets.files import JsonObject, write_atomically, write_json
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import resolve
 from ashnets.model.firing import rates_warnings
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.result_folder import MODEL_MARK, check_place, result_folder
 
@@ -64,7 +65,7 @@ def quantize(
     split: str | None = None,
     dry_run: bool = False,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Calibrate, round, fine-tune and measure.
 
     Args:
@@ -111,7 +112,7 @@ def require_new(output: Path, dry_run: bool) -> None:
 
 def run_quantization(
     work: Quantizing, name: str, folder: Path, output: Path, calibration: int, compared: int, dry_run: bool
-) -> dict[str, Any]:
+) -> JsonObject:
     """Run all stages; see :func:`quantize`.
 
     Args:
@@ -128,11 +129,11 @@ def run_quantization(
 
 def _measured_stages(
     work: Quantizing, name: str, folder: Path, output: Path, calibration: int, compared: int
-) -> dict[str, Any]:
+) -> JsonObject:
     """Run and measure all stages; writes the model and the report to ``output`` and returns the report."""
     model, steps = work.float_model, work.steps
     began = time.monotonic()
-    result: dict[str, Any] = {
+    result: JsonObject = {
         "model": name,
         "recipe": work.recipe.name,
         **work.about(),
@@ -146,7 +147,7 @@ def _measured_stages(
     spikes = {"float": work.measure_spikes(model)}
     layers = {}
 
-    def compare(stage: str, found: Any) -> None:
+    def compare(stage: str, found: AshNetsPreTrainedModel) -> None:
         measured[stage], spikes[stage] = work.measure(found), work.measure_spikes(found)
         layers[stage] = spikes_changed(model, found, work.input_spikes(compared))
 
@@ -166,7 +167,7 @@ def _measured_stages(
     if steps:
         # measure the published model: the weights as written to these files
         compare("fine-tuned", from_pretrained(output, task=work.head))
-    told: dict[str, Any] = {work.metric: measured, **({"spiking_to_text": spikes} if spikes["float"] else {})}
+    told: JsonObject = {work.metric: measured, **({"spiking_to_text": spikes} if spikes["float"] else {})}
     last = {layer: one["rate"] for layer, one in list(layers.values())[-1].items()}
     if warnings := rates_warnings(last):
         told["warnings"] = warnings
@@ -211,7 +212,7 @@ def fine_tuning_recipe(folder: Path, recipe: Path | None, overrides: list[str] |
     return dataclasses.replace(found, **changes)
 
 
-def float_model(name: str | Path, folder: Path, head: str) -> Any:
+def float_model(name: str | Path, folder: Path, head: str) -> AshNetsPreTrainedModel:
     """The checkpoint, loaded with a head.
 
     Raises:
@@ -226,14 +227,16 @@ def float_model(name: str | Path, folder: Path, head: str) -> Any:
     return model
 
 
-def _rounded(model: Any) -> Any:
+def _rounded(model: AshNetsPreTrainedModel) -> AshNetsPreTrainedModel:
     """A model with the same tensors that computes in integers."""
     found = type(model)(type(model.config).from_dict({**model.config.to_dict(), "precision": "int8"}))
     found.load_state_dict(model.state_dict())
     return found.eval()
 
 
-def _write(folder: Path, model: Any, processor: AshNetsProcessor, recipe: Recipe, record: dict[str, Any]) -> None:
+def _write(
+    folder: Path, model: AshNetsPreTrainedModel, processor: AshNetsProcessor, recipe: Recipe, record: JsonObject
+) -> None:
     """Write the published form in float16; the abstract encoder stays in float32: integers are computed from it."""
     model.save_pretrained(folder)
     path = folder / "model.safetensors"

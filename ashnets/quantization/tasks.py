@@ -18,7 +18,9 @@ from ashnets.errors import ConfigurationError
 from ashnets.evaluation.embedding import TaskImages, images_at_reset
 from ashnets.evaluation.options import EvaluationOptions, Variant
 from ashnets.evaluation.prediction import Questions, predicted_labels
+from ashnets.files import JsonObject
 from ashnets.hub.resolving import resolve
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.quantization.running import fine_tuning_recipe, float_model, require_new, run_quantization
 from ashnets.quantization.running import quantize as quantize_pretrained
@@ -49,7 +51,7 @@ def quantize(
     split: str | None = None,
     dry_run: bool = False,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Quantize the spiking branch of a pre-trained model, or of one that was fine-tuned on a task.
 
         ashnets.quantize("ashnets-tiny", output="runs/tiny-int8", corpus="data/pictograms")
@@ -109,7 +111,7 @@ class QuantizingRetrieval(Quantizing):
     def _images(self, source: TaskData) -> Any:
         return super()._images(as_source(source, [*self.recipe.train, self.recipe.valid, self.split]))
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         """See `Quantizing.about`."""
         return {"task": "retrieval", "data": self.recipe.data}
 
@@ -128,20 +130,20 @@ class QuantizingTask(Quantizing):
         train, valid, _ = train_and_valid(source, recipe.train, recipe.valid, recipe.hold_out)
         learned = [record for record in train if self.task.can_learn(record)]
         learned = drawn(learned, recipe.train_items, recipe.seed)
-        measured: Sequence[Any] = valid if self.split == recipe.valid else source.records(self.split)
+        measured = valid if self.split == recipe.valid else source.records(self.split)
         self.measured = drawn(measured, recipe.valid_items, recipe.seed)
         require_images(source, [*learned, *self.measured])
         self.names = list(dict.fromkeys(name for record in self.measured for name in record.images))
         return Items(recipe, config, self.task, source, learned, self.processor)
 
-    def _new_learner(self, model: Any) -> Learner:
+    def _new_learner(self, model: AshNetsPreTrainedModel) -> Learner:
         return TaskLearner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         """See `Quantizing.about`."""
         return {"task": self.recipe.task, "data": self.recipe.data}
 
-    def measure(self, model: Any, concrete_only: bool = False) -> dict[str, Any]:
+    def measure(self, model: AshNetsPreTrainedModel, concrete_only: bool = False) -> JsonObject:
         """The task's official metrics."""
         predicted = predicted_labels(
             model.eval(),

@@ -14,6 +14,8 @@ from ashnets.errors import TrainingError
 from ashnets.evaluation.embedding import images_at_reset
 from ashnets.evaluation.options import EvaluationOptions, Variant
 from ashnets.evaluation.retrieval import RetrievalSet, rank
+from ashnets.files import JsonObject
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.model.tdbn import calibrating
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.estimate import estimate
@@ -49,7 +51,7 @@ class Quantizing:
     def __init__(
         self,
         recipe: Recipe,
-        model: Any,
+        model: AshNetsPreTrainedModel,
         processor: AshNetsProcessor,
         source: Any,
         split: str,
@@ -73,28 +75,28 @@ class Quantizing:
         return TrainingImages(self.recipe, config, source, self.processor.tokenizer, lambda *_: None)
 
     @property
-    def published(self) -> Any:
+    def published(self) -> AshNetsPreTrainedModel:
         assert self.learner is not None
         return self.learner.published
 
-    def _learner(self, model: Any) -> Learner:
+    def _learner(self, model: AshNetsPreTrainedModel) -> Learner:
         self.learner = self._new_learner(model)
         return self.learner
 
-    def _new_learner(self, model: Any) -> Learner:
+    def _new_learner(self, model: AshNetsPreTrainedModel) -> Learner:
         return Learner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         """The report's entries on the task."""
         return {}
 
-    def measure(self, model: Any, concrete_only: bool = False) -> dict[str, Any]:
+    def measure(self, model: Any, concrete_only: bool = False) -> JsonObject:
         """The metric on the split, each image from a reset state."""
         variant, options = Variant(concrete_only=concrete_only), EvaluationOptions(progress=self.progress)
         measured = RetrievalSet.of_pairs(self.held_out)
         return rank(model.eval(), self.processor.tokenizer, measured, variant, options).to_list()[0]
 
-    def measure_spikes(self, model: Any) -> dict[str, Any]:
+    def measure_spikes(self, model: Any) -> JsonObject:
         """Retrieval of texts by spikes alone; empty without a STUA head."""
         if not hasattr(model, "stua"):
             return {}
@@ -113,7 +115,7 @@ class Quantizing:
         """Batches of the first ``count`` images of the split, as `spikes_changed` takes them."""
         return images_at_reset(self.held_out, range(min(count, len(self.held_out))))
 
-    def plan(self, model: Any) -> dict[str, Any]:
+    def plan(self, model: AshNetsPreTrainedModel) -> JsonObject:
         """What the fine-tuning will do and need, measured on one real step."""
         learner = self._learner(model)
         learner.prepare(self.phase)
@@ -156,7 +158,7 @@ class Quantizing:
             calibration_batches(self.images, CALIBRATED, self.recipe.workers, pin=learner.device.type == "cuda"),
         )
 
-    def train(self, model: Any) -> list[float]:
+    def train(self, model: AshNetsPreTrainedModel) -> list[float]:
         """Run all steps; returns the loss of each."""
         learner, losses = self._learner(model), []
         bar = Progress(

@@ -1,5 +1,5 @@
-"""Downstream tasks: fine-tuning and evaluation on question answering, retrieval, NLVR2 and visual entailment.
+"""Downstream tasks: visual question answering, retrieval, NLVR2 and visual entailment.
 
-One file for each task says what its items, targets and metrics are; `finetuning` trains all of them, by the loop of
-pre-training, and `evaluating` measures them.
+One file for each task defines its items, targets and metrics. `finetuning` trains all of them in the loop of
+pre-training; `ashnets.evaluation` evaluates them.
 """

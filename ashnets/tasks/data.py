@@ -1,4 +1,4 @@
-"""Any data set of a task under one name: a published benchmark or a task derived from pictograms."""
+"""The data sets of tasks by name: published benchmarks, and tasks derived from pictograms."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from ashnets.data.benchmarks import BENCHMARKS, Benchmark, Captioned, open_benchmark
+from ashnets.data.benchmarks.records import Record
 from ashnets.data.pictograms.tasks import PICTOGRAM_TASKS, PictogramTask, open_pictogram_task
 from ashnets.data.sources.opening import Source, open_source
 from ashnets.data.sources.rows import ROWS, split_name
 from ashnets.errors import ConfigurationError, DataError, did_you_mean
 
 TaskData = Benchmark | PictogramTask
+One = TypeVar("One")
+OfKind = TypeVar("OfKind", bound=Record)
 
 
 def open_task_data(name: str, folder: str | os.PathLike, images: str | os.PathLike | None = None) -> TaskData:
@@ -25,12 +28,12 @@ def open_task_data(name: str, folder: str | os.PathLike, images: str | os.PathLi
 
     Args:
         name: a key of ``BENCHMARKS`` or ``PICTOGRAM_TASKS``.
-        folder: of its annotations, or of the pictogram corpus.
-        images: holds the images, where they lie elsewhere.
+        folder: contains the annotations, or the pictogram corpus.
+        images: contains the images, if they are in another folder.
 
     Raises:
-        ConfigurationError: no such data set, or ``images`` for one that holds its own.
-        DataError: nothing there.
+        ConfigurationError: no such data set, or ``images`` for a data set that contains its own.
+        DataError: the folder contains no such data.
     """
     if name in PICTOGRAM_TASKS:
         if images is not None:
@@ -42,17 +45,21 @@ def open_task_data(name: str, folder: str | os.PathLike, images: str | os.PathLi
     raise ConfigurationError(f"no data set {name!r}.{did_you_mean(name, known)} There are {', '.join(known)}.")
 
 
-def require_kind(data: TaskData, records: Sequence[Any], kind: type, task: str) -> None:
-    """Raises ConfigurationError if the records are of another task, DataError if there are none."""
+def require_kind(data: TaskData, records: Sequence[Record], kind: type[OfKind], task: str) -> list[OfKind]:
+    """The records. Raises ConfigurationError if they belong to another task, DataError if there are none."""
     if not records:
         raise DataError(f"{data.folder}: {data.title} gives no items")
-    if not isinstance(records[0], kind):
-        found = type(records[0]).__name__
-        raise ConfigurationError(f"{data.title} holds {found} records; {task} takes {kind.__name__}")
+    found: list[OfKind] = []
+    for record in records:
+        if not isinstance(record, kind):
+            other = type(record).__name__
+            raise ConfigurationError(f"{data.title} holds {other} records; {task} takes {kind.__name__}")
+        found.append(record)
+    return found
 
 
-def require_images(data: TaskData, records: Sequence[Any]) -> None:
-    """Raises DataError, with counts, if images of the records are missing; nothing is decoded."""
+def require_images(data: TaskData, records: Sequence[Record]) -> None:
+    """Raise DataError, with counts, if images of the records are missing; nothing is decoded."""
     names = dict.fromkeys(name for record in records for name in record.images)
     there = data.has_image if isinstance(data, PictogramTask) else lambda name: data.find_image(name) is not None
     missing = [name for name in names if not there(name)]
@@ -66,14 +73,14 @@ def require_images(data: TaskData, records: Sequence[Any]) -> None:
 
 def train_and_valid(
     data: TaskData, train: Sequence[str], valid: str, hold_out: float
-) -> tuple[list[Any], list[Any], list[str]]:
-    """Records to train on and to validate by.
+) -> tuple[list[Record], list[Record], list[str]]:
+    """Records for training and for validation.
 
-    Where the data has no split ``valid``, the items of a share ``hold_out`` of the training images are taken out,
-    chosen by a hash of the images' names: no image is on both sides.
+    If the data has no split ``valid``, the items of a share ``hold_out`` of the training images are held out. A hash
+    of the images' names selects these images, and no image is in both sets.
 
     Returns:
-        The two, and sentences on what was held out.
+        Both sets, and a sentence about what was held out.
 
     Raises:
         DataError: a split is missing, or nothing can be held out.
@@ -95,8 +102,8 @@ def train_and_valid(
     return kept, out, [f"validation: {len(out)} items on {count} training images, held out by their names"]
 
 
-def drawn(records: Sequence[Any], count: int, seed: int) -> list[Any]:
-    """``count`` of the records in their order, drawn by the seed; all of them if there are no more, or for 0."""
+def drawn(records: Sequence[One], count: int, seed: int) -> list[One]:
+    """A random sample of ``count`` records, in their order; all records if ``count`` is 0 or too large."""
     if not 0 < count < len(records):
         return list(records)
     chosen = np.random.default_rng(seed).choice(len(records), count, replace=False)
@@ -104,7 +111,7 @@ def drawn(records: Sequence[Any], count: int, seed: int) -> list[Any]:
 
 
 def as_source(data: TaskData, splits: Sequence[str]) -> Source:
-    """Captioned images as a source of pairs, as pre-training reads them.
+    """Captioned images as a source of pairs, in the form that pre-training reads.
 
     Raises:
         DataError: images are missing.
@@ -114,8 +121,7 @@ def as_source(data: TaskData, splits: Sequence[str]) -> Source:
         return open_source(data.folder)
     rows = []
     for split in splits:
-        records: list[Any] = data.records(split)
-        require_kind(data, records, Captioned, "retrieval")
+        records = require_kind(data, data.records(split), Captioned, "retrieval")
         require_images(data, records)
         rows += [
             {

@@ -1,25 +1,25 @@
-"""Fine-tuning on a task, by the loop of pre-training: the same folder, logs, checkpoints, optimizers and resume.
+"""Fine-tuning on a task in the loop of pre-training: the same folder, logs, checkpoints, optimizers and resume.
 
-Questions, pairs and hypotheses are learned by their head's loss (`TaskLearner`); retrieval by ITC and ITM, as in
-pre-training, on captioned images.
+Questions, image pairs and hypotheses are trained with the loss of their head (`TaskLearner`). Retrieval is trained on
+captioned images with ITC and ITM, as in pre-training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ashnets.configuration import AshNetsConfig
 from ashnets.data.learned import merged, read_sketch, sketch
 from ashnets.evaluation.embedding import TaskImages, images_at_reset
 from ashnets.evaluation.options import EvaluationOptions, Variant
 from ashnets.evaluation.prediction import Questions, predicted_labels
+from ashnets.files import JsonObject
 from ashnets.hub.resolving import resolve
-from ashnets.processor import AshNetsProcessor
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.tasks.data import (
     TaskData,
     as_source,
@@ -30,7 +30,7 @@ from ashnets.tasks.data import (
 )
 from ashnets.tasks.items import ItemBatch
 from ashnets.tasks.registry import CLASSIFICATIONS
-from ashnets.tasks.starting import starting_model
+from ashnets.tasks.starting import Started, starting_model
 from ashnets.tasks.training_items import Items
 from ashnets.training.distributed import shares
 from ashnets.training.learner import Learner
@@ -40,7 +40,7 @@ from ashnets.training.run import Run
 
 
 class _FineTuning(Run):
-    """What the two kinds of runs share."""
+    """The base of both kinds of runs."""
 
     recipe: TaskRecipe
 
@@ -50,21 +50,21 @@ class _FineTuning(Run):
         self.learned_before = (read_sketch(Path(resolve(recipe.model))) or []) if begun else []
 
     def _learned(self) -> list[str]:
-        """See `Run._learned`; the images of items are known by the name of their data set."""
+        """See `Run._learned`; the record names the data set instead of the images of its items."""
         return self.learned_before
 
-    def plan(self) -> dict[str, Any]:
-        """See `Run.plan`; what is counted are items, which a pass may show several images of."""
+    def plan(self) -> JsonObject:
+        """See `Run.plan`; it counts items, which may have several images each."""
         found = super().plan()
         about = {"recipe": found.pop("recipe"), "task": self.recipe.task, "data": self.recipe.data}
         return {**about, **{"items" if key == "images" else key: value for key, value in found.items()}}
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self) -> JsonObject:
         return {**super()._record(), "task": self.recipe.task, "data": self.recipe.data, "train": self.recipe.train}
 
 
 class RetrievalRun(_FineTuning):
-    """Retrieval: ITC and ITM on captioned images; the validation searches by each image's first caption."""
+    """Retrieval: ITC and ITM on captioned images; validation uses the first caption of each image."""
 
     def __init__(self, recipe: TaskRecipe, data: TaskData, *arguments: Any) -> None:
         super().__init__(recipe, as_source(data, [*recipe.train, recipe.valid]), *arguments)
@@ -73,7 +73,7 @@ class RetrievalRun(_FineTuning):
     def _learned(self) -> list[str]:
         return merged(self.learned_before, sketch(self.images.train))
 
-    def _model(self, source: Any) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+    def _model(self, source: Any) -> Started:
         rows = (row for split in self.recipe.train for row in source.split(split)["captions"].to_pylist())
         return starting_model(self.recipe, (caption for row in rows for caption in row), {})
 
@@ -81,10 +81,10 @@ class RetrievalRun(_FineTuning):
 class TaskRun(_FineTuning):
     """A task with a classifier."""
 
-    def _learned_from(self) -> dict[str, Any]:
+    def _learned_from(self) -> JsonObject:
         return {"name": self.data_name, "splits": list(self.recipe.train), "items": len(self.items)}
 
-    def _model(self, source: Any) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+    def _model(self, source: Any) -> Started:
         recipe, kind = self.recipe, CLASSIFICATIONS[self.recipe.task]
         train, valid, said = train_and_valid(source, recipe.train, recipe.valid, recipe.hold_out)
         for records in (train, valid):
@@ -102,13 +102,13 @@ class TaskRun(_FineTuning):
         self.task.start(model)
         return config, processor, model, [*origins, *said]
 
-    def _starting(self, texts: Any, keys: dict[str, Any]) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+    def _starting(self, texts: Iterable[str], keys: JsonObject) -> Started:
         return starting_model(self.recipe, texts, keys)
 
     def _images(self, source: Any) -> Items:
         return Items(self.recipe, self.config, self.task, source, self.items, self.processor)
 
-    def _learner(self, model: Any) -> Learner:
+    def _learner(self, model: AshNetsPreTrainedModel) -> Learner:
         return TaskLearner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
 
     def _valid_images(self, readable: list[int], count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
@@ -129,12 +129,12 @@ class TaskRun(_FineTuning):
 class TaskStep(nn.Module):
     """The loss of a task's head as a module, so that DistributedDataParallel can wrap it."""
 
-    def __init__(self, model: Any, name: str, concrete_only: bool) -> None:
+    def __init__(self, model: nn.Module, name: str, concrete_only: bool) -> None:
         super().__init__()
         self.model, self.name, self.concrete_only = model, name, concrete_only
 
     def forward(self, batch: ItemBatch) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """The loss, weighted so that its mean over ranks is that of all items; and figures."""
+        """The loss, weighted so that its mean over ranks is the mean over all items; and statistics for the log."""
         out = self.model(**batch.inputs(), concrete_only=self.concrete_only)
         labels, best = batch.labels, out.logits.detach().argmax(1)
         assert labels is not None
@@ -145,14 +145,14 @@ class TaskStep(nn.Module):
 
 
 class TaskLearner(Learner):
-    """The learner of pre-training with a task's loss."""
+    """The learner of pre-training with the loss of a task."""
 
     def step_of(self, phase: Phase) -> nn.Module:
         """See `Learner.step_of`."""
         return TaskStep(self.model, next(iter(phase.objectives)), phase.concrete_only)
 
     def forward(self, batch: ItemBatch, gradients: bool = False) -> tuple[torch.Tensor, dict[str, torch.Tensor], None]:
-        """The loss of the task, what is logged of it, and no keys; see `Learner.forward`."""
+        """The loss of the task, its statistics for the log, and no keys; see `Learner.forward`."""
         phase, step = self._prepared
         with self.autocast():
             losses, figures = step(batch.to(self.device))

@@ -1,4 +1,4 @@
-"""Items of a task in batches: each worker reads and tokenizes its own."""
+"""Items of a task in batches; each worker process reads and tokenizes its own items."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ashnets.data.batches import Share
+from ashnets.data.benchmarks.records import Record
 from ashnets.data.loading import Batches
 from ashnets.data.vocabulary import tokenize
 from ashnets.model.sampling import image_key
@@ -26,12 +27,12 @@ class ItemBatch:
 
     Attributes:
         pixel_values: (B, 3, S, S) in [0, 1]; pairs (B, 2, 3, S, S).
-        image_keys: (B,) or (B, 2), ids for the sampler.
+        image_keys: (B,) or (B, 2), keys for the sampler.
         input_ids, attention_mask: (B, L).
-        labels: what the head's loss takes; None where nothing is learned.
-        group_size: items on one time axis.
+        labels: targets for the head's loss; None in evaluation.
+        group_size: number of items on one time axis.
         image_ids: names of the images.
-        skipped: empty; a batch of pre-training has names here.
+        skipped: always empty; in pre-training it names the images that were left out.
     """
 
     pixel_values: torch.Tensor
@@ -44,15 +45,15 @@ class ItemBatch:
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def shown(self) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Images (n, 3, S, S), both of each pair; their keys (n,); and how many lie on one time axis."""
+        """Images (n, 3, S, S), two for each pair; their keys (n,); and the number of images on one time axis."""
         return self.pixel_values.flatten(0, -4), self.image_keys.flatten(), self.inputs()["group_size"]
 
     def to(self, device: torch.device) -> ItemBatch:
-        """The same batch with its tensors on ``device``; image_keys stay, the sampler reads them as numbers."""
+        """The same batch with its tensors on ``device``, except image_keys, which the sampler reads as numbers."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> ItemBatch:
-        """The same batch in pinned memory: what a DataLoader asks of a batch that is no tensor."""
+        """The same batch in pinned memory; a DataLoader calls this method of a batch that is not a tensor."""
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, move: Callable[[torch.Tensor], torch.Tensor]) -> ItemBatch:
@@ -61,7 +62,7 @@ class ItemBatch:
         return dataclasses.replace(self, **moved)
 
     def inputs(self) -> dict[str, Any]:
-        """Keywords of a head's ``forward``; the time axis of a pair's group has both its images."""
+        """Arguments of a head's ``forward``; a group of pairs has both images of each pair on its time axis."""
         images = 1 if self.pixel_values.dim() == 4 else 2
         return {
             "pixel_values": self.pixel_values,
@@ -73,19 +74,19 @@ class ItemBatch:
         }
 
 
-class ItemBatches(Batches):
+class ItemBatches(Batches[ItemBatch]):
     """Items of a task.
 
     Args:
-        learn: make labels.
-        constant: show blank images in the place of all.
+        learn: add labels.
+        constant: replace all images by a blank image.
     """
 
     def __init__(
         self,
         task: Classification,
         data: TaskData,
-        records: Sequence[Any],
+        records: Sequence[Record],
         shares: Sequence[Share],
         processor: AshNetsProcessor,
         max_length: int,
@@ -97,11 +98,11 @@ class ItemBatches(Batches):
         self.processor, self.max_length, self.learn, self.constant = processor, max_length, learn, constant
 
     def read(self, number: int) -> ItemBatch:
-        """Pass ``number``. Raises DataError or InputError if an image cannot be read."""
+        """Batch ``number``. Raises DataError or InputError if an image cannot be read."""
         share = self.shares[number]
         records = [self.records[int(i)] for i in share.indices]
         tokens = tokenize(self.processor.tokenizer, [self.task.text(r) for r in records], self.max_length)
-        # images that are all alike must also spike alike
+        # equal images must have equal spikes
         keys = [[0 if self.constant else image_key(name) for name in record.images] for record in records]
         paired = len(keys[0]) == 2
         return ItemBatch(
@@ -121,6 +122,6 @@ class ItemBatches(Batches):
             return torch.full(shape, GRAY)
         opened = [[self.data.open_image(name) for name in of_item] for of_item in names]
         images: Any = opened if paired else [of_item[0] for of_item in opened]
-        # the ids are not used: content keys of each image would cost a hash of its pixels
+        # these ids are not used; without ids, the pixels of each image would be hashed
         ids = [0] * sum(map(len, names))
         return self.processor.image_processor.preprocess(images, ids)["pixel_values"]

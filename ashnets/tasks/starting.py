@@ -1,4 +1,4 @@
-"""The model that fine-tuning starts from: trained weights under a new head, or the start of pre-training."""
+"""The initial model of fine-tuning: trained weights with a new head, or the initial weights of pre-training."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from torch import nn
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import WeightsError
+from ashnets.files import JsonObject
 from ashnets.model.ashnets import AshNetsModel
 from ashnets.model.heads import AshNetsForRetrieval, head_class
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.recipe import TaskRecipe
 from ashnets.training.setup import build_model
 from ashnets.words import without_place
 
+Started = tuple[AshNetsConfig, AshNetsProcessor, AshNetsPreTrainedModel, list[str]]  # and the origin of its weights
 
-def starting_model(
-    recipe: TaskRecipe, texts: Iterable[str], keys: dict[str, Any]
-) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+
+def starting_model(recipe: TaskRecipe, texts: Iterable[str], keys: JsonObject) -> Started:
     """Configuration, processor, model of the recipe's task, and a sentence for each source of its weights.
 
-    The recipe's ``changes`` may take a part away, as another summary ratio does (Table XI): its weights are left out.
+    The recipe's ``changes`` may remove a part of the model, such as the summary ratio (Table XI). Its weights are then
+    left out.
 
     Args:
-        texts: those that it will read; with ``weights: initial`` a pruned vocabulary is cut to them.
-        keys: of the configuration, over those of the recipe.
+        texts: the training texts; with ``weights: initial``, a pruned vocabulary contains only their pieces.
+        keys: configuration keys; they override those of the recipe.
 
     Raises:
         WeightsError, UnknownModelError, ConfigurationError: as ``from_pretrained`` or ``build_model``.
@@ -51,7 +54,7 @@ def starting_model(
 
 
 def _take_over(trained: nn.Module, model: nn.Module, recipe: TaskRecipe) -> list[str]:
-    """Give ``model``, which may lack parts, the tensors of ``trained``; the names of those it has no place for."""
+    """Copy the tensors of ``trained`` to ``model``, which may lack parts; returns the names of unused tensors."""
     tensors, wanted = trained.state_dict(), model.state_dict()
     unfit = [name for name, tensor in wanted.items() if name not in tensors or tensors[name].shape != tensor.shape]
     if unfit:

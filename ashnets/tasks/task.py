@@ -1,90 +1,93 @@
-"""What a task is to the loop that trains it and to the evaluation: texts, targets, answers, metrics.
+"""The interface of a task for training and evaluation: texts, targets, answers, metrics.
 
-A task with a classifier is a subclass of `Classification`, in a file of its own; retrieval has no classes and brings
-its own evaluation (`ashnets.evaluation.retrieval`).
+A task with a classifier is a subclass of `Classification` in its own file. Retrieval has no classes and has its own
+evaluation (`ashnets.evaluation.retrieval`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import nn
 
-from ashnets.data.benchmarks.records import Record
+from ashnets.configuration import AshNetsConfig
+from ashnets.data.benchmarks.records import Entailment, ImagePair, Question, Record
+from ashnets.files import JsonObject
+
+R = TypeVar("R", Question, ImagePair, Entailment)
 
 
-class Classification(ABC):
-    """A task whose head chooses one of some labels for a text and its image or images.
+class Classification(ABC, Generic[R]):
+    """A task whose head chooses a label for a text and its image or images.
 
     Args:
-        labels: what the classifier's outputs mean, in their order.
+        labels: the labels, in the order of the classifier's outputs.
 
     Attributes:
-        name: the task's name, that of its head and of its loss.
-        kind: class of its records.
+        name: the name of the task, of its head and of its loss.
+        kind: the class of its records.
     """
 
     name: ClassVar[str]
-    kind: ClassVar[type]
+    kind: ClassVar[type[Record]]
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = list(labels)
 
     @classmethod
     @abstractmethod
-    def of_training(cls, records: Sequence[Any], minimum: int) -> Classification:
-        """The task that training records define; ``minimum`` is the recipe's ``answers_minimum``."""
+    def of_training(cls, records: Sequence[R], minimum: int) -> Self:
+        """The task with the labels of training records; ``minimum`` is the recipe's ``answers_minimum``."""
 
     @classmethod
     @abstractmethod
-    def of_config(cls, config: Any) -> Classification:
-        """The task that a trained model's configuration defines."""
+    def of_config(cls, config: AshNetsConfig) -> Self:
+        """The task with the labels of a trained model's configuration."""
 
-    def configuration(self) -> dict[str, Any]:
-        """Keys of the configuration that the head and a later evaluation need."""
+    def configuration(self) -> JsonObject:
+        """Configuration keys for the head and for later evaluations."""
         return {}
 
-    def start(self, head: nn.Module) -> None:  # noqa: B027 - most classifiers start as they are
-        """Set what a new classifier of this task starts from; by default nothing."""
+    def start(self, head: nn.Module) -> None:
+        """Initialize a new classifier of this task; by default, nothing is changed."""
 
     @abstractmethod
-    def text(self, record: Any) -> str:
-        """What the model reads."""
+    def text(self, record: R) -> str:
+        """The text that the model reads."""
 
     @abstractmethod
-    def truth(self, record: Any) -> str:
-        """The right label."""
+    def truth(self, record: R) -> str:
+        """The correct label."""
 
-    def can_learn(self, record: Any) -> bool:
+    def can_learn(self, record: R) -> bool:
         """Whether a record has a target."""
         return True
 
     @abstractmethod
-    def targets(self, records: Sequence[Any]) -> torch.Tensor:
-        """What the head's loss takes for B records."""
+    def targets(self, records: Sequence[R]) -> torch.Tensor:
+        """The targets of B records for the head's loss."""
 
     @abstractmethod
-    def scores(self, records: Sequence[Any], said: Sequence[str]) -> list[float]:
-        """How right each label is, in [0, 1]; their mean is the task's accuracy."""
+    def scores(self, records: Sequence[R], said: Sequence[str]) -> list[float]:
+        """The score of each predicted label, in [0, 1]; the mean is the task's accuracy."""
 
     @abstractmethod
-    def metrics(self, records: Sequence[Any], said: Sequence[str]) -> dict[str, Any]:
+    def metrics(self, records: Sequence[R], said: Sequence[str]) -> JsonObject:
         """The task's official metrics."""
 
     @abstractmethod
-    def write(self, folder: Path, records: Sequence[Any], said: Sequence[str]) -> Path:
-        """The file of predictions that the benchmark's own tools take."""
+    def write(self, folder: Path, records: Sequence[R], said: Sequence[str]) -> Path:
+        """Write the predictions as a file for the benchmark's own tools."""
 
-    def kind_of(self, record: Record) -> str:
-        """The kind of item, by which baselines and tables are split; empty where there is one kind."""
+    def kind_of(self, record: R) -> str:
+        """The kind of the item; baselines and tables report each kind. Empty if the task has only one kind."""
         return ""
 
 
-def labels_of(config: Any) -> list[str]:
-    """``id2label`` of a configuration in the order of its numbers."""
-    found: Mapping[Any, str] = config.id2label
-    return [found[key] for key in sorted(found, key=int)]
+def labels_of(config: AshNetsConfig) -> list[str]:
+    """``id2label`` of a configuration, in numerical order."""
+    return [label for _, label in sorted((config.id2label or {}).items(), key=lambda item: int(item[0]))]

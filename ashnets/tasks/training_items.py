@@ -1,14 +1,14 @@
-"""The training items of a task, as a run of pre-training knows its images."""
+"""The training items of a task, with the interface of `ashnets.training.images.TrainingImages`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.data.batches import Share, plan_epoch
+from ashnets.data.benchmarks.records import Record
 from ashnets.data.similar import random_groups
 from ashnets.errors import ConfigurationError
 from ashnets.processor import AshNetsProcessor
@@ -20,10 +20,10 @@ from ashnets.training.recipe import SINGLE, TaskRecipe
 
 
 class Items:
-    """The training items of a run on one rank, as a run of pre-training knows its images.
+    """The training items of a run on one rank.
 
     Raises:
-        ConfigurationError: a batch that does not fit φ and the devices.
+        ConfigurationError: the batch size is not a multiple of φ × devices.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Items:
         config: AshNetsConfig,
         task: Classification,
         data: TaskData,
-        records: Sequence[Any],
+        records: Sequence[Record],
         processor: AshNetsProcessor,
     ) -> None:
         self.recipe, self.config, self.task, self.data = recipe, config, task, data
@@ -50,26 +50,26 @@ class Items:
 
     @property
     def train(self) -> Items:
-        """What a run takes its fingerprint (``image_ids``) and its size of."""
+        """The object with the items' ids (``image_ids``), for the fingerprint of a run, and with their number."""
         return self
 
     def random_groups(self, epoch: int) -> list[np.ndarray]:
-        """All items in random order, one by one or in groups of φ."""
+        """All items in random order, single or in groups of φ."""
         return random_groups(len(self.records), self.group, self.recipe.seed * 1_000_003 + epoch)
 
     def plan(self, groups: list[np.ndarray]) -> list[list[Share]]:
-        """The passes of an epoch, each a share a rank."""
+        """The micro-batches of an epoch; each has one share for each rank."""
         return plan_epoch(groups, self.recipe.batch_size, world_size())
 
     def batches(self, planned: list[list[Share]], epoch: int) -> ItemBatches:
-        """This rank's batches of the passes; the items of an epoch are shown as they are."""
+        """This rank's share of each micro-batch; items are not augmented."""
         mine = [shares[rank()] for shares in planned]
         return ItemBatches(
             self.task, self.data, self.records, mine, self.processor, self.config.max_text_length, learn=True
         )
 
     def note(self, unreadable: dict[str, str], ahead: int = 1) -> None:
-        """Nothing is left out: an image that cannot be read has ended the run."""
+        """Does nothing: an image that cannot be read ends the run."""
 
     def share_notes(self, ahead: int = 0) -> None:
         """See `note`."""

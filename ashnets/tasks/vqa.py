@@ -2,9 +2,9 @@
 
     loss = Σ_a BCE(logit_a, target_a)
 
-Where ten annotators answered (VQA v2, VQA-CP v2), targets are the soft scores of Teney et al. and the vocabulary holds
-the answers that are right nine times (`ashnets.metrics.answer_vocabulary`). Where there is one right answer (COCO-QA,
-easy-VQA, derived tasks), its target is 1 and it is compared letter by letter.
+With ten annotators (VQA v2, VQA-CP v2), targets are the soft scores of Teney et al., and the labels are the answers
+that are correct at least nine times (`ashnets.metrics.answer_vocabulary`). With one correct answer (COCO-QA, easy-VQA,
+derived tasks), its target is 1, and answers are compared as exact strings.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
+from ashnets.configuration import AshNetsConfig
 from ashnets.data.benchmarks.records import Question
 from ashnets.errors import DataError, WeightsError
-from ashnets.files import write_atomically
+from ashnets.files import JsonObject, write_atomically
 from ashnets.metrics.answer_vocabulary import answer_vocabulary, soft_targets
 from ashnets.metrics.coco_qa import coco_qa_accuracy
 from ashnets.metrics.submission import write_answers
@@ -27,8 +28,8 @@ from ashnets.metrics.vqa import soft_accuracy, vqa_accuracy
 from ashnets.tasks.task import Classification, labels_of
 
 
-class VisualQuestionAnswering(Classification):
-    """VQA; ``labels`` are the answers that can be given."""
+class VisualQuestionAnswering(Classification[Question]):
+    """VQA; ``labels`` are the possible answers."""
 
     name = "vqa"
     kind = Question
@@ -38,8 +39,8 @@ class VisualQuestionAnswering(Classification):
         self.indices = {answer: number for number, answer in enumerate(self.labels)}
 
     @classmethod
-    def of_training(cls, records: Sequence[Any], minimum: int) -> VisualQuestionAnswering:
-        """Raises DataError if no answer is right ``minimum`` times, or the answers are kept secret."""
+    def of_training(cls, records: Sequence[Question], minimum: int) -> Self:
+        """Raises DataError if no answer is correct ``minimum`` times, or the answers are not public."""
         if any(len(record.answers) > 1 for record in records):
             return cls(answer_vocabulary(records, minimum))
         counts = Counter(record.answer for record in records if record.answer is not None)
@@ -51,8 +52,8 @@ class VisualQuestionAnswering(Classification):
         return cls(kept)
 
     @classmethod
-    def of_config(cls, config: Any) -> VisualQuestionAnswering:
-        """Raises WeightsError if the model does not say which answers it gives."""
+    def of_config(cls, config: AshNetsConfig) -> Self:
+        """Raises WeightsError if the configuration does not name the answers."""
         answers = labels_of(config)
         if len(answers) != config.num_answers:
             raise WeightsError(
@@ -61,12 +62,14 @@ class VisualQuestionAnswering(Classification):
             )
         return cls(answers)
 
-    def configuration(self) -> dict[str, Any]:
+    def configuration(self) -> JsonObject:
         return {"num_answers": len(self.labels), "id2label": dict(enumerate(self.labels))}
 
     @torch.no_grad()
     def start(self, head: Any) -> None:
-        """Give each of A answers the probability 1/A: from ½, thousands of wrong ones would fill the first epochs.
+        """Initialize the probability of each of A answers to 1/A.
+
+        With a probability of 0.5, the loss of the first epochs would come mostly from thousands of wrong answers.
 
         Source: the prior of Lin et al., Focal Loss for Dense Object Detection, 2017, section 3.3.
         """
@@ -100,17 +103,17 @@ class VisualQuestionAnswering(Classification):
             for record, one in zip(records, said, strict=True)
         ]
 
-    def metrics(self, records: Sequence[Question], said: Sequence[str]) -> dict[str, Any]:
+    def metrics(self, records: Sequence[Question], said: Sequence[str]) -> JsonObject:
         if any(len(record.answers) > 1 for record in records):
             return vqa_accuracy(records, {record.id: one for record, one in zip(records, said, strict=True)})
         return coco_qa_accuracy(records, said)
 
     def write(self, folder: Path, records: Sequence[Question], said: Sequence[str]) -> Path:
-        # answers that are kept secret are those of a server, which takes the same form
+        # if answers are not public, an evaluation server takes the same format
         if any(len(record.answers) > 1 or record.answer is None for record in records):
             answers = {record.id: one for record, one in zip(records, said, strict=True)}
             return write_answers(folder / "predictions.json", answers, list(answers))
         return write_atomically(folder / "predictions.txt", "".join(f"{one}\n" for one in said).encode())
 
-    def kind_of(self, record: Any) -> str:
+    def kind_of(self, record: Question) -> str:
         return record.answer_type

@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from ashnets.baselines.comparing import CONTESTANTS, compare
+from ashnets.baselines.comparing import CONTESTANTS, build_table
 from ashnets.baselines.frozen import FrozenForPreTraining
 from ashnets.baselines.starting import HEADS, build_baseline
 from ashnets.baselines.vilt import ViltForPreTraining, ViltForVQA
@@ -103,7 +103,7 @@ def test_what_cannot_be_is_refused(write_recipe, corpus, tmp_path, changes, mess
 
 def test_no_round_is_refused_before_the_training(corpus, tmp_path):
     with pytest.raises(ConfigurationError, match="rounds=0"):
-        compare(corpus, tmp_path / "runs", rounds=0)
+        build_table(corpus, tmp_path / "runs", rounds=0)
     assert not (tmp_path / "runs").exists()
 
 
@@ -166,7 +166,7 @@ def test_the_table_end_to_end(repository, pictograms, tmp_path):
             recipe["changes"] = {}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
     options = {"recipes": folder, "sample": 6, "items": 20, "rounds": 1, "progress": False}
-    rows = compare(pictograms, tmp_path / "runs", **options)
+    rows = build_table(pictograms, tmp_path / "runs", **options)
     assert [row["baseline"] for row in rows] == [
         *(chosen.title for chosen in CONTESTANTS.values()),
         "chance",
@@ -182,10 +182,10 @@ def test_the_table_end_to_end(repository, pictograms, tmp_path):
     assert chance["t2i R@1"] == pytest.approx(1 / 6, abs=1e-4) and chance["i2t R@5"] == pytest.approx(5 / 6, abs=1e-4)
     assert all(0 <= row[key] <= 1 for row in rows[:3] for key in ("t2i R@1", "i2t R@10", "accuracy", "blind"))
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
-    again = compare(pictograms, tmp_path / "runs", names=["vilt"], **options)
+    again = build_table(pictograms, tmp_path / "runs", names=["vilt"], **options)
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     with pytest.raises(TrainingError, match="another recipe; choose another folder:\n  seed: was 0, is 1"):
-        compare(pictograms, tmp_path / "runs", names=["vilt"], overrides=["seed=1"], **options)
+        build_table(pictograms, tmp_path / "runs", names=["vilt"], overrides=["seed=1"], **options)
     timed = {"pairs_per_second", "time_ratio", "time_ratio_low", "time_ratio_high", "ranking_seconds"}
     assert [{k: v for k, v in row.items() if k not in timed} for row in again] == [
         {k: v for k, v in row.items() if k not in timed} for row in rows if row not in (ours, frozen)

@@ -32,7 +32,10 @@ CONCEPTS = [
     ("🏁", "chequered flag", "Flags"),
 ]
 FLAGS = [("🇫🇷", "flag France", "Flags"), ("🇯🇵", "flag: Japan", "Flags")]
-KEYWORDS = {"🍎": ["red_apple", "fruit", "Apple pie", "¿no?", "beta"], "🐟": ["sea", "animal", "molester", "ugly_duckling"]}
+KEYWORDS = {
+    "🍎": ["red_apple", "fruit", "Apple pie", "¿no?", "beta"],
+    "🐟": ["sea", "animal", "molester", "ugly_duckling"],
+}
 
 
 def code(character: str, keep_fe0f: bool = True) -> str:

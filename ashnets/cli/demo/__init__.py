@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,8 +26,10 @@ from ashnets.export import (
     profile_names,
     write_onnx_step,
 )
-from ashnets.files import require_writable, write_atomically, write_json
+from ashnets.files import JsonObject, require_writable, write_atomically, write_json
 from ashnets.metrics.retrieval import KS
+from ashnets.model.heads import AshNetsForPreTraining
+from ashnets.processor import AshNetsProcessor
 
 MODEL = "ashnets-tiny"
 SUMMARY = "summary.json"
@@ -51,7 +52,7 @@ def run(output: Path) -> None:
 
 
 @torch.inference_mode()
-def demonstrate(model: Any, processor: Any, output: Path) -> dict[str, Any]:
+def demonstrate(model: AshNetsForPreTraining, processor: AshNetsProcessor, output: Path) -> JsonObject:
     """The demo on a loaded model and its processor; returns what ``summary.json`` receives."""
     start = time.perf_counter()
     terminal = Terminal(steps=6)
@@ -101,7 +102,7 @@ def demonstrate(model: Any, processor: Any, output: Path) -> dict[str, Any]:
 
     files["summary"] = output / SUMMARY
     seconds = round(time.perf_counter() - start, 1)
-    summary: dict[str, Any] = {
+    summary: JsonObject = {
         "model": MODEL,
         "seeds": {"choice": SEED, "sampling": config.sampling_seed},
         "environment": environment(),
@@ -122,7 +123,7 @@ def demonstrate(model: Any, processor: Any, output: Path) -> dict[str, Any]:
     return summary
 
 
-def _show_recalls(terminal: Terminal, recalls: list[dict[str, Any]]) -> None:
+def _show_recalls(terminal: Terminal, recalls: list[JsonObject]) -> None:
     rows = [
         [DIRECTIONS[r["direction"]], r["ranking"], r["concepts"], str(r["n"]), *(f"{r[f'R@{k}']:.3f}" for k in KS)]
         for r in recalls
@@ -148,8 +149,13 @@ def _show_rates(terminal: Terminal, ranking: Ranking) -> None:
 
 
 def _export(
-    terminal: Terminal, graph: SpikingGraph, model: Any, spikes: torch.Tensor, output: Path, files: dict[str, Path]
-) -> dict[str, Any] | None:
+    terminal: Terminal,
+    graph: SpikingGraph,
+    model: AshNetsForPreTraining,
+    spikes: torch.Tensor,
+    output: Path,
+    files: dict[str, Path],
+) -> JsonObject | None:
     """Write, run and compare the step graph; None where the extra is not installed."""
     path = output / "spiking_encoder.onnx"
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import textwrap
-from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -12,12 +11,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 
 from ashnets.cli.demo.gallery import Ranking
+from ashnets.files import JsonObject
 from ashnets.ties import best
 
 RIGHT, GRAY = "#1a9850", "#bbbbbb"
 SHOWN_ITEMS, SHOWN_SENTENCES = 5, 3
 RASTER_NEURONS = 80
-SMALL: dict[str, Any] = {"fontsize": 7.5, "color": "#666666"}
+SMALL: JsonObject = {"fontsize": 7.5, "color": "#666666"}
 LAYER_COLORS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377")
 
 

@@ -15,7 +15,9 @@ from ashnets.cli.demo.terminal import Terminal
 from ashnets.data.corpus import Gallery, open_gallery
 from ashnets.data.images import load_image
 from ashnets.evaluation.two_stage import matching_score, rank_every_way
+from ashnets.files import JsonObject
 from ashnets.metrics.retrieval import KS, chance_at, ranks
+from ashnets.processor import AshNetsProcessor
 
 BATCH = 64
 PARTS = ("seen", "new")
@@ -27,7 +29,7 @@ def bundled_gallery() -> Gallery:
     return open_gallery(Path(str(resources.files("ashnets.zoo") / "gallery")))
 
 
-def sentence_of(row: dict[str, Any]) -> str:
+def sentence_of(row: JsonObject) -> str:
     """The image's first full sentence; its first caption is the bare name."""
     return row["captions"][min(1, len(row["captions"]) - 1)]
 
@@ -85,7 +87,7 @@ class Ranking:
         """The drawing itself."""
         return load_image(self.gallery[index]["path"])
 
-    def recalls(self) -> list[dict[str, Any]]:
+    def recalls(self) -> list[JsonObject]:
         """R@K of every ranking, direction and part, over all G items."""
         found = []
         for direction in DIRECTIONS:
@@ -110,7 +112,7 @@ class Ranking:
 
 
 @torch.inference_mode()
-def rank_gallery(model: Any, processor: Any, gallery: Gallery, top: int, terminal: Terminal) -> Ranking:
+def rank_gallery(model: Any, processor: AshNetsProcessor, gallery: Gallery, top: int, terminal: Terminal) -> Ranking:
     """Embed and rank a gallery.
 
     Args:

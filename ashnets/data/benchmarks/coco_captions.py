@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ashnets.data.benchmarks.benchmark import AnnotationFile, Benchmark
 from ashnets.data.benchmarks.faults import BROKEN, Faults, Place, file_name, text, whole
@@ -71,7 +71,8 @@ class CocoCaptions(Benchmark):
             if (path := self._find(f"captions_{split}.json")) is not None:
                 for place, raw in json_entries(path, "images", faults):
                     number = faults.attempt(place, whole, raw, "id")
-                    if number is not None and (match := _FLICKR.search(str(raw.get("flickr_url", "")))):
+                    address = raw.get("flickr_url", "") if isinstance(raw, dict) else ""
+                    if number is not None and (match := _FLICKR.search(str(address))):
                         found[number] = int(match[1])
         return found
 
@@ -103,9 +104,9 @@ def _read_official(path: Path, split: str, faults: Faults) -> Iterator[tuple[Pla
         yield place, Captioned(image_id, image, tuple(c for _, c in said), tuple(n for n, _ in said))
 
 
-def _image(raw: Any) -> tuple[int, str]:
+def _image(raw: object) -> tuple[int, str]:
     return whole(raw, "id"), file_name(raw, "file_name")
 
 
-def _caption(raw: Any) -> tuple[int, int, str]:
+def _caption(raw: object) -> tuple[int, int, str]:
     return whole(raw, "id"), whole(raw, "image_id"), text(raw, "caption", empty=True)

@@ -11,7 +11,7 @@ type ``yes/no``, all others ``other``. Source: V. Zhou, https://github.com/vzhou
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ashnets.data.benchmarks.benchmark import AnnotationFile, Benchmark
 from ashnets.data.benchmarks.faults import Broken, Faults, Place, shown, text
@@ -44,7 +44,7 @@ class EasyVqa(Benchmark):
                         yield split, place, record
 
 
-def _question(number: int, split: str, raw: Any) -> Question:
+def _question(number: int, split: str, raw: object) -> Question:
     if not isinstance(raw, list) or len(raw) != 3:
         raise Broken(f"it is {shown(raw)}; it must be a list of question, answer and number of the image.")
     image_id = raw[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from ashnets.errors import DataError
 
@@ -62,7 +62,7 @@ class Faults:
         if len(self.reasons) < self.shown:
             self.reasons.append(text)
 
-    def attempt(self, place: Place, parse: Callable[..., _T], *args: Any) -> _T | None:
+    def attempt(self, place: Place, parse: Callable[..., _T], *args: object) -> _T | None:
         """``parse(*args)``, or None after a fault."""
         try:
             return parse(*args)
@@ -79,13 +79,13 @@ class Faults:
         return False
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value for a message, cut to 60 characters."""
     text = ascii(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def text(raw: Any, key: str, *, empty: bool = False) -> str:
+def text(raw: object, key: str, *, empty: bool = False) -> str:
     """``raw[key]``, stripped of white space at its ends. Raises Broken if it is none."""
     value = field(raw, key)
     if not isinstance(value, str):
@@ -100,7 +100,7 @@ def text(raw: Any, key: str, *, empty: bool = False) -> str:
     return value.strip()
 
 
-def whole(raw: Any, key: str) -> int:
+def whole(raw: object, key: str) -> int:
     """``raw[key]``, an integer. Raises Broken if it is none."""
     value = field(raw, key)
     if not isinstance(value, int) or isinstance(value, bool):
@@ -108,7 +108,7 @@ def whole(raw: Any, key: str) -> int:
     return value
 
 
-def listed(raw: Any, key: str) -> list[Any]:
+def listed(raw: object, key: str) -> list[object]:
     """``raw[key]``, a list. Raises Broken if it is none."""
     value = field(raw, key)
     if not isinstance(value, list):
@@ -116,7 +116,7 @@ def listed(raw: Any, key: str) -> list[Any]:
     return value
 
 
-def field(raw: Any, key: str) -> Any:
+def field(raw: object, key: str) -> object:
     """``raw[key]``. Raises Broken if ``raw`` is not an object or lacks the key."""
     if not isinstance(raw, dict):
         raise Broken(f"it is {shown(raw)}; it must be an object with the key {key!r}.")
@@ -125,7 +125,7 @@ def field(raw: Any, key: str) -> Any:
     return raw[key]
 
 
-def file_name(raw: Any, key: str) -> str:
+def file_name(raw: object, key: str) -> str:
     """``raw[key]``, a path that stays inside its folder. Raises Broken if it is none."""
     name = text(raw, key)
     if "\\" in name or "\0" in name or name.startswith("/") or ".." in name.split("/") or ":" in name:

@@ -6,9 +6,8 @@ An unreadable file is one fault; in JSON lines, a broken line is one fault and t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from ashnets.data.benchmarks.faults import BROKEN, Faults, Place, shown
 from ashnets.errors import DataError
@@ -18,7 +17,7 @@ _CHUNK = 1 << 20
 _LARGEST = 1 << 26  # characters of one element; no benchmark comes near
 
 
-def json_document(path: Path, faults: Faults) -> Any:
+def json_document(path: Path, faults: Faults) -> object:
     """The content of a JSON file, or None after a fault, which names line and column. ``null`` is a fault too."""
     content = _content(path, faults)
     if content is None:
@@ -36,7 +35,7 @@ def json_document(path: Path, faults: Faults) -> Any:
     return None
 
 
-def json_entries(path: Path, key: str, faults: Faults, document: Any = None) -> Iterator[tuple[Place, Any]]:
+def json_entries(path: Path, key: str, faults: Faults, document: object = None) -> Iterator[tuple[Place, object]]:
     """The entries of ``{key: [...]}``, of a bare list, or of an object of objects whose keys are ids.
 
     ``document`` is what the file contains, where it has been read already.
@@ -45,7 +44,7 @@ def json_entries(path: Path, key: str, faults: Faults, document: Any = None) -> 
         return
     entries = document.get(key, document) if isinstance(document, dict) else document
     if isinstance(entries, list):
-        pairs: Any = enumerate(entries)
+        pairs: Iterable[tuple[int | str, object]] = enumerate(entries)
     elif isinstance(entries, dict) and entries and all(isinstance(entry, dict) for entry in entries.values()):
         pairs = entries.items()
     else:
@@ -56,7 +55,7 @@ def json_entries(path: Path, key: str, faults: Faults, document: Any = None) -> 
         yield Place(path, key, number), entry
 
 
-def json_elements(path: Path, faults: Faults) -> Iterator[tuple[Place, Any]]:
+def json_elements(path: Path, faults: Faults) -> Iterator[tuple[Place, object]]:
     """The elements of a file that is one long JSON list, read piece by piece: such a file may exceed the memory."""
     decoder = json.JSONDecoder()
     number = 0
@@ -112,7 +111,7 @@ def text_lines(path: Path, faults: Faults) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def json_lines(path: Path, faults: Faults) -> Iterator[tuple[Place, Any]]:
+def json_lines(path: Path, faults: Faults) -> Iterator[tuple[Place, object]]:
     """What each line of a file of JSON lines holds; empty lines are left out."""
     for number, line in enumerate(text_lines(path, faults), start=1):
         if not line.strip():

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from ashnets.data.benchmarks.faults import Broken, Faults, Place, file_name, listed, shown, text, whole
 from ashnets.data.benchmarks.files import json_entries
@@ -33,16 +32,16 @@ def read_karpathy(path: Path, splits: Collection[str], faults: Faults) -> Iterat
             yield split, place, record
 
 
-def _split(raw: Any) -> str:
+def _split(raw: object) -> str:
     split = text(raw, "split")
     if split not in SPLITS:
         raise Broken(f"key 'split' is {shown(split)}; it must be one of {', '.join(SPLITS)}.")
     return split
 
 
-def _captioned(raw: Any) -> Captioned:
+def _captioned(raw: object) -> Captioned:
     filename = file_name(raw, "filename")
-    in_coco = "cocoid" in raw
+    in_coco = isinstance(raw, dict) and "cocoid" in raw
     sentences = [(text(item, "raw", empty=True), whole(item, "sentid")) for item in listed(raw, "sentences")]
     kept = [(caption, number) for caption, number in sentences if caption]
     if not kept:

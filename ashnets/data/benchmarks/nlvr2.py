@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ashnets.data.benchmarks.benchmark import AnnotationFile, Benchmark
 from ashnets.data.benchmarks.faults import Broken, Faults, Place, field, shown, text
@@ -58,7 +58,7 @@ class Nlvr2(Benchmark):
                     yield split, place, record
 
 
-def _pair(raw: Any) -> ImagePair:
+def _pair(raw: object) -> ImagePair:
     identifier = text(raw, "identifier")
     match = _IDENTIFIER.fullmatch(identifier)
     if match is None:
@@ -72,8 +72,8 @@ def _pair(raw: Any) -> ImagePair:
     return ImagePair(identifier, images, text(raw, "sentence"), label == "True")
 
 
-def _directory(raw: Any) -> int:
+def _directory(raw: object) -> int:
     value = field(raw, "directory")
     if isinstance(value, bool) or not re.fullmatch(r"\d{1,9}", str(value), re.ASCII):
         raise Broken(f"key 'directory' is {shown(value)}; it must be the number of a folder of train.")
-    return int(value)
+    return int(str(value))

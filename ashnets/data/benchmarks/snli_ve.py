@@ -10,7 +10,7 @@ replaces. Source: Xie et al., Visual Entailment, 2019; https://github.com/necla-
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ashnets.data.benchmarks.benchmark import AnnotationFile, Benchmark
 from ashnets.data.benchmarks.faults import Broken, Faults, Place, file_name, shown, text
@@ -47,10 +47,11 @@ class SnliVe(Benchmark):
                         yield split, place, record
 
 
-def _entailment(raw: Any) -> Entailment:
+def _entailment(raw: object) -> Entailment:
     label = text(raw, "gold_label")
     if label not in LABELS:
         raise Broken(f"key 'gold_label' is {shown(label)}; it must be one of {', '.join(LABELS)}.")
+    assert isinstance(raw, dict)  # `text` refuses anything else
     key = next((key for key in _KEYS if key in raw), _KEYS[0])
     named = {key: str(raw[key])} if isinstance(raw.get(key), int) else raw
     image = file_name(named, key).removesuffix(".jpg") + ".jpg"

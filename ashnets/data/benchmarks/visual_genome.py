@@ -72,10 +72,10 @@ def _elsewhere(raw: Any) -> tuple[int, Elsewhere]:
     return whole(raw, "image_id"), Elsewhere(*ids)
 
 
-def _captioned(raw: Any) -> Captioned:
+def _captioned(raw: object) -> Captioned:
     regions = listed(raw, "regions")
     image_ids = {whole(region, "image_id") for region in regions}
-    if "id" in raw:
+    if isinstance(raw, dict) and "id" in raw:
         image_ids.add(whole(raw, "id"))
     if len(image_ids) != 1:
         raise Broken(f"its regions name the images {sorted(image_ids)}; they must name one. Correct them.")
@@ -90,6 +90,6 @@ def _captioned(raw: Any) -> Captioned:
     )
 
 
-def _box(region: Any) -> tuple[int, int, int, int]:
+def _box(region: object) -> tuple[int, int, int, int]:
     left, top, width, height = (whole(region, key) for key in _BOX)
     return left, top, width, height

@@ -16,18 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ashnets.data.benchmarks.benchmark import AnnotationFile, Benchmark
 from ashnets.data.benchmarks.coco_captions import COCO_IMAGE_FOLDERS, COCO_IMAGES, coco_image
-from ashnets.data.benchmarks.faults import BROKEN, Broken, Faults, Place, listed, text, whole
+from ashnets.data.benchmarks.faults import BROKEN, Broken, Faults, Place, field, listed, text, whole
 from ashnets.data.benchmarks.files import json_entries
 from ashnets.data.benchmarks.records import Question, Record
 
 _SUBTYPES = {"train": "train2014", "val": "val2014", "test-dev": "test-dev2015", "test": "test2015"}
 _ANSWERED = ("train", "val")
 _HOME = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
-Entries = Iterable[tuple[Place, Any]]
+Entries = Iterable[tuple[Place, object]]
 
 
 def _questions(split: str) -> str:
@@ -107,20 +107,20 @@ def join(
         faults.report(BROKEN, place, f"question_id {answer.id} is not among the questions. Remove the annotation.")
 
 
-def _question(raw: Any, part: str | None) -> tuple[int, Question]:
+def _question(raw: object, part: str | None) -> tuple[int, Question]:
     image_id = whole(raw, "image_id")
     image = coco_image(part or _coco_split(raw), image_id)
     return image_id, Question(whole(raw, "question_id"), image, text(raw, "question"))
 
 
-def _coco_split(raw: Any) -> str:
+def _coco_split(raw: object) -> str:
     part = text(raw, "coco_split")
     if part not in ("train2014", "val2014"):
         raise Broken(f"key 'coco_split' is {part!r}; it must be train2014 or val2014.")
     return part
 
 
-def _answered(raw: Any) -> tuple[int, Question]:
+def _answered(raw: object) -> tuple[int, Question]:
     answers = listed(raw, "answers")
     if not answers:
         raise Broken("key 'answers' is empty; there must be one of each annotator.")
@@ -137,6 +137,6 @@ def _answered(raw: Any) -> tuple[int, Question]:
     )
 
 
-def _answer(item: Any) -> str:
+def _answer(item: object) -> str:
     text(item, "answer", empty=True)
-    return item["answer"]
+    return str(field(item, "answer"))

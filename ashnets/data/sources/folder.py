@@ -7,17 +7,16 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from ashnets.data.folders import printable, read_file, reason
 from ashnets.data.images import is_image
-from ashnets.data.sources.rows import PATHS, SPLIT_WORDS, Missing, clean_row, path_inside, split_name
+from ashnets.data.sources.rows import PATHS, SPLIT_WORDS, Missing, SourceRow, clean_row, path_inside, split_name
 from ashnets.errors import DataError
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 
 
-def read_folder(root: Path, files: list[str]) -> Iterator[dict[str, Any]]:
+def read_folder(root: Path, files: list[str]) -> Iterator[SourceRow]:
     """Rows of ``files``, paths relative to ``root``.
 
     Metadata in ``root`` describes all files; metadata in a subfolder named after a split describes that subfolder.
@@ -41,7 +40,7 @@ def _split_of(file: str) -> str:
     return split_name(first) if rest and first.lower() in SPLIT_WORDS else "train"
 
 
-def _read_metadata(root: Path, part: str, missing: Missing) -> Iterator[dict[str, Any]]:
+def _read_metadata(root: Path, part: str, missing: Missing) -> Iterator[SourceRow]:
     found = [root / part / name for name in METADATA if (root / part / name).is_file()]
     if len(found) > 1:
         raise DataError(f"{root / part} contains {' and '.join(METADATA)}; keep only one of them.")
@@ -54,7 +53,7 @@ def _read_metadata(root: Path, part: str, missing: Missing) -> Iterator[dict[str
         yield clean_row(raw, where, file=file, row=-1, image_id=file, split=_split_of(file))
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     for number, line in enumerate(_read(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -67,7 +66,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     reader = csv.DictReader(io.StringIO(_read(path), newline=""), strict=True)
     try:
         if not set(reader.fieldnames or ()) & set(PATHS):
@@ -79,10 +78,10 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     f"{where} has more or fewer fields than the {len(reader.fieldnames or ())} columns of line 1. "
                     "Put texts with commas in double quotes."
                 )
-            filled: dict[str, Any] = {key: value for key, value in row.items() if value}
-            if filled.get("captions", "").startswith("["):
+            filled: dict[str, object] = {key: value for key, value in row.items() if value}
+            if (captions := row.get("captions") or "").startswith("["):
                 try:
-                    filled["captions"] = json.loads(filled["captions"])
+                    filled["captions"] = json.loads(captions)
                 except ValueError as error:
                     raise DataError(f"{where}: key 'captions' is not a JSON list ({error}). Correct it.") from None
             yield reader.line_num, filled
@@ -90,7 +89,7 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{path}, line {reader.reader.line_num} is not valid CSV ({error}). Correct it.") from None
 
 
-def _read_sidecars(root: Path, images: list[str]) -> Iterator[dict[str, Any]]:
+def _read_sidecars(root: Path, images: list[str]) -> Iterator[SourceRow]:
     alone = [file for file in images if not (root / file).with_suffix(".txt").is_file()]
     if alone:
         shown = ", ".join(map(printable, alone[:3])) + (f" and {len(alone) - 3} more" if len(alone) > 3 else "")

@@ -11,7 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ashnets.data.folders import reason
-from ashnets.data.sources.rows import CAPTIONS, PATHS, SPLIT_WORDS, TEXTS, Missing, clean_row, path_inside, split_name
+from ashnets.data.sources.rows import (
+    CAPTIONS,
+    PATHS,
+    SPLIT_WORDS,
+    TEXTS,
+    Missing,
+    SourceRow,
+    clean_row,
+    path_inside,
+    split_name,
+)
 from ashnets.errors import DataError
 
 IMAGE = "image"
@@ -62,7 +72,7 @@ def image_column(path: Path, schema: pa.Schema) -> str | None:
     return None
 
 
-def read_parquet(root: Path, files: dict[str, str], name_comes_first: bool = False) -> Iterator[dict[str, Any]]:
+def read_parquet(root: Path, files: dict[str, str], name_comes_first: bool = False) -> Iterator[SourceRow]:
     """Rows of ``files`` (paths relative to ``root`` → split where the rows name none); see `clean_row`."""
     missing = Missing(root)
     for file, split in files.items():
@@ -86,7 +96,7 @@ def read_parquet(root: Path, files: dict[str, str], name_comes_first: bool = Fal
     missing.complain()
 
 
-def _raw_rows(path: Path, parquet: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
+def _raw_rows(path: Path, parquet: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, object]]:
     try:
         for batch in parquet.iter_batches(4096, columns=columns):
             yield from batch.to_pylist()

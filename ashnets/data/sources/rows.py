@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 
@@ -25,6 +25,20 @@ ROWS = pa.schema(
         ("row", pa.int64()),  # of a parquet file; -1 where the file is the image
     ]
 )
+
+
+class SourceRow(TypedDict):
+    """A row of `ROWS`."""
+
+    image_id: str
+    split: str
+    name: str
+    concept: str | None
+    captions: list[str]
+    file: str
+    row: int
+
+
 CAPTIONS = ("captions", "caption", "text")
 PATHS = ("image_path", "file_name")
 TEXTS = ("image_id", "name", "concept", "split")
@@ -40,7 +54,7 @@ def split_name(name: str) -> str:
 
 
 def clean_row(
-    raw: Mapping[str, Any],
+    raw: Mapping[str, object],
     where: str,
     *,
     file: str,
@@ -48,7 +62,7 @@ def clean_row(
     image_id: str,
     split: str,
     name_comes_first: bool = False,
-) -> dict[str, Any]:
+) -> SourceRow:
     """A row of `ROWS`; ``image_id`` and ``split`` are defaults. Raises DataError, naming ``where``.
 
     Texts and paths must be valid Unicode: lone surrogates are refused.
@@ -78,7 +92,7 @@ def clean_row(
     }
 
 
-def _text(raw: Mapping[str, Any], key: str, where: str) -> str | None:
+def _text(raw: Mapping[str, object], key: str, where: str) -> str | None:
     value = raw.get(key)
     if value is None:
         return None
@@ -88,7 +102,7 @@ def _text(raw: Mapping[str, Any], key: str, where: str) -> str | None:
     return str(value).strip() or None
 
 
-def _captions(raw: Mapping[str, Any], where: str) -> list[str]:
+def _captions(raw: Mapping[str, object], where: str) -> list[str]:
     for key in CAPTIONS:
         value = raw.get(key)
         if value is None:
@@ -114,12 +128,12 @@ def _require_unicode(text: str, what: str, where: str, remedy: str = "Correct it
         ) from None
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def path_inside(name: Any, where: str) -> str:
+def path_inside(name: object, where: str) -> str:
     """A path that data names, relative to its folder. Raises DataError if it leaves that folder.
 
     Links are followed: whoever laid out the folder made them, and the Hub's own cache consists of them.
@@ -162,11 +176,11 @@ class Missing:
             )
 
 
-def as_table(rows: Iterable[dict[str, Any]]) -> pa.Table:
+def as_table(rows: Iterable[SourceRow]) -> pa.Table:
     """Rows as one table; only a few thousand at a time exist as Python objects."""
     return pa.Table.from_batches(_batches(iter(rows)), schema=ROWS)
 
 
-def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
+def _batches(rows: Iterator[SourceRow]) -> Iterator[pa.RecordBatch]:
     while batch := list(itertools.islice(rows, 4096)):
         yield pa.RecordBatch.from_pylist(batch, schema=ROWS)
