@@ -124,7 +124,7 @@ def _too_much(config: JsonObject, tensors: int, numbers: int) -> Iterator[str]:
     least += layers * hidden * (4 * hidden + 2 * size("intermediate_size"))
     if config.get("backbone") == "vit-b16":
         least += (size("image_size") // 16) ** 2 * 768
-    for key in ("spiking_channels", "backbone_widths"):
+    for key in ("spiking_channels", "spiking_grid_channels", "backbone_widths"):
         widths = config.get(key)
         if isinstance(widths, list) and all(isinstance(width, int) for width in widths):
             least += sum(abs(one * other) for one, other in pairwise(widths))

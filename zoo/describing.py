@@ -141,7 +141,7 @@ def _describe(config: AshNetsConfig, found: Entry | None, counts: Sizes | None) 
             "max_text_length": config.max_text_length,
             "layers": config.num_hidden_layers,
         },
-        spiking_channels=list(config.spiking_channels) if spiking else [],
+        spiking_channels=[*config.spiking_channels, *config.spiking_grid_channels] if spiking else [],
         parameters={part: size for part, size in counts.parameters.items() if size},
         macs={part: size for part, size in counts.macs.items() if size},
         totals={

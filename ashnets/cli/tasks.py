@@ -130,7 +130,12 @@ def evaluate(
         ),
     ] = False,
     ablate: Annotated[
-        bool, typer.Option("--ablate", help="Also evaluate the same weights without the spiking branch.")
+        bool,
+        typer.Option(
+            "--ablate",
+            help="Also evaluate the same weights without the spiking branch, with the spikes of another image, and from "
+            "spikes alone.",
+        ),
     ] = False,
     plain: Annotated[
         bool, typer.Option("--plain", help="Evaluate only with the membranes reset for each image; no other variants.")

@@ -34,6 +34,7 @@ RECIPE = {
         "transformer": {"kind": "adamw", "lr": 2.0e-4, "weight_decay": 0.01},
         "concrete": {"kind": "adamw", "lr": 1.0e-3, "weight_decay": 0.05},
         "spiking": {"kind": "adamw", "lr": 1.0e-3},
+        "collector": {"kind": "adamw", "lr": 1.0e-3},
     },
     "schedule": {"kind": "cosine", "warmup_steps": 2},
 }

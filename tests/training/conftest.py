@@ -44,6 +44,7 @@ RECIPE = {
         "transformer": {"kind": "adamw", "lr": 2.0e-4, "weight_decay": 0.01},
         "concrete": {"kind": "adamw", "lr": 1.0e-3},
         "spiking": {"kind": "sgd", "lr": 1.0e-2},
+        "collector": {"kind": "adamw", "lr": 1.0e-3},
     },
     "schedule": {"kind": "milestones", "warmup_steps": 3, "milestones": [3], "gamma": 0.1},
 }
@@ -63,7 +64,7 @@ def recipe(tmp_path, recipe_data):
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_pretraining_config():
     """The small recipe's model with a vocabulary of 60."""
     from ashnets.zoo import config_of
