@@ -76,7 +76,7 @@ class AshNetsConfig(PreTrainedConfig):
         collector: express the response in the basis C (eq. 6); ``False`` is the "without" row of Table XIV, in which
             the spiking stack ends with M1 channels instead of M2.
         summary_ratio: ``trainable`` (eq. 7, 8), ``fixed`` (SR = 1), ``ann`` (SR = 0, no spiking branch) or ``snn``
-            (F_SNN alone): the rows of Table XI.
+            (F_SNN alone, no concrete encoder): the rows of Table XI.
         abstract_scale: ``normalized`` centers the spike rates and brings F_SNN and F_CNN to one scale before SR gates
             them; ``literal`` is eq. 6 and 8 as printed (:mod:`ashnets.model.collector`).
         token_reading: how ITC reads the visual tokens and STUA the spiking ones: ``mean``, or ``positions``, which adds
@@ -192,6 +192,11 @@ class AshNetsConfig(PreTrainedConfig):
     def has_spiking_branch(self) -> bool:
         """False only for the variant ``ann``."""
         return self.summary_ratio != "ann"
+
+    @property
+    def has_concrete_branch(self) -> bool:
+        """False only for the variant ``snn``."""
+        return self.summary_ratio != "snn"
 
     def _check_types(self) -> None:
         # huggingface_hub's @strict does this too, but not in a module with postponed annotations.

@@ -33,10 +33,10 @@ def count_sizes(config: AshNetsConfig) -> Sizes:
     vision, transformer = model.vision, model.transformer
     bert = transformer.bert
     words = bert.embeddings.word_embeddings
-    parameters = {
-        "backbone": _parameters(vision.concrete_encoder.backbone),
-        "projection": _parameters(vision.concrete_encoder) - _parameters(vision.concrete_encoder.backbone),
-    }
+    parameters = {}
+    if config.has_concrete_branch:
+        parameters["backbone"] = _parameters(vision.concrete_encoder.backbone)
+        parameters["projection"] = _parameters(vision.concrete_encoder) - parameters["backbone"]
     if config.has_spiking_branch:
         parameters["abstract encoder"] = _parameters(vision.abstract_encoder)
         parameters["collector"] = _parameters(vision.collector)
@@ -46,7 +46,7 @@ def count_sizes(config: AshNetsConfig) -> Sizes:
     parameters["transformer layers"] = _parameters(bert.encoder)
 
     backbone_with_classifier = None
-    if config.backbone != "resnet-tiny":
+    if config.has_concrete_branch and config.backbone != "resnet-tiny":
         features = vision.concrete_encoder.projection.in_channels
         backbone_with_classifier = parameters["backbone"] + (features + 1) * IMAGENET_CLASSES
     macs = _macs(model, config)
@@ -66,7 +66,9 @@ def _macs(model: AshNetsModel, config: AshNetsConfig) -> dict[str, int]:
     side, tokens, length = config.image_size, config.num_visual_tokens, config.max_text_length
     image = torch.empty(1, 3, side, side, device="meta")
     visual = torch.empty(1, tokens, config.hidden_size, device="meta")
-    macs = {"concrete encoder": count_macs(lambda: vision.concrete_encoder(image))}
+    macs = {}
+    if config.has_concrete_branch:
+        macs["concrete encoder"] = count_macs(lambda: vision.concrete_encoder(image))
     if config.has_spiking_branch:
         response = torch.empty(1, tokens, config.response_size, device="meta")
         macs[STEP] = count_macs(lambda: vision.abstract_encoder.run(image.unsqueeze(0)))

@@ -133,8 +133,8 @@ def evaluate(
         bool,
         typer.Option(
             "--ablate",
-            help="Also evaluate the same weights without the spiking branch, with the spikes of another image, and from "
-            "spikes alone.",
+            help="Also evaluate the same weights without the spiking branch, with the spikes of another image, "
+            "and from spikes alone.",
         ),
     ] = False,
     plain: Annotated[

@@ -17,7 +17,7 @@ from ashnets.errors import InputError
 from ashnets.model.abstract_encoder import AbstractEncoder, State, for_each
 from ashnets.model.alignment_transformer import AlignmentTransformer
 from ashnets.model.collector import SemanticCollector, SpikeRate, SummaryRatio
-from ashnets.model.concrete_encoder import ConcreteEncoder
+from ashnets.model.concrete_encoder import ConcreteEncoder, check_pixels
 from ashnets.model.outputs import AshNetsOutput, VisualOutput
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.model.sampling import ImageKeys, content_keys, probabilistic_sampling
@@ -31,7 +31,8 @@ class VisualSemanticModule(nn.Module):
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__()
         self.config = config
-        self.concrete_encoder = ConcreteEncoder(config)
+        if config.has_concrete_branch:
+            self.concrete_encoder = ConcreteEncoder(config)
         if config.has_spiking_branch:
             self.abstract_encoder = AbstractEncoder(config)
             self.collector = SemanticCollector(config) if config.collector else SpikeRate(config)
@@ -71,8 +72,14 @@ class VisualSemanticModule(nn.Module):
         """
         if tokens == "abstract" and (concrete_only or not self.config.has_spiking_branch):
             raise InputError("tokens='abstract': the spiking branch is switched off, or this model has none")
-        concrete = self.concrete_encoder(pixel_values)  # (B, N, M1)
-        if concrete_only or not self.config.has_spiking_branch:
+        check_pixels(pixel_values, self.config.image_size)
+        if not self.config.has_concrete_branch:
+            if concrete_only or tokens == "concrete":
+                raise InputError("the concrete branch alone: this model, an snn, has none")
+            concrete = None
+        else:
+            concrete = self.concrete_encoder(pixel_values)  # (B, N, M1)
+        if concrete is not None and (concrete_only or not self.config.has_spiking_branch):
             return VisualOutput(output=concrete, concrete=concrete, summary_ratio=torch.zeros_like(concrete[..., :1]))
         if spikes is None:
             spikes = self.sample(pixel_values, image_keys)  # (T, B, 3, H, W)
@@ -87,7 +94,8 @@ class VisualSemanticModule(nn.Module):
             abstract = self.collector(spiking.response, steps)  # (B, N, M1)
         else:  # computed once for each group
             abstract = for_each(self.collector(spiking.shared, steps * group_size), group_size)  # (B, N, M1)
-        abstract = abstract.to(concrete.dtype)
+        if concrete is not None:
+            abstract = abstract.to(concrete.dtype)
         output, ratio = self.summary_ratio(concrete, abstract)  # (B, N, M1), (B, N, 1)
         if tokens != "output":
             output = concrete if tokens == "concrete" else abstract

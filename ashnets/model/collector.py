@@ -109,7 +109,7 @@ class SpikeRate(nn.Module):
 class SummaryRatio(nn.Module):
     """SR and the sum of eq. 8, by ``config.summary_ratio``.
 
-    Shape: F_CNN and F_SNN (B, N, M1) to Output (B, N, M1) and SR (B, N, 1).
+    Shape: F_CNN and F_SNN (B, N, M1) to Output (B, N, M1) and SR (B, N, 1); either is None where its branch is missing.
     """
 
     def __init__(self, config: AshNetsConfig) -> None:
@@ -118,13 +118,16 @@ class SummaryRatio(nn.Module):
         if self.variant == "trainable":
             self.phi = nn.Linear(config.hidden_size, 1)  # φ
 
-    def forward(self, concrete: torch.Tensor, abstract: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.variant == "ann" or abstract is None:
+    def forward(
+        self, concrete: torch.Tensor | None, abstract: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if concrete is None:
+            assert abstract is not None
+            return abstract, abstract.new_ones((*abstract.shape[:2], 1))  # (B, N, M1), (B, N, 1)
+        if abstract is None:
             return concrete, concrete.new_zeros((*concrete.shape[:2], 1))  # (B, N, M1), (B, N, 1)
         if self.variant == "trainable":
             ratio = torch.sigmoid(self.phi(concrete))  # (B, N, 1)
         else:
             ratio = concrete.new_ones((*concrete.shape[:2], 1))  # (B, N, 1)
-        if self.variant == "snn":
-            return abstract, ratio
         return ratio * abstract + concrete, ratio  # (B, N, M1), (B, N, 1)

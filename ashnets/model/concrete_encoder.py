@@ -49,6 +49,15 @@ def backbone_config(config: AshNetsConfig) -> ResNetConfig | ViTConfig:
     return ResNetConfig(embedding_size=64, hidden_act="relu", **RESNETS[config.backbone])
 
 
+def check_pixels(pixel_values: torch.Tensor, side: int) -> None:
+    """Raises InputError if the images do not have the shape (B, 3, side, side)."""
+    if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != (3, side, side) or pixel_values.shape[0] == 0:
+        raise InputError(
+            f"pixel_values of shape {tuple(pixel_values.shape)}: this model takes (B, 3, {side}, {side}), "
+            "B ≥ 1, as AshNetsProcessor makes them"
+        )
+
+
 class ConcreteEncoder(nn.Module):
     """V: images to N concrete tokens.
 
@@ -72,12 +81,7 @@ class ConcreteEncoder(nn.Module):
         self.norm = feature_norm(config)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        side = self.config.image_size
-        if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != (3, side, side) or pixel_values.shape[0] == 0:
-            raise InputError(
-                f"pixel_values of shape {tuple(pixel_values.shape)}: this model takes (B, 3, {side}, {side}), "
-                "B ≥ 1, as AshNetsProcessor makes them"
-            )
+        check_pixels(pixel_values, self.config.image_size)
         mean = pixel_values.new_tensor(self.config.image_mean).view(1, 3, 1, 1)
         std = pixel_values.new_tensor(self.config.image_std).view(1, 3, 1, 1)
         x = ((pixel_values - mean) / std).to(self.projection.weight.dtype)  # (B, 3, H, W)

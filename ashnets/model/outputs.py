@@ -14,7 +14,7 @@ class VisualOutput(ModelOutput):
 
     Attributes:
         output: Output (eq. 8), (B, N, M1), the visual tokens of the transformer.
-        concrete: F_CNN (eq. 4), (B, N, M1).
+        concrete: F_CNN (eq. 4), (B, N, M1); None for an ``snn``.
         abstract: F_SNN (eq. 6), (B, N, M1); None without the spiking branch.
         summary_ratio: SR (eq. 7), (B, N, 1).
         response: S (eq. 5) after the readout, (B, N, R).

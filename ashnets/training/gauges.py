@@ -46,13 +46,14 @@ class Start(nn.Module):
 
 @torch.inference_mode()
 def feature_gauges(model: AshNetsForPreTraining, batches: Iterable[tuple[torch.Tensor, ImageKeys]]) -> dict[str, float]:
-    """``branch_ratio`` and ``branch_concepts`` over images (B, 3, H, W) with their keys; empty without images."""
+    """``branch_ratio`` and ``branch_concepts`` over images (B, 3, H, W) with their keys; without F_CNN no ratio."""
     abstract = concrete = entropy = 0.0
     tokens = spiking_tokens = 0
     for pixels, keys in batches:
         visual = model.ashnets.vision(pixels.to(model.device), image_keys=keys)
-        abstract += float((visual.summary_ratio * visual.abstract).norm(dim=-1).double().sum())
-        concrete += float(visual.concrete.norm(dim=-1).double().sum())
+        if visual.concrete is not None:
+            abstract += float((visual.summary_ratio * visual.abstract).norm(dim=-1).double().sum())
+            concrete += float(visual.concrete.norm(dim=-1).double().sum())
         counts = visual.concept_counts.double()  # (B, N, R)
         shares = counts / counts.sum(-1, keepdim=True).clamp_min(1)  # (B, N, R)
         entropy += float(torch.special.entr(shares).sum(-1).exp()[counts.sum(-1) > 0].sum())
@@ -60,10 +61,8 @@ def feature_gauges(model: AshNetsForPreTraining, batches: Iterable[tuple[torch.T
         spiking_tokens += int((counts.sum(-1) > 0).sum())
     if not tokens:
         return {}
-    return {
-        "branch_ratio": abstract / max(concrete, 1e-12),
-        "branch_concepts": entropy / max(spiking_tokens, 1),
-    }
+    ratio = {"branch_ratio": abstract / concrete} if concrete else {}
+    return {**ratio, "branch_concepts": entropy / max(spiking_tokens, 1)}
 
 
 def ablation_gauges(

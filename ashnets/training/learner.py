@@ -258,6 +258,11 @@ class Learner:
 def _check_heads(recipe: Recipe, model: Any) -> None:
     """Reject at the start what would fail hours later."""
     for phase in recipe.phases:
+        if phase.concrete_only and not getattr(model.config, "has_concrete_branch", True):
+            raise ConfigurationError(
+                f"phases.{phase.name} is concrete_only, but {recipe.model} with changes={recipe.changes} has no "
+                "concrete branch: remove the phase, or set concrete_only to false"
+            )
         lacking = [name for name in phase.objectives if name in ("mvm", "stua") and not hasattr(model, name)]
         if lacking:
             raise ConfigurationError(

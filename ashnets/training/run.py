@@ -263,7 +263,11 @@ class Run:
     def _concepts(self, epoch: int, phase: Phase) -> torch.Tensor | None:
         """C from the concrete features, if the spiking branch begins with this phase and they are trained already."""
         begins = epoch > 0 and phase.spiking and not self.recipe.phase_of(epoch - 1).spiking
-        collected = self.learner.start is not None and self.config.abstract_scale == "normalized"
+        collected = (
+            self.learner.start is not None
+            and self.config.abstract_scale == "normalized"
+            and self.config.has_concrete_branch
+        )
         if not begins or not collected:
             return None
         return self.learner.concrete_concepts(self._calibration_batches())

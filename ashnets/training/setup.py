@@ -50,7 +50,7 @@ def build_model(
     model = head(config)
     origins = [
         load_transformer(model, bert, rows=row_indices(bert / "vocab.txt", pieces)),
-        load_backbone(model, recipe.backbone_weights),
+        *([load_backbone(model, recipe.backbone_weights)] if config.has_concrete_branch else []),
     ]
     # the record is published with the weights: it names the source as the recipe does, not a local folder
     origins = [origin.replace(str(bert), recipe.transformer_weights) for origin in origins]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from small_model import array, random_images, random_spikes, small_config
 from torch import nn
 
+from ashnets.errors import InputError
 from ashnets.model.ashnets import AshNetsModel, VisualSemanticModule
 from ashnets.model.collector import SemanticCollector, SpikeRate, SummaryRatio, feature_norm
 from ashnets.zoo.registry import config_of
@@ -231,7 +232,8 @@ def test_trainable_ratio_equals_the_loop():
 def test_variants_of_table_xi():
     concrete, abstract = features()
     made = {name: SummaryRatio(small_config(summary_ratio=name)) for name in ("fixed", "ann", "snn")}
-    rows = {name: ratio(concrete, abstract) for name, ratio in made.items()}
+    given = {"fixed": (concrete, abstract), "ann": (concrete, None), "snn": (None, abstract)}
+    rows = {name: ratio(*given[name]) for name, ratio in made.items()}
     assert torch.equal(rows["fixed"][0], abstract + concrete)
     assert torch.equal(rows["ann"][0], concrete)
     assert torch.equal(rows["snn"][0], abstract)
@@ -271,7 +273,7 @@ def test_visual_module_of_each_variant(variant, with_collector):
     config = small_config(summary_ratio=variant, collector=with_collector)
     module = AshNetsModel(config).eval().vision
     out = module(random_images(2), spikes=random_spikes(3, 2, 3, 16, 16))
-    assert out.output.shape == out.concrete.shape == (2, 4, 16)
+    assert out.output.shape == (2, 4, 16)
     names = {name.split(".")[0] for name, _ in module.named_parameters()}
     if variant == "ann":
         assert names == {"concrete_encoder"}
@@ -281,12 +283,17 @@ def test_visual_module_of_each_variant(variant, with_collector):
         return
     assert ("collector.concepts" in dict(module.named_parameters())) == with_collector and "collector" in names
     assert out.response.shape == (2, 4, 10 if with_collector else 16)
-    expected = {
-        "trainable": out.summary_ratio * out.abstract + out.concrete,
-        "fixed": out.abstract + out.concrete,
-        "snn": out.abstract,
-    }[variant]
-    assert torch.equal(out.output, expected)
+    if variant == "snn":
+        assert "concrete_encoder" not in names and out.concrete is None and torch.equal(out.output, out.abstract)
+        for options in ({"concrete_only": True}, {"tokens": "concrete"}):
+            with pytest.raises(InputError, match="snn, has none"):
+                module(random_images(2), **options)
+        return
+    expected = {"trainable": out.summary_ratio * out.abstract + out.concrete, "fixed": out.abstract + out.concrete}
+    assert torch.equal(out.output, expected[variant])
+    for tokens, one in (("concrete", out.concrete), ("abstract", out.abstract)):
+        found = module(random_images(2), spikes=random_spikes(3, 2, 3, 16, 16), tokens=tokens)
+        assert torch.equal(found.output, one) and torch.equal(found.abstract, out.abstract)
 
 
 def test_gradient_of_the_output_reaches_collector_ratio_and_both_encoders():

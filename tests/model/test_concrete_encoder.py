@@ -28,7 +28,8 @@ def project(features: torch.Tensor, encoder: ConcreteEncoder) -> np.ndarray:
         for c in range(x.shape[1]):
             total += weight[o, c] * x[b, c, row, column]
         tokens[b, row * width + column, o] = total
-    return tokens
+    centered = tokens - tokens.mean(-1, keepdims=True)  # the layer norm, with γ = 1 and β = 0
+    return centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-12)
 
 
 def test_equals_resnet_on_the_normalized_image_and_a_projection():
