@@ -1,15 +1,14 @@
-"""The spiking encoder at batch 1: its ONNX forms in onnxruntime beside the model in eager torch.
+"""The spiking encoder at batch size 1: its ONNX forms in onnxruntime against the model in eager torch.
 
-Eager is the model as it is trained, convolution, tdBN and neurons apart, in evaluation mode without gradients: with
-kernels compiled for the neurons, as a user has it; in plain torch (``ASHNETS_KERNELS=reference``); and as
-spikingjelly's own layers with the same weights. One image of T steps, from reset membranes; the spikes of every
-form are compared before they are timed. The forms take turns, round after round; medians. Cost is processor time,
-which other work on the machine disturbs little; on one thread it is what a quiet machine takes, and the clock's time
-stands beside it. Weights are random where none are trained, which changes no time: convolutions are dense.
+Eager is the trained model in evaluation mode without gradients, with separate convolution, tdBN and neurons, in three
+forms: with compiled kernels, which is the default; in plain torch (``ASHNETS_KERNELS=reference``); and as layers of
+spikingjelly with the same weights. The input is one image of T steps with reset membranes. The spikes of all forms are
+compared before timing. The forms are interleaved, and the medians of all rounds are reported. Cost is CPU time, because
+other processes affect it little; with one thread it is the time on an idle machine. Wall-clock time is reported too.
+Models without trained weights have random ones, which does not change the time: convolutions are dense.
 
-A profile says which operators the time goes to. onnxruntime's convolutions alone, on the spikes that each really gets,
-take their turn too: with neurons of no cost a graph would still take that time. The exit code is 1 if a target is
-missed.
+A profile shows the time of each operator. The convolutions alone in onnxruntime, with their real input spikes, are
+timed too: this is the time of a graph whose neurons cost nothing. The exit code is 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ from ashnets.kernels import choosing, operators, reference
 from ashnets.model.abstract_encoder import AbstractEncoder
 
 MODELS = ["ashnets-tiny", "ashnets-r152"]
-TARGET = 3.0  # times faster than eager, the best form
+TARGET = 3.0  # speedup of the best form over eager
 EAGER, PLAIN, SPIKINGJELLY = "eager", "eager, plain torch", "eager, spikingjelly"
 CONVOLUTIONS = "convolutions alone"
 Run = Callable[[], np.ndarray]
 
 
 def encoder_of(name: str, precision: str) -> AbstractEncoder:
-    """Trained where there are weights, which for int8 are rounded."""
+    """The encoder with trained weights if there are any; for int8 they are rounded."""
     if zoo.registry.entry(name).weights is not None:
         model = ashnets.from_pretrained(name)
         trained = next(m for m in model.modules() if isinstance(m, AbstractEncoder))
@@ -72,13 +71,13 @@ def session_of(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def eager_forms(encoder: AbstractEncoder, spikes: torch.Tensor, last: str) -> dict[str, Run]:
-    """Name → a run of one image that returns the last layer's spikes, (T, 1, C, h, w)."""
+    """Name → a function that runs one image and returns the spikes of the last layer, (T, 1, C, h, w)."""
 
     def eager() -> np.ndarray:
         with torch.inference_mode():
             return encoder.run(spikes)[0][last].numpy()
 
-    if encoder.config.precision == "int8":  # in plain torch, whatever is installed
+    if encoder.config.precision == "int8":  # int8 always runs in plain torch
         return {EAGER: eager}
 
     def plain() -> np.ndarray:
@@ -102,7 +101,7 @@ def eager_forms(encoder: AbstractEncoder, spikes: torch.Tensor, last: str) -> di
 
 
 def onnx_forms(graph: SpikingGraph, spikes: torch.Tensor, folder: Path) -> dict[str, tuple[Path, Callable]]:
-    """Name → the file, and a run of one image in a session of it."""
+    """Name → the file, and a function that runs one image in a session of it."""
     given, last = spikes.numpy(), graph.layers[-1].name
     rest = {f"v_{layer.name}": v.numpy() for layer, v in zip(graph.layers, graph.rest(1), strict=True)}
     names = [last, *(f"{name}_next" for name in rest)]
@@ -126,7 +125,7 @@ def onnx_forms(graph: SpikingGraph, spikes: torch.Tensor, folder: Path) -> dict[
 
 
 def convolutions(graph: SpikingGraph, spikes: torch.Tensor, folder: Path, threads: int) -> Run:
-    """A run of all convolutions over T images, without the neurons between them."""
+    """A function that runs all convolutions on T images, without the neurons between them."""
     parts, given = Parts(onnx, graph), {}
     outputs, _ = graph.run(spikes)
     for layer, arriving in zip(graph.layers, [spikes, *outputs.values()], strict=False):
@@ -139,7 +138,7 @@ def convolutions(graph: SpikingGraph, spikes: torch.Tensor, folder: Path, thread
     session = session_of(folder / "convolutions.onnx", threads)
     binding, found = session.io_binding(), []
     for layer in graph.layers:
-        # into memory that is there: fresh pages would cost as much as the arithmetic
+        # existing memory for the outputs: new pages would cost as much as the arithmetic
         found.append(np.empty((len(spikes), *layer.output_shape), np.float32))
         binding.bind_cpu_input(f"{layer.name}.in", given[f"{layer.name}.in"])
         binding.bind_ortvalue_output(f"{layer.name}.out", onnxruntime.OrtValue.ortvalue_from_numpy(found[-1]))
@@ -156,7 +155,7 @@ def in_session(path: Path, run: Callable, threads: int) -> Run:
     return lambda: run(session)
 
 
-def measure(name: str, precision: str, rounds: int, threads: int) -> dict:
+def benchmark(name: str, precision: str, rounds: int, threads: int) -> dict:
     encoder = encoder_of(name, precision)
     graph = from_model(encoder, name)
     spikes, last = sample_spikes(graph, 1), graph.layers[-1].name
@@ -176,7 +175,7 @@ def measure(name: str, precision: str, rounds: int, threads: int) -> dict:
                 costs[form].append(time.process_time() - cost)
                 times[form].append(time.perf_counter() - start)
         medians = {form: statistics.median(found) for form, found in costs.items()}
-        repeats = {form: max(3, min(30, int(1 / median))) for form, median in medians.items()}  # a second each
+        repeats = {form: max(3, min(30, int(1 / median))) for form, median in medians.items()}  # about a second each
         profiles = {form: operator_profile.of_torch(run, repeats[form]) for form, run in eager.items()}
         for form, (path, run) in exported.items():
             profiles[form] = operator_profile.of_onnxruntime(path, run, repeats[form])
@@ -198,13 +197,13 @@ def measure(name: str, precision: str, rounds: int, threads: int) -> dict:
 
 
 def targets(rows: list[dict]) -> dict[str, bool]:
-    """What was aimed at, with what was found → whether it was reached."""
+    """Target and measured value as text → whether the target was reached."""
     found = {}
     for row in rows:
         subject, best = f"{row['model']} in {row['precision']}", row["fastest"]
         for base, ratios in row["times_faster_than"].items():
             found[
-                f"{subject}: {best} {ratios[best]:.1f} times as fast as {base}, aim {TARGET:g} ({CONVOLUTIONS}: "
+                f"{subject}: {best} {ratios[best]:.1f} times as fast as {base}, target {TARGET:g} ({CONVOLUTIONS}: "
                 f"{ratios[CONVOLUTIONS]:.1f})"
             ] = ratios[best] >= TARGET
         wrong = sum(count for form, count in row["mismatches"].items() if not form.startswith(EAGER))
@@ -213,7 +212,7 @@ def targets(rows: list[dict]) -> dict[str, bool]:
 
 
 def tables(rows: list[dict], title: str) -> list[Table]:
-    """Times, and where they go."""
+    """A table of times and a table of operators."""
     speed, shares = Table(title=title), Table(title="share of a profiled run by operator, one thread")
     for column in ("model", "precision", "weights", "T", "form"):
         speed.add_column(column)
@@ -244,17 +243,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=MODELS, help="registry names")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
-    parser.add_argument("--rounds", type=int, default=21, help="runs of each form, taking turns")
-    parser.add_argument("--threads", type=int, default=1, help="of torch and of onnxruntime")
-    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--rounds", type=int, default=21, help="number of interleaved runs of each form")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch and onnxruntime")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = [
-        measure(name, precision, options.rounds, options.threads)
+        benchmark(name, precision, options.rounds, options.threads)
         for name in options.models
         for precision in options.precisions
     ]
-    title = f"one image, medians of {options.rounds} in turn, threads: {options.threads}"
+    title = f"one image, medians of {options.rounds} interleaved runs, threads: {options.threads}"
     console = Console(width=None if sys.stdout.isatty() else 160)
     for table in tables(rows, title):
         console.print(table)

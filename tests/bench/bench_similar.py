@@ -1,7 +1,7 @@
-"""Regrouping by similarity at scale: how its cost grows, and how near its groups come to those of exact search.
+"""Regrouping by similarity at scale: the growth of its cost, and the quality of its groups against exact search.
 
-The embeddings are synthetic: 1,000 cluster centers with noise in 16 dimensions, laid into 256 with noise of their own.
-Cost is processor time over all threads, which other work on the machine disturbs little; the limit is by the clock.
+The embeddings are synthetic: 1,000 cluster centers with noise in 16 dimensions, mapped to 256 dimensions with further
+noise. Cost is CPU time over all threads, because other processes affect it little; the time limit is wall-clock time.
 The exit code is 1 if a target is missed.
 """
 
@@ -25,7 +25,7 @@ SIZES = [10_000, 31_000, 100_000, 231_000, 316_000, 1_000_000]
 SMALL = [10_000, 31_000, 100_000]
 DIMENSIONS, GROUP_SIZE, SEED, CORES = 256, 16, 0, 2
 LIMIT_IMAGES, LIMIT_SECONDS = 231_000, 60
-LEAST_SHARE = 0.95  # of the similarity that exact search reaches
+LEAST_SHARE = 0.95  # of the similarity of exact search
 
 
 def mixture(n: int, centers: int = 1000, latent: int = 16) -> np.ndarray:
@@ -42,8 +42,8 @@ def mixture(n: int, centers: int = 1000, latent: int = 16) -> np.ndarray:
     return found
 
 
-def measure(call: Callable[[], Grouping], rounds: int) -> tuple[float, float, Grouping]:
-    """Processor seconds and clock seconds, each the least of several rounds, and what the last one returned."""
+def timed(call: Callable[[], Grouping], rounds: int) -> tuple[float, float, Grouping]:
+    """CPU seconds and wall-clock seconds, each the minimum of several rounds, and the result of the last round."""
     costs, seconds = [], []
     for _ in range(rounds):
         cost, start = time.process_time(), time.perf_counter()
@@ -53,10 +53,10 @@ def measure(call: Callable[[], Grouping], rounds: int) -> tuple[float, float, Gr
     return min(costs), min(seconds), found
 
 
-def compare(n: int, exact_to: int) -> dict:
+def benchmark(n: int, exact_to: int) -> dict:
     embeddings = mixture(n)
     rounds = 5 if n <= 31_000 else 2 if n <= 231_000 else 1
-    cost, seconds, found = measure(lambda: similar_groups(embeddings, GROUP_SIZE, SEED), rounds)
+    cost, seconds, found = timed(lambda: similar_groups(embeddings, GROUP_SIZE, SEED), rounds)
     row = {
         "n": n,
         "cost": cost,
@@ -66,26 +66,26 @@ def compare(n: int, exact_to: int) -> dict:
         "random": mean_similarity(embeddings, random_groups(n, GROUP_SIZE, SEED)),
     }
     if EXACT_UP_TO < n <= exact_to:
-        exact_cost, _, exact = measure(lambda: similar_groups(embeddings, GROUP_SIZE, SEED, exact_up_to=n), 1)
+        exact_cost, _, exact = timed(lambda: similar_groups(embeddings, GROUP_SIZE, SEED, exact_up_to=n), 1)
         row["of_exact_cost"] = cost / exact_cost
         row["of_exact_similarity"] = row["similarity"] / mean_similarity(embeddings, exact.groups)
     return row
 
 
 def targets(rows: list[dict]) -> dict[str, bool]:
-    """What was aimed at, with what was found → whether it was reached."""
+    """Target and measured value as text → whether the target was reached."""
     found = {}
     if len(rows) > 1:
         steepest = max(rows[1:], key=lambda row: row["of_line"])
         found[
             f"cost grows no faster than n·log n from {rows[0]['n']:,}: {steepest['of_line']:.2f} of the line at "
-            f"{steepest['n']:,}, less elsewhere"
+            f"{steepest['n']:,}, less at other sizes"
         ] = steepest["of_line"] <= 1
     if compared := [row for row in rows if "of_exact_similarity" in row]:
         worst = min(compared, key=lambda row: row["of_exact_similarity"])
         found[
             f"at least {LEAST_SHARE:.0%} of exact search's similarity: {worst['of_exact_similarity']:.1%} at "
-            f"{worst['n']:,}, more elsewhere up to {compared[-1]['n']:,}"
+            f"{worst['n']:,}, more at other sizes up to {compared[-1]['n']:,}"
         ] = worst["of_exact_similarity"] >= LEAST_SHARE
     for row in rows:
         if row["n"] == LIMIT_IMAGES:
@@ -95,15 +95,15 @@ def targets(rows: list[dict]) -> dict[str, bool]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of images, the smallest first")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of images, in ascending order")
     parser.add_argument("--small", action="store_const", dest="sizes", const=SMALL, help=f"only {SMALL}")
-    parser.add_argument("--exact-to", type=int, default=LIMIT_IMAGES, help="largest n compared with exact search")
-    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--exact-to", type=int, default=LIMIT_IMAGES, help="largest n for exact search")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
     faiss.omp_set_num_threads(CORES)
     rows = []
     for n in options.sizes:
-        row = compare(n, options.exact_to)
+        row = benchmark(n, options.exact_to)
         first = rows[0] if rows else row
         row["of_line"] = row["cost"] / first["cost"] / (n * np.log(n) / (first["n"] * np.log(first["n"])))
         rows.append(row)

@@ -1,8 +1,8 @@
-"""The spiking core against its baselines: LIF alone, the abstract encoder, the whole model, growth, memory,
-binary inputs, integers and halves.
+"""Spiking layers against baselines: LIF alone, the abstract encoder, the whole model, growth, memory, binary inputs,
+integers and half precision.
 
-Every row is a ratio measured in one run, the median of interleaved rounds; a target that is missed makes the exit
-code 1. Table, record and image: ``out/bench/spiking*.{csv,json,png}``. Needs Linux.
+Each row is a ratio that is measured in one run: the median of interleaved rounds. The exit code is 1 if a target is
+missed. Results: ``out/bench/spiking*.{csv,json,png}``. Needs Linux.
 """
 
 from __future__ import annotations
@@ -47,14 +47,16 @@ def main() -> None:
         choices=SECTIONS,
         default=list(SECTIONS),
         metavar="SECTION",
-        help=f"some of: {', '.join(SECTIONS)}",
+        help=f"sections to run: {', '.join(SECTIONS)}",
     )
-    parser.add_argument("--quick", action="store_true", help="small sizes: does it run, not how fast is it")
-    parser.add_argument("--rounds", type=int, help=f"of each run; {ROUNDS} by default, {QUICK_ROUNDS} with --quick")
-    parser.add_argument("--pairs", type=int, help="pairs of the whole model's step; 16 (tiny) and 4 (r101) by default")
-    parser.add_argument("--memory", type=float, default=10.0, help="GB that a contestant may use")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that everything runs")
+    parser.add_argument(
+        "--rounds", type=int, help=f"rounds of each run; default: {ROUNDS}, or {QUICK_ROUNDS} with --quick"
+    )
+    parser.add_argument("--pairs", type=int, help="pairs in a step of the whole model; default: 16 (tiny) and 4 (r101)")
+    parser.add_argument("--memory", type=float, default=10.0, help="maximum memory of a candidate in GB")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the files")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder for the results")
     options = parser.parse_args()
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     settings = Settings(rounds, options.seed, options.quick, options.pairs, options.memory * 1e9)
@@ -64,7 +66,7 @@ def main() -> None:
         "seed": options.seed,
         "rounds": rounds,
         "sections": options.only,
-        # for every contestant, as `ashnets train` does: fresh pages would cost more than the arithmetic
+        # for all candidates, as in `ashnets train`: new pages would cost more than the arithmetic
         "freed_memory_is_kept": keep_freed_memory(),
         "memory_is": "peak resident pages above those before the call, in a process of its own",
     }
@@ -72,7 +74,7 @@ def main() -> None:
     for name in options.only:
         SECTIONS[name](settings, report)
         gc.collect()
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what one section kept is not the next one's
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # returns the kept memory of this section to the system
     title = f"{place['processor']}, {place['threads']} threads, load {place['load_at_start'][0]}; seed {options.seed}"
     report.print(title)
     some = [] if options.only == list(SECTIONS) else options.only

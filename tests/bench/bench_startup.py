@@ -1,4 +1,4 @@
-"""How long the first answer takes: bare Python, `import ashnets`, and the commands that load no torch."""
+"""Startup time of Python, of `import ashnets`, and of the commands that load no torch."""
 
 from __future__ import annotations
 

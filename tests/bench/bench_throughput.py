@@ -1,13 +1,13 @@
-"""Images a second of whole models: each beside its twin without spikes, and beside ResNet-18 on the same images.
+"""Throughput of whole models, relative to the same model without spikes and to ResNet-18 on the same images.
 
-A round shows one batch, images with texts of the greatest length, to every contestant in turn; a ratio is the
-median of the rounds' ratios, with their quartiles beside it. No absolute figure is kept: on a processor it says more
-about the machine than about the model. Weights are random, which changes no time: everything here computes densely,
-however many spikes there are. ResNet-18 is transformers', with its classifier, for images alone.
+In each round, every candidate processes one batch of images with texts of maximum length. A ratio is the median of the
+ratios of all rounds, with their quartiles. Absolute numbers are not stored: on a CPU they depend more on the machine
+than on the model. Weights are random, which does not change the time: all computations are dense, whatever the number
+of spikes. ResNet-18 is that of transformers with its classifier, for images only.
 
     python tests/bench/bench_throughput.py --output zoo/results/throughput.csv     # then: python -m ashnets.zoo.numbers
 
-Rows of models that are not measured again stay in the file.
+The rows of other models in the file are kept.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench" / "throughput.csv
 Call = Callable[[], Any]
 
 
-def contestants(names: Sequence[str], batch: int, seed: int) -> dict[str, Call]:
-    """Name → inference on one batch, for models of one architecture; under ``BASELINE`` ResNet-18 on its images."""
+def candidates(names: Sequence[str], batch: int, seed: int) -> dict[str, Call]:
+    """Name → inference on one batch, for models of one architecture, and for ResNet-18 (``BASELINE``)."""
     config = config_of(names[0])
     draw = torch.Generator().manual_seed(seed)
     images = torch.rand(batch, 3, config.image_size, config.image_size, generator=draw)
@@ -54,20 +54,20 @@ def contestants(names: Sequence[str], batch: int, seed: int) -> dict[str, Call]:
     return {BASELINE: torch.inference_mode()(lambda: baseline(images)), **{name: of(name) for name in names}}
 
 
-def measure(names: Sequence[str], batch: int, rounds: int, seed: int) -> list[dict[str, Any]]:
-    """A row for each of some models of one architecture; its twin without spikes is always among them."""
+def benchmark(names: Sequence[str], batch: int, rounds: int, seed: int) -> list[dict[str, Any]]:
+    """A row for each of several models of one architecture; the model without spikes is always included."""
     twin = next(
         name
         for name in (f"{entry(names[0]).architecture}{form}-ann" for form in ("", "-l3"))
         if config_of(name).num_hidden_layers == config_of(names[0]).num_hidden_layers
     )
-    seconds = interleaved(contestants(list(dict.fromkeys([*names, twin])), batch, seed), rounds)
+    seconds = interleaved(candidates(list(dict.fromkeys([*names, twin])), batch, seed), rounds)
     place, config = machine.describe(), config_of(names[0])
     rows = []
     for name in (name for name in seconds if name != BASELINE):
         row: dict[str, Any] = {"model": name}
         for title, other in ((BASELINE, seconds[BASELINE]), (TWIN, seconds[twin])):
-            found = quartiles(ratios(other, seconds[name]))  # of speeds: the other's time over ours
+            found = quartiles(ratios(other, seconds[name]))  # ratio of speeds: the time of the other, divided by ours
             keys = (f"ratio_{title}", f"low_{title}", f"high_{title}")
             row |= dict(zip(keys, (f"{value:.4g}" for value in found), strict=True))
         rows.append(
@@ -91,11 +91,11 @@ def measure(names: Sequence[str], batch: int, rounds: int, seed: int) -> list[di
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=MODELS, help=f"names; by default {' '.join(MODELS)}")
-    parser.add_argument("--batch", type=int, default=4, help="images, and texts, of a batch")
+    parser.add_argument("models", nargs="*", default=MODELS, help=f"names; default: {' '.join(MODELS)}")
+    parser.add_argument("--batch", type=int, default=4, help="number of images and texts in a batch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the CSV, whose other rows stay")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="CSV file; its other rows are kept")
     options = parser.parse_args(arguments)
     kin: dict[tuple[str, int], list[str]] = {}
     for name in options.models:
@@ -105,11 +105,13 @@ def main(arguments: list[str] | None = None) -> int:
     for title in ("model", "÷ ResNet-18", "quartiles", "÷ its -ann", "quartiles"):
         table.add_column(title, justify="left" if title == "model" else "right")
     for names in kin.values():
-        for row in measure(names, options.batch, options.rounds, options.seed):
+        for row in benchmark(names, options.batch, options.rounds, options.seed):
             rows[row["model"]] = row
             cells = (f"{row[f'ratio_{one}']}|{row[f'low_{one}']} to {row[f'high_{one}']}" for one in (BASELINE, TWIN))
             table.add_row(row["model"], *"|".join(cells).split("|"))
-        write_csv(options.output, list(rows.values()))  # after each architecture: a kill costs one
+        write_csv(
+            options.output, list(rows.values())
+        )  # after each architecture, so that an interruption loses only one
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     print(options.output)
     return 0

@@ -1,4 +1,4 @@
-"""Lets the tests of the benchmarks import their parts from beside them."""
+"""Lets the tests of the benchmarks import the modules of this folder."""
 
 import sys
 from pathlib import Path

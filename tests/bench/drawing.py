@@ -1,4 +1,4 @@
-"""A benchmark's rows as one image."""
+"""Plots the rows of a benchmark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44")
 
 
 def draw(rows: Sequence[Row], path: Path, title: str) -> None:
-    """LIF over N, growth as lines, all other sections as bars; a panel for each that was measured."""
+    """Plot each measured section in a panel: LIF over N and growth as lines, all others as bars."""
     panels = []
     for section in dict.fromkeys(row.section for row in rows):
         own = [row for row in rows if row.section == section]

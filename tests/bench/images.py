@@ -1,4 +1,4 @@
-"""Images to measure on: the bundled gallery's, so that spikes are as frequent and as clustered as in use."""
+"""Input images: those of the bundled gallery, so that spikes are as frequent and as clustered as in real use."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def images(count: int, side: int) -> torch.Tensor:
 
 
 def spikes_of(config: AshNetsConfig, count: int, steps: int, seed: int, side: int | None = None) -> torch.Tensor:
-    """P_binary, (steps, count, 3, side, side); the side is the configuration's by default."""
+    """P_binary, (steps, count, 3, side, side); the default side is that of the configuration."""
     return probabilistic_sampling(images(count, side or config.image_size), range(count), steps, seed)

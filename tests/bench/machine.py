@@ -1,4 +1,4 @@
-"""Where a benchmark ran: processor, memory, load, versions."""
+"""The machine of a benchmark: processor, memory, load, versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DISTRIBUTIONS = ("ashnets", "torch", "numpy", "numba", "spikingjelly", "snntorch
 
 
 def describe() -> dict[str, Any]:
-    """What the figures depend on, for the record."""
+    """Everything that the results depend on."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""The abstract encoder built as a baseline: the same weights, spikingjelly's layers, readout over all steps."""
+"""The abstract encoder as a baseline: the same weights in layers of spikingjelly, and a readout over all steps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from ashnets.configuration import AshNetsConfig
 from ashnets.model.abstract_encoder import AbstractEncoder, as_sequence
 
-NEAR = 5e-5  # a membrane this close to θ may fall on either side: float32 sums of 1,728 taps over a small deviation
+# Rounding may move a membrane this close to θ across it: float32 sums of 1,728 products over a small deviation.
+NEAR = 5e-5
 
 
 class LoopLIF(nn.Module):
-    """LIF as a loop in torch that autograd unrolls: backpropagation through time at its plainest."""
+    """LIF as a loop in torch: plain backpropagation through time by autograd."""
 
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__()
@@ -40,12 +41,12 @@ def node_of(config: AshNetsConfig) -> nn.Module:
 
 
 class BaselineEncoder(nn.Module):
-    """conv → tdBN → LIF of spikingjelly, layer by layer, and the counts of the last.
+    """conv → tdBN → LIF of spikingjelly, layer by layer, and the spike counts of the last layer.
 
     Args:
-        ours: the encoder whose architecture and weights it takes.
-        neuron: makes the neurons of a layer.
-        channels_last: the memory format of the spikes that it is given; layers keep or change it as they do.
+        ours: the encoder with the architecture and the weights.
+        neuron: creates the neurons of a layer.
+        channels_last: memory format of the input spikes; the layers may change it.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class BaselineEncoder(nn.Module):
         self.load_state_dict(ours.state_dict())
 
     def sequence_of(self, spikes: torch.Tensor, group_size: int) -> torch.Tensor:
-        """P_binary (T, B, 3, H, W) as the baseline likes it best, (φ·T, G, 3, H, W): no part of what is measured."""
+        """P_binary (T, B, 3, H, W) in the best form for the baseline, (φ·T, G, 3, H, W); this step is not timed."""
         frames = as_sequence(spikes, group_size)
         kind = torch.channels_last if self.channels_last else torch.contiguous_format
         return frames.flatten(0, 1).contiguous(memory_format=kind).unflatten(0, frames.shape[:2])
@@ -96,7 +97,7 @@ class BaselineEncoder(nn.Module):
 
 
 def input_of(encoder: nn.Module, spikes: torch.Tensor, group_size: int) -> torch.Tensor:
-    """P_binary in the form that an encoder takes: ours as it is."""
+    """P_binary in the form that an encoder needs; ours needs no change."""
     return encoder.sequence_of(spikes, group_size) if isinstance(encoder, BaselineEncoder) else spikes
 
 
@@ -115,21 +116,21 @@ def inference(encoder: nn.Module, spikes: torch.Tensor, group_size: int) -> torc
 
 
 @torch.no_grad()
-def compare(
+def check_against_float64(
     ours: AbstractEncoder, baseline: BaselineEncoder, spikes: torch.Tensor, group_size: int
 ) -> dict[str, float]:
-    """Judge both by float64, each layer on the spikes that ours has before it.
+    """Compare both with float64; the input of each layer is the spikes of our previous layer.
 
-    Ours must fire as float64 does wherever no membrane comes within ``NEAR`` of θ. spikingjelly's currents are first
-    measured: torch's batch norm over many float32 values is the less exact of the two, and a membrane adds up the
+    Our neurons must fire as in float64 unless a membrane comes within ``NEAR`` of θ. For spikingjelly, the error of the
+    currents is measured first: torch's batch norm over many float32 values is less accurate, and a membrane sums the
     errors of its currents.
 
     Returns:
-        How far its normalized currents are from float64's at most; shares of the neurons: those too near θ for ours to
-        be judged, and those that differ between the two.
+        The maximum error of its normalized currents; the share of neurons that are too near θ to be checked; the share
+        of neurons that differ between the two.
 
     Raises:
-        AssertionError: a neuron fires otherwise than in float64.
+        AssertionError: a neuron does not fire as in float64.
     """
     functional.reset_net(baseline)
     sequence = baseline.sequence_of(spikes, group_size)
@@ -157,7 +158,7 @@ def compare(
 
 
 def exact_currents(block: nn.Module, sequence: torch.Tensor) -> torch.Tensor:
-    """conv → tdBN of a layer in float64, with the statistics that it is to use, (T, B, C, h, w)."""
+    """conv → tdBN of a layer in float64, with the statistics of its mode, (T, B, C, h, w)."""
     conv, norm = block.conv, block.norm
     x = F.conv2d(sequence.flatten(0, 1).double(), conv.weight.double(), None, conv.stride, conv.padding)
     mean, variance = norm.running_mean.double(), norm.running_var.double()

@@ -1,7 +1,7 @@
-"""LIF neurons of ashnets and its baselines, forward and backward, over the same (T, N) currents from a reset state.
+"""LIF neurons of ashnets and its baselines, forward and backward, for the same currents (T, N) from a reset state.
 
-All have β = ½, θ = 1, a hard reset without gradient and the surrogate derivative (k/2)·sech²(k·(h − θ)), k = 2, which
-is spikingjelly's and snntorch's sigmoid of slope 2k. spikingjelly fires at h ≥ θ, the others above θ.
+All have β = 0.5, θ = 1, a hard reset without gradient and the surrogate derivative (k/2)·sech²(k·(h − θ)) with k = 2,
+which is the sigmoid with slope 2k in spikingjelly and snntorch. spikingjelly fires for h ≥ θ, the others for h > θ.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ashnets.kernels import reference
 from ashnets.model.neuron import lif
 
 BETA, THETA, K = 0.5, 1.0, 2.0
-NEAR = 1e-5  # a membrane this close to θ may fall on either side by rounding
+NEAR = 1e-5  # rounding may move a membrane this close to θ across it
 
 OURS, BOUND = "ashnets", "memory bound"
 SPIKINGJELLY, SNNTORCH, REFERENCE = "spikingjelly LIFNode", "snntorch Leaky", "plain torch"
@@ -26,13 +26,13 @@ Pass = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def ashnets_lif(x: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Spikes, and the gradient of x for ``grad``, that of the spikes."""
+    """Spikes, and the gradient of x; ``grad`` is the gradient of the spikes."""
     spikes, _ = lif(x, x.new_zeros(x.shape[1:]), BETA, THETA, K)
     return spikes, torch.autograd.grad(spikes, x, grad)[0]
 
 
 def spikingjelly_lif(x: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Its multi-step operator: what it runs on a processor for a surrogate that it knows."""
+    """The multi-step operator of spikingjelly, its fastest path on a CPU for this surrogate."""
     spikes = spikingjelly_node()(x)
     return spikes, torch.autograd.grad(spikes, x, grad)[0]
 
@@ -57,13 +57,13 @@ def snntorch_lif(x: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, tor
     for current in x.unbind(0):
         s, membrane = node(current, membrane)
         fired.append(s)
-    snntorch.SpikingNeuron.instances.clear()  # its registry would keep every node, and the graph behind it
+    snntorch.SpikingNeuron.instances.clear()  # else its registry would keep every node with its graph
     spikes = torch.stack(fired)
     return spikes, torch.autograd.grad(spikes, x, grad)[0]
 
 
 def reference_lif(x: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The definitions of ``ashnets.kernels.reference``, which recompute the membrane too."""
+    """The definitions in ``ashnets.kernels.reference``, which also recompute the membrane."""
     x, rest = x.detach(), x.new_zeros(x.shape[1:])
     spikes, _ = reference.lif_forward(x, rest, None, None, BETA, THETA)
     found = reference.lif_backward(x, rest, None, None, None, grad, torch.zeros_like(rest), BETA, THETA, K, True)
@@ -79,7 +79,7 @@ PASSES: dict[str, Pass] = {
 
 
 def five_passes(x: torch.Tensor, grad: torch.Tensor) -> Callable[[], object]:
-    """The traffic that no LIF can do without: x → s forward, x and s̄ → x̄ backward, into buffers that are there."""
+    """The minimum memory traffic of any LIF: x → s forward, x and s̄ → x̄ backward, into existing buffers."""
     x, spikes, grad_x = x.detach(), torch.zeros_like(x), torch.zeros_like(x)
 
     def run() -> None:
@@ -91,7 +91,7 @@ def five_passes(x: torch.Tensor, grad: torch.Tensor) -> Callable[[], object]:
 
 @torch.no_grad()
 def exact_spikes(currents: torch.Tensor, beta: float = BETA, theta: float = THETA) -> tuple[torch.Tensor, torch.Tensor]:
-    """Spikes of (T, ...) in float64, and how near each neuron's membrane ever comes to θ, (...)."""
+    """Spikes (T, ...) in float64, and the minimum distance of each neuron's membrane from θ, (...)."""
     v = torch.zeros_like(currents[0], dtype=torch.float64)
     closest, fired = torch.full_like(v, torch.inf), []
     for current in currents.unbind(0):

@@ -1,7 +1,7 @@
-"""Where the time of a run goes, by kind of operator, in onnxruntime and in eager torch.
+"""The time of a run by type of operator, in onnxruntime and in eager torch.
 
-A profiler's own work is in these figures and weighs on small operators most, so they are shares of a profiled run; the
-benchmark's times are taken without it.
+These times include the overhead of the profiler, mainly for small operators. They are therefore reported as shares of a
+profiled run; the times of the benchmark are measured without a profiler.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def of_onnxruntime(path: Path, run: Callable[[onnxruntime.InferenceSession], object], runs: int) -> dict[str, float]:
-    """Milliseconds a run by operator type; a Scan's are those that its body's nodes do not account for.
+    """Milliseconds for each run by operator type; those of a Scan exclude the nodes of its body.
 
     Args:
-        path: of the graph.
-        run: one run of it, on one thread.
-        runs: how many are averaged.
+        path: the file of the graph.
+        run: runs it once in a session with one thread.
+        runs: number of runs for the average.
     """
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
@@ -39,10 +39,10 @@ def of_onnxruntime(path: Path, run: Callable[[onnxruntime.InferenceSession], obj
 
 
 def own_times(events: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """Microseconds by operator type; an event's time leaves out the events within it.
+    """Microseconds by operator type; the time of an event excludes the events within it.
 
     Args:
-        events: ``ts`` and ``dur`` of one thread, and ``args.op_name``.
+        events: with ``ts``, ``dur`` and ``args.op_name``, of one thread.
     """
     found: Counter[str] = Counter()
     around: list[tuple[int, str]] = []  # (end, operator) of the events that have not ended
@@ -58,7 +58,7 @@ def own_times(events: Iterable[Mapping[str, Any]]) -> Counter[str]:
 
 
 def of_torch(run: Callable[[], object], runs: int) -> dict[str, float]:
-    """Milliseconds a run by operator, each without what it calls; the mean of ``runs``."""
+    """Milliseconds for each run by operator, without the operators that it calls; the mean of ``runs``."""
     run()
     with profile(activities=[ProfilerActivity.CPU]) as found:
         for _ in range(runs):
@@ -67,7 +67,7 @@ def of_torch(run: Callable[[], object], runs: int) -> dict[str, float]:
 
 
 def largest(times: Mapping[str, float], least: float = 0.04) -> str:
-    """The operators that take at least this share of the whole, in words, largest first."""
+    """The operators with at least this share of the total, as text, in descending order."""
     whole = sum(times.values())
     shown = [(kind, time) for kind, time in sorted(times.items(), key=lambda pair: -pair[1]) if time >= least * whole]
     rest = whole - sum(time for _, time in shown)

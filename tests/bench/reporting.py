@@ -1,4 +1,4 @@
-"""Figures of a benchmark: rows and targets, as a table, JSON and CSV."""
+"""Results of a benchmark: rows and targets, as a table, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Settings:
     """How to measure.
 
     Attributes:
-        rounds: of each interleaved run.
-        quick: small sizes only.
-        pairs: of the whole model's step; None is each model's default.
-        memory: bytes that a contestant may use.
+        rounds: number of rounds of each interleaved run.
+        quick: use small sizes only.
+        pairs: number of pairs in a step of the whole model; None is the default of each model.
+        memory: maximum number of bytes for a candidate.
     """
 
     rounds: int
@@ -43,7 +43,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """The rounds' ``ratios``, their median ``ratio`` and quartiles; ``over`` and ``under`` are medians in ``unit``."""
+    """The ``ratios`` of the rounds, their median and quartiles; ``over`` and ``under`` are medians in ``unit``."""
 
     section: str
     case: str
@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Target:
-    """What was aimed at and what was found."""
+    """A target and the measured value."""
 
     text: str
     found: float
@@ -74,7 +74,7 @@ class Target:
 
 @dataclass
 class Report:
-    """What the sections have found so far."""
+    """The results of the sections."""
 
     rows: list[Row] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
@@ -82,10 +82,10 @@ class Report:
     profiles: dict[str, dict[str, float]] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
-    def compare(
+    def add_ratio(
         self, section: str, case: str, what: str, over: Sequence[float], under: Sequence[float], unit: str = "s"
     ) -> float:
-        """Add the row ``over`` / ``under``; each is one number a round."""
+        """Add a row for ``over`` / ``under``; both have one number for each round."""
         each = ratios(over, under)
         value, low, high = quartiles(each)
         medians = statistics.median(over), statistics.median(under)
@@ -93,17 +93,17 @@ class Report:
         return value
 
     def aim(self, text: str, found: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
-        """Add a target of one of the two kinds."""
+        """Add a target: a minimum or a maximum."""
         limit = at_most if at_least is None else at_least
         assert limit is not None
         self.targets.append(Target(text, found, limit, at_least is not None))
 
     def note(self, name: str, value: object) -> None:
-        """Keep something for the JSON alone."""
+        """Add a value to the JSON only."""
         self.notes[name] = value
 
     def profile(self, title: str, times: dict[str, float]) -> None:
-        """Say where the time behind a target goes: milliseconds by operator."""
+        """Add a profile: milliseconds for each operator."""
         self.profiles[title] = times
 
     def progress(self, text: str) -> None:
@@ -155,6 +155,6 @@ class Report:
 
 
 def amount(value: float, unit: str) -> str:
-    """``value`` in a unit that reads well."""
+    """``value`` with a readable unit."""
     size, name = next((step for step in UNITS[unit] if value >= step[0]), UNITS[unit][-1])
     return f"{value / size:.3g} {name}".rstrip()

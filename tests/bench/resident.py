@@ -1,8 +1,9 @@
-"""Peak memory of a call: resident pages above those before it, in a process of its own.
+"""Peak memory of a call: the increase of resident memory, measured in a separate process.
 
-torch counts no peak on processors, and its profiler sees neither numpy's buffers nor those of compiled kernels and of
-the convolutions. The system's high-water mark (VmHWM of /proc, Linux) sees all. In a process of its own glibc maps
-every block above 64 KiB by itself and unmaps it when it is freed, so that the mark is exact to some pages a block.
+torch does not record a peak on CPUs, and its profiler does not see the buffers of numpy, compiled kernels and
+convolutions. The high-water mark of Linux (VmHWM in /proc) includes all of them. In the separate process, glibc maps
+each block above 64 KiB separately and unmaps it when it is freed, so the error of the mark is a few pages for each
+block.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ MARK = "result: "
 
 
 def peak_of(call: Callable[[], object]) -> int:
-    """Bytes that ``call`` holds at most beyond what was there before; it should have run once in a small form.
+    """Peak increase of memory in bytes during ``call``; run a small version of it once before.
 
-    Outside :func:`apart` freed blocks may be kept and reused, which hides a part.
+    Outside :func:`apart`, freed blocks may be kept and reused, which hides a part of the increase.
     """
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    CLEAR.write_text("5")  # sets the high-water mark to what is resident now
+    CLEAR.write_text("5")  # resets the high-water mark to the current resident memory
     before = _kibibytes("VmRSS")
     result = call()
     peak = _kibibytes("VmHWM")
@@ -45,7 +46,7 @@ def _kibibytes(field: str) -> int:
 
 
 def apart(function: FunctionType, *arguments: Any) -> Any:
-    """Call a function of a module beside this one in a process of its own; arguments and result travel as JSON."""
+    """Call a function of a module of this folder in a separate process; arguments and result are sent as JSON."""
     module = Path(function.__code__.co_filename).stem
     done = subprocess.run(
         [sys.executable, __file__, module, function.__name__, json.dumps(arguments)],

@@ -1,7 +1,7 @@
-"""Inputs of 0 and 1: does it pay to add up rows of weights where a spike is, in place of a dense product?
+"""Binary inputs: is it faster to sum rows of weights at the spikes than to compute a dense product?
 
-The last layer is 1×1, so that each position's output is the sum of the weight rows of the channels that fired: a bag of
-embeddings. Finding the spikes is a part of its time. The encoder takes the dense product; this section is why.
+The last layer is 1×1, so the output at each position is the sum of the weight rows of the channels that fired
+(embedding_bag). The time includes finding the spikes. This section shows why the encoder uses the dense product.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def run(settings: Settings, report: Report) -> None:
             dense, gathered = (form(conv, spikes) for form in (dense_product, gather))
             torch.testing.assert_close(gathered(), dense().permute(0, 2, 3, 1).flatten(0, 2), rtol=NEAR, atol=NEAR)
             seconds = interleaved({"dense": dense, "gather": gathered}, settings.rounds)
-            report.compare(SECTION, case, "gather of weight rows / dense product", seconds["gather"], seconds["dense"])
+            report.add_ratio(
+                SECTION, case, "gather of weight rows / dense product", seconds["gather"], seconds["dense"]
+            )
 
 
 def dense_product(conv: nn.Conv2d, spikes: torch.Tensor) -> Callable[[], torch.Tensor]:
@@ -46,7 +48,7 @@ def dense_product(conv: nn.Conv2d, spikes: torch.Tensor) -> Callable[[], torch.T
 
 
 def gather(conv: nn.Conv2d, spikes: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """(T·B·h·w, M2): for each position the rows of the channels that fired."""
+    """(T·B·h·w, M2): for each position, the sum of the rows of the channels that fired."""
     rows = conv.weight.flatten(1).t().contiguous()
     positions = spikes.permute(0, 2, 3, 1).flatten(0, 2)
 

@@ -1,4 +1,4 @@
-"""The abstract encoder over one group of φ images: training step and inference against spikingjelly's network."""
+"""The abstract encoder on one group of φ images: training step and inference against a network of spikingjelly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from images import spikes_of
 from measuring import interleaved
-from networks import BaselineEncoder, compare, inference, input_of, training_step
+from networks import BaselineEncoder, check_against_float64, inference, input_of, training_step
 from reporting import Report, Settings
 
 from ashnets.configuration import AshNetsConfig
@@ -39,11 +39,11 @@ SHAPE = (
 
 def run(settings: Settings, report: Report) -> None:
     for names in alike(QUICK if settings.quick else MODELS):
-        measure(", ".join(names), config_of(names[0]), settings, report)
+        benchmark(", ".join(names), config_of(names[0]), settings, report)
 
 
 def alike(names: list[str]) -> list[list[str]]:
-    """Models by encoder: those that differ in their backbone alone have the same one."""
+    """Models grouped by abstract encoder; models that differ only in their backbone have the same one."""
     groups: dict[str, list[str]] = {}
     for name in names:
         config = config_of(name)
@@ -51,7 +51,7 @@ def alike(names: list[str]) -> list[list[str]]:
     return list(groups.values())
 
 
-def measure(name: str, config: AshNetsConfig, settings: Settings, report: Report) -> None:
+def benchmark(name: str, config: AshNetsConfig, settings: Settings, report: Report) -> None:
     torch.manual_seed(settings.seed)
     group = config.group_size
     spikes = spikes_of(config, group, config.time_steps, settings.seed)
@@ -64,9 +64,9 @@ def measure(name: str, config: AshNetsConfig, settings: Settings, report: Report
         report.progress(f"{SECTION}: {name}, {what}")
         for encoder in encoders.values():
             encoder.train(train)
-            for name_of, block in ours.layers.items():  # training steps have moved each one's statistics
+            for name_of, block in ours.layers.items():  # training steps have changed the statistics of each
                 encoder.layers[name_of].norm.load_state_dict(block.norm.state_dict())
-        agreement = compare(ours, encoders[BASELINE], spikes, group)
+        agreement = check_against_float64(ours, encoders[BASELINE], spikes, group)
         call: Callable = partial(inference, group_size=group)
         if train:
             grad = torch.randn_like(inference(ours, spikes, group))
@@ -75,11 +75,11 @@ def measure(name: str, config: AshNetsConfig, settings: Settings, report: Report
                 call(ours, spikes)[1], call(encoders[BASELINE], given[BASELINE])[1]
             )
         report.note(f"{name}, {what}: agreement", agreement)
-        contestants = {n: partial(call, encoder, given[n]) for n, encoder in encoders.items()}
-        seconds = interleaved(contestants, settings.rounds)
+        candidates = {n: partial(call, encoder, given[n]) for n, encoder in encoders.items()}
+        seconds = interleaved(candidates, settings.rounds)
         case = f"{name}: {what}"
         times = [
-            report.compare(SECTION, case, f"{baseline} / {OURS}", seconds[baseline], seconds[OURS])
+            report.add_ratio(SECTION, case, f"{baseline} / {OURS}", seconds[baseline], seconds[OURS])
             for baseline in (BASELINE, BASELINE_LAST)
         ]
         if train:
@@ -87,8 +87,8 @@ def measure(name: str, config: AshNetsConfig, settings: Settings, report: Report
 
 
 def distance(found: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> float:
-    """Of gradients over their length, the worst of all parameters'.
+    """The maximum over all parameters of the relative distance of their gradients.
 
-    It is not that of rounding alone: a membrane within rounding of θ fires in one of them and changes what follows.
+    It is larger than rounding: a membrane near θ may fire in only one of the two networks and change what follows.
     """
     return max(float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True))

@@ -1,4 +1,4 @@
-"""Neurons in integers, currents in bfloat16: what the kernels spare beside plain torch and beside a converted copy."""
+"""Integer neurons and bfloat16 currents: the kernels against plain torch and against a float32 copy."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ GRADIENT_ERROR = 1e-5
 
 def run(settings: Settings, report: Report) -> None:
     for steps, neurons in QUICK if settings.quick else SIZES:
-        measure(steps, neurons, settings, report)
+        benchmark(steps, neurons, settings, report)
     for batch in BATCHES:
         encoder(batch, settings, report)
 
 
-def measure(steps: int, neurons: int, settings: Settings, report: Report) -> None:
+def benchmark(steps: int, neurons: int, settings: Settings, report: Report) -> None:
     case = f"T {steps}, N {neurons:,}"
     report.progress(f"{SECTION}: {case}")
     generator = torch.Generator().manual_seed(settings.seed)
-    # a quarter of all neuron-steps fire
+    # a firing rate of about 0.25
     x = torch.empty(steps, neurons).normal_(0.4, 0.8, generator=generator)
     grad = torch.empty(steps, neurons).normal_(generator=generator)
     a = (x / STEP).round().requires_grad_()
@@ -81,7 +81,7 @@ def measure(steps: int, neurons: int, settings: Settings, report: Report) -> Non
     )
     what = f"{case}: forward + backward"
     for over, under in ((LOOP, OURS), (OURS, FLOAT), (OURS, BOUND), (COPY, HALF), (HALF, FLOAT)):
-        report.compare(SECTION, what, f"{over} / {under}", both[over], both[under])
+        report.add_ratio(SECTION, what, f"{over} / {under}", both[over], both[under])
     with torch.no_grad():
         forward = interleaved(
             {
@@ -93,11 +93,11 @@ def measure(steps: int, neurons: int, settings: Settings, report: Report) -> Non
             settings.rounds,
         )
     for over, under in ((LOOP, OURS), (COPY, HALF)):
-        report.compare(SECTION, f"{case}: forward", f"{over} / {under}", forward[over], forward[under])
+        report.add_ratio(SECTION, f"{case}: forward", f"{over} / {under}", forward[over], forward[under])
 
 
 def same(found: tuple[torch.Tensor, torch.Tensor], expected: tuple[torch.Tensor, torch.Tensor], error: float) -> None:
-    """Spikes to the bit, gradients to ``error`` of the largest.
+    """Check that spikes are equal and that gradients differ by at most ``error``, relative to the largest gradient.
 
     Raises:
         AssertionError: they are not.
@@ -108,7 +108,7 @@ def same(found: tuple[torch.Tensor, torch.Tensor], expected: tuple[torch.Tensor,
 
 
 def encoder(batch: int, settings: Settings, report: Report) -> None:
-    """The whole spiking branch, eager, in both precisions: the integer one folds and checks its weights each time."""
+    """The whole spiking branch, eager, in both precisions; int8 folds and checks its weights in each call."""
     report.progress(f"{SECTION}: {MODEL}, batch {batch}")
     torch.manual_seed(settings.seed)
     float_config, int_config = config_of(MODEL), config_of(MODEL)
@@ -124,8 +124,8 @@ def encoder(batch: int, settings: Settings, report: Report) -> None:
         outputs, _ = encoders["int8"].run(as_sequence(spikes, 1))
     emulated, _ = emulate(integer_layers(encoders["int8"]), as_sequence(spikes, 1).numpy())
     for name, fired in emulated.items():
-        assert torch.equal(outputs[name].bool(), torch.from_numpy(fired).bool()), f"{name} is not the emulator's"
+        assert torch.equal(outputs[name].bool(), torch.from_numpy(fired).bool()), f"{name} differs from the emulator"
     seconds = interleaved(calls, settings.rounds)
-    report.compare(
+    report.add_ratio(
         SECTION, f"{MODEL}: encoder, inference, batch {batch}", "int8 / float", seconds["int8"], seconds["float"]
     )

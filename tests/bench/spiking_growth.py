@@ -1,4 +1,4 @@
-"""How the abstract encoder's training step grows with T, φ and pixels: exponent 1 is linear."""
+"""The growth of the abstract encoder's training step with T, φ and pixels; an exponent of 1 means linear growth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.zoo import config_of
 
 SECTION, EXPONENT = "growth", "exponent over"
-POINT = {"T": 10, "φ": 4, "side": 128}  # where the other two stand while one grows
+POINT = {"T": 10, "φ": 4, "side": 128}  # the values of the other two while one grows
 SWEEPS = {"T": [5, 10, 20, 40, 80], "φ": [1, 2, 4, 8, 16], "side": [64, 128, 192, 256]}
 QUICK_POINT = {"T": 4, "φ": 2, "side": 64}
 QUICK = {"T": [2, 4, 8], "φ": [1, 2, 4], "side": [32, 64, 96]}
@@ -37,11 +37,11 @@ def run(settings: Settings, report: Report) -> None:
             held = ", ".join(f"{k} {v}" for k, v in {**point, axis: value}.items())
             what = f"time at {amount / amounts[0]:g} × {name}"
             first, here = seconds[str(values[0])], seconds[str(value)]
-            report.compare(SECTION, f"{model}: {held}", what, here, first)
+            report.add_ratio(SECTION, f"{model}: {held}", what, here, first)
         rounds = zip(*seconds.values(), strict=True)
         exponents = [exponent(amounts, costs) for costs in rounds]
         case = f"{model}: {axis} {values[0]} to {values[-1]}"
-        report.compare(SECTION, case, f"{EXPONENT} {name}", exponents, [1.0] * len(exponents), "")
+        report.add_ratio(SECTION, case, f"{EXPONENT} {name}", exponents, [1.0] * len(exponents), "")
 
 
 def step_at(point: dict[str, int], encoder: AbstractEncoder, seed: int) -> Callable[[], object]:

@@ -1,4 +1,4 @@
-"""LIF alone, forward and backward: against its baselines and against the traffic that no LIF can do without."""
+"""LIF alone, forward and backward: against baselines and against the minimum memory traffic of any LIF."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ GRADIENT_ERROR = 1e-5
 
 
 def run(settings: Settings, report: Report) -> None:
-    report.progress("LIF alone: memory of each")
-    held = apart(peaks, 160, 1 << 14)  # bytes a neuron-step
+    report.progress("LIF alone: memory")
+    held = apart(peaks, 160, 1 << 14)  # bytes for each neuron and step
     report.note("lif_bytes_a_neuron_step", held)
     for steps, sizes in (QUICK if settings.quick else SIZES).items():
         check(*inputs(steps, 1 << 12, settings.seed))
         for neurons in sizes:
-            measure(steps, neurons, held, settings, report)
+            benchmark(steps, neurons, held, settings, report)
 
 
 def inputs(steps: int, neurons: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Currents (T, N) under which a quarter of all neuron-steps fire, and a gradient of the spikes."""
+    """Currents (T, N) with a firing rate of about 0.25, and a gradient of the spikes."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.empty(steps, neurons).normal_(0.4, 0.8, generator=generator)
     return x.requires_grad_(), torch.empty(steps, neurons).normal_(generator=generator)
 
 
 def peaks(steps: int, neurons: int) -> dict[str, float]:
-    """Bytes a neuron-step that each needs beyond x and the gradient of the spikes; to be called apart."""
+    """Peak bytes for each neuron and step, besides x and the gradient of the spikes; call it by `apart`."""
     x, grad = inputs(steps, neurons, 0)
     small = inputs(2, 64, 0)
     found = {}
@@ -48,35 +48,35 @@ def peaks(steps: int, neurons: int) -> dict[str, float]:
 
 
 def check(x: torch.Tensor, grad: torch.Tensor) -> None:
-    """Every contestant fires as float64 does, but where a membrane comes within rounding of θ; gradients agree.
+    """Check that all candidates fire as in float64, except for membranes near θ, and that gradients agree.
 
     Raises:
-        AssertionError: they do not.
+        AssertionError: they differ.
     """
     truth, closest = exact_spikes(x.detach())
     clear = closest > NEAR
     expected = PASSES[REFERENCE](x, grad)[1]
     for name, forward_backward in PASSES.items():
         spikes, grad_x = forward_backward(x, grad)
-        assert torch.equal(spikes[:, clear].bool(), truth[:, clear]), f"{name} fires otherwise than float64"
+        assert torch.equal(spikes[:, clear].bool(), truth[:, clear]), f"{name} does not fire as in float64"
         error = float((grad_x - expected)[:, clear].abs().max() / expected.abs().max())
         assert error < GRADIENT_ERROR, f"{name}'s gradient is {error:.1e} away from that of {REFERENCE}"
 
 
-def measure(steps: int, neurons: int, held: dict[str, float], settings: Settings, report: Report) -> None:
+def benchmark(steps: int, neurons: int, held: dict[str, float], settings: Settings, report: Report) -> None:
     report.progress(f"LIF alone: T {steps}, N {neurons:,}")
     x, grad = inputs(steps, neurons, settings.seed)
-    room = settings.memory - 16 * x.numel()  # x and its gradient, and the buffers of the bound
-    contestants = {
+    room = settings.memory - 16 * x.numel()  # x, its gradient, and the buffers of the memory bound
+    candidates = {
         name: partial(forward_backward, x, grad)
         for name, forward_backward in PASSES.items()
         if held[name] * x.numel() <= room
     }
-    seconds = interleaved({**contestants, BOUND: five_passes(x, grad)}, settings.rounds)
+    seconds = interleaved({**candidates, BOUND: five_passes(x, grad)}, settings.rounds)
     case = f"T {steps}, N {neurons:,}"
-    of_bound = report.compare(SECTION, case, f"{OURS} / {BOUND}", seconds[OURS], seconds[BOUND])
+    of_bound = report.add_ratio(SECTION, case, f"{OURS} / {BOUND}", seconds[OURS], seconds[BOUND])
     times = {
-        name: report.compare(SECTION, case, f"{name} / {OURS}", seconds[name], seconds[OURS])
+        name: report.add_ratio(SECTION, case, f"{name} / {OURS}", seconds[name], seconds[OURS])
         for name in (SPIKINGJELLY, SNNTORCH, REFERENCE)
         if name in seconds
     }
@@ -84,4 +84,4 @@ def measure(steps: int, neurons: int, held: dict[str, float], settings: Settings
         report.aim(f"LIF, {case}: {SPIKINGJELLY} / {OURS}", times[SPIKINGJELLY], at_least=TIMES_BASELINE)
         report.aim(f"LIF, {case}: {OURS} / {BOUND}", of_bound, at_most=OF_BOUND)
         for name in (OURS, SPIKINGJELLY):
-            report.profile(f"{name}, {case}", of_torch(contestants[name], 3))
+            report.profile(f"{name}, {case}", of_torch(candidates[name], 3))

@@ -1,7 +1,7 @@
-"""The memory-saving path of the abstract encoder against plain backpropagation through time over one group.
+"""The memory-saving path of the abstract encoder against plain backpropagation through time on one group.
 
-Plain are spikingjelly's network and the same one with neurons as a loop in torch. The targets compare with the better
-of the two; the encoder's own path without saving stands beside them.
+Plain means the network of spikingjelly, with its own neurons or with a loop in torch. The targets compare with the
+better of the two; the encoder's own path without memory saving is reported too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.zoo import config_of
 
 SECTION = "memory saving"
-AIMED_AT, QUICK = "ashnets-r18", "ashnets-tiny"  # 256 px and 96 px, φ·T = 160 both
+AIMED_AT, QUICK = "ashnets-r18", "ashnets-tiny"  # 256 px and 96 px, both with φ·T = 160
 SHARE, TIMES = 1 / 8, 1.5
 SAVING, OURS, BASELINE, LOOP = "ashnets, saving", "ashnets", "spikingjelly", "plain torch"
 
@@ -39,11 +39,11 @@ def run(settings: Settings, report: Report) -> None:
     )
     others = (BASELINE, LOOP, OURS)
     shares = {
-        name: report.compare(SECTION, case, f"memory, {SAVING} / {name}", [held[SAVING]], [held[name]], "B")
+        name: report.add_ratio(SECTION, case, f"memory, {SAVING} / {name}", [held[SAVING]], [held[name]], "B")
         for name in others
     }
     times = {
-        name: report.compare(SECTION, case, f"time, {SAVING} / {name}", seconds[SAVING], seconds[name])
+        name: report.add_ratio(SECTION, case, f"time, {SAVING} / {name}", seconds[SAVING], seconds[name])
         for name in others
     }
     if model == AIMED_AT:
@@ -52,7 +52,7 @@ def run(settings: Settings, report: Report) -> None:
 
 
 def parts(model: str, seed: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, nn.Module]]:
-    """Spikes of a group, a gradient of the response, and the contestants in training mode."""
+    """Spikes of a group, a gradient of the response, and the candidates in training mode."""
     torch.manual_seed(seed)
     config = config_of(model)
     spikes = spikes_of(config, config.group_size, config.time_steps, seed)
@@ -70,7 +70,7 @@ def parts(model: str, seed: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, 
 
 
 def peaks(model: str, seed: int) -> dict[str, int]:
-    """Bytes of a training step of each beyond spikes and weights; to be called apart."""
+    """Peak bytes of a training step, besides spikes and weights; call it by `apart`."""
     spikes, grad, encoders = parts(model, seed)
     config, found = config_of(model), {}
     side = config.image_size // 2

@@ -1,4 +1,4 @@
-"""The measuring parts of the benchmarks against cases computed by hand and against torch's own count."""
+"""The tools of the benchmarks against cases computed by hand and against torch's own count of memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from measuring import exponent, interleaved, quartiles, ratios
-from networks import BaselineEncoder, LoopLIF, compare, input_of, training_step
+from networks import BaselineEncoder, LoopLIF, check_against_float64, input_of, training_step
 from neurons import PASSES, exact_spikes
 from reporting import Report, amount
 from resident import apart, peak_of
@@ -26,7 +26,7 @@ MIB = 2**20
 
 
 class Clock:
-    """Time that passes only by ``spend``."""
+    """A clock that advances only by the calls of ``spending``."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -36,7 +36,7 @@ class Clock:
         return self.now
 
     def spending(self, name: str, seconds: list[float]) -> Callable[[], None]:
-        """A contestant that takes these seconds, one after another; the last for ever."""
+        """A candidate whose calls take these seconds in turn; all later calls take the last number."""
 
         def call() -> None:
             self.log.append(name)
@@ -45,7 +45,7 @@ class Clock:
         return call
 
 
-def test_contestants_take_turns_after_a_warm_up():
+def test_candidates_are_interleaved_after_a_warm_up():
     clock = Clock()
     slow, fast = clock.spending("a", [9, 1, 2, 3]), clock.spending("b", [9, 5])
     found = interleaved({"a": slow, "b": fast}, 3, least=0.5, clock=clock)
@@ -61,12 +61,12 @@ def test_a_short_call_is_repeated_and_one_call_is_counted():
 
 
 def test_median_and_quartiles_are_of_the_same_ratios():
-    """Here the ratio of the medians, 2 / 6, lies outside the quartiles of the rounds' ratios."""
+    """In this case the ratio of the medians, 2 / 6, is outside the quartiles of the ratios."""
     each = ratios([2.0, 1.0, 100.0], [1.0, 6.0, 40.0])
     assert each == [2.0, 1 / 6, 2.5] and quartiles(each) == (2.0, pytest.approx((2 + 1 / 6) / 2), 2.25)
     assert quartiles(ratios([3.0], [2.0])) == (1.5, 1.5, 1.5)
     report = Report()
-    assert report.compare("a", "b", "c", [2.0, 1.0, 100.0], [1.0, 6.0, 40.0]) == 2.0
+    assert report.add_ratio("a", "b", "c", [2.0, 1.0, 100.0], [1.0, 6.0, 40.0]) == 2.0
     (row,) = report.rows
     assert (row.ratio, row.low, row.high, row.ratios, row.over) == (2.0, each[1] / 2 + 1, 2.25, each, 2.0)
 
@@ -79,7 +79,7 @@ def test_exponent_of_a_power(power: float):
 
 def test_targets_and_files(tmp_path: Path):
     report = Report()
-    report.compare("s", "c", "a / b", [2.0, 2.0], [1.0, 1.0])
+    report.add_ratio("s", "c", "a / b", [2.0, 2.0], [1.0, 1.0])
     report.aim("at least", 2.0, at_least=2)
     report.aim("at most", 2.0, at_most=1.5)
     assert [target.reached for target in report.targets] == [True, False]
@@ -91,13 +91,13 @@ def test_targets_and_files(tmp_path: Path):
 
 
 def known_peaks() -> dict[str, float]:
-    """Peaks whose bytes are known, in MiB."""
+    """Peaks of known size, in MiB."""
 
     def torch_blocks() -> torch.Tensor:
         first = torch.ones(40 * MIB // 4)
         second = torch.ones(20 * MIB // 4)
         del first
-        return torch.ones(30 * MIB // 4) + second[0]  # 50 and the sum's own 30
+        return torch.ones(30 * MIB // 4) + second[0]  # 50 and 30 of the sum itself
 
     def many_blocks() -> list[torch.Tensor]:
         return [torch.ones(MIB // 8) for _ in range(40)]  # half a MiB each
@@ -112,7 +112,7 @@ def known_peaks() -> dict[str, float]:
 
 
 def step_peaks() -> tuple[int, int]:
-    """A training step of spikingjelly's network: resident pages, and the running sum of torch's allocations."""
+    """A training step of spikingjelly's network: resident memory, and the running sum of torch's allocations."""
     config = small_config()
     encoder = BaselineEncoder(AbstractEncoder(config)).train()
     sequence = encoder.sequence_of(some_spikes(config, 64), 4)
@@ -159,7 +159,7 @@ def all_peaks() -> dict:
 
 @pytest.fixture(scope="module")
 def measured() -> dict:
-    """What one process of its own measured."""
+    """Measurements of a separate process."""
     return apart(all_peaks)
 
 
@@ -174,10 +174,10 @@ def test_peak_of_known_allocations(measured: dict):
 def test_peak_of_a_step_agrees_with_torchs_count(measured: dict):
     resident, counted = measured["step"]
     assert counted > 80 * MIB
-    assert resident == pytest.approx(counted, rel=0.15)  # the convolutions' own buffers; pages not yet touched
+    assert resident == pytest.approx(counted, rel=0.15)  # buffers of the convolutions; pages that were not touched
 
 
-def test_lif_contestants_agree():
+def test_lif_candidates_agree():
     check(*inputs(30, 500, 1))
     x, grad = inputs(6, 40, 0)
     fired = PASSES["ashnets"](x, grad)[0].mean()
@@ -198,7 +198,7 @@ def test_baseline_networks_compute_what_ours_does(readout: str, train: bool):
     config = small_config(readout=readout)
     ours = AbstractEncoder(config)
     spikes = some_spikes(config, 16)
-    calibrate(ours, [spikes], lambda x: ours(x, 8))  # running statistics under which deep layers fire
+    calibrate(ours, [spikes], lambda x: ours(x, 8))  # with these running statistics, deep layers fire
     baselines = [
         BaselineEncoder(ours),
         BaselineEncoder(ours, channels_last=True),
@@ -206,7 +206,7 @@ def test_baseline_networks_compute_what_ours_does(readout: str, train: bool):
     ]
     for encoder in (ours, *baselines):
         encoder.train(train)
-    shares = compare(ours, baselines[0], spikes, 8)
+    shares = check_against_float64(ours, baselines[0], spikes, 8)
     assert shares["share_near_threshold"] < 0.02
     grad = torch.randn(16, config.num_visual_tokens, config.response_size)
     expected, gradients = training_step(ours, spikes, 8, grad)
@@ -226,4 +226,4 @@ def test_a_baseline_with_another_weight_is_noticed():
     with torch.no_grad():
         baseline.layers["conv2"].conv.weight[0, 0, 0, 0] += 0.1
     with pytest.raises(AssertionError, match="layer conv2, ashnets"):
-        compare(ours, baseline, some_spikes(config, 8), 8)
+        check_against_float64(ours, baseline, some_spikes(config, 8), 8)

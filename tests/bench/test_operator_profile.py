@@ -1,4 +1,4 @@
-"""Times by operator: a Scan's are its own, and the shares are of the whole."""
+"""Times by operator: the time of a Scan excludes its body, and shares refer to the total."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def event(kind: str, start: float, length: float) -> dict:
     return {"ts": start, "dur": length, "args": {"op_name": kind}}
 
 
-def test_what_runs_within_an_operator_is_not_its_own() -> None:
+def test_the_time_of_an_operator_excludes_inner_operators() -> None:
     """Conv 0–10; a Scan 10–40 with Mul 12–15, Add 15–20 and, again, Mul 30–40; Conv 40–45."""
     events = [
         event("Mul", 12, 3),
@@ -25,8 +25,8 @@ def test_what_runs_within_an_operator_is_not_its_own() -> None:
     assert said == "Conv 33%, Mul 29%, Scan 27%, the rest 11%"
 
 
-def test_torch_s_operators_are_told_apart() -> None:
-    a = torch.ones(1000, 1000)  # a thousand times as many products as sums: other work cannot turn the order
+def test_operators_of_torch_are_separate() -> None:
+    a = torch.ones(1000, 1000)  # a thousand times as many products as sums, so that other load cannot change the order
     found = operator_profile.of_torch(lambda: a @ a + a, runs=5)
     assert {"aten::mm", "aten::add"} <= set(found)
     assert found["aten::mm"] > found["aten::add"] > 0

@@ -1,4 +1,4 @@
-"""The benchmark of speeds: what a ratio means, and that a second run leaves the rows of other models."""
+"""The throughput benchmark: the meaning of a ratio, and the rows of other models after a second run."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import pytest
 import torch
 
 
-def test_a_ratio_is_of_speeds(monkeypatch):
-    """Seconds as if: the model takes twice its twin's time, and ResNet-18 half of the twin's."""
+def test_a_ratio_compares_speeds(monkeypatch):
+    """Given times: the model takes twice the time of its twin, and ResNet-18 takes half of the twin's time."""
     seconds = {"resnet18": [1.0, 1.0, 1.0], "ashnets-tiny": [4.0, 4.0, 4.0], "ashnets-tiny-ann": [2.0, 2.0, 2.0]}
     monkeypatch.setattr(bench_throughput, "interleaved", lambda calls, rounds: {name: seconds[name] for name in calls})
-    model, twin = bench_throughput.measure(["ashnets-tiny"], batch=1, rounds=3, seed=0)
+    model, twin = bench_throughput.benchmark(["ashnets-tiny"], batch=1, rounds=3, seed=0)
     assert (model["model"], model["ratio_resnet18"], model["ratio_ann"]) == ("ashnets-tiny", "0.25", "0.5")
     assert (twin["model"], twin["ratio_resnet18"], twin["ratio_ann"]) == ("ashnets-tiny-ann", "0.5", "1")
 
 
-def test_all_contestants_see_the_same_images_and_the_models_see_text():
-    calls = bench_throughput.contestants(["ashnets-tiny", "ashnets-tiny-ann"], batch=2, seed=0)
+def test_all_candidates_get_the_same_images_and_the_models_get_texts():
+    calls = bench_throughput.candidates(["ashnets-tiny", "ashnets-tiny-ann"], batch=2, seed=0)
     assert list(calls) == ["resnet18", "ashnets-tiny", "ashnets-tiny-ann"]
     assert calls["resnet18"]().logits.shape == (2, 1000)
     found = calls["ashnets-tiny"]()
     assert found.last_hidden_state.shape[0] == 2 and found.visual.layer_rates and not found.visual.output.requires_grad
     assert not calls["ashnets-tiny-ann"]().visual.layer_rates, "no spikes"
-    again = bench_throughput.contestants(["ashnets-tiny"], batch=2, seed=0)["ashnets-tiny"]()
+    again = bench_throughput.candidates(["ashnets-tiny"], batch=2, seed=0)["ashnets-tiny"]()
     assert torch.equal(found.last_hidden_state, again.last_hidden_state)
 
 
-def test_rows_of_other_models_stay(tmp_path, capsys, monkeypatch):
+def test_rows_of_other_models_are_kept(tmp_path, capsys, monkeypatch):
     timed, plain = [], bench_throughput.interleaved
     monkeypatch.setattr(bench_throughput, "interleaved", lambda *given: timed.append(plain(*given)) or timed[-1])
     file = tmp_path / "throughput.csv"

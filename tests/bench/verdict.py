@@ -1,4 +1,4 @@
-"""The end of a benchmark: each target with pass or FAIL, the figures as JSON, the exit code."""
+"""The end of a benchmark: pass or FAIL for each target, results as JSON, exit code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ashnets.files import write_json
 
 
 def conclude(rows: list[dict], reached: dict[str, bool], path: Path | None) -> NoReturn:
-    """Print what was aimed at, write ``path`` if there is one, and leave with 1 if a target was missed."""
+    """Print the targets, write ``path`` if it is given, and exit with 1 if a target was missed."""
     for target, met in reached.items():
         print(f"{'pass' if met else 'FAIL'}  {target}")
     if path:
