@@ -1,4 +1,4 @@
-"""What every test shares."""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ providers._get_local_constants = providers.Constants
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_this_run(tmp_path_factory) -> None:
-    """What is unpacked from the tests' parquet files goes when their folders go."""
+    """Files that tests unpack from parquet files are removed with their folders."""
     os.environ.setdefault("ASHNETS_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
@@ -59,13 +59,13 @@ def _no_power_over_files() -> Iterator[None]:
 
 @pytest.fixture
 def no_power_over_files() -> Callable[[], AbstractContextManager[None]]:
-    """A context in which permissions of files count for this thread, as they do not for root."""
+    """A context in which file permissions apply to this thread, even for root."""
     return _no_power_over_files
 
 
 @pytest.fixture
 def ordinary_rights() -> Iterator[None]:
-    """Permissions of files count for this thread and those it starts, as they do not for root."""
+    """File permissions apply to this thread and the threads that it starts, even for root."""
     with _no_power_over_files():
         yield
 
@@ -87,7 +87,7 @@ def repository_files(repository: Path) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def write_corpus() -> Callable[[Path, dict[str, list[dict]]], Path]:
-    """A function that writes split → rows as a corpus of the published form."""
+    """A function that writes split → rows as a corpus."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -109,7 +109,7 @@ def write_corpus() -> Callable[[Path, dict[str, list[dict]]], Path]:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory, repository, write_corpus) -> Path:
-    """Real drawings of the bundled gallery: 27 to train on (no multiple of φ = 4), six to validate."""
+    """Drawings of the bundled gallery: 27 for training (not a multiple of φ = 4), six for validation."""
     from ashnets.data.corpus import open_gallery
 
     rows = []

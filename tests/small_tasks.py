@@ -1,4 +1,4 @@
-"""Small drawings, small benchmarks in their makers' files, small models; recipes that end in seconds."""
+"""Fixtures of tasks: a small corpus, small benchmarks in their published formats, small models, fast recipes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ NAMES = ("cat", "dog", "red apple", "rocket", "oak", "fish", "anchor", "eye")
 
 
 def drawing(name: str, vendor: int) -> dict:
-    """Noise of its own for each name, lighter for each vendor."""
+    """Different noise for each name, brighter for each vendor."""
     number = NAMES.index(name)
     noise = np.random.default_rng(number).integers(0, 200, (24, 24, 3)) + 20 * vendor
     rgba = np.concatenate([noise, np.full((24, 24, 1), 255)], 2).astype(np.uint8)
@@ -76,7 +76,7 @@ def drawing(name: str, vendor: int) -> dict:
 
 @pytest.fixture(scope="session")
 def drawings(write_corpus, tmp_path_factory) -> Path:
-    """A corpus: 16 drawings to train on, eight to validate, eight of a third vendor to test."""
+    """A corpus: 16 drawings for training, eight for validation, eight of another vendor for testing."""
     rows = {
         "train": [drawing(name, vendor) for vendor in (0, 1) for name in NAMES],
         "valid": [drawing(name, 2) for name in NAMES],
@@ -87,13 +87,13 @@ def drawings(write_corpus, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def recipe_data() -> dict:
-    """The small recipe as its file holds it."""
+    """The content of the small recipe."""
     return copy.deepcopy(RECIPE)
 
 
 @pytest.fixture
 def write_recipe(tmp_path):
-    """A function that writes the small recipe, for a task, with changed keys."""
+    """A function that writes the small recipe for a task, with changed keys."""
 
     def write(task: str = "vqa", data: str = "pictogram-questions", **changes) -> Path:
         recipe = {**copy.deepcopy(RECIPE), "task": task, "data": data, **changes}
@@ -133,7 +133,7 @@ def small_model():
         model = head_class(task)(config)
         with torch.no_grad():
             for parameter in model.classifier.parameters() if hasattr(model, "classifier") else ():
-                parameter.mul_(20)  # so that the answers differ
+                parameter.mul_(20)  # else all answers would be equal
         images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
         vision = model.ashnets.vision
         if config.has_spiking_branch:
@@ -176,7 +176,7 @@ def write_lines(path: Path, lines: list) -> None:
 
 @pytest.fixture(scope="session")
 def benchmarks(tmp_path_factory):
-    """Name → folder of small benchmarks with images, each with the split that is customary."""
+    """Name → folder of small benchmarks with images; each has its default split."""
     root = tmp_path_factory.mktemp("benchmarks")
     found = {name: root / name for name in ("vqa-v2", "easy-vqa", "nlvr2", "snli-ve", "flickr30k")}
     for folder in found.values():
@@ -231,7 +231,7 @@ def benchmarks(tmp_path_factory):
 
 
 def _vqa_v2(folder: Path) -> None:
-    """Sixteen questions in train and in val, whose annotators do not agree."""
+    """Sixteen questions each in train and val; their annotators disagree."""
     for split in ("train", "val"):
         questions, annotations = [], []
         for i in range(16):

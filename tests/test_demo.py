@@ -1,4 +1,4 @@
-"""``ashnets demo`` end to end, and its parts on a model so small that each can be checked."""
+"""``ashnets demo`` from end to end, and its parts on a very small model."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def ranking(small: tuple[AshNetsForPreTraining, AshNetsProcessor]) -> Ranking:
 
 
 def test_scores_are_those_of_the_model(small: tuple[AshNetsForPreTraining, AshNetsProcessor], ranking: Ranking) -> None:
-    """Images and sentences one by one, in a plain loop, against the batched ranking."""
+    """Single images and sentences in a plain loop, against the batched ranking."""
     model, processor = small
     first, second, third = ranking.scores.values()
     tau = float(model.temperature().detach())

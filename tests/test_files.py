@@ -1,4 +1,4 @@
-"""Results are written aside and renamed."""
+"""Results are written to temporary files and renamed."""
 
 from __future__ import annotations
 

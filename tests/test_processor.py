@@ -161,7 +161,7 @@ def test_unknown_words_are_named_once():
 
 @pytest.mark.parametrize("token", PIECES[:5])
 def test_special_tokens_in_a_text_are_characters(token, tmp_path):
-    """Also after saving, with AutoTokenizer, and if the saved files do not say so, as in older versions."""
+    """Also after saving, with AutoTokenizer, and with saved files of older versions, which do not set the option."""
     pieces = [*PIECES, "[", "]", "pad", "unk", "cls", "sep", "mask"]
     made = AshNetsProcessor.from_config(config(vocab_size=len(pieces)), pieces)
     made.save_pretrained(tmp_path)

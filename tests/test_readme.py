@@ -1,4 +1,4 @@
-"""README: its programs run, its table is the results file, its files exist."""
+"""README: its programs run, its table equals the results file, its files exist."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_text_without_the_places_of_the_tables_is_refused():
 
 
 def test_a_missed_aim_is_told(tmp_path):
-    """Rows of every section, one of them the very number that an aim was set for."""
+    """Rows of every section; one of them is the number of a target."""
     for section, shown in SPEEDS.items():
         rows = [
             {
@@ -122,7 +122,7 @@ def test_a_missed_aim_is_told(tmp_path):
 
 
 def test_medians_lie_within_their_quartiles(repository):
-    """Both are of the ratios of the same rounds."""
+    """Both are computed from the ratios of the same rounds."""
     for section in SPEEDS:
         record = json.loads((repository / f"zoo/results/speed/spiking-{section}.json").read_text(encoding="utf-8"))
         for row in record["rows"]:

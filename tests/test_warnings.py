@@ -1,4 +1,4 @@
-"""Every command that looks at a model names its silent and saturated spiking layers."""
+"""Every command that runs a model names its silent and saturated spiking layers."""
 
 from __future__ import annotations
 
@@ -9,33 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from ashnets import AshNetsConfig, AshNetsProcessor
 from ashnets.cli import main
 from ashnets.model.tdbn import calibrate
-from ashnets.zoo import create
 from ashnets.zoo.gallery_images import gallery_images
+from tests.small_letters import letters_model, save_letters
 
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij"]
-SMALL = {
-    "backbone_widths": [8, 12],
-    "image_size": 16,
-    "spiking_channels": [4, 5, 6],
-    "hidden_size": 24,
-    "num_concepts": 8,
-    "intermediate_size": 24,
-    "num_hidden_layers": 1,
-    "vocab_size": len(PIECES),
-    "max_text_length": 8,
-    "time_steps": 3,
-    "group_size": 2,
-}
 SATURATED = "spiking layer conv1 is saturated: at inference 100 % of its neurons fire at a time step"
 SILENT = "spiking layer conv2 is silent: at inference 0 % of its neurons fire at a time step"
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory, repository) -> Path:
-    """Four drawings with captions, as a folder of a user's own."""
+    """A folder with four captioned drawings."""
     folder = tmp_path_factory.mktemp("images") / "mine"
     folder.mkdir()
     for path in sorted((repository / "zoo" / "gallery" / "images").iterdir())[:4]:
@@ -46,10 +31,10 @@ def images(tmp_path_factory, repository) -> Path:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Path]:
-    """The same small model, healthy and with two layers whose tdBN has a bias far above and below the threshold."""
+    """A small model, healthy and broken: in two layers the bias of tdBN is far above and far below the threshold."""
     found = {}
     for name in ("healthy", "broken"):
-        model = create("ashnets-tiny", task="retrieval", seed=0, **SMALL)
+        model = letters_model(group_size=2)
         encoder = model.ashnets.vision.abstract_encoder
         spikes = [model.ashnets.vision.sample(pixels, keys) for pixels, keys in gallery_images(16)]
         calibrate(encoder, spikes, run=encoder.run)
@@ -57,14 +42,12 @@ def models(tmp_path_factory) -> dict[str, Path]:
             with torch.no_grad():
                 encoder.layers["conv1"].norm.bias.fill_(50.0)
                 encoder.layers["conv2"].norm.bias.fill_(-50.0)
-        found[name] = tmp_path_factory.mktemp("model") / name
-        model.save_pretrained(found[name])
-        AshNetsProcessor.from_config(AshNetsConfig(**model.config.to_dict()), PIECES).save_pretrained(found[name])
+        found[name] = save_letters(model, tmp_path_factory.mktemp("model") / name)
     return found
 
 
 def commands(images: Path, output: Path) -> dict[str, list[str]]:
-    """What stands before and behind the model's folder."""
+    """The arguments after the model's folder."""
     return {
         "evaluate": ["retrieval", str(images), "--split", "train", "--ablate"],
         "export": ["--to", "onnx", "--output", str(output)],
@@ -92,7 +75,7 @@ def test_a_command_names_the_layers(models, images, tmp_path, capsys, command, n
 
 
 def test_an_export_without_a_spike_says_that_agreement_shows_nothing(models, tmp_path):
-    """All layers are silent: what agrees are zeros."""
+    """All layers are silent: only zeros agree."""
     from ashnets import from_pretrained
     from ashnets.export.exporting import export_model
 

@@ -1,4 +1,4 @@
-"""Commands in messages can be copied; records tell no private path."""
+"""Commands in messages can be copied; records contain no private path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small baselines and recipes that end in seconds."""
+"""Small baselines and fast recipes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def small_baseline():
 
 @pytest.fixture
 def pictograms(write_corpus, tmp_path):
-    """A corpus of noise drawings: 16 to train on, eight to validate, eight of another vendor to test."""
+    """A corpus of noise: 16 drawings for training, eight for validation, eight of another vendor for testing."""
 
     def drawing(number: int, vendor: int) -> dict:
         noise = np.random.default_rng(number).integers(0, 200, (24, 24, 3)) + 20 * vendor

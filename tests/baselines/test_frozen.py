@@ -1,4 +1,4 @@
-"""The frozen baseline: text states against BertModel, features against torch's own layers, Keras' tensors."""
+"""The frozen baseline: text states against BertModel, features against layers of torch, Keras' tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ashnets.training.recipe import load_recipe
 
 
 def test_text_states_are_those_of_the_checkpoint(write_recipe):
-    """transformers' BertModel with all words and all layers, against the baseline's cut vocabulary."""
+    """BertModel of transformers with the whole vocabulary, against the pruned vocabulary of the baseline."""
     recipe = load_recipe(write_recipe("frozen", changes={"num_hidden_layers": 6}))
     texts = ["a red apple", "two old rockets"]
     config, processor, model, said = build_baseline(recipe, texts)
@@ -60,7 +60,7 @@ def test_answers_read_both(small_baseline):
 
 
 def test_keras_tensors_compute_the_same():
-    """Convolution with bias, then Keras' norm with its own ε, in float64, against the converted pair."""
+    """A convolution with bias and the norm of Keras with its ε, in float64, against the converted layers."""
     draw = np.random.default_rng(0).normal
     for layer, norm, side, channels in (("conv1", "bn_conv1", 7, 3), ("res4b_branch2b", "bn4b_branch2b", 3, 4)):
         keras = {
@@ -87,7 +87,7 @@ def test_keras_tensors_compute_the_same():
 
 
 def test_images_are_normalized_as_kerass(small_baseline):
-    """255·x − mean, on the converted channels' order RGB."""
+    """255·x − mean, in the order RGB of the converted channels."""
     model = small_baseline(FrozenForPreTraining, image_mean=MEAN, image_std=STD)
     seen = []
     model.ashnets.vision.concrete_encoder["backbone"].register_forward_pre_hook(lambda _m, args: seen.append(args[0]))

@@ -1,4 +1,4 @@
-"""Baselines in the loop: what a run leaves and trains, what it leaves alone, resumed runs, the table, faults."""
+"""Baselines in the training loop: files, trained and frozen weights, resumed runs, the table, errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def captions_of(corpus) -> list[str]:
 
 @pytest.mark.parametrize("baseline", ["vilt", "frozen"])
 def test_a_run_trains_what_it_should(baseline, write_recipe, corpus, tmp_path):
-    """The last checkpoint against the start: the frozen network is the same to the bit, all else has moved."""
+    """The last checkpoint against the initial weights: the frozen network is unchanged, all other weights changed."""
     path = write_recipe(baseline)
     result = train(path, corpus=corpus, output=tmp_path / "run", progress=False)
     _, _, start, said = build_baseline(load_recipe(path), captions_of(corpus))
@@ -119,13 +119,13 @@ def test_a_folder_of_another_model_is_refused(small_baseline, tmp_path):
 
 
 def test_recipes_of_before_can_go_on(write_recipe):
-    """The key ``baseline`` is written only where it says something, so that saved recipes without it still agree."""
+    """The key ``baseline`` is written only if it is set, so that saved recipes without it still match."""
     with_baseline, without = load_recipe(write_recipe("vilt")).to_dict(), load_recipe(write_recipe(None))
     assert with_baseline["baseline"] == "vilt" and "baseline" not in without.to_dict()
 
 
 def test_bundled_recipes_differ_where_they_must(repository):
-    """Same pairs, seed, batch, epochs, schedule, optimizers and text; other objectives and eyes."""
+    """The same pairs, seed, batch, epochs, schedule, optimizers and texts; other objectives and image encoders."""
     folder = repository / "zoo" / "recipes"
     found = {name: load_recipe(folder / f"{chosen.recipe}.yaml") for name, chosen in CONTESTANTS.items()}
     assert {name: recipe.baseline for name, recipe in found.items()} == {
@@ -139,7 +139,7 @@ def test_bundled_recipes_differ_where_they_must(repository):
 
 
 def test_the_table_end_to_end(repository, pictograms, tmp_path):
-    """Small models, both stages, on drawings: every figure is there, chance is exact, a second call trains nothing."""
+    """Small models in both stages on drawings: all numbers exist, chance is exact, a second call trains nothing."""
     small = {
         "image_size": 32,
         "backbone_widths": [8, 12],

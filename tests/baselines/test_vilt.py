@@ -1,4 +1,4 @@
-"""ViLT: our path through transformers' layers against its own, its parameters against a sum by hand, its steps."""
+"""ViLT: our path through the layers of transformers against its own path, parameters by hand, training steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ashnets.model.heads import AshNetsForPreTraining
 
 @pytest.fixture
 def pair():
-    """Three images and texts, one of them padded."""
+    """Three images and three texts, one of them padded."""
     torch.manual_seed(1)
     ids, mask = torch.randint(5, 60, (3, 7)), torch.ones(3, 7, dtype=torch.long)
     mask[1, 4:] = 0
@@ -26,7 +26,7 @@ def pair():
 
 
 def test_hidden_states_are_those_of_transformers(small_baseline, pair):
-    """ViltModel from raw pixels draws the patches in any order: words' states do not depend on it."""
+    """ViltModel shuffles the patches of raw pixels: the states of the words do not depend on the order."""
     model, (pixels, ids, mask) = small_baseline(ViltForPreTraining), pair
     vilt = model.ashnets.transformer.vilt
     torch.nn.init.normal_(vilt.embeddings.position_embeddings)  # zeros would hide a wrong place
@@ -44,14 +44,14 @@ def test_hidden_states_are_those_of_transformers(small_baseline, pair):
 
 
 def test_parameters_are_those_of_transformers(small_baseline):
-    """The masked-word model of transformers has the same, but for its pooler's neighbor, our matching head."""
+    """The MLM model of transformers has the same parameters, except for our ITM head."""
     ours = small_baseline(ViltForPreTraining)
     theirs = ViltForMaskedLM(vilt_config(ours.config))
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters()) + 384 * 2 + 2
 
 
 def test_layers_and_words_weigh_what_those_of_ashnets_do(small_baseline):
-    """Equal layers and width: both sum to 12·d² + 13·d a layer for a feed-forward part of 4·d."""
+    """Equal layers and width: both have 12·d² + 13·d parameters in each layer for a feed-forward part of 4·d."""
     ours, width = small_baseline(ViltForPreTraining), 384
     ashnets = AshNetsForPreTraining(ours.config.__class__.__base__(**_plain(ours.config)))
     size = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
@@ -65,7 +65,7 @@ def _plain(config):
 
 
 def test_words_start_as_the_checkpoints(small_baseline, pair):
-    """Embeddings are BERT's to the bit; every tensor of its layers has gone somewhere."""
+    """Embeddings equal those of BERT bit by bit; every tensor of its layers is used."""
     model, (_, ids, _) = small_baseline(ViltForPreTraining), pair
     torch.manual_seed(3)
     bert = BertModel(bert_config(model.config), add_pooling_layer=False).eval()
@@ -82,7 +82,7 @@ def test_words_start_as_the_checkpoints(small_baseline, pair):
 
 
 def test_a_step_replaces_half_the_images_by_others():
-    """Drawn by the pair's own numbers: never the same sample, every other one alike."""
+    """Drawn with the random numbers of the pair: never the same sample, all others with equal probability."""
     count = 4000
     generator = torch.Generator().manual_seed(0)
     draws = SimpleNamespace(negative_image=torch.rand(count, generator=generator), fused=torch.rand(count))

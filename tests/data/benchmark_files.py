@@ -1,4 +1,4 @@
-"""Small benchmarks, written with the file names and the keys of their makers; and what reading them must give."""
+"""Small benchmarks with the published file names and keys, and the records that they contain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ashnets.data.benchmarks import Captioned, Entailment, ImagePair, Question, 
 
 
 def write(path: Path, content: Any) -> Path:
-    """A JSON document, or a list of lines where the name ends otherwise than ``.json``."""
+    """Writes a JSON document, or lines if the name does not end with ``.json``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content) if path.suffix == ".json" else "".join(f"{line}\n" for line in content)
     path.write_text(text, encoding="utf-8")

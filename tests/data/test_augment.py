@@ -9,7 +9,7 @@ from ashnets.data.augment import augment, on_background
 
 
 def disc(side: int = 32) -> torch.Tensor:
-    """A red disc on nothing, whose invisible pixels hold a loud green."""
+    """A red disc on transparent pixels whose invisible color is green."""
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     inside = ((x - side / 2) ** 2 + (y - side / 2) ** 2 < (side / 4) ** 2).float()
     return torch.stack([inside, 1 - inside, torch.zeros_like(inside), inside])
@@ -37,7 +37,7 @@ def test_augment_stays_in_range_and_follows_its_draws():
 
 
 def test_invisible_colors_never_show():
-    """Green exists in transparent pixels alone: over white, green stays near blue in every pixel."""
+    """Only transparent pixels are green: on white, green is close to blue in every pixel."""
     batch = disc().expand(200, -1, -1, -1)
     out = augment(batch, draws(200, 0))
     corners_white = out[:, :, 0, 0].min(1).values > 0.999

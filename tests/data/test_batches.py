@@ -1,4 +1,4 @@
-"""Steps and shares of an epoch: the rules, over every small case and over cases worked out by hand."""
+"""Steps and shares of an epoch: the rules for all small cases, and cases by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged benchmarks: what is broken, repeated or cut off is named by file and line; nothing else is ever raised."""
+"""Damaged benchmarks: errors name broken, repeated or truncated entries by file and line."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ def annotation_files(name: str, root: Path) -> dict[str, bytes]:
 
 
 def read_whatever_is_there(name: str, root: Path) -> None:
-    """Collecting never raises; strict reading raises DataError or gives what collecting gives, and prints."""
+    """Collecting never raises; strict reading raises DataError or returns the same records."""
     benchmark = open_benchmark(name, root)
     for split in benchmark.splits:
         faults = Faults(collect=True)

@@ -1,4 +1,4 @@
-"""Readers: small files with the published names and keys, and real annotations of NLVR2, become the right records."""
+"""Readers: records of small files with the published names and keys, and of real annotations of NLVR2."""
 
 from __future__ import annotations
 

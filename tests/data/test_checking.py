@@ -1,4 +1,4 @@
-"""`ashnets data check DATASET PATH`: what is there, what is missing, what is wrong, and the exit code."""
+"""`ashnets data check DATASET PATH`: found, missing and damaged files, and the exit code."""
 
 from __future__ import annotations
 

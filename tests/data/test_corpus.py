@@ -1,4 +1,4 @@
-"""Reading corpora and galleries: what is written comes back, damage is one clear error."""
+"""Reading corpora and galleries: the content is unchanged, and damage is one clear error."""
 
 import hashlib
 import json

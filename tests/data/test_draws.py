@@ -1,4 +1,4 @@
-"""An image's draws: its own in each epoch, whoever stands beside it; uniform."""
+"""Random numbers of an image: different in each epoch, independent of its neighbors, uniform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walking folders and opening files: what is no file, what may not be read, what has an odd name."""
+"""Walking folders and opening files: special files, missing permissions, unusual names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ashnets.errors import DataError, InputError
 
 @pytest.fixture
 def odd_folder(tmp_path, monkeypatch) -> Path:
-    """A file, a link to it, a hidden one, a folder with an image's name, and entries that are neither."""
+    """A file, a link to it, a hidden file, a folder with an image's name, and special entries."""
     folder = tmp_path / "odd"
     (folder / "folder.png").mkdir(parents=True)
     (folder / "folder.png" / "b.PNG").write_bytes(b"2")

@@ -1,4 +1,4 @@
-"""Reading images: every kind that is accepted against hand-computed pixels, every kind that is refused."""
+"""Reading images: all accepted kinds against pixels by hand, and all refused kinds."""
 
 import contextlib
 import io
@@ -94,7 +94,7 @@ def test_files_of_other_modes():
 
 
 def png(width: int, height: int, depth: int, color: int, rows: list[bytes], *chunks: bytes) -> bytes:
-    """A PNG written by hand; ``chunks`` stand before its pixels."""
+    """A PNG written by hand, with ``chunks`` before its pixels."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels + chunk(b"IEND", b"")
@@ -127,7 +127,7 @@ KEYED = {  # depth and kind, two pixels of which the first has the transparent c
 
 @pytest.mark.parametrize("kind", KEYED)
 def test_the_transparent_color_of_a_png(kind):
-    """The chunk tRNS names one color in the depth of the file; only what equals it in all bits is transparent."""
+    """The chunk tRNS names one color in the depth of the file; only pixels of exactly this color are transparent."""
     depth, color, pair, key, second = KEYED[kind]
     row = pair * (4 if depth > 4 else depth)  # eight pixels
     data = png(8, 8, depth, color, [row] * 8, chunk(b"tRNS", key))
@@ -146,7 +146,7 @@ def turned_exif() -> bytes:
 
 
 def test_a_transparent_color_where_only_the_high_bytes_are_left():
-    """Somebody else has decoded the file."""
+    """The file was decoded by other code."""
     depth, color, pair, key, _ = KEYED["RGB 16"]
     image = Image.open(io.BytesIO(png(8, 8, depth, color, [pair * 4] * 8, chunk(b"tRNS", key))))
     image.load()

@@ -1,4 +1,4 @@
-"""Which images a model learned from: exact for few, a fair estimate for many."""
+"""Images that a model learned from: exact for few, a good estimate for many."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ashnets.data.learned import KEPT, images_learned, merged, read_sketch, sket
 
 
 class Named:
-    """Ids and names alone, as `Pairs` has them."""
+    """Only the ids and names of `Pairs`."""
 
     def __init__(self, numbers: range, word: str = "a thing") -> None:
         self.image_ids = [f"{number:05}.jpg" for number in numbers]

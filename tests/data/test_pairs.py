@@ -1,4 +1,4 @@
-"""Pairs: pixels as Pillow and the processor give them, damage named, many processes, bounded memory."""
+"""Pairs: pixels equal those of Pillow and the processor; named damage, many processes, bounded memory."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def folder_of(folder: Path, files: dict[str, bytes]) -> Pairs:
 
 
 def test_real_drawings_are_as_pillow_and_the_processor_give_them(corpus):
-    """On white they are the processor's, but for alpha being mixed after the resize instead of before."""
+    """On white they equal those of the processor, except that alpha is blended after the resize."""
     pairs = Pairs(open_source(corpus), ["train"], 64)
     rows = pq.read_table(corpus / "train.parquet").to_pylist()
     assert len(pairs) == 27
@@ -133,7 +133,7 @@ def test_transparency_is_pillows(name, tmp_path):
 
 
 def bomb() -> bytes:
-    """A PNG whose header promises 30,000 x 30,000 pixels."""
+    """A PNG whose header declares 30,000 x 30,000 pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -271,7 +271,7 @@ def test_a_cache_that_can_only_be_read_serves(tmp_path, cache, no_power_over_fil
 
 
 def test_damage_inside_a_parquet_file_is_named(tmp_path, cache):
-    """Its end is whole, so that it opens; a page of the images is overwritten."""
+    """Its end is complete, so it can be opened; a page of the images is overwritten."""
     path = tmp_path / "a.parquet"
     parquet(path, [encoded(Image.fromarray(noise(16, 16, 4, seed=i))) for i in range(40)])
     start = pq.ParquetFile(path).metadata.row_group(0).column(0).data_page_offset
@@ -303,7 +303,7 @@ print(own() - first)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own account")
 def test_memory_does_not_grow_with_the_images_decoded(tmp_path):
-    """440 images: 87 MB encoded and as much decoded; a process keeps none of it. Mapped pages are the system's."""
+    """440 images: 87 MB encoded and the same decoded; a process keeps none of it. Mapped pages belong to the system."""
     images = [encoded(Image.fromarray(noise(256, 256, 3, seed=i)), compress_level=0) for i in range(440)]
     parquet(tmp_path / "a.parquet", images, row_group_size=50)
     command = [sys.executable, "-c", MEMORY, str(tmp_path / "a.parquet")]

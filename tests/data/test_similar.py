@@ -1,4 +1,4 @@
-"""Groups of similar images: a permutation, neighbors together, against brute force."""
+"""Groups of similar images: a permutation with neighbors together, against brute force."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_every_image_exactly_once(n, phi, seed, how):
 
 
 def test_exact_search_is_the_greedy_loop():
-    """Openers in random order, each with the nearest images that are free, in float64."""
+    """Openers in random order, each with its nearest free images, in float64."""
     points = unit(50, 6, 4).astype(np.float64)
     openers, free, expected = np.random.default_rng(7).permutation(50), set(range(50)), []
     for opener in openers:
@@ -114,7 +114,7 @@ def test_threads_change_nothing(exact_up_to):
 
 
 def test_equal_images_end_in_good_time():
-    """All openers find the same few images, and k-means has but one cell to fill."""
+    """All openers find the same few images, and k-means fills only one cell."""
     points = np.repeat(unit(2, 16, 0), [5990, 10], axis=0)
     began = time.process_time()
     groups = similar_groups(points, 16, 0, exact_up_to=1000).groups
@@ -139,7 +139,7 @@ def test_mean_similarity_equals_a_loop():
 @pytest.mark.parametrize("faiss", [True, False])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_equal_products_stand_in_the_order_of_their_rows(monkeypatch, faiss, threads):
-    """So that the best k are the first of more, on every machine: most rows occur many times, and some once."""
+    """The best k are the first of the best k + n on every machine; most rows occur many times, some once."""
     before = torch.get_num_threads()
     if not faiss:
         monkeypatch.setattr("ashnets.data.similar.has_faiss", lambda: False)

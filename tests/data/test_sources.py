@@ -1,4 +1,4 @@
-"""Sources: the same images in every form, splits, hold-out, what is refused; `ashnets data check`."""
+"""Sources: the same images in every form, splits, hold-out, refused input; `ashnets data check`."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def parquet_with_paths(folder: Path) -> Path:
 
 
 def parquet_of_datasets(folder: Path) -> Path:
-    """What the library `datasets` itself writes for an Image column: a struct of bytes and path."""
+    """The format of the library `datasets` for an Image column: a struct of bytes and path."""
     features = datasets.Features(
         image=datasets.Image(),
         image_id=datasets.Value("string"),
@@ -137,7 +137,7 @@ def contents(pairs: Pairs) -> dict[str, tuple]:
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_every_form_gives_the_same_pairs(form, tmp_path):
-    """Pillow decodes what the files were written from; the captions are those written."""
+    """Pillow decodes the original images; the captions are unchanged."""
     source = open_source(form(tmp_path / "data"))
     assert source.splits == ["train", "valid"] and source.left_out == 0
     assert source.kind == ("parquet" if "parquet" in form.__name__ else "folder")
@@ -221,7 +221,7 @@ def test_splits_of_files(file, split):
 
 
 def captioned(folder: Path, count: int, order: int = 0) -> Path:
-    """A folder whose metadata is written in some order."""
+    """A folder whose metadata has a given order."""
     lines = [json.dumps({"file_name": f"{i:03}.png", "text": f"number {i}"}) for i in range(count)]
     random.Random(order).shuffle(lines)
     folder.mkdir(exist_ok=True)
@@ -374,7 +374,7 @@ def test_texts_that_are_no_unicode_are_named(key, value, says, tmp_path):
 
 
 def test_file_names_that_are_no_unicode_are_named(tmp_path, capsys):
-    """A file name is bytes: Latin-1 ones are no UTF-8."""
+    """File names are bytes; names in Latin-1 are not UTF-8."""
     folder = sidecars(tmp_path / "a")
     for suffix in ("png", "txt"):
         os.rename(folder / f"train/p1.{suffix}", os.fsencode(folder / "train") + b"/caf\xe9." + suffix.encode())
@@ -392,7 +392,7 @@ def test_a_parquet_whose_text_is_no_unicode(tmp_path):
 
 
 def test_captions_beside_images_end_where_lines_of_tables_end(tmp_path):
-    """At line feeds and carriage returns, and not at the other signs that Python's splitlines knows."""
+    """Only at line feeds and carriage returns, not at the other characters of Python's splitlines."""
     folder = sidecars(tmp_path / "a")
     odd = "one\u2028line\x85of\x0ca\x0btext\x1c!"
     (folder / "train/p0.txt").write_bytes(f"{odd}\r\nsecond\rthird\n\n".encode())

@@ -1,4 +1,4 @@
-"""The pruned vocabulary: tokens of the corpus as before, every ASCII word still in pieces."""
+"""The pruned vocabulary: unchanged tokens of the corpus, and pieces for every ASCII word."""
 
 from __future__ import annotations
 

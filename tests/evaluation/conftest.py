@@ -1,4 +1,4 @@
-"""A random model whose spiking layers fire."""
+"""Fixtures of tasks, and a random retrieval model whose spiking layers fire."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import string
 
 import pytest
 import torch
+
+from tests.small_tasks import benchmarks, drawings, saved_models, small_model
+
+__all__ = ["benchmarks", "drawings", "saved_models", "small_model"]
 
 LETTERS = string.ascii_lowercase
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
@@ -28,7 +32,7 @@ SMALL = {
 
 
 @pytest.fixture(scope="session")
-def small_model():
+def retrieval_model():
     """(AshNetsForRetrieval, AshNetsProcessor)."""
     from ashnets import AshNetsProcessor
     from ashnets.model.tdbn import calibrate

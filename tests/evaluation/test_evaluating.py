@@ -1,4 +1,4 @@
-"""Evaluation: metrics against the official scorers on the written predictions, single answers against bare calls."""
+"""Evaluation: metrics against the official scorers of the written predictions, answers against direct calls."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CASES = {
 
 
 def evaluate_task(model, task, data, processor, split=None, title="", **options) -> dict:
-    """The result on one split as it is written."""
+    """The result on one split, in the form that is written."""
     output = options.get("output")
     if output is not None:
         output.mkdir(exist_ok=True)
@@ -49,7 +49,7 @@ def rows(path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def evaluated(benchmarks, small_model, tmp_path_factory):
-    """Benchmark → result and folder of the evaluation of an untrained model."""
+    """Benchmark → result and output folder of an untrained model."""
     found = {}
     for name, (task, split, _) in CASES.items():
         data = open_task_data(name, benchmarks[name])
@@ -66,7 +66,7 @@ def evaluated(benchmarks, small_model, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_metrics_are_those_of_the_written_predictions(evaluated, benchmarks, name):
+def test_metrics_equal_the_official_scores_of_the_written_predictions(evaluated, benchmarks, name):
     result, output = evaluated[name]
     _, split, suffix = CASES[name]
     official = score(name, output / f"predictions.{suffix}", benchmarks[name], split)
@@ -77,7 +77,7 @@ def test_metrics_are_those_of_the_written_predictions(evaluated, benchmarks, nam
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "flickr30k"])
-def test_items_and_confusion_hold_every_answer(evaluated, benchmarks, name):
+def test_items_and_confusion_contain_every_answer(evaluated, benchmarks, name):
     result, output = evaluated[name]
     items = rows(output / "items.csv")
     assert len(items) == result["n"]
@@ -92,7 +92,7 @@ def test_items_and_confusion_hold_every_answer(evaluated, benchmarks, name):
     assert [row["id"] for row in items] == [str(record.id) for record in data.records(CASES[name][1])]
 
 
-def test_ranks_of_retrieval_are_those_of_a_loop(evaluated, benchmarks):
+def test_ranks_of_retrieval_equal_a_loop(evaluated, benchmarks):
     result, output = evaluated["flickr30k"]
     tensors = load_file(output / "predictions.safetensors")
     records = open_task_data("flickr30k", benchmarks["flickr30k"]).records("test")
@@ -111,7 +111,7 @@ def test_ranks_of_retrieval_are_those_of_a_loop(evaluated, benchmarks):
 
 
 def by_loop(first, second, k: int) -> list[list[int]]:
-    """Order of each query's items: the k best of the first table by the second, then the others by the first."""
+    """The items of each query: the k best of the first table in the order of the second, then the others."""
     found = []
     for before, after in zip(first, second, strict=True):
         order = sorted(range(len(before)), key=lambda i: -before[i])
@@ -120,8 +120,8 @@ def by_loop(first, second, k: int) -> list[list[int]]:
 
 
 @torch.inference_mode()
-def test_two_stages_of_a_benchmark_are_those_of_a_loop(benchmarks, small_model):
-    """Recalls, pairs scored and what is lost, against single pairs through the model's own forward."""
+def test_two_stages_of_a_benchmark_equal_a_loop(benchmarks, small_model):
+    """Recalls, scored pairs and lost R@1, against the model's forward on single pairs."""
     model, processor = small_model("retrieval", initializer_range=0.2)
     data = open_task_data("flickr30k", benchmarks["flickr30k"])
     found = evaluate_task(
@@ -165,15 +165,15 @@ def test_two_stages_of_a_benchmark_are_those_of_a_loop(benchmarks, small_model):
 
 
 @pytest.mark.parametrize(("name", "k"), [("flickr30k", 128), ("coco-captions", 256)])
-def test_benchmarks_are_ranked_in_two_stages_unless_told_otherwise(evaluated, benchmarks, small_model, name, k):
-    """COCO's files are those of Flickr30K here: Karpathy's JSON, the images under the names it gives."""
+def test_benchmarks_are_ranked_in_two_stages_by_default(evaluated, benchmarks, small_model, name, k):
+    """The test uses the files of Flickr30K for COCO too: both have the format of Karpathy's JSON."""
     model, processor = small_model("retrieval")
     data = open_task_data("flickr30k", benchmarks["flickr30k"])
     data.name = name
     found = evaluate_task(model, "retrieval", data, processor, variants=False, progress=False)
     assert list(found["rankings"]) == ["ITC", *(f"ITC, then {by} on the best {k}" for by in ("ITM", "ITC + ITM"))]
     cost = found["rankings"][f"ITC, then ITM on the best {k}"]["cost"]
-    assert cost["pairs"] == cost["of"] == 18 * 9, "so few that all are candidates"
+    assert cost["pairs"] == cost["of"] == 18 * 9, "all items are candidates, because there are few"
     found = evaluate_task(model, "retrieval", data, processor, candidates=0, variants=False, progress=False)
     assert "rankings" not in found
 
@@ -212,7 +212,7 @@ def test_several_models_and_splits_make_one_table(benchmarks, saved_models, tmp_
 
 
 def test_retrieval_of_a_benchmark_and_of_images(benchmarks, drawings, saved_models, tmp_path):
-    """The data set that the model was fine-tuned on, or, when told so, the same model on images by their names."""
+    """By default on the data set of the fine-tuning; with a source of images, on images and their names."""
     model = saved_models("retrieval", "flickr30k", "m")
     found = evaluate_all(
         [model],
@@ -246,7 +246,7 @@ def test_retrieval_of_a_benchmark_and_of_images(benchmarks, drawings, saved_mode
     assert [row["split"] for row in table] == ["valid", "valid"] and {row["images"] for row in table} == {8}
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_computed(benchmarks, drawings, saved_models, tmp_path):
+def test_invalid_combinations_are_refused_before_the_evaluation(benchmarks, drawings, saved_models, tmp_path):
     one, two = saved_models("retrieval", "flickr30k", "one"), saved_models("retrieval", "pictogram-retrieval", "two")
     with pytest.raises(ConfigurationError, match=r"one on flickr30k.*two on pictogram-retrieval.*--dataset"):
         evaluate_all([one, two], "retrieval", drawings)
@@ -262,7 +262,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed(benchmarks, dr
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_page_needs_nothing_and_shows_what_was_asked(evaluated, name):
+def test_the_page_is_self_contained_and_shows_the_questions(evaluated, name):
     _, output = evaluated[name]
     text = (output / "examples.html").read_text(encoding="utf-8")
     assert text.count('src="data:image/png;base64,') >= 9 and not re.search(r"https?:|<script|<link", text)
@@ -272,8 +272,8 @@ def test_the_page_needs_nothing_and_shows_what_was_asked(evaluated, name):
 
 
 @pytest.mark.parametrize(("task", "name", "split"), [("nlvr2", "nlvr2", "test1"), ("ve", "snli-ve", "test")])
-def test_each_answer_is_that_of_its_item_alone(benchmarks, small_model, task, name, split):
-    """From rest, whatever stands beside an item; carried, as one bare call over the group."""
+def test_each_answer_equals_that_of_its_item_alone(benchmarks, small_model, task, name, split):
+    """With reset states, for any neighbors in the batch; with carried states, as in one direct call on the group."""
     data = open_task_data(name, benchmarks[name])
     records, chosen = data.records(split), CLASSIFICATIONS[task].of_training([], 1)
     model, processor = small_model(task)
@@ -293,7 +293,7 @@ def test_each_answer_is_that_of_its_item_alone(benchmarks, small_model, task, na
     each = 2 if task == "nlvr2" else 1
     carried = predict(model, asked, Variant(group_size=4), options)
     torch.testing.assert_close(carried[4:8], bare(records[4:8], 4 * each), atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(carried, found, atol=1e-4), "the neighbors are felt"
+    assert not torch.allclose(carried, found, atol=1e-4), "neighbors change the logits"
     order = np.random.default_rng(3).permutation(len(records))
     shuffled = predict(model, asked, Variant(group_size=4, order=order), options)
     inside = [records[i] for i in order[:4]]
@@ -302,7 +302,7 @@ def test_each_answer_is_that_of_its_item_alone(benchmarks, small_model, task, na
     torch.testing.assert_close(back, found, atol=1e-4, rtol=1e-4)
 
 
-def test_constant_images_leave_the_text(benchmarks, small_model):
+def test_with_constant_images_only_the_text_matters(benchmarks, small_model):
     data = open_task_data("snli-ve", benchmarks["snli-ve"])
     records, chosen = data.records("test"), CLASSIFICATIONS["ve"].of_training([], 1)
     model, processor = small_model("ve")
@@ -314,21 +314,21 @@ def test_constant_images_leave_the_text(benchmarks, small_model):
     assert len(by_text) == 3
 
 
-def test_the_branch_switched_off_answers_as_a_bare_call_without_it(benchmarks, small_model, tmp_path):
+def test_without_the_branch_answers_equal_a_direct_call(benchmarks, small_model, tmp_path):
     data = open_task_data("nlvr2", benchmarks["nlvr2"])
     records, chosen = data.records("test1"), CLASSIFICATIONS["nlvr2"].of_training([], 1)
     model, processor = small_model("nlvr2")
     evaluate_task(model, "nlvr2", data, processor, "test1", ablate=True, output=tmp_path, progress=False)
     said = [row["concrete alone"] for row in rows(tmp_path / "items.csv")]
-    margins, felt = [], 0.0
+    margins, change = [], 0.0
     for record in records:
         images, ids = [[data.open_image(name) for name in record.images]], [list(record.images)]
         inputs = processor(images=images, text=[chosen.text(record)], image_ids=ids)
         with torch.inference_mode():
             bare = model(**inputs, concrete_only=True).logits[0]
-            felt = max(felt, float((model(**inputs).logits[0] - bare).abs().max()))
+            change = max(change, float((model(**inputs).logits[0] - bare).abs().max()))
         margins.append(float(bare[1] - bare[0]))
-    assert felt > 1e-3, "with spikes the logits are others"
+    assert change > 1e-3, "spikes change the logits"
     sure = [i for i, margin in enumerate(margins) if abs(margin) > 1e-4]
     assert len(sure) > 10 and all(said[i] == str(margins[i] > 0) for i in sure)
 
@@ -361,7 +361,7 @@ def test_examples_and_confusion_by_hand():
     assert chosen == sorted(chosen) and {40, 41, 42} <= set(chosen) and len(chosen) == 24 + 3
 
 
-def test_what_cannot_be_evaluated_is_refused(benchmarks, small_model, tmp_path):
+def test_invalid_evaluations_are_refused(benchmarks, small_model, tmp_path):
     model, processor = small_model("ve")
     easy = open_task_data("easy-vqa", benchmarks["easy-vqa"])
     with pytest.raises(ConfigurationError, match="holds Question records; ve takes Entailment"):

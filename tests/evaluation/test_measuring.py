@@ -1,4 +1,4 @@
-"""Which splits are measured, on what, under which names; what is left out, and whether it is said."""
+"""Choice of splits, data and names; parts that are left out, and their messages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rows(path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def refusing(monkeypatch):
-    """A function after which nothing can be predicted: what is refused then was refused before."""
+    """A function that makes every prediction fail: an error after its call was raised before the evaluation."""
 
     def refuse() -> None:
         monkeypatch.setattr(classification, "predicted_labels", None)
@@ -45,8 +45,8 @@ def refusing(monkeypatch):
     return refuse
 
 
-def test_a_split_of_the_training_is_measured_only_when_asked_for(benchmarks, saved_models, refusing, tmp_path, capsys):
-    """The recipe of VQA v2 trains on val, which is customary; another model of the same call has not seen it."""
+def test_a_training_split_is_evaluated_only_on_request(benchmarks, saved_models, refusing, tmp_path, capsys):
+    """The recipe of VQA v2 trains on val, which is the default split; another model of the same call did not."""
     seen = saved_models("vqa", "vqa-v2", "seen", ("train", "val"))
     unseen = saved_models("vqa", "vqa-v2", "unseen")
     found = evaluate_models([unseen], "vqa", benchmarks["vqa-v2"], **PLAIN)
@@ -73,7 +73,7 @@ def test_a_split_of_the_training_is_measured_only_when_asked_for(benchmarks, sav
 
 @pytest.fixture
 def secret(benchmarks, tmp_path) -> Path:
-    """VQA v2 with a test-dev of eight questions on two images, whose answers nobody has."""
+    """VQA v2 with a test-dev split of eight questions on two images without public answers."""
     folder = shutil.copytree(benchmarks["vqa-v2"], tmp_path / "vqa")
     asked = [{"question_id": 50 + i, "image_id": i % 2, "question": f"What is {i % 3}?"} for i in range(8)]
     (folder / "v2_OpenEnded_mscoco_test-dev2015_questions.json").write_text(json.dumps({"questions": asked}))
@@ -84,8 +84,8 @@ def secret(benchmarks, tmp_path) -> Path:
     return folder
 
 
-def test_where_answers_are_secret_a_submission_is_written(secret, saved_models, refusing, tmp_path, capsys):
-    """Each answer is that of a bare call on its question; the server's form has every question once."""
+def test_without_public_answers_a_submission_is_written(secret, saved_models, refusing, tmp_path, capsys):
+    """Each answer equals that of a direct call; the file for the server has every question once."""
     name, output = saved_models("vqa", "vqa-v2", "m", ("train", "val")), tmp_path / "out"
     assert main(["evaluate", name, "vqa", str(secret), "--split", "test-dev", "--output", str(output)]) == 0
     shown = capsys.readouterr().out
@@ -126,7 +126,7 @@ def test_without_a_training_split_the_baselines_are_left_out(benchmarks, saved_m
     assert 0 <= result["variants"]["reset"]["accuracy"] <= 1 and (tmp_path / "out" / "predictions.csv").is_file()
 
 
-def test_a_damaged_training_split_is_met_before_anything_is_predicted(benchmarks, saved_models, refusing, tmp_path):
+def test_a_damaged_training_split_is_found_before_any_prediction(benchmarks, saved_models, refusing, tmp_path):
     folder = shutil.copytree(benchmarks["nlvr2"], tmp_path / "nlvr2")
     (folder / "train.json").write_text("{}\n")
     name = saved_models("nlvr2", "nlvr2", "m")
@@ -135,8 +135,8 @@ def test_a_damaged_training_split_is_met_before_anything_is_predicted(benchmarks
         evaluate_models([name], "nlvr2", folder, **PLAIN)
 
 
-def test_models_of_one_architecture_are_told_apart(benchmarks, drawings, saved_models, tmp_path, monkeypatch, capsys):
-    """In the table by the names given, on disk by folders of their own, though their paths differ in a stroke alone."""
+def test_models_of_one_architecture_stay_separate(benchmarks, drawings, saved_models, tmp_path, monkeypatch, capsys):
+    """In the table by their given names, on disk by separate folders, although their paths differ in one character."""
     monkeypatch.chdir(tmp_path)
     names = ["runs/a/model", "runs-a/model", "runs/a-model", "runs/b/model"]
     for name in names:
@@ -145,7 +145,7 @@ def test_models_of_one_architecture_are_told_apart(benchmarks, drawings, saved_m
         Path(name, "training.json").write_text(json.dumps({**record, "model": "small"}))
     assert main(["evaluate", *names, "ve", str(benchmarks["snli-ve"]), "--plain", "--output", "out"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"  {name}  " in shown for name in names), "the table has the names"
+    assert all(f"  {name}  " in shown for name in names), "the table shows the names"
     table = rows("out/results.csv")
     assert {row["model"] for row in table} == {"small"}
     assert [row["measured"] for row in table if row["variant"] == "reset"] == names
@@ -164,7 +164,7 @@ def test_models_of_one_architecture_are_told_apart(benchmarks, drawings, saved_m
     assert [row["measured"] for row in found.as_rows()] == [both[0], both[0], both[1], both[1]]
 
 
-def test_images_are_read_by_the_workers_and_the_answers_are_the_same(
+def test_workers_read_the_images_and_do_not_change_the_answers(
     benchmarks, drawings, saved_models, tmp_path, monkeypatch
 ):
     plain, log = Benchmark.open_image, tmp_path / "readers"
@@ -195,7 +195,7 @@ def test_images_are_read_by_the_workers_and_the_answers_are_the_same(
         evaluate_models([name], "retrieval", drawings, dataset="images", workers=2)
 
 
-def test_a_image_that_a_worker_cannot_read_is_named(benchmarks, saved_models, tmp_path):
+def test_an_image_that_a_worker_cannot_read_is_named(benchmarks, saved_models, tmp_path):
     folder = shutil.copytree(benchmarks["flickr30k"], tmp_path / "flickr")
     (folder / "15.jpg").write_bytes(b"no image")
     name = saved_models("retrieval", "flickr30k", "m")
@@ -204,8 +204,8 @@ def test_a_image_that_a_worker_cannot_read_is_named(benchmarks, saved_models, tm
             evaluate_models([name], "retrieval", folder, candidates=0, workers=workers, **PLAIN)
 
 
-def test_a_full_disk_is_an_error_of_the_system_and_leaves_no_part(benchmarks, saved_models, tmp_path):
-    """Files may have 600 bytes, less than the embeddings of nine images and 18 captions."""
+def test_a_full_disk_is_an_os_error_and_leaves_no_part(benchmarks, saved_models, tmp_path):
+    """Files are limited to 600 bytes, which is less than the embeddings of nine images and 18 captions."""
     name, output = saved_models("retrieval", "flickr30k", "m"), tmp_path / "out"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
@@ -217,14 +217,14 @@ def test_a_full_disk_is_an_error_of_the_system_and_leaves_no_part(benchmarks, sa
     assert not any(output.glob("*")) and not any(output.glob(".*"))
 
 
-def test_own_images_leave_the_results_alone(drawings, saved_models, tmp_path):
+def test_own_images_write_only_the_results(drawings, saved_models, tmp_path):
     name = saved_models("retrieval", "flickr30k", "m")
     evaluate_models([name], "retrieval", drawings, dataset="images", output=tmp_path / "out", progress=False)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.csv", "results.json"]
 
 
 def test_the_model_is_moved_to_the_device_of_the_process(benchmarks, drawings, saved_models, monkeypatch):
-    """The metadata device stands for a GPU: nothing can be computed there, so what would be is noted."""
+    """The meta device replaces a GPU: it computes nothing, so the test records the calls."""
     seen = []
 
     def note(subject, *_):

@@ -1,4 +1,4 @@
-"""Baselines against counts by hand."""
+"""Text-only baselines against counts by hand."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def test_the_most_frequent_label_of_a_text_and_of_its_beginning():
     texts = ["is it a cat?", "is it a cat?", "is it a cat?", "is it a dog?", "what color now?", "what color now?"]
     found = MajorityByText(texts, ["no", "no", "yes", "yes", "red", "blue"])
     assert found.answer("is it a cat?") == "no"
-    assert found.answer("IS IT A CAT") == "no", "as words"
-    assert found.answer("is it a bird?") == "no", "of 'is it a': two no, two yes, the first by letter"
+    assert found.answer("IS IT A CAT") == "no", "compared as words"
+    assert found.answer("is it a bird?") == "no", "'is it a' has two no and two yes: the first in alphabetical order"
     assert found.answer("what color now?") == "blue"
-    assert found.answer("what shape?") == "blue", "of 'what'"
-    assert found.answer("how many?") == "no", "of all, no and yes two each"
+    assert found.answer("what shape?") == "blue", "by the first word"
+    assert found.answer("how many?") == "no", "by all texts: two no and two yes"
 
 
 def test_a_bag_of_words_by_hand():
     bag = BagOfWords(["red red ball", "blue ball", "blue box"], ["A", "A", "B"])
-    # W = {ball, blue, box, red}; of A: ball 2, blue 1, red 1 (once a text); of B: blue 1, box 1; add one everywhere
+    # W = {ball, blue, box, red}; A: ball 2, blue 1, red 1 (once in each text); B: blue 1, box 1; add one to each
     a = math.log(2 / 3) + math.log((1 + 1) / 8) + math.log((0 + 1) / 8)
     b = math.log(1 / 3) + math.log((1 + 1) / 6) + math.log((1 + 1) / 6)
     assert bag.answers(["blue box"]) == ["B"] and b > a
@@ -39,7 +39,7 @@ def test_a_bag_of_words_by_hand():
     assert bag.answers(["unheard", "red"]) == ["A", "A"]
 
 
-def test_chance_is_by_kind():
+def test_chance_depends_on_the_kind():
     task = CLASSIFICATIONS["vqa"](["yes", "no", "red", "blue", "green"])
     kinds = {"yes": "yes/no", "no": "yes/no", "red": "color", "blue": "color", "green": "color"}
     train = [question("a", answer, kind) for answer, kind in kinds.items()]
@@ -52,7 +52,7 @@ def test_chance_is_by_kind():
 
 
 def test_blind_baselines_are_at_chance_on_the_derived_tasks(drawings):
-    """What the balance promises: exactly a half, a third, and a half of the questions for yes or no."""
+    """The tasks are balanced: chance is exactly 1/2, 1/3, and 1/2 for yes/no questions."""
     for name, task, expected in (("pairs", "nlvr2", 1 / 2), ("entailment", "ve", 1 / 3)):
         data = open_pictogram_task(f"pictogram-{name}", drawings)
         train = data.records("train")

@@ -34,7 +34,7 @@ def embeddings(texts: int = 30, images: int = 41, dimensions: int = 6) -> tuple[
 
 
 def loop(first: np.ndarray, second: np.ndarray, k: int) -> list[list[int]]:
-    """Order of each query's items: the k best of the first table by the second, then the others by the first."""
+    """The items of each query: the k best of the first table in the order of the second, then the others."""
     found = []
     for before, after in zip(first.tolist(), second.tolist(), strict=True):
         order = sorted(range(len(before)), key=lambda i: -before[i])
@@ -63,7 +63,7 @@ def test_both_directions_equal_a_loop_and_each_pair_is_scored_once(k: int) -> No
         assert ranking.text_to_image.argsort(1, descending=True).tolist() == expected[0], name
         assert ranking.image_to_text.argsort(1, descending=True).tolist() == expected[1], name
     orders = [ranking.text_to_image.argsort(1).tolist() for ranking in found.values()]
-    assert k == 1 or all(a != b for a, b in itertools.combinations(orders, 2)), "equal orders would show nothing"
+    assert k == 1 or all(a != b for a, b in itertools.combinations(orders, 2)), "equal orders would prove nothing"
     wanted = {(q, i) for q, row in enumerate(loop(first, first, k)) for i in row[:k]}
     wanted |= {(i, q) for q, row in enumerate(loop(first.T, first.T, k)) for i in row[:k]}
     assert sorted(asked) == sorted(wanted)
@@ -71,7 +71,7 @@ def test_both_directions_equal_a_loop_and_each_pair_is_scored_once(k: int) -> No
         assert (ranking.cost.pairs, ranking.cost.of) == (len(wanted), 30 * 41)
 
 
-def test_all_candidates_are_the_exhaustive_ranking() -> None:
+def test_with_all_items_as_candidates_the_ranking_is_exhaustive() -> None:
     text, image = embeddings()
     second = torch.randn(len(text), len(image), generator=torch.Generator().manual_seed(1))
     ranking = rank_exhaustively(30, 41, lambda t, p: second[t, p], progress=False)
@@ -98,9 +98,9 @@ def test_embeddings_alone_score_no_pair() -> None:
 
 
 @torch.inference_mode()
-def test_the_matching_score_is_that_of_each_pair_alone(small_model) -> None:
-    """In batches, sorted by length and padded, against the model's own forward on one pair at a time."""
-    model, processor = small_model
+def test_the_matching_score_equals_that_of_each_pair_alone(retrieval_model) -> None:
+    """Sorted and padded batches against the model's forward on single pairs."""
+    model, processor = retrieval_model
     texts = ["a red car", "fox", "a very long sentence about a house on a hill", "two dogs"]
     pixels = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     tokens = model.encode_image(pixels, image_keys=[1, 2, 3])[1].output
@@ -111,18 +111,18 @@ def test_the_matching_score_is_that_of_each_pair_alone(small_model) -> None:
         for i in range(3):
             out = model(pixels[i : i + 1], image_keys=[i + 1], **processor(text=sentence))
             assert float(found[q, i]) == pytest.approx(float(out.itm_logits[0, 1] - out.itm_logits[0, 0]), abs=1e-5)
-    assert len(set(found.flatten().tolist())) == 12, "a constant score would show nothing"
+    assert len(set(found.flatten().tolist())) == 12, "a constant score would prove nothing"
 
 
-def test_the_numbers_of_candidates_are_those_of_benchmarks_with_captions() -> None:
+def test_numbers_of_candidates_exist_for_benchmarks_with_captions() -> None:
     assert CANDIDATES == {"coco-captions": 256, "flickr30k": 128}
     assert {name for name, reader in BENCHMARKS.items() if reader in (CocoCaptions, Flickr30K)} == {*CANDIDATES}
 
 
 @torch.inference_mode()
-def test_the_rankings_of_a_split(small_model, corpus) -> None:
-    """Recalls, costs and what is lost, of real images; recalls recomputed from single pairs."""
-    model, processor = small_model
+def test_the_rankings_of_a_split(retrieval_model, corpus) -> None:
+    """Recalls, costs and lost R@1 on real images; recalls are recomputed from single pairs."""
+    model, processor = retrieval_model
     pairs, chosen = Pairs(open_source(corpus), ["train"], 64), [0, 3, 5, 8, 11, 20]
     measured = RetrievalSet.of_pairs(pairs, chosen)
     options = EvaluationOptions(candidates=2, exhaustive=True, progress=False)
@@ -160,11 +160,11 @@ def test_the_rankings_of_a_split(small_model, corpus) -> None:
     assert [row["pairs scored"] for row in rows()][-2:] == [36, 36]
     assert [row["R@1 lost"] for row in rows()][-2:] == ["", ""]
     ranked.entries = {"ITC": ranked.main}
-    assert "pairs scored" not in rows()[0], "without ITM the table stays as it was"
+    assert "pairs scored" not in rows()[0], "without ITM the table has no costs"
 
 
-def test_images_that_are_equal_tie_in_every_ranking() -> None:
-    """A blind model, whose log-odds differ by rounding alone: no right image is found, and k candidates are k."""
+def test_equal_images_tie_in_every_ranking() -> None:
+    """A blind model whose log-odds differ only by rounding: it finds no correct image, and k candidates remain k."""
     text, image = embeddings(30, 1, 256)
     image = image.expand(41, -1).contiguous()
     noise = 1e-6 * torch.rand(30, 41, generator=torch.Generator().manual_seed(1))
@@ -186,8 +186,8 @@ def test_images_that_are_equal_tie_in_every_ranking() -> None:
 
 
 @pytest.mark.slow
-def test_coco_s_test_split_in_size() -> None:
-    """5,000 images, 25,000 captions, 256 candidates: every query against its own loop in numpy."""
+def test_the_size_of_the_test_split_of_coco() -> None:
+    """5,000 images, 25,000 captions, 256 candidates: every query against a loop in numpy."""
     images, captions, k, tau = 5000, 25_000, 256, 0.07
     draw = torch.Generator().manual_seed(0)
     image = torch.nn.functional.normalize(torch.randn(images, 32, generator=draw))
@@ -205,7 +205,7 @@ def test_coco_s_test_split_in_size() -> None:
     for name, second, scale in (("ITM", itm, LOG_ODDS), ("ITC + ITM", itm + itc / tau, LOG_ODDS + 1 / tau)):
 
         def as_high(scores: np.ndarray, own: float, scale: float = scale) -> tuple[int, int]:
-            """How many are as high within the tolerance, by one that is a little smaller and a little larger."""
+            """Numbers of equal or higher scores, for a slightly smaller and a slightly larger tolerance."""
             gap = TIE * max(abs(own), scale)
             return (scores >= own - 0.9 * gap).sum(), (scores >= own - 1.1 * gap).sum()
 
@@ -217,7 +217,7 @@ def test_coco_s_test_split_in_size() -> None:
             if own in better:
                 low, high = as_high(second[caption, better], second[caption, own])
                 assert low <= places[caption] <= high, (name, caption)
-            else:  # behind the candidates, where similarities have been moved by what the scores of those span
+            else:  # below the candidates, where similarities were shifted by the range of the candidates' scores
                 low, high = ((itc[caption] >= itc[caption, own] + gap).sum() for gap in (1e-4, -1e-4))
                 assert low <= places[caption] <= high, (name, caption)
         gold = [set(range(5 * i, 5 * i + 5)) for i in range(images)]

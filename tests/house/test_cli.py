@@ -1,4 +1,4 @@
-"""The command line: exit codes, messages, help, JSON. The commands' own work is tested where it is done."""
+"""The command line: exit codes, messages, help, JSON. Other tests cover the work of the commands."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROOT = typer.main.get_command(app)
 def leaves(
     command: typer.core.TyperCommand | typer.core.TyperGroup, words: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, ...]]:
-    """The words of every command that does something."""
+    """The words of every command that does some work."""
     if not isinstance(command, typer.core.TyperGroup):
         yield words
         return
@@ -48,7 +48,7 @@ COMMANDS = sorted(leaves(ROOT))
 
 
 def run(*arguments: str, code: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """``ashnets arguments`` in a process of its own; ``code`` runs before."""
+    """Runs ``ashnets arguments`` in another process, after ``code``."""
     program = (
         f"import sys, time\nfrom ashnets import errors\nfrom ashnets.cli import app, main\n{code}\nsys.exit(main())"
     )
@@ -108,7 +108,7 @@ def test_training_without_its_extra_says_what_to_install(tmp_path: Path) -> None
 
 
 def parse(words: list[str]) -> tuple[str, ...]:
-    """Parse a command line without running it; the words of the command that it names."""
+    """Parse a command line without running it; returns the words of its command."""
     command, context, named = ROOT, ROOT.make_context("ashnets", list(words)), ()
     while isinstance(command, typer.core.TyperGroup):
         arguments = [*context._protected_args, *context.args]
@@ -128,7 +128,7 @@ def test_every_help_has_examples_that_parse(words: tuple[str, ...], capsys: pyte
 
 
 def test_what_readme_types_parses(repository: Path) -> None:
-    """Command lines of README and those inside its sentences; those with … are not whole."""
+    """Command lines of README, also inside sentences, except for incomplete ones with …."""
     text = (repository / "README.md").read_text(encoding="utf-8")
     lines = [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.startswith("    ashnets ")]
     lines += [" ".join(line.split()) for line in re.findall(r"`(ashnets [a-z][^`]*)`", text)]
@@ -146,7 +146,7 @@ def test_root_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_is_offered_is_what_there_is() -> None:
-    """The names stand twice, since what completes may not load torch."""
+    """The names exist twice, because completion must not load torch."""
     assert set(completing.TASKS) == set(TASKS)
     assert completing.FORMATS == FORMATS
     assert set(completing.BENCHMARKS) == set(BENCHMARKS)
@@ -210,7 +210,7 @@ WITHOUT_TORCH = [
 
 
 def test_what_needs_no_torch_loads_none() -> None:
-    """One process for all: what one of them loaded would be there in the next."""
+    """One process for all commands: a module that one command loads would be loaded for the next."""
     code = "import sys\nfrom ashnets.cli import main\n"
     for words in WITHOUT_TORCH:
         code += f"assert main({words!r}) == 0\nassert not {{'torch', 'transformers'}} & {{*sys.modules}}, {words!r}\n"
@@ -381,7 +381,7 @@ def test_results_read_as_a_table() -> None:
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii", "utf-8"])
 def test_every_terminal_takes_what_is_printed(encoding, monkeypatch, tmp_path):
-    """Signs that an encoding lacks are printed in others; JSON stays JSON."""
+    """Characters that an encoding lacks are replaced; JSON remains JSON."""
     written = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for name in ("stdout", "stderr")}
     for name, stream in written.items():
         monkeypatch.setattr(sys, name, stream)

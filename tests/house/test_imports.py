@@ -1,4 +1,4 @@
-"""Who may import whom, and what an import may cost."""
+"""The rules for imports, and the cost of an import."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOMES = "_HOMES"  # of a package that offers names on first use: name → the mo
 
 
 def module_name(path: Path) -> str:
-    """``zoo/models.py`` → ``ashnets.zoo.models``; a package's ``__init__`` has the package's name."""
+    """``zoo/models.py`` → ``ashnets.zoo.models``; an ``__init__`` has the name of its package."""
     parts = [FOLDERS[path.parts[0]], *path.with_suffix("").parts[1:]]
     return ".".join(parts).removesuffix(".__init__")
 
@@ -64,7 +64,7 @@ def imports_of(source: str | ast.AST, module: str, is_package: bool = False) -> 
 
 
 def module_of(name: str, modules: Collection[str]) -> str | None:
-    """The module that a name lies in; None if it is none of ours."""
+    """The module of a name; None if it is not one of ours."""
     while name and name not in modules:
         name = name.rpartition(".")[0]
     return name or None
@@ -79,7 +79,7 @@ def inner(imports: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def read_floors(text: str) -> dict[str, tuple[int, str]]:
-    """Module or package → its floor and room, as CONTRIBUTING's table has them."""
+    """Module or package → its floor and room, from the table of CONTRIBUTING."""
     lines = re.findall(r"^\| (\d+) \| ([^|]+) \| ([^|]+) \|", text, re.MULTILINE)
     named = [(name, (int(floor), room)) for floor, room, cell in lines for name in re.findall(r"`([\w.]+)`", cell)]
     assert len(dict(named)) == len(named), "a module is named twice"
@@ -87,13 +87,13 @@ def read_floors(text: str) -> dict[str, tuple[int, str]]:
 
 
 def place_of(module: str, floors: dict[str, tuple[int, str]]) -> tuple[int, str] | None:
-    """The longest name of the table that the module lies within; the line of the face is for the face alone."""
+    """The longest name of the table that contains the module; the line of the public face is only for itself."""
     found = [name for name in floors if within(module, name) and (name != "ashnets" or module == name)]
     return floors[max(found, key=len)] if found else None
 
 
 def faults(arrows: dict[str, set[str]], floors: dict[str, tuple[int, str]]) -> list[str]:
-    """What the table forbids, a line each."""
+    """The imports that the table forbids, one line for each."""
     places = {module: place_of(module, floors) for module in arrows}
     wrong = [f"{module} stands on no floor" for module, place in places.items() if place is None]
     for module, targets in arrows.items():
@@ -106,7 +106,7 @@ def faults(arrows: dict[str, set[str]], floors: dict[str, tuple[int, str]]) -> l
 
 @pytest.fixture(scope="module")
 def imports(repository: Path, repository_files: list[Path]) -> dict[str, set[str]]:
-    """Module → everything that it takes from modules, over the four packages."""
+    """Module → everything that it uses from other modules, for all four packages."""
     modules = {}
     for path in repository_files:
         if path.suffix == ".py" and path.parts[0] in FOLDERS:
@@ -184,7 +184,7 @@ def test_no_modules_import_each_other_in_a_circle(imports: dict[str, set[str]]) 
 def test_a_package_on_several_floors_loads_none_of_them(
     repository: Path, repository_files: list[Path], floors: dict[str, tuple[int, str]], imports: dict[str, set[str]]
 ) -> None:
-    """Importing ``a.b`` runs ``a/__init__.py``: what this imports at once must not lie above ``a.b``."""
+    """Importing ``a.b`` runs ``a/__init__.py``, whose immediate imports must not be above ``a.b``."""
     split = []
     for path in repository_files:
         if path.name == "__init__.py" and path.parts[0] in FOLDERS:
@@ -231,7 +231,7 @@ def test_no_heavy_library_is_loaded_where_none_is_needed(command: list[str]) -> 
 
 @pytest.mark.parametrize("first", ["AshNetsConfig", "AshNetsModel", "AshNetsForVQA", "AshNetsProcessor"])
 def test_the_first_use_of_a_class_registers_all_of_them(first: str) -> None:
-    """Half of them would be worse than none: without ours, AutoProcessor hands out the tokenizer alone."""
+    """All or none must be registered: without our processor, AutoProcessor returns only the tokenizer."""
     code = (
         f"from ashnets import {first}\n"
         "from transformers.models.auto import configuration_auto, modeling_auto, processing_auto\n"
@@ -250,7 +250,7 @@ def test_packages_are_attributes_without_an_import_of_their_own(package: str) ->
 
 
 def processor_seconds(*arguments: str) -> float:
-    """Of the process and not of the clock: other work on the machine counts little."""
+    """CPU time instead of wall-clock time, because other processes affect it little."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run_python(*arguments)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

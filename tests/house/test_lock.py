@@ -1,4 +1,4 @@
-"""The lock is closed (all that is required is there), lean (nothing else is) and true (of this environment)."""
+"""The lock is complete (all requirements), minimal (nothing else) and true (for this environment)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LEFT_OUT = {
 
 @pytest.fixture(scope="module")
 def pins(repository: Path) -> dict[str, Version]:
-    """Distribution → version, from the lock files that are installed here; every line must be an exact pin."""
+    """Distribution → version, from the lock files of this environment; every line must be an exact pin."""
     found: dict[str, Version] = {}
     for name in ("requirements.lock", "requirements-lava.lock", *(["requirements-triton.lock"] if not CUDA else [])):
         for line in (repository / name).read_text(encoding="utf-8").splitlines():
@@ -40,7 +40,7 @@ def pins(repository: Path) -> dict[str, Version]:
 
 @pytest.fixture(scope="module")
 def declared(repository: Path) -> list[Requirement]:
-    """What pyproject.toml asks for, all extras together but `gpu`, which excludes `cpu`."""
+    """The requirements of pyproject.toml with all extras, except for `gpu`, which excludes `cpu`."""
     left_out = {"gpu", "triton"} if CUDA else {"gpu"}
     project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
@@ -49,7 +49,7 @@ def declared(repository: Path) -> list[Requirement]:
 
 
 def requirements_of(name: str) -> list[Requirement]:
-    """What the installed distribution needs here, without its extras."""
+    """The requirements of the installed distribution, without its extras."""
     every = [Requirement(line) for line in distribution(name).requires or []]
     return [one for one in every if one.marker is None or one.marker.evaluate({"extra": ""})]
 

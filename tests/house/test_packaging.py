@@ -1,4 +1,4 @@
-"""The repository as people receive it: a checkout, an editable installation, a wheel, an sdist."""
+"""The forms of the repository for users: a checkout, an editable installation, a wheel, an sdist."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PRIVATE = [
 
 @pytest.fixture(scope="module")
 def package_files(repository_files: list[Path]) -> set[str]:
-    """What belongs to the four packages, as paths inside an installation."""
+    """The files of the four packages, as paths inside an installation."""
     return {
         "/".join([FOLDERS[path.parts[0]], *path.parts[1:]])
         for path in repository_files
@@ -78,7 +78,7 @@ def build(source: Path, output: Path, *what: str) -> None:
 
 @pytest.fixture(scope="module")
 def checkout(repository: Path, repository_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout, links as links, to build in."""
+    """A copy of the checkout for builds; links remain links."""
     copy = tmp_path_factory.mktemp("checkout")
     for path in repository_files:
         (copy / path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which Python `make` takes, and that all who speak of versions speak of the same ones."""
+"""The choice of Python by `make`, and equal versions in all files that name them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHIM = 'echo "pyenv: no such version" >&2; exit 127'
 
 
 def make(repository: Path, folder: Path, pythons: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
-    """`make` where PATH holds these programs and a shell alone."""
+    """`make` with a PATH of only these programs and a shell."""
     for name, body in pythons.items():
         (folder / name).write_text(f"#!{shutil.which('sh')}\n{body}\n")
         (folder / name).chmod(0o755)

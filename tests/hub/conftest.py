@@ -1,4 +1,4 @@
-"""A loopback Hub that huggingface_hub, in this process, takes for the real one; and a small finished run."""
+"""A local Hub that huggingface_hub uses in this process instead of the real one; and a small finished run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ashnets import AshNetsConfig, AshNetsProcessor
-from ashnets.zoo import create
+from tests.small_letters import letters_model, save_letters
 
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
 
@@ -22,27 +21,10 @@ loopback = importlib.util.module_from_spec(_SPEC)
 __import__("sys").modules["loopback"] = loopback
 _SPEC.loader.exec_module(loopback)
 
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij"]
-SMALL = {
-    "backbone_widths": [8, 12],
-    "image_size": 16,
-    "spiking_channels": [4, 5, 6],
-    "hidden_size": 24,
-    "num_concepts": 8,
-    "intermediate_size": 24,
-    "num_hidden_layers": 1,
-    "vocab_size": len(PIECES),
-    "max_text_length": 8,
-    "time_steps": 3,
-}
-
 
 def write_run(folder: Path, seed: int = 0, **sizes: int) -> Path:
-    """What training leaves behind, as far as publishing reads it."""
-    model = folder / "model"
-    made = create("ashnets-tiny", task="retrieval", seed=seed, **{**SMALL, **sizes})
-    made.save_pretrained(model)
-    AshNetsProcessor.from_config(AshNetsConfig(**made.config.to_dict()), PIECES).save_pretrained(model)
+    """Write the files of a finished run that publishing reads."""
+    model = save_letters(letters_model(seed, **sizes), folder / "model")
     record = {
         "recipe": "letters",
         "model": "letters",
@@ -60,7 +42,7 @@ def write_run(folder: Path, seed: int = 0, **sizes: int) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> Path:
-    """A run that tests only read."""
+    """A run that tests must not change."""
     return write_run(tmp_path_factory.mktemp("run"))
 
 
@@ -72,13 +54,13 @@ def run(tmp_path) -> Path:
 
 @pytest.fixture
 def large_run(tmp_path) -> Path:
-    """A run with more bytes than the system holds for a socket."""
+    """A run that is larger than the system's buffer of a socket."""
     return write_run(tmp_path / "large", hidden_size=192, intermediate_size=1536, num_hidden_layers=4)
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> Iterator[loopback.LoopbackHub]:
-    """The Hub; clients of this process speak to it with a token that may write, and an empty cache."""
+    """The local Hub; clients in this process use it with a write token and an empty cache."""
     from huggingface_hub import constants
 
     with loopback.LoopbackHub() as served:
@@ -94,7 +76,7 @@ def hub(tmp_path, monkeypatch) -> Iterator[loopback.LoopbackHub]:
 
 @pytest.fixture
 def offline(monkeypatch):
-    """A function that takes the network away."""
+    """A function that turns the network off."""
     from huggingface_hub import constants
 
     return lambda: monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

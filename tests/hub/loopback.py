@@ -1,4 +1,4 @@
-"""A Hub on this machine: the protocol of huggingface_hub's client over real sockets, with faults on demand.
+"""A local Hub: the protocol of huggingface_hub's client over real sockets, with faults on demand.
 
 Repositories live in memory. Small text files are kept as git blobs, the rest as large files (LFS), which a second port
 serves: the client drops its token when a redirect leaves the origin, as on the real Hub. Tokens are ``write-token`` and
@@ -29,18 +29,18 @@ TEXT = re.compile(rb"[\x09\x0a\x0d\x20-\x7e\x80-\xff]*")
 
 
 def git_blob(data: bytes) -> str:
-    """git's name of a file's content."""
+    """The name that git gives to the content of a file."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def large(path: str, data: bytes) -> bool:
-    """Whether a file is kept as LFS: what the real Hub's .gitattributes say, roughly."""
+    """Whether a file is stored with LFS, roughly as in the .gitattributes of the real Hub."""
     return path.endswith((".safetensors", ".bin", ".onnx", ".h5")) or len(data) > 10_000_000
 
 
 @dataclass
 class Fault:
-    """What goes wrong with the next ``times`` requests of ``method`` whose path matches."""
+    """A fault of the next ``times`` requests with ``method`` whose path matches."""
 
     method: str
     pattern: str
@@ -58,7 +58,7 @@ class Fault:
 
 @dataclass
 class Repository:
-    """Commits (id → path → content), newest last, and names for them."""
+    """Commits (id → path → content), the newest last, and their names."""
 
     private: bool = False
     gated: bool = False
@@ -81,7 +81,7 @@ class Repository:
 
 
 class LoopbackHub:
-    """The two servers, what they hold, and what was asked of them (``asked``: method, path)."""
+    """The two servers, their content, and their requests (``asked``: method, path)."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
@@ -107,20 +107,20 @@ class LoopbackHub:
             server.server_close()
 
     def put(self, name: str, files: dict[str, bytes], title: str = "put", **options: Any) -> str:
-        """A commit made from the inside; the repository appears if it is not there."""
+        """Add a commit directly; the repository is created if it does not exist."""
         repository = self.repositories.setdefault(name, Repository(**options))
         for data in files.values():
             self.store[hashlib.sha256(data).hexdigest()] = data
         return repository.commit(files, title)
 
     def fail(self, method: str, pattern: str, *, how: str, times: int = 1) -> Fault:
-        """Arrange a fault; see :class:`Fault`."""
+        """Add a fault; see :class:`Fault`."""
         fault = Fault(method, pattern, how, times)
         self.faults.append(fault)
         return fault
 
     def environment(self, cache: object, token: str | None = None) -> dict[str, str]:
-        """Variables under which a client in a process of its own speaks to this Hub, with a cache of its own."""
+        """Environment variables for a client in another process, with its own cache."""
         settings = {
             "HF_ENDPOINT": self.endpoint,
             "HF_HUB_OFFLINE": "0",
@@ -188,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def log_message(self, *args: object) -> None:
-        """Stay silent."""
+        """Log nothing."""
 
     def _hang_up(self) -> None:
         self.close_connection = True
@@ -382,7 +382,7 @@ class _Api(_Handler):
 
 
 def card_errors(content: str) -> list[str]:
-    """What the Hub would say against a card's metadata, as far as its documentation states the rules."""
+    """The Hub's objections to the metadata of a card, as far as its documentation states the rules."""
     match = re.match(r"---\n(.*?)\n---(\n|$)", content, re.DOTALL)
     if not match:
         return ["the card has no YAML metadata"]

@@ -1,4 +1,4 @@
-"""Model cards: made from files, valid, and honest about what is not known."""
+"""Model cards: made from files, valid, and explicit about unknown facts."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_the_three_lines_of_a_card_run(name):
 
 
 def test_energy_is_an_estimate_with_its_assumptions(finished_run, tmp_path):
-    """The report is a real one, of the package that estimates."""
+    """A real report of codecarbon."""
     from ashnets.export.energy.profiles import load_profile
     from ashnets.export.energy.report import energy_report, write_report
     from ashnets.zoo.gallery_images import Images

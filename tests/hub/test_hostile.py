@@ -1,4 +1,4 @@
-"""Folders and repositories whose files want to run code, read elsewhere, or fill memory or disk."""
+"""Hostile folders and repositories, whose files try to run code, read other places, or fill memory or disk."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def text(name: str, content: str) -> Spoil:
 
 
 def header(length: int, content: bytes = b"") -> Spoil:
-    """Weights that begin by a header of ``length`` bytes, as they say."""
+    """Weights that declare a header of ``length`` bytes."""
     return lambda folder: (folder / "model.safetensors").write_bytes(struct.pack("<Q", length) + content)
 
 
 def shards(where: str, write: Callable[[dict, Path], object], index: str = "model.safetensors.index.json") -> Spoil:
-    """The weights elsewhere, by an index; one safetensors file that holds nothing stands beside."""
+    """An index that points to weights in another place, next to an empty safetensors file."""
 
     def spoil(folder: Path) -> None:
         weights = load_file(folder / "model.safetensors")
@@ -127,7 +127,7 @@ def str_processor(folder: Path) -> object:
     "case", ["attention from the Hub", "nested lists", "layers", "tensors beyond the file", "a pickle by another name"]
 )
 def test_a_hostile_repository_is_refused_and_not_kept(hub, folder, tmp_path, case):
-    """Every digest is right: it is what somebody published."""
+    """All digests are correct: this is the published state."""
     spoil, message = HOSTILE[case]
     spoil(folder)
     hub.put(NAME, {path.name: path.read_bytes() for path in folder.iterdir()})
@@ -170,7 +170,7 @@ def test_names_that_lead_out_of_the_folder_are_not_fetched(hub, folder, tmp_path
 
 
 def test_a_link_in_a_repository_is_its_text(hub, folder):
-    """git keeps a symbolic link as a file that holds where it leads; it is never followed."""
+    """git stores a symbolic link as a file with its target; it is never followed."""
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     hub.put(NAME, {**files, "config.json": b"../../../../etc/hostname"})
     with pytest.raises(WeightsError, match=r"config\.json is not valid JSON.*nothing of it kept"):
@@ -187,7 +187,7 @@ def test_an_oversize_file_is_not_fetched(hub, folder, monkeypatch, file):
 
 
 def test_more_than_the_disk_holds_is_not_fetched(hub, folder, tmp_path):
-    """The listing says ten exabytes; the disk is the real one."""
+    """The listing claims ten exabytes; the disk is real."""
     hub.put(NAME, {path.name: path.read_bytes() for path in folder.iterdir()})
     hub.sizes["model.safetensors"] = 10**19
     with pytest.raises(WeightsError, match=r"needs 10,000,000,000\.00 GB, and .* GB free.*HF_HUB_CACHE"):
@@ -200,7 +200,7 @@ def test_more_than_the_disk_holds_is_not_fetched(hub, folder, tmp_path):
 
 
 def test_a_disk_that_is_full_half_way(hub, folder, tmp_path):
-    """A process that may write no file above 20 kB stands for the disk: the system refuses the rest of the weights."""
+    """A limit of 20 kB for each file acts like a full disk: the system refuses the rest of the weights."""
     hub.put(NAME, {path.name: path.read_bytes() for path in folder.iterdir()})
     assert (folder / "model.safetensors").stat().st_size > 25_000
     cache = tmp_path / "small"

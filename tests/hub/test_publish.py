@@ -1,4 +1,4 @@
-"""Publishing: what goes up, what is refused, and what happens when the way is cut."""
+"""Publishing: uploaded files, refused input, and interrupted connections."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_again_makes_no_commit_and_a_change_replaces_shards(hub, run):
 
 
 def test_push_to_hub_sends_what_was_saved(hub, run, tmp_path):
-    """transformers' own way to the Hub; where it fails, the folder here is whole all the same."""
+    """The upload of transformers; if it fails, the local folder is complete."""
     model = ashnets.from_pretrained(run / "model")
     processor = ashnets.AshNetsProcessor.from_pretrained(run / "model")
     saved = tmp_path / "letters"
@@ -196,7 +196,7 @@ def test_an_upload_that_fails_once_is_tried_again(hub, finished_run, how):
 
 
 def test_a_connection_that_breaks_in_the_middle_of_the_weights(hub, large_run, monkeypatch):
-    """The client is still sending when the Hub is gone, as often as it tries; its pauses are left out."""
+    """The Hub disappears during each attempt to send; the pauses of the client are skipped."""
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     assert (large_run / "model" / "model.safetensors").stat().st_size > 8_000_000
     broken = hub.fail("PUT", "/", how="sever", times=100)
@@ -338,7 +338,7 @@ def test_no_license_no_name_no_file(hub, finished_run, tmp_path):
 
 
 def test_numbers_of_other_weights_are_no_part_of_the_card(hub, finished_run, tmp_path, monkeypatch):
-    """Refused before anything is sent, with the file and both digests."""
+    """It is refused before anything is sent; the message has the file and both digests."""
     ours, other = digest_of(finished_run), 64 * "0"
     results, energy, graphs = tmp_path / "a b.csv", tmp_path / "energy.json", tmp_path / "graphs"
     graphs.mkdir()
@@ -478,7 +478,7 @@ EVAL_YAML = b"name: Letters\nevaluation_framework: x\ntasks:\n- {id: letters_tes
 
 @pytest.fixture
 def results(tmp_path, finished_run) -> Path:
-    """As `ashnets evaluate` writes them for a task: variants of the model, then chance and baselines, a row each."""
+    """The rows that `ashnets evaluate` writes for a task: variants of the model, then chance and baselines."""
     rows = [
         "letters,letters,test,reset,10,0.6,0.5",
         "letters,letters,test,constant image,10,0.45,0.5",
@@ -540,7 +540,7 @@ def test_offline_no_benchmark_can_be_asked(hub, finished_run, results, offline):
 
 
 def test_the_bundled_weights_published_are_their_own_mirror(hub, tmp_path):
-    """A registry name brings its license, results and energy; the copy passes the pins of this package."""
+    """A registry name provides license, results and energy; the copy matches the pinned digests of this package."""
     name = "someone/ashnets-tiny.pictograms"
     result = publish("ashnets-tiny", name, tag="v1")
     files = hub.repositories[name].commits[result["commit"]]

@@ -28,7 +28,7 @@ def digest(path: pathlib.Path) -> str:
 
 @pytest.fixture
 def weights(tmp_path) -> Weights:
-    """What the registry pins, for a small model saved here."""
+    """A small saved model with its pinned digests."""
     folder = tmp_path / "checkpoint"
     small = {"hidden_size": 24, "num_concepts": 8, "intermediate_size": 24, "num_hidden_layers": 1, "vocab_size": 30}
     create("ashnets-tiny", **small).save_pretrained(folder)
@@ -117,7 +117,7 @@ def test_a_mistyped_path_is_not_looked_for_on_the_hub(hub, files, tmp_path, monk
 
 
 def test_a_hub_that_cannot_be_reached_is_not_waited_for(hub, files, monkeypatch):
-    """A closed port stands for the missing network; the client sleeps between attempts, and there may be but one."""
+    """A closed port replaces the missing network; the client makes only one attempt, without a pause."""
     hub.put(NAME, files)
     found = resolve(NAME)
     with socket.socket() as closed:
@@ -203,7 +203,7 @@ def files(finished_run) -> dict[str, bytes]:
 
 
 def kept(cache) -> list[str]:
-    """Files of all snapshots in a cache."""
+    """The files of all snapshots in a cache."""
     return sorted(path.name for path in cache.rglob("snapshots/*/*"))
 
 
@@ -391,7 +391,7 @@ def test_what_is_here_never_asks_the_network(hub, finished_run, tmp_path, monkey
 
 
 def test_without_a_home_folder_the_variable_to_set_is_named(monkeypatch):
-    """The library then leaves `~` as it is, and would make a folder of that name."""
+    """The library then keeps `~` and would create a folder of that name."""
     monkeypatch.setenv("HOME", "~")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
     with pytest.raises(ConfigurationError, match=r"no home folder.*set HF_HOME to a folder"):

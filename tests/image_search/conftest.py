@@ -1,4 +1,4 @@
-"""Small models in folders, and folders of images that a test may change."""
+"""Saved small models, and folders of images that a test may change."""
 
 from __future__ import annotations
 
@@ -104,12 +104,12 @@ def images(tmp_path) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch) -> Path:
-    """Indexes of a test stay its own."""
+    """Each test has its own indexes."""
     monkeypatch.setenv("ASHNETS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 @pytest.fixture(scope="session")
 def one_thread() -> dict[str, str]:
-    """An environment for processes whose vectors are compared bit by bit."""
+    """An environment for processes whose vectors must be bit-identical."""
     return {**os.environ, "OMP_NUM_THREADS": "1"}

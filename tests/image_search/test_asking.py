@@ -1,4 +1,4 @@
-"""Answers against the model's own forward; weights that cannot answer say what they lack."""
+"""Answers against the model's own forward; messages about weights that cannot answer."""
 
 from __future__ import annotations
 

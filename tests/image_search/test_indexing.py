@@ -1,4 +1,4 @@
-"""The index on disk: vectors against the model image by image, changes, kills, ranks, and what is refused."""
+"""The index on disk: vectors against single images, changes, killed processes, ranks, refused input."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def files_of(folder: Path) -> set[str]:
 
 @torch.inference_mode()
 def alone(model: Path, image: Path) -> np.ndarray:
-    """What the model makes of one image by itself, through the public processor."""
+    """The model's vector of a single image, through the public processor."""
     loaded = ashnets.from_pretrained(model, task="retrieval")
     inputs = ashnets.AshNetsProcessor.from_pretrained(model)(images=image)
     return loaded(**inputs).image_embeds[0].numpy()
@@ -146,7 +146,7 @@ def start(images: Path, name: str, model: Path, environment: dict[str, str], pau
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, fill, model, one_thread) -> tuple[Path, Path]:
-    """A folder of images, and an index of it by one process that nothing befell."""
+    """A folder of images, and its index by one process without interruption."""
     folder = tmp_path_factory.mktemp("undisturbed")
     process = start(fill(folder / "images"), str(folder / "index"), model, one_thread, 0)
     assert process.communicate()[0].count(b"noted") == 4
@@ -154,7 +154,7 @@ def undisturbed(tmp_path_factory, fill, model, one_thread) -> tuple[Path, Path]:
 
 
 def test_killed_it_goes_on_after_the_last_note(undisturbed, model, one_thread):
-    """SIGKILL after the first note; the next process ends with the bits of one that nothing befell."""
+    """SIGKILL after the first journal entry; the next process makes the index that an uninterrupted one makes."""
     images, whole = undisturbed
     folder = index_folder("killed")
     process = start(images, "killed", model, one_thread, 60)
@@ -173,7 +173,7 @@ def test_killed_it_goes_on_after_the_last_note(undisturbed, model, one_thread):
 
 @pytest.mark.slow
 def test_killed_at_any_moment(undisturbed, model, one_thread):
-    """Ten kills, at random moments from the planning to the end of the merge."""
+    """Ten kills at random times between planning and the end of the merge."""
     images, whole = undisturbed
     with start(images, "timed", model, one_thread, 0.2) as process:
         assert process.stdout.readline() == b"begun\n"
@@ -198,7 +198,7 @@ def test_killed_at_any_moment(undisturbed, model, one_thread):
 
 @pytest.mark.parametrize("point", ["_write_vectors", "write_atomically", "tidy"])
 def test_interrupted_anywhere_in_the_merge(images, model, draw, monkeypatch, point):
-    """Before, between and after the files of a generation: the old one can be searched, and the next update ends."""
+    """Before, between and after the files of a generation: the old one works, and the next update completes."""
     update(images, model)
     old = StoredIndex(index_folder("mine"))
     draw(images / "new.png", seed=60)
@@ -226,7 +226,7 @@ def test_interrupted_anywhere_in_the_merge(images, model, draw, monkeypatch, poi
 
 
 def test_a_journal_note_of_a_image_that_changed_since_is_not_used(images, model, draw, monkeypatch):
-    """Twice: two notes then speak of the same image, and only the last is true."""
+    """Twice: two journal entries then describe the same image, and only the last one is true."""
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -245,7 +245,7 @@ def test_a_journal_note_of_a_image_that_changed_since_is_not_used(images, model,
 
 
 def test_a_journal_of_another_model_is_not_used(images, model, other_model, monkeypatch):
-    """The first indexing was stopped before there was an index that could say which model made it."""
+    """The first indexing was stopped before an index existed that names its model."""
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -261,7 +261,7 @@ def test_a_journal_of_another_model_is_not_used(images, model, other_model, monk
 
 
 def test_two_processes_make_the_index_of_one(undisturbed, model, one_thread, own_cache, tmp_path):
-    """torchrun over gloo; the same bits, since the batches are the same."""
+    """torchrun with gloo: bit-identical, because the batches are the same."""
     images, whole = undisturbed
     program = tmp_path / "on_two_ranks.py"
     program.write_text(
@@ -391,7 +391,7 @@ def test_names_and_folders(images, model, tmp_path, own_cache):
 
 @pytest.mark.parametrize("faiss", [True, False])
 def test_folders_whose_names_are_no_text(tmp_path, model, draw, monkeypatch, own_cache, faiss):
-    """The images' folder, which names the index, and the index's own."""
+    """The folder of the images, which names the index, and the folder of the index."""
     if not faiss:
         for module in (similar, store):
             monkeypatch.setattr(module, "has_faiss", lambda: False)
@@ -410,7 +410,7 @@ def test_folders_whose_names_are_no_text(tmp_path, model, draw, monkeypatch, own
 
 
 def test_names_that_are_no_text(tmp_path, model, draw):
-    """A file name is bytes; Latin-1 ones are no UTF-8."""
+    """File names are bytes; names in Latin-1 are not UTF-8."""
     draw(tmp_path / "p" / "a.png", seed=0)
     os.rename(tmp_path / "p" / "a.png", os.fsencode(tmp_path / "p") + b"/caf\xe9.png")
     (tmp_path / "p" / "b.png").touch()
@@ -441,7 +441,7 @@ def test_folders_without_images(tmp_path, model, kind):
 
 @pytest.mark.parametrize("indexed", [False, True])
 def test_where_no_image_could_be_read_all_are_tried_again(tmp_path, model, draw, indexed):
-    """What ends the fault, as `chmod` or a mount, need not change size or time of the file."""
+    """`chmod` or a mount can repair the fault without a change of the file's size or time."""
     image = draw(tmp_path / "p" / "a.png", seed=0)
     if indexed:
         update(tmp_path / "p", model)
@@ -471,7 +471,7 @@ def test_hidden_files_and_links_are_left_out(tmp_path, draw):
 
 
 def test_images_of_a_folder_that_cannot_be_read_stay_in_the_index(images, model, draw, ordinary_rights):
-    """A subfolder without permission, one that may be listed and not entered, and a named pipe."""
+    """A subfolder without permissions, one that can be listed but not entered, and a named pipe."""
     update(images, model)
     rows = StoredIndex(index_folder("mine")).contents.rows
     draw(images / "new.heic.png", seed=50)

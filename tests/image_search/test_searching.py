@@ -1,4 +1,4 @@
-"""Search against every image compared by itself: the order of ITC, of ITM, and what cannot be searched."""
+"""Search against comparisons with single images: the order of ITC and of ITM, and refused searches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUERIES = ["a red car", "fox", "two dogs on a hill"]
 
 @torch.inference_mode()
 def brute_force(model: Path, images: Path, query: str) -> dict[str, tuple[float, float, float]]:
-    """Path → cosine, matching probability, and cosine/τ + log-odds of matching, by the model on one pair at a time."""
+    """Path → cosine, matching probability, and cosine/τ + log-odds of matching, computed for single pairs."""
     loaded = ashnets.from_pretrained(model, task="retrieval")
     processor = ashnets.AshNetsProcessor.from_pretrained(model)
     found = {}
@@ -70,7 +70,7 @@ def test_matching_orders_the_candidates_anew(images, model):
 
 
 def test_equal_images_stand_in_the_order_of_their_paths(images, model):
-    """Wherever they were in the batches of the index and of the matching head, and whatever was asked for."""
+    """At any place in the batches of the index and of the matching head, and for any query."""
     copies = ["a/01.png", *(f"a/copy-{i}.png" for i in range(9)), "z.png"]
     for name in copies[1:]:
         shutil.copy(images / copies[0], images / name)

@@ -1,4 +1,4 @@
-"""The folder of an index: files of others in it stay, a full disk leaves the old generation."""
+"""The folder of an index: other files are kept, and a full disk keeps the old generation."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_images_own_folder_is_refused_as_that_of_the_index(tmp_path, model, 
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_folder_with_a_file_that_is_not_of_an_index_is_refused(tmp_path, one_image, model, name):
-    """Alone, and beside what an interrupted indexing leaves."""
+    """Alone, and with the files of an interrupted indexing."""
     for beside in ([], ["lock", *LEFT]):
         folder = tmp_path / f"beside-{len(beside)}"
         put(folder, [name, *beside])
@@ -111,7 +111,7 @@ def test_links_are_not_followed(tmp_path, one_image, model):
 
 
 def test_what_others_put_into_an_index_stays(tmp_path, one_image, model, draw):
-    """At an update and at a rebuilding; what is an index's own goes."""
+    """In updates and rebuilds; only the index's own files are removed."""
     folder = tmp_path / "index"
     update(one_image, folder, model)
     put(folder, [*STRANGE, *LEFT])
@@ -146,7 +146,7 @@ def test_a_head_that_cannot_be_used_is_made_again_by_rebuild(tmp_path, one_image
 
 @pytest.mark.parametrize("faiss", [True, False])
 def test_a_full_disk_leaves_the_old_generation(tmp_path, faiss):
-    """A process that may write no file above 20 kB stands for the disk; the vectors have 160 kB."""
+    """A limit of 20 kB for each file acts like a full disk; the vectors have 160 kB."""
     code = (
         "import resource, sys\nfrom pathlib import Path\nimport numpy as np\nfrom ashnets.image_search import store\n"
         f"store.has_faiss = lambda: {faiss}\n"

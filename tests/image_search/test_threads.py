@@ -1,4 +1,4 @@
-"""Threads that share a model get the answers that one thread gets, and a call leaves nothing behind."""
+"""Threads that share a model get the same answers as one thread, and a call has no lasting effects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = ["a red car", "fox", "two dogs on a hill", "a house", "sun", "a very lon
 
 @pytest.fixture(autouse=True)
 def restless() -> Iterator[None]:
-    """Threads take turns after a few instructions, and torch starts none of its own."""
+    """Threads switch after a few instructions, and torch starts no threads of its own."""
     interval, threads = sys.getswitchinterval(), torch.get_num_threads()
     sys.setswitchinterval(1e-5)
     torch.set_num_threads(1)
@@ -41,7 +41,7 @@ def loaded(model) -> tuple[Any, Any]:
 
 @pytest.fixture(scope="module")
 def inputs(loaded) -> list[Any]:
-    """An image and a text each, of different lengths."""
+    """Pairs of an image and a text; the texts differ in length."""
     pixels = torch.rand(THREADS, 3, 32, 32, generator=torch.Generator().manual_seed(5))
     return [
         loaded[1](images=(image * 255).byte().permute(1, 2, 0).numpy(), text=text)
@@ -50,7 +50,7 @@ def inputs(loaded) -> list[Any]:
 
 
 def at_once(call: Callable[[Any], Any], arguments: Sequence[Any], rounds: int = 4) -> list[list[Any]]:
-    """What so many threads get, each for one of the arguments, all beginning together."""
+    """The results of several threads that start together, one for each argument."""
     together = Barrier(len(arguments))
 
     def work(argument: Any) -> list[Any]:
@@ -62,7 +62,7 @@ def at_once(call: Callable[[Any], Any], arguments: Sequence[Any], rounds: int = 
 
 
 def check(call: Callable[[Any], Any], arguments: Sequence[Any], rounds: int = 4) -> None:
-    """Each thread's results are those of one thread alone, and these differ from each other."""
+    """Each thread's results equal those of a single thread, and differ from each other."""
     expected = [call(argument) for argument in arguments]
     assert any(repr(one) != repr(expected[0]) for one in expected)
     for found, one in zip(at_once(call, arguments, rounds), expected, strict=True):
@@ -135,7 +135,7 @@ def test_one_tokenizer_that_cuts_and_pads_differently(loaded):
 
 
 def test_loading_and_creating(model):
-    """Whole models of the right weights; the settings of transformers are those of before."""
+    """Complete models with correct weights; the settings of transformers are unchanged."""
     library_logging.set_verbosity_info()
     try:
 
@@ -155,7 +155,7 @@ def test_loading_and_creating(model):
 
 
 def test_auto_classes_that_several_threads_ask_for_first():
-    """None of them is told that our type of model is unknown while another thread registers it."""
+    """No thread gets an error about an unknown type of model while another thread registers it."""
     code = """
 import sys, threading
 from concurrent.futures import ThreadPoolExecutor

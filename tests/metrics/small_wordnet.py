@@ -1,4 +1,4 @@
-"""A small WordNet in the published format (wndb(5WN)), offsets of bytes and all.
+"""A small WordNet in the published format (wndb(5WN)), with byte offsets.
 
 entity ─┬─ animal ─┬─ canine ──── dog (domestic_dog), hound's sense 2 is cur
         │          └─ feline ──── cat

@@ -1,4 +1,4 @@
-"""The answers to choose from and their targets, by hand."""
+"""The vocabulary of answers and their targets, by hand."""
 
 from __future__ import annotations
 

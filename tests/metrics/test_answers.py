@@ -1,4 +1,4 @@
-"""VQA's form of an answer: cases worked by hand from the published rules, and the published list of contractions."""
+"""Normalized answers of VQA: cases by hand from the published rules, and the published list of contractions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_only_32_full_stops_vanish() -> None:
 
 
 def test_the_published_contractions() -> None:
-    """The digest is of the evaluation's own dictionary, less the entries that cannot apply or change nothing."""
+    """The digest is that of the official dictionary without entries that cannot apply or change nothing."""
     assert len(CONTRACTIONS) == 114
     digest = hashlib.sha256(json.dumps(sorted(CONTRACTIONS.items())).encode()).hexdigest()
     assert digest == "853d25c89947b7f6d41f6c5f81b2d6c3119927f4b16f557fc1b03af6ef45605e"

@@ -95,7 +95,7 @@ def test_what_cannot_be_ranked_is_refused(similarity: torch.Tensor, gold: list[s
 
 
 def brute_force(scores: np.ndarray, owners: np.ndarray) -> dict[str, dict[str, float]]:
-    """Both ways, query by query: how many items score at least as high as the right one, less the tolerance."""
+    """For each query in both directions: the number of items that score at least as high as the correct one."""
 
     def as_high(scores: np.ndarray, own: np.float32) -> int:
         return np.count_nonzero(scores >= own - np.float32(TIE) * abs(own))
@@ -112,7 +112,7 @@ def brute_force(scores: np.ndarray, owners: np.ndarray) -> dict[str, dict[str, f
 
 
 def features(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Similarities to five captions of each image that find about a half, and whose captions they are."""
+    """Similarities to five captions of each image with a recall of about 0.5, and the owners of the captions."""
     draw = torch.Generator().manual_seed(0)
     images = torch.randn(count, 12, generator=draw)
     owners = torch.arange(count).repeat_interleave(5)
@@ -121,7 +121,7 @@ def features(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_5k_equals_a_brute_force_loop() -> None:
-    """COCO's test split in size: 5,000 images, 25,000 captions."""
+    """The size of the test split of COCO: 5,000 images, 25,000 captions."""
     similarity, owners = features(5000)
     found = recall_both_ways(similarity, owners)
     assert 0.1 < found["text_to_image"]["R@1"] < found["image_to_text"]["R@5"] < 0.95

@@ -1,4 +1,4 @@
-"""Files of predictions: every item once, or refused with what is missing, repeated, unknown."""
+"""Files of predictions: every item once; missing, repeated and unknown items are refused."""
 
 from __future__ import annotations
 

@@ -42,13 +42,13 @@ def test_products_are_those_of_a_loop_and_depend_on_their_rows_alone(threads, wi
 
 
 def test_the_last_bit_is_right_where_sums_in_another_order_differ() -> None:
-    """2^22 + 1 has 23 bits: such rows are on the grid of width 2, so that their product is exact."""
+    """2^22 + 1 has 23 bits: such rows are on the grid of width 2, so their product is exact."""
     one = torch.tensor([[4194303.0, 1.0]])
     assert products(one, torch.tensor([[1.0, 1.0], [1.0, -1.0]])).tolist() == [[4194304.0, 4194302.0]]
 
 
 def test_equal_rows_have_equal_scores_at_every_size(threads) -> None:
-    """As a blind model gives them. In float32 many of these products differ from row to row, on an AMD EPYC."""
+    """Rows of a blind model. On an AMD EPYC, many of these products differ between rows in float32."""
     texts, image = unit(33, 256), unit(1, 256, seed=1)
     expected = products(texts, image)
     for size in SIZES:

@@ -79,7 +79,7 @@ def test_itc_with_keys_and_distillation_equals_a_loop(pairs, keys, tau, alpha, s
 
 
 def test_the_queue_after_wrap_around_by_hand():
-    """A ring of five: batches of two, three, four (beyond the end) and seven (more than its size)."""
+    """A ring of five entries: batches of two, three, four (beyond the end) and seven (larger than the ring)."""
     queue = obj.EmbeddingQueue(5, 2)
 
     def put(*ids: int) -> list[int]:
@@ -102,7 +102,7 @@ def test_the_queue_after_wrap_around_by_hand():
 
 
 def test_itc_by_hand():
-    """Two orthogonal pairs at τ = 1: p(right) = e/(e + 1) both ways."""
+    """Two orthogonal pairs with τ = 1: p(correct) = e/(e + 1) in both directions."""
     eye = torch.eye(2, dtype=torch.float64)
     loss = obj.itc_loss(eye, eye, torch.tensor(1.0), torch.eye(2, dtype=torch.bool))
     assert loss.item() == pytest.approx(-math.log(math.e / (math.e + 1)))

@@ -1,4 +1,4 @@
-"""From a float checkpoint to an integer one: what is written, what the report says of it, what is refused."""
+"""From a float checkpoint to an integer checkpoint: files, report, refused input."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ashnets.training.setup import build_model
 
 @pytest.fixture(scope="module")
 def checkpoint(corpus, recipe_data, tmp_path_factory):
-    """The small recipe's model with calibrated statistics, published as a run publishes it; no step was trained."""
+    """The model of the small recipe with calibrated statistics, published like that of a run, but not trained."""
     folder = tmp_path_factory.mktemp("float") / "model"
     folder.mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_data))
@@ -129,7 +129,7 @@ def test_the_report_s_numbers_are_those_of_the_weights(quantized, checkpoint, co
 
 @torch.inference_mode()
 def test_what_the_spikes_say_of_a_text_is_eq_9_over_single_images(quantized, checkpoint, corpus):
-    """Against float64 sums over the published tensors, an image and a text at a time; SR·F_SNN from the model."""
+    """Against float64 sums over the published tensors for single images and texts; SR·F_SNN comes from the model."""
     output, report = quantized
     assert list(report["spiking_to_text"]) == ["float", "calibrated", "rounded", "fine-tuned"]
     pairs = Pairs(open_source(corpus), ["valid"], 64)

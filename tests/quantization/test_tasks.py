@@ -1,4 +1,4 @@
-"""Fine-tuned checkpoints in integers: the task's metric, spikes and statistics against bare calls; what is refused."""
+"""Fine-tuned checkpoints in integers: metric, spikes and statistics against direct calls; refused input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DATA = {"vqa": "pictogram-questions", "nlvr2": "pictogram-pairs", "retrieval": "
 
 @pytest.fixture(scope="session")
 def finetuned(drawings, small_model, task_recipe_data, tmp_path_factory):
-    """A function: task → the folder of a model as fine-tuning publishes it; no step was trained."""
+    """A function: task → the folder of a model, published like that of fine-tuning, but not trained."""
     made = {}
 
     def save(task: str):
@@ -55,7 +55,7 @@ def finetuned(drawings, small_model, task_recipe_data, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def quantized(finetuned, drawings, tmp_path_factory):
-    """Questions, three steps: the folder and its report."""
+    """The folder and the report of three steps on questions."""
     output = tmp_path_factory.mktemp("int8") / "model"
     report = quantize(
         finetuned("vqa"), output=output, data=drawings, steps=3, calibration=10, compared=40, progress=False

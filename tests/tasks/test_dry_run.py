@@ -1,4 +1,4 @@
-"""`ashnets finetune --dry-run`: numbers against counts of our own, every task, nothing written."""
+"""`ashnets finetune --dry-run`: numbers against independent counts for every task; nothing is written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATA = {
 
 
 @pytest.mark.parametrize("task", DATA)
-def test_a_dry_run_says_what_the_run_will_be(task, drawings, write_recipe, tmp_path, monkeypatch):
+def test_a_dry_run_describes_the_run(task, drawings, write_recipe, tmp_path, monkeypatch):
     measured = []
     plain = ItemBatches.read
     monkeypatch.setattr(ItemBatches, "read", lambda self, number: measured.append(plain(self, number)) or measured[-1])
@@ -41,10 +41,10 @@ def test_a_dry_run_says_what_the_run_will_be(task, drawings, write_recipe, tmp_p
     assert phase["flops_run"] == 2 * plan["steps_per_epoch"] * phase["flops_a_step"] > 0
     assert phase["parameters_trainable"] == phase["parameters"] and phase["bytes_activations"] > 0
     if task != "retrieval":
-        assert {len(batch.input_ids) for batch in measured} == {min(pairs, items)}, "the largest pass"
+        assert {len(batch.input_ids) for batch in measured} == {min(pairs, items)}, "the largest micro-batch"
 
 
-def test_its_parameters_are_the_model_s(drawings, write_recipe, tmp_path, monkeypatch):
+def test_its_parameters_are_those_of_the_model(drawings, write_recipe, tmp_path, monkeypatch):
     made = []
     plain = Items.__init__
 
@@ -60,7 +60,7 @@ def test_its_parameters_are_the_model_s(drawings, write_recipe, tmp_path, monkey
     assert plan["phases"]["all"]["parameters"] == counted
 
 
-def test_the_command_speaks_json_and_missing_images_are_said(benchmarks, write_recipe, tmp_path):
+def test_the_command_prints_json_and_reports_missing_images(benchmarks, write_recipe, tmp_path):
     recipe = write_recipe("ve", "snli-ve", train=["train"], valid="test")
     words = ["finetune", "ve", str(recipe), "--data", str(benchmarks["snli-ve"]), "--output", str(tmp_path / "run")]
     done = CliRunner().invoke(app, [*words, "--dry-run", "--json"])

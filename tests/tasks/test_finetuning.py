@@ -1,4 +1,4 @@
-"""Fine-tuning from end to end: what a run leaves, resumed runs to the bit, each task, faults."""
+"""Fine-tuning from end to end: files of a run, bit-identical resumed runs, each task, errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def records(run, name="log.jsonl") -> list[dict]:
 
 @pytest.fixture(scope="session")
 def finished(drawings, recipe_data, tmp_path_factory):
-    """Questions about drawings, two epochs, with everything that a step may depend on; recipe and folder."""
+    """Recipe and folder of a run: questions about drawings, two epochs, with every feature of a training step."""
     folder = tmp_path_factory.mktemp("run")
     recipe = folder / "small.yaml"
     changes = {"ema": 0.9, "accumulate": 2, "checkpoint_every": 1}
@@ -46,7 +46,7 @@ def finished(drawings, recipe_data, tmp_path_factory):
     return recipe, folder / "run", result
 
 
-def test_what_a_run_leaves(finished, drawings):
+def test_the_files_of_a_run(finished, drawings):
     _, folder, result = finished
     data = open_pictogram_task("pictogram-questions", drawings)
     train_records = data.records("train")
@@ -100,7 +100,7 @@ def test_stopped_at_a_step_then_resumed(finished, drawings, tmp_path, monkeypatc
     [("nlvr2", "pictogram-pairs"), ("ve", "pictogram-entailment"), ("retrieval", "pictogram-retrieval")],
 )
 def test_other_tasks_start_from_trained_weights(finished, drawings, write_recipe, tmp_path, task, data):
-    """All but the classifier is that of the model they start from; φ items on one time axis."""
+    """All weights except the classifier come from the initial model; φ items are on one time axis."""
     _, folder, _ = finished
     if task == "retrieval":
         with pytest.raises(WeightsError, match=r"image_projection.*weights=initial"):
@@ -147,7 +147,7 @@ def test_the_first_step_starts_at_the_trained_weights(finished, drawings, write_
 
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(drawings, write_recipe, tmp_path):
-    """48 hypotheses in full micro-batches of 16. Sums are in another order: a tolerance of 1e-4 of each value."""
+    """48 hypotheses in full micro-batches of 16. The order of sums differs: the relative tolerance is 1e-4."""
     recipe = write_recipe("ve", "pictogram-entailment", batch_size=16)
     finetune("ve", recipe, data=drawings, output=tmp_path / "one", progress=False)
     program = tmp_path / "two.py"
@@ -172,8 +172,8 @@ def test_two_processes_give_the_losses_of_one(drawings, write_recipe, tmp_path):
 
 
 @pytest.mark.parametrize("ratio", ["ann", "snn", "fixed"])
-def test_the_other_summary_ratios_are_trained_too(drawings, write_recipe, tmp_path, ratio):
-    """Table XI's variants by one key."""
+def test_the_other_summary_ratios_can_be_trained(drawings, write_recipe, tmp_path, ratio):
+    """One key selects the variants of Table XI."""
     recipe = write_recipe("ve", "pictogram-entailment", batch_size=16)
     overrides = [f"changes.summary_ratio={ratio}", "phases.0.epochs=1"]
     finetune("ve", recipe, data=drawings, output=tmp_path / "run", overrides=overrides, progress=False)
@@ -183,7 +183,7 @@ def test_the_other_summary_ratios_are_trained_too(drawings, write_recipe, tmp_pa
     assert model.config.summary_ratio == ratio and type(model).__name__ == "AshNetsForVisualEntailment"
 
 
-def test_published_captions_are_learned_from_their_files(benchmarks, write_recipe, tmp_path):
+def test_training_on_published_captions(benchmarks, write_recipe, tmp_path):
     recipe = write_recipe("retrieval", "flickr30k", train=["train"], valid="val")
     finetune("retrieval", recipe, data=benchmarks["flickr30k"], output=tmp_path / "run", progress=False)
     log = records(tmp_path / "run")
@@ -193,7 +193,7 @@ def test_published_captions_are_learned_from_their_files(benchmarks, write_recip
     assert measured["split"] == "test" and measured["variants"]["reset"]["captions"] == 18
 
 
-def test_without_a_split_for_it_images_are_held_out(benchmarks):
+def test_without_a_validation_split_images_are_held_out(benchmarks):
     data = open_task_data("easy-vqa", benchmarks["easy-vqa"])
     kept, held, said = train_and_valid(data, ["train"], "valid", 0.4)
     images = [{r.image for r in some} for some in (kept, held)]
@@ -203,7 +203,7 @@ def test_without_a_split_for_it_images_are_held_out(benchmarks):
         train_and_valid(data, ["train"], "valid", 0.0)
 
 
-def test_a_new_classifier_finds_each_answer_as_likely_as_any(small_model):
+def test_a_new_classifier_gives_all_answers_the_same_probability(small_model):
     task = CLASSIFICATIONS["vqa"]([f"answer {i}" for i in range(50)])
     model, processor = small_model("vqa", num_answers=50)
     torch.nn.init.zeros_(model.classifier[-1].weight)
@@ -216,7 +216,7 @@ def test_a_new_classifier_finds_each_answer_as_likely_as_any(small_model):
 def test_targets_are_soft_where_annotators_disagree(benchmarks):
     records = open_task_data("vqa-v2", benchmarks["vqa-v2"]).records("train")
     task = CLASSIFICATIONS["vqa"].of_training(records, 4)
-    assert task.labels == ["2", "no", "red", "yes"], "four times each; ties by letter"
+    assert task.labels == ["2", "no", "red", "yes"], "four times each; ties are in alphabetical order"
     targets = task.targets(records[:2])  # yes ×4, a dog ×6; no ×7, yes ×2, a dog ×1
     assert targets.tolist() == [pytest.approx([0, 0, 0, 1]), pytest.approx([0, 1, 0, 0.6])]
 
@@ -256,7 +256,7 @@ def test_targets_are_soft_where_annotators_disagree(benchmarks):
         ),
     ],
 )
-def test_recipes_that_cannot_be_are_refused(write_recipe, changes, message):
+def test_invalid_recipes_are_refused(write_recipe, changes, message):
     path = write_recipe()
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
     with pytest.raises(ConfigurationError, match=message):
@@ -291,7 +291,7 @@ def test_the_wrong_command_and_the_wrong_data_are_refused(finished, drawings, be
     assert not (tmp_path / "run").exists()
 
 
-def test_bundled_recipes_name_what_exists(repository):
+def test_bundled_recipes_name_existing_data_and_models(repository):
     found = {path.stem: load_recipe(path) for path in (repository / "zoo" / "recipes").glob("finetune-*.yaml")}
     assert len(found) == 12, sorted(found)
     for name, recipe in found.items():
@@ -300,15 +300,15 @@ def test_bundled_recipes_name_what_exists(repository):
         ashnets.config_of(recipe.model)
         if recipe.data in BENCHMARKS:
             assert set(recipe.train) <= set(BENCHMARKS[recipe.data].all_splits())
-        if recipe.model == "ashnets-r152":  # the paper's pre-training settings, and Table I's splits
+        if recipe.model == "ashnets-r152":  # the settings of the paper's pre-training, and the splits of Table I
             assert recipe.batch_size == 128 and recipe.optimizers["transformer"].lr == 1e-4
             assert recipe.optimizers["concrete"].lr == recipe.optimizers["spiking"].lr == 1e-2
     assert found["finetune-vqa-v2"].train == ["train", "val"]
     assert found["finetune-retrieval-coco"].train == ["train", "restval"]
 
 
-def test_a_model_answers_as_its_processor_shows(finished, drawings):
-    """A finished model is an ordinary one: loaded by name, asked by its processor."""
+def test_a_finished_model_answers_with_its_processor(finished, drawings):
+    """A finished model can be loaded and used with its processor, like any model."""
     _, folder, _ = finished
     model, processor = ashnets.from_pretrained(folder / "model"), AshNetsProcessor.from_pretrained(folder / "model")
     data = open_pictogram_task("pictogram-questions", drawings)
@@ -317,16 +317,16 @@ def test_a_model_answers_as_its_processor_shows(finished, drawings):
     assert model.config.id2label[int(logits.argmax())] in CLASSIFICATIONS["vqa"].of_config(model.config).labels
 
 
-def test_a_draw_of_the_training_items_is_learned(drawings, write_recipe, tmp_path):
+def test_training_on_a_sample_of_the_items(drawings, write_recipe, tmp_path):
     recipe = write_recipe("ve", "pictogram-entailment", batch_size=8, train_items=12)
     finetune("ve", recipe, data=drawings, output=tmp_path / "run", progress=False)
     seen = [record["pairs_seen"] for record in records(tmp_path / "run")]
     assert seen == [12 * (i + 1) for i in range(len(seen))]
 
 
-def test_draws_keep_order_and_depend_on_the_seed_alone():
+def test_samples_keep_the_order_and_depend_only_on_the_seed():
     items = list(range(1000))
     draw = drawn(items, 100, 3)
     assert draw == sorted(set(draw)) and len(draw) == 100 and draw == drawn(items, 100, 3) != drawn(items, 100, 4)
-    assert abs(sum(draw) / 100 - 499.5) < 5 * 288.7 / 10  # five standard errors of a uniform draw's mean
+    assert abs(sum(draw) / 100 - 499.5) < 5 * 288.7 / 10  # five standard errors of the mean of a uniform sample
     assert drawn(items, 0, 3) == drawn(items, 2000, 3) == items

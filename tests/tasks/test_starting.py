@@ -1,4 +1,4 @@
-"""Where fine-tuning starts: which tensors are the trained ones, and what is said of the others."""
+"""The initial model of fine-tuning: trained tensors, and the message about the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ashnets.zoo import recipe_path
 
 
 @pytest.mark.parametrize("changes", ["{}", "{summary_ratio: ann}"])
-def test_a_variant_leaves_out_what_it_has_no_place_for(changes: str, tmp_path: Path) -> None:
+def test_a_variant_leaves_out_the_tensors_of_removed_parts(changes: str, tmp_path: Path) -> None:
     trained = ashnets.from_pretrained("ashnets-tiny", task="retrieval").state_dict()
     text = recipe_path("finetune-pictogram-retrieval").read_text(encoding="utf-8")
     recipe = tmp_path / "recipe.yaml"

@@ -1,4 +1,4 @@
-"""Bundling a finished run: the copies, the pins, and what is refused."""
+"""Bundling a finished run: copies, pinned digests, refused input."""
 
 from __future__ import annotations
 

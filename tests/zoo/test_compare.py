@@ -1,4 +1,4 @@
-"""Models side by side: every cell against where it comes from, and models without weights that say so."""
+"""Comparison of models: every cell against its source, and models without weights."""
 
 from __future__ import annotations
 

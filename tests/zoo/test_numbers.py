@@ -1,4 +1,4 @@
-"""The zoo in numbers, and the paper's tables: consistent where the paper is, flagged where it is not."""
+"""The numbers of the zoo and the tables of the paper; contradictions of the paper are flagged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAPER = ROOT / "paper"
 
 
 def rows(number: int) -> dict[str, dict[str, str]]:
-    """First cell → row of a table of the paper."""
+    """First cell → row, of a table of the paper."""
     found = read_csv(next(PAPER.glob(f"table-{number:02d}-*.csv")))
     return {next(iter(row.values())): row for row in found}
 
@@ -46,7 +46,7 @@ def test_every_table_is_there_and_every_cell_is_a_number_or_a_dash():
 
 
 def test_differences_that_the_papers_text_states():
-    """Sections V-A and V-B say these in words: a slip of the copy would not agree with them."""
+    """Sections V-A and V-B also state these numbers, so they reveal errors of our copy."""
     vqa, nlvr, ve = rows(2), rows(7), rows(8)
 
     def by(table, column, other):
