@@ -1,1 +1,1 @@
-"""Evaluation: retrieval, classification, prediction, baselines that read the text alone, and the tables of results."""
+"""Evaluation: retrieval, classification, prediction, text-only baselines, and tables of results."""

@@ -1,6 +1,6 @@
-"""Tasks with a classifier: predictions of each variant, official metrics, baselines that read the text alone.
+"""Tasks with a classifier: predictions of each variant, official metrics, text-only baselines.
 
-Where the makers keep the answers, predictions are written for their server and nothing is measured.
+If the answers are not public, predictions are written for the evaluation server, and nothing is measured.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.tasks.data import TaskData
 from ashnets.tasks.task import Classification
 
-LEFT_OUT, SECRET = "baselines left out", "answers"  # in a result where they say something
+LEFT_OUT, SECRET = "baselines left out", "answers"  # keys of a result, present only if not empty
 
 
 @dataclass
 class Classified:
-    """A classifier on a split.
+    """The result of a classifier on a split.
 
     Attributes:
         predicted: labels by variant.
-        variants, baselines: metrics by name; in all variants but ``reset`` with ``changed``, the share of items whose
-            label is another than in ``reset``.
-        left_out: why ``baselines`` is empty.
-        secret: says that the answers are not public: ``reset`` then has ``n`` alone.
+        variants, baselines: metrics by name. All variants except ``reset`` have ``changed``, the share of items whose
+            label differs from ``reset``.
+        left_out: the reason why ``baselines`` is empty.
+        secret: a remark that the answers are not public; ``reset`` then has only ``n``.
     """
 
     predicted: dict[str, list[str]]
@@ -52,7 +52,7 @@ class Classified:
         }
 
     def rows(self) -> list[Row]:
-        """Flat rows, one a variant and one a baseline."""
+        """Flat rows, one for each variant and each baseline."""
         return [
             {"variant": name, "n": metrics["n"], **{key: round(one, 5) for key, one in _flat(metrics) if key != "n"}}
             for name, metrics in [*self.variants.items(), *self.baselines.items()]
@@ -62,11 +62,11 @@ class Classified:
 def evaluate_classification(
     model: AshNetsPreTrainedModel, asked: Questions, learned: Sequence[Record], secret: str, options: EvaluationOptions
 ) -> Classified:
-    """Predict and measure all variants.
+    """Predict and evaluate all variants.
 
     Args:
-        learned: what the text baselines learn from; they are left out if there is nothing.
-        secret: see `secret_answers`; if not empty, ``reset`` is predicted and nothing measured.
+        learned: training items of the text-only baselines, which are left out if there are none.
+        secret: see `secret_answers`; if not empty, only the predictions of ``reset`` are made.
     """
     task, records = asked.task, asked.records
     if secret:
@@ -86,7 +86,7 @@ def evaluate_classification(
 
 
 def learnable(task: Classification, data: TaskData, splits: Sequence[str]) -> tuple[list[Record], str]:
-    """Items that the text baselines learn from; or none, and why."""
+    """The training items of the text-only baselines; or none, and the reason."""
     absent = [split for split in splits if split not in data.splits]
     if absent:
         return [], f"{data.folder} does not hold {data.title}'s split {', '.join(absent)}, which they learn from"
@@ -97,7 +97,7 @@ def learnable(task: Classification, data: TaskData, splits: Sequence[str]) -> tu
 
 
 def secret_answers(data: TaskData, split: str, records: Sequence[Record], output: Path | None, part: bool) -> str:
-    """A remark on answers that the makers keep; empty where answers are public.
+    """A remark that the answers are not public; empty if they are.
 
     Args:
         part: the records are not the whole split.
@@ -122,7 +122,7 @@ def secret_answers(data: TaskData, split: str, records: Sequence[Record], output
 
 
 def write_items(folder: Path, asked: Questions, found: Classified, heading: tuple[str, str], seed: int) -> None:
-    """Write the predictions in their benchmark's form, and, where answers are public, ``items.csv``,
+    """Write the predictions in the format of their benchmark; if answers are public, also ``items.csv``,
     ``confusion.csv`` and ``examples.html``.
 
     Args:
@@ -166,10 +166,10 @@ def write_items(folder: Path, asked: Questions, found: Classified, heading: tupl
 
 
 def confusion(truths: Sequence[str], predicted: Sequence[str]) -> list[Row]:
-    """Rows ``{"truth", "said", "count"}`` of what occurs, most frequent first.
+    """Rows ``{"truth", "said", "count"}`` of all pairs that occur, the most frequent first.
 
     Raises:
-        InputError: nothing to count.
+        InputError: there is nothing to count.
     """
     if not truths:
         raise InputError("there is nothing to count: give at least one item")
@@ -179,7 +179,7 @@ def confusion(truths: Sequence[str], predicted: Sequence[str]) -> list[Row]:
 
 
 def _flat(metrics: JsonObject, before: str = "") -> Iterator[tuple[str, float]]:
-    """Numbers under their keys, those of inner mappings behind the names of these."""
+    """Numbers with their keys; the key of an inner mapping is put before its keys."""
     for key, value in metrics.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{before}{key} ")

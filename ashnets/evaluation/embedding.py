@@ -1,4 +1,4 @@
-"""Images and texts to the unit vectors that ITC compares, and images to visual tokens."""
+"""Images and texts to the unit vectors of ITC, and images to visual tokens."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ashnets.tasks.items import GRAY
 
 
 class ImageSet(Protocol):
-    """Images by index; `ashnets.data.pairs.Pairs` is one, `TaskImages` another.
+    """Images by index, such as `ashnets.data.pairs.Pairs` and `TaskImages`.
 
     Attributes:
-        side: of the decoded images, in pixels.
-        image_ids: their names.
+        side: side of the decoded images in pixels.
+        image_ids: names of the images.
     """
 
     side: int
@@ -37,11 +37,11 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def on_white(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """(B, 3, S, S) in [0, 1]. Raises DataError or InputError if one cannot be read."""
+        """(B, 3, S, S) in [0, 1]. Raises DataError or InputError if an image cannot be read."""
 
 
 class TaskImages:
-    """Images of a data set by their names, as the processor gives them."""
+    """Images of a data set by name, from the processor."""
 
     def __init__(self, data: TaskData, names: Sequence[str], processor: AshNetsProcessor) -> None:
         self.data, self.image_ids, self.processor = data, list(names), processor.image_processor
@@ -53,12 +53,12 @@ class TaskImages:
     def on_white(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
         """See `ImageSet.on_white`."""
         opened = [self.data.open_image(self.image_ids[int(i)]) for i in indices]
-        # the ids are not used: content keys of each image would cost a hash of its pixels
+        # these ids are not used; without ids, the pixels of each image would be hashed
         return self.processor.preprocess(opened, [0] * len(opened))["pixel_values"]  # (B, 3, S, S)
 
 
 class ImageBatches(Batches[tuple[torch.Tensor, list[int]]]):
-    """Images without an item: (B, 3, S, S) of each share, and their keys for the sampler."""
+    """Batches of images alone: (B, 3, S, S) of each share, and their keys for the sampler."""
 
     def __init__(self, images: ImageSet, shares: Sequence[Share]) -> None:
         self.images, self.shares = images, shares
@@ -75,7 +75,7 @@ def images_at_reset(
     """Images (B, 3, S, S) in batches with their keys, read by ``workers`` processes.
 
     Raises:
-        DataError: one cannot be read.
+        DataError: an image cannot be read.
     """
     return load_epoch(ImageBatches(images, shares_of(indices, 1, batch)), 0, workers, pin=False)
 
@@ -89,18 +89,18 @@ def embed_images(
     options: EvaluationOptions = DEFAULT,
     keep_tokens: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings (n, D) and, where kept, visual tokens (n, N, M1), float32 and on the CPU.
+    """Embeddings (n, D) and, on request, visual tokens (n, N, M1), on the CPU.
 
     Args:
-        model: in evaluation mode; one without ``encode_image``, as ViLT, gives embeddings (n, 0).
-        indices: which images; all by default.
-        keep_tokens: with False the tokens are empty, (0,).
+        model: in evaluation mode; without ``encode_image``, as for ViLT, embeddings are (n, 0).
+        indices: the images; all by default.
+        keep_tokens: return the tokens; else they are empty, (0,).
 
     Raises:
         DataError: an image cannot be read.
     """
     chosen = np.arange(len(images)) if indices is None else np.asarray(indices, int)
-    if variant.constant:  # one embedding for all, to the bit: ties then count as what they are
+    if variant.constant:  # one embedding for all images, so that ties are exact
         gray = torch.full((1, 3, images.side, images.side), GRAY, device=model.device)
         embed = model.encode_image(gray, image_keys=[0])[0].float().cpu()  # (1, D)
         return embed.expand(len(chosen), -1).contiguous(), torch.empty(0)

@@ -1,4 +1,4 @@
-"""How an evaluation is done: one set of options, and the variants of what a model is shown."""
+"""The options of an evaluation, and the variants of a model's input."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class EvaluationOptions:
     """Options of every evaluation.
 
     Attributes:
-        splits: those to measure; the customary one if empty.
-        sample: so many items, or images for retrieval, drawn by the seed; 0 takes all.
-        candidates: for retrieval, of each query, that ITM orders anew; by default as many as the tests of a benchmark
-            take, else 0, which leaves ITM out.
-        exhaustive: for retrieval, also let ITM rank all pairs.
-        ablate: also measure what the spiking branch adds, where there is one: without it, with the spikes of another
+        splits: the splits to evaluate; the default split if empty.
+        sample: size of a random sample of items, or of images for retrieval; 0 uses all.
+        candidates: for retrieval, the number of candidates of each query that ITM re-ranks; 0 leaves ITM out. The
+            default is the usual number of a benchmark, else 0.
+        exhaustive: for retrieval, also rank all pairs by ITM.
+        ablate: also evaluate what the spiking branch adds, if the model has one: without it, with the spikes of another
             image, and from spikes alone.
-        variants: also measure carried states and constant images; else each image from a reset state alone.
-        batch: items in one batch.
-        workers: processes that read images; 0 reads them between the batches.
-        seed: of the drawn items, the shuffled order and the choice of examples.
-        progress: show a bar.
-        output: folder for predictions, items and a page of examples; nothing is written without.
+        variants: also evaluate carried states and constant images, not only reset states.
+        batch: batch size.
+        workers: number of processes that read images; 0 reads them in this process.
+        seed: for the sample, the shuffled order and the choice of examples.
+        progress: show a progress bar.
+        output: folder for predictions, items and a page of examples; None writes nothing.
     """
 
     splits: tuple[str, ...] = ()
@@ -50,15 +50,15 @@ DEFAULT = EvaluationOptions()
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """What a model is shown.
+    """A variant of a model's input.
 
     Attributes:
-        group_size: items on one time axis; 1 shows each from a reset state.
-        order: in which the items are shown; as they stand by default.
-        constant: show blank images in the place of all.
-        concrete_only: switch the spiking branch off.
-        spikes: ``own``; ``another``: give the spiking branch another image (:func:`another_image`); ``alone``: answer
-            from the spikes, F_SNN in the place of Output, and retrieve by STUA's projections.
+        group_size: number of items on one time axis; with 1, each starts from a reset state.
+        order: the order of the items; by default, that of the data.
+        constant: replace all images by a blank image.
+        concrete_only: turn the spiking branch off.
+        spikes: ``own``; ``another``: the spiking branch sees another image (:func:`another_image`); ``alone``: F_SNN
+            replaces Output, and retrieval uses STUA's projections.
     """
 
     name: str = "reset"
@@ -102,18 +102,18 @@ def another_image(keys: torch.Tensor) -> torch.Tensor:
 
 
 def variants_of(config: AshNetsConfig, items: int, options: EvaluationOptions) -> list[Variant]:
-    """The variants that are measured, ``reset`` first.
+    """The variants to evaluate, ``reset`` first.
 
     ============================ ==================================================================================
     variant                      images
     ============================ ==================================================================================
-    reset                        each from a reset state: the main result, since it depends on the item alone
-    carry                        φ items on one time axis, in the order of the data: membranes are carried on
+    reset                        each from a reset state: the main result, because it depends only on the item
+    carry                        φ items on one time axis, in the order of the data: membranes are carried over
     carry, shuffled              the same in a random order: the difference to ``carry`` comes from the neighbors
-    constant image               a blank image in place of every image: what the text alone gives this model
-    concrete alone               each from a reset state, the spiking branch switched off; on request, as the next two
+    constant image               a blank image instead of every image: the result of the text alone
+    concrete alone               each from a reset state, without the spiking branch; on request, like the next two
     another image's spikes       the spiking branch sees another image: a model that uses its spikes gets worse
-    spikes alone                 the concrete branch is left out but for SR: what the spikes know by themselves
+    spikes alone                 without the concrete branch, except for SR: what the spikes carry by themselves
     ============================ ==================================================================================
     """
     spiking, group = config.has_spiking_branch, config.group_size

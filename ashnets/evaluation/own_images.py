@@ -1,4 +1,4 @@
-"""Captioned images of any source as a data set: a corpus, parquet files, a folder."""
+"""Captioned images of any source as a data set: a corpus, parquet files or a folder."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class OwnImages:
     """Captioned images; a text is the bare name of an image, or its first caption.
 
     Args:
-        folder: of any form that `open_source` knows.
-        record: of a model's training: its validation images are held out as they were then.
+        folder: in any form that `open_source` accepts.
+        record: a model's training record; the same validation images are held out as in the training.
 
     Raises:
-        DataError: nothing there, or it is damaged.
+        DataError: there is no data, or it is damaged.
     """
 
     name = IMAGES
@@ -38,7 +38,7 @@ class OwnImages:
 
     @property
     def default_split(self) -> str:
-        """``test``, or ``valid`` where there is none."""
+        """``test``, or ``valid`` if there is none."""
         return "test" if "test" in self.source.splits else "valid"
 
     def pairs(self, split: str, side: int) -> Pairs:
@@ -47,7 +47,7 @@ class OwnImages:
 
 
 def sampled(pairs: Sized, sample: int, seed: int = 0) -> list[int] | None:
-    """The indices of some images, the same for every model; None for all: if there are no more, or for 0."""
+    """Indices of a random sample, the same for every model; None, for all, if ``sample`` is 0 or too large."""
     if not 0 < sample < len(pairs):
         return None
     return sorted(np.random.default_rng(seed).permutation(len(pairs))[:sample].tolist())

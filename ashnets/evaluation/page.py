@@ -1,4 +1,4 @@
-"""Examples as one HTML page that needs nothing else: images, what was asked, the right answer and the model's."""
+"""A self-contained HTML page of examples: images, text, correct answer and predicted answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from ashnets.files import Row
 
 SIDE = 128
-EXAMPLES = 24  # of each sort on the page
+EXAMPLES = 24  # of each kind on the page
 
 _FRAME = """<!doctype html>
 <html lang="en">
@@ -58,7 +58,7 @@ th:first-child, td:first-child {{ text-align: left; }}
 
 @dataclass(frozen=True)
 class Example:
-    """One item: its images in RGB, what the model read, the right answer, the model's, and how right that is."""
+    """One item: its images in RGB, the text, the correct answer, the predicted answer and its score."""
 
     images: Sequence[Image.Image]
     text: str
@@ -68,7 +68,7 @@ class Example:
 
 
 def chosen_examples(scores: Sequence[float], seed: int) -> list[int]:
-    """A draw of wrong items and of right ones, `EXAMPLES` of each at most, in the order of the data."""
+    """A random sample of at most `EXAMPLES` wrong and `EXAMPLES` correct items, in the order of the data."""
     order = np.random.default_rng(seed).permutation(len(scores)).tolist()
     wrong = [i for i in order if scores[i] < 0.5][:EXAMPLES]
     right = [i for i in order if scores[i] >= 0.5][:EXAMPLES]
@@ -76,7 +76,7 @@ def chosen_examples(scores: Sequence[float], seed: int) -> list[int]:
 
 
 def examples_page(title: str, subject: str, rows: Sequence[Row], examples: Sequence[Example]) -> str:
-    """The page: a table of ``rows``, which share their keys, then the wrong examples and the right ones."""
+    """The page: a table of ``rows``, which have the same keys, then wrong and correct examples."""
     wrong = [example for example in examples if example.score < 0.5]
     right = [example for example in examples if example.score >= 0.5]
     parts = "".join(

@@ -1,4 +1,4 @@
-"""Predictions of a model for the items of a task, each image from a reset state or φ of them on one time axis."""
+"""Predictions of a model for the items of a task, from reset states or with φ items on one time axis."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ashnets.tasks.task import Classification
 
 
 def shares_of(order: Sequence[int] | np.ndarray, group_size: int, batch: int) -> list[Share]:
-    """Items in their order, in groups of ``group_size``; those left over are a shorter group at the end."""
+    """Items in their order, in groups of ``group_size``; the last group may be smaller."""
     order = np.asarray(order, int)
     size = max(1, batch // group_size) * group_size
     whole = len(order) // group_size * group_size
@@ -35,7 +35,7 @@ def shares_of(order: Sequence[int] | np.ndarray, group_size: int, batch: int) ->
 
 
 def shown(batches: Batches[One], workers: int, title: str, progress: bool) -> Iterator[tuple[Share, One]]:
-    """Each share with its batch, under a progress bar. Raises DataError where an image cannot be read."""
+    """Each share with its batch, with a progress bar. Raises DataError if an image cannot be read."""
     loaded = load_epoch(batches, 0, workers, pin=False)
     bar = tqdm(loaded, title, len(batches), leave=False, unit="batch", disable=not progress or None)
     return zip(batches.shares, bar, strict=True)
@@ -43,7 +43,7 @@ def shown(batches: Batches[One], workers: int, title: str, progress: bool) -> It
 
 @dataclass(frozen=True)
 class Questions:
-    """Items of a task: records of a data set, as the processor reads them."""
+    """Items of a task: the records of a data set, and the processor that reads them."""
 
     task: Classification
     data: TaskData
@@ -75,7 +75,7 @@ def branches_of(
 def predict(
     model: AshNetsPreTrainedModel, asked: Questions, variant: Variant = RESET, options: EvaluationOptions = DEFAULT
 ) -> torch.Tensor:
-    """Logits (n, labels), float32 on the CPU, in the order of the records whatever the order of showing.
+    """Logits (n, labels), float32 on the CPU, in the order of the records.
 
     Args:
         model: a head in evaluation mode.
@@ -99,5 +99,5 @@ def predict(
 def predicted_labels(
     model: AshNetsPreTrainedModel, asked: Questions, variant: Variant = RESET, options: EvaluationOptions = DEFAULT
 ) -> list[str]:
-    """The label of the greatest logit of each item; the arguments are those of `predict`."""
+    """The label with the largest logit of each item; the arguments are those of `predict`."""
     return [asked.task.labels[int(i)] for i in predict(model, asked, variant, options).argmax(1)]

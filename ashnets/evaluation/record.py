@@ -1,4 +1,4 @@
-"""What a model says of its training."""
+"""The training record of a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ashnets.files import JsonObject
 from ashnets.hub.resolving import resolve
 
 TRAINING_RECORD = "training.json"
-TRAINED_ON = "trained on"  # in a result where the model learned from what it is measured on
+TRAINED_ON = "trained on"  # key of a result if the model was trained on the evaluated data
 
 
 def training_record(name: str | os.PathLike) -> JsonObject | None:
@@ -20,7 +20,7 @@ def training_record(name: str | os.PathLike) -> JsonObject | None:
 
 
 def trained_splits(record: JsonObject | None, dataset: str) -> list[str]:
-    """The splits of a data set that a model was trained on, by its training record; none if that is of another one."""
+    """The splits of a data set that a model was trained on, by its training record; may be empty."""
     if not record or record.get("data") != dataset:
         return []
     return list(record.get("train", ["train"]))

@@ -1,4 +1,4 @@
-"""Results of an evaluation: of a split, of a model, of all; as JSON, as rows of a table, as remarks."""
+"""Results of an evaluation, for a split, a model and all models: as JSON, as rows of a table, as remarks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ END = ("pairs_seen", "training_seconds", WEIGHTS_SHA256, "device", "torch")  # t
 
 @dataclass
 class SplitResult:
-    """A model on a split.
+    """The result of a model on a split.
 
     Attributes:
-        n: items, or images for retrieval.
+        n: number of items, or of images for retrieval.
         branch: ``both``, or ``concrete`` for a model without a spiking branch.
         found: the metrics.
-        trained_on: the splits of the training, if this one is among them.
-        warnings: they name silent and saturated spiking layers.
+        trained_on: the training splits, if they include this split.
+        warnings: about silent and saturated spiking layers.
     """
 
     task: str
@@ -37,7 +37,7 @@ class SplitResult:
     warnings: list[str] = field(default_factory=list)
 
     def to_dict(self) -> Any:
-        """The result in JSON's types; of captioned images the list of `Retrieved.to_dict`."""
+        """The result in JSON's types; for captioned images, the list of `Retrieved.to_dict`."""
         found = self.found.to_dict()
         if isinstance(found, list):
             return found
@@ -46,7 +46,7 @@ class SplitResult:
         return {**about, **trained, **found, **({"warnings": self.warnings} if self.warnings else {})}
 
     def learned(self) -> str:
-        """What the model learned from of this split, for a table; empty if nothing."""
+        """The part of this split that the model was trained on, for a table; empty if there is none."""
         if isinstance(self.found, Retrieved) and self.found.own:
             found = self.found.learned or {"images": 0, "of": self.n}
             return f"{found['images']} of {found['of']} images"
@@ -54,11 +54,11 @@ class SplitResult:
 
     @property
     def was_learned(self) -> bool:
-        """Whether the model learned from something of this split."""
+        """Whether the model was trained on a part of this split."""
         return bool(self.trained_on or (isinstance(self.found, Retrieved) and self.found.learned))
 
     def remarks(self, name: str) -> list[str]:
-        """What must be known to read the rows, a sentence each, of the model ``name``."""
+        """Remarks on the rows of the model ``name``, one sentence each."""
         said = []
         if self.trained_on:
             said.append(f"{TRAINED_ON}: {name} learned from {self.split} itself ({', '.join(self.trained_on)})")
@@ -73,11 +73,11 @@ class SplitResult:
 
 @dataclass
 class ModelResult:
-    """A model on its splits.
+    """The results of a model on its splits.
 
     Attributes:
         training: the training record; None if there is none.
-        on_record: of captioned images: whether the model says which images it learned from.
+        on_record: for captioned images, whether the model records its training images.
     """
 
     name: str
@@ -87,7 +87,7 @@ class ModelResult:
     on_record: bool | None = None
 
     def to_dict(self) -> JsonObject:
-        """The result in JSON's types; of captioned images the warnings stand once, for the model."""
+        """The result in JSON's types; for captioned images, the warnings occur once for the model."""
         own = self.on_record is not None
         warnings = self.warnings() if own else []
         return {
@@ -99,12 +99,12 @@ class ModelResult:
         }
 
     def warnings(self) -> list[str]:
-        """Those of all splits; of captioned images those of the first split, which the model shows of itself."""
+        """The warnings of all splits; for captioned images, only those of the first split."""
         splits = self.splits if self.on_record is None else self.splits[:1]
         return [text for one in splits for text in one.warnings]
 
     def remarks(self) -> list[str]:
-        """What must be known to read the rows, a sentence each."""
+        """Remarks on the rows, one sentence each."""
         unknown = f"{self.name} does not say which images it learned from: these may be among them"
         said = [] if self.on_record in (None, True) else [unknown]
         return said + [text for one in self.splits for text in one.remarks(self.name)]
@@ -112,7 +112,7 @@ class ModelResult:
 
 @dataclass
 class Evaluation:
-    """Models on splits of a data set."""
+    """The results of models on splits of a data set."""
 
     task: str
     data: str
@@ -120,7 +120,7 @@ class Evaluation:
     environment: dict[str, str | int]
 
     def to_dict(self) -> JsonObject:
-        """The result in JSON's types; ``warnings`` are those of all models, with their names."""
+        """The result in JSON's types; ``warnings`` has those of all models, with their names."""
         found = [f"{model.name}: {text}" for model in self.models for text in model.warnings()]
         return {
             "task": self.task,
@@ -131,17 +131,16 @@ class Evaluation:
         }
 
     def remarks(self) -> list[str]:
-        """What must be known to read the rows, a sentence each."""
+        """Remarks on the rows, one sentence each."""
         return list(dict.fromkeys(text for model in self.models for text in model.remarks()))
 
     def as_rows(self) -> list[Row]:
         """Flat rows with the same keys, for a table or a CSV file.
 
-        A row is a variant, a ranking or a baseline, and for retrieval one direction of it. ``model`` is what its
-        training started from, where that is known; of several models ``measured`` is the name that was given.
-        ``trained on`` stands where a model learned from what it is measured on. Where ITM ranks, columns for its cost
-        follow the recalls: pairs scored, seconds of both directions together, and the R@1 that the exhaustive ranking
-        is ahead, empty without one.
+        A row is a variant, a ranking or a baseline, for retrieval in one direction. ``model`` is the initial model of
+        the training, if it is known; with several models, ``measured`` is the given name. ``trained on`` exists if a
+        model was trained on evaluated data. With ITM, columns for its cost follow the recalls: scored pairs, seconds
+        for both directions, and the R@1 lost against the exhaustive ranking, empty without one.
         """
         own, rows = self.data == IMAGES, []
         seen = any(one.was_learned for model in self.models for one in model.splits)

@@ -1,11 +1,11 @@
 """Retrieval between images and texts: every text ranks all images, every image all texts.
 
-ITC ranks by embeddings; then ITM, alone and with ITC, orders the best candidates of each query anew, or, on request,
-all pairs (:mod:`ashnets.evaluation.two_stage`). One path serves benchmarks and captioned images of any source:
+ITC ranks by embeddings. On request, ITM, alone and together with ITC, re-ranks the best candidates of each query or
+all pairs (:mod:`ashnets.evaluation.two_stage`). The same code evaluates benchmarks and captioned images:
 
-    benchmark         the first five captions of an image at most, as published recalls have; equal captions are
+    benchmark         at most the first five captions of an image, as in published recalls; equal captions are
                       different texts
-    captioned images  one text: the bare name of an image, or its first caption; images of equal names share the text
+    captioned images  one text, the bare name of an image or its first caption; images with equal names share it
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _BRANCHES = [one.name for one in ABLATED]
 
 
 def captioned(pairs: Pairs, indices: Sequence[int] | None = None) -> list[Captioned]:
-    """Records of captioned images: each with its bare name, or its first caption, alone."""
+    """Records of captioned images, each with only its bare name or its first caption."""
     chosen = range(len(pairs)) if indices is None else indices
     return [Captioned(pairs.image_ids[i], pairs.image_ids[i], (pairs.names[i],), ()) for i in chosen]
 
@@ -58,9 +58,9 @@ class RetrievalSet:
     """G images and C texts that are ranked against each other.
 
     Attributes:
-        images: they hold the G images and may hold others.
-        indices: the G images among ``images``.
-        images_of, texts_of: the right images of each text, and the right texts of each image.
+        images: contain the G images, and possibly others.
+        indices: the indices of the G images in ``images``.
+        images_of, texts_of: the correct images of each text, and the correct texts of each image.
     """
 
     images: ImageSet
@@ -73,7 +73,7 @@ class RetrievalSet:
     def of_records(
         cls, records: Sequence[Captioned], images: ImageSet, indices: Sequence[int] | None = None, share: bool = False
     ) -> RetrievalSet:
-        """The images of some records with their captions; with ``share`` equal captions are one text."""
+        """The images of records with their captions; with ``share``, equal captions are one text."""
         texts: list[str] = []
         images_of: list[set[int]] = []
         texts_of: list[set[int]] = [set() for _ in records]
@@ -100,11 +100,11 @@ class RetrievalSet:
         return {way: chance_at(gold, items) for way, (gold, items) in zip(WAYS, golds, strict=True)}
 
     def recalls(self, ranking: Ranking) -> Recalls:
-        """R@K of a ranking, both ways."""
+        """R@K of a ranking in both directions."""
         return ranking.recalls(self.images_of, self.texts_of)
 
     def folds(self, ranking: Ranking) -> Recalls:
-        """The mean of R@K over folds of 1,000 images ("1K"); empty where the images do not fill several of them."""
+        """The mean of R@K over folds of 1,000 images ("1K"); empty if the images do not fill several folds."""
         images = len(self.texts_of)
         if images <= _FOLD or images % _FOLD or any(len(gold) > 1 for gold in self.images_of):
             return {}
@@ -114,7 +114,7 @@ class RetrievalSet:
 
 @dataclass
 class Entry:
-    """One ranking: its recalls, its cost, and, where all pairs are ranked too, the R@1 both ways that are lost."""
+    """One ranking: recalls, cost, and, if all pairs are ranked too, the R@1 lost in both directions."""
 
     recalls: Recalls
     cost: Cost
@@ -126,12 +126,12 @@ class Ranked:
     """All rankings of one variant.
 
     Attributes:
-        entries: by the ranking's name; the first is by embeddings where the model has them.
-        embeds: (G, D) of the images.
-        places: (C,), the rank of each text's best right image in the first ranking.
-        first: (C,), the image that the first ranking finds for each text.
-        folds: mean recalls over folds of 1,000 images, where all images fill several of them; else empty.
-        seconds: of embedding.
+        entries: by the name of the ranking; the first one is by embeddings, if the model has them.
+        embeds: (G, D), embeddings of the images.
+        places: (C,), the rank of the best correct image of each text in the first ranking.
+        first: (C,), the best image of each text in the first ranking.
+        folds: mean recalls over folds of 1,000 images, if the images fill several folds; else empty.
+        seconds: time for the embeddings.
     """
 
     measured: RetrievalSet
@@ -148,7 +148,7 @@ class Ranked:
         return next(iter(self.entries.values()))
 
     def to_list(self) -> list[JsonObject]:
-        """An entry a ranking, in JSON's types."""
+        """An entry for each ranking, in JSON's types."""
         return [
             {
                 "images": len(self.measured.indices),
@@ -172,11 +172,11 @@ def rank(
     options: EvaluationOptions = DEFAULT,
     text_embeds: torch.Tensor | None = None,
 ) -> Ranked:
-    """Rank by ITC and, as the options say, by ITM; a model without embeddings, as ViLT, by ITM on all pairs.
+    """Rank by ITC and, depending on the options, by ITM; without embeddings, as for ViLT, by ITM on all pairs.
 
     Args:
         model: in evaluation mode.
-        text_embeds: (C, D) by ITC, computed if not given.
+        text_embeds: (C, D) by ITC; computed if not given.
     """
     start, embeds = time.perf_counter(), hasattr(model, "encode_text")
     matched = bool(options.candidates) or options.exhaustive or not embeds
@@ -207,14 +207,14 @@ def rank(
 
 @dataclass
 class Retrieved:
-    """Retrieval of a model on a split.
+    """The retrieval results of a model on a split.
 
     Attributes:
-        branch: ``both`` or ``concrete``: what the model has.
-        measured: what was ranked.
-        ranked: by variant.
-        own: captioned images of any source, not a benchmark: the result is a list of all rankings.
-        learned: of these, how many ``images`` the model learned from, ``of`` how many.
+        branch: ``both`` or ``concrete``, the branches of the model.
+        measured: the images and texts.
+        ranked: rankings by variant.
+        own: captioned images instead of a benchmark; the result is then a list of all rankings.
+        learned: the number of ``images`` that the model was trained on, ``of`` all these images.
     """
 
     branch: str
@@ -224,13 +224,13 @@ class Retrieved:
     learned: dict[str, int] = field(default_factory=dict)
 
     def changed(self, name: str) -> float | None:
-        """The share of texts whose best image is another than in ``reset``; None for captioned images and ``reset``."""
+        """The share of texts whose best image differs from ``reset``; None for captioned images and for ``reset``."""
         if self.own or name == "reset":
             return None
         return float((self.ranked[name].first != self.ranked["reset"].first).double().mean())
 
     def to_dict(self) -> JsonObject | list[JsonObject]:
-        """The result in JSON's types; of captioned images a list, an entry a branch and ranking."""
+        """The result in JSON's types; for captioned images a list with an entry for each branch and ranking."""
         if self.own:
             return [
                 {
@@ -262,7 +262,7 @@ class Retrieved:
         }
 
     def rows(self) -> list[Row]:
-        """Flat rows, one a ranking and direction."""
+        """Flat rows, one for each ranking and direction."""
         found: dict[tuple[str, str], tuple[Entry, float | None]] = {}
         for variant, one in self.ranked.items():
             for name, entry in one.entries.items():
@@ -302,10 +302,10 @@ def evaluate_retrieval(
     options: EvaluationOptions,
     own: bool = False,
 ) -> Retrieved:
-    """All variants of a model by ITC; ITM ranks ``reset``, and of captioned images also those of the branches.
+    """All variants of a model by ITC; ITM ranks only ``reset`` and, for captioned images, the ablated branches.
 
     Args:
-        own: captioned images, not a benchmark.
+        own: captioned images instead of a benchmark.
     """
     config = model.config
     wanted = variants_of(config, len(measured.indices), replace(options, variants=options.variants and not own))
@@ -323,7 +323,7 @@ def evaluate_retrieval(
 
 
 def write_examples(folder: Path, data: TaskData, found: Retrieved, heading: tuple[str, str], seed: int) -> None:
-    """Write ``items.csv``, a row a caption: ITC's rank of its image and the best one; and ``examples.html``.
+    """Write ``examples.html``, and ``items.csv``: the rank of the correct image and the best image of each caption.
 
     Args:
         heading: title and subject of the page.

@@ -1,11 +1,11 @@
 r"""Baselines without an image: chance, the most frequent answer, and a bag of words.
 
-    majority by text    the label that a text had most often in training; for an unread text, that of its first three
-                        words, of its first word, of all
+    majority by text    the most frequent label of the text in training; for a new text, that of its first three words,
+                        else of its first word, else of all texts
     bag of words        argmax_y log p(y) + Σ_w log p(w | y),   p(w | y) = (n_wy + 1) / (n_y + |W|)
 
-Both learn from the texts and labels of the training split alone and are scored on the same items by the same metric as
-the model. The second is naive Bayes on the distinct words of a text (McCallum and Nigam, 1998).
+Both are trained only on the texts and labels of the training split, and scored on the same items with the same metric
+as the model. The second is naive Bayes on the distinct words of a text (McCallum and Nigam, 1998).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ashnets.tasks.task import Classification
 
 
 def baselines(task: Classification, train: Sequence[Record], test: Sequence[Record]) -> dict[str, JsonObject]:
-    """The metrics of each baseline on ``test``, by the name of the baseline; ``chance`` has its accuracy alone.
+    """The metrics of each baseline on ``test``, by the name of the baseline; ``chance`` has only its accuracy.
 
-    Chance is that of choosing evenly among the labels that items of the same kind have in training, where that label is
-    right in training: for yes/no a half, for 13 answers alike a thirteenth.
+    Chance is the accuracy of a uniform choice among the training labels of the same kind of items: 1/2 for yes/no, 1/13
+    for 13 answers.
 
     Raises:
-        InputError: nothing in ``train`` that can be learned.
+        InputError: ``train`` contains no usable item.
     """
     train = [record for record in train if task.can_learn(record)]
     if not train:
@@ -55,7 +55,7 @@ def words(text: str) -> list[str]:
 
 
 class MajorityByText:
-    """The label that the text, or its beginning, had most often; of equals the first by letter."""
+    """The most frequent label of the text or of its beginning; ties are in alphabetical order."""
 
     def __init__(self, texts: Sequence[str], truths: Sequence[str]) -> None:
         counts: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
@@ -78,14 +78,14 @@ def _keys(text: str) -> Iterator[tuple[str, ...]]:
 
 
 class BagOfWords:
-    """Naive Bayes on the distinct words of a text; words that were not read do not count."""
+    """Naive Bayes on the distinct words of a text; unknown words are ignored."""
 
     def __init__(self, texts: Sequence[str], truths: Sequence[str]) -> None:
         self.labels = sorted(set(truths))
         vocabulary = sorted({word for text in texts for word in words(text)})
         self.place = {word: number for number, word in enumerate(vocabulary)}
         number = {label: i for i, label in enumerate(self.labels)}
-        counts = np.ones((len(vocabulary), len(self.labels)), dtype=np.float64)  # Laplace's one
+        counts = np.ones((len(vocabulary), len(self.labels)), dtype=np.float64)  # Laplace smoothing
         of_label = np.zeros(len(self.labels))
         for text, truth in zip(texts, truths, strict=True):
             of_label[number[truth]] += 1
@@ -95,7 +95,7 @@ class BagOfWords:
         self.prior = np.log(of_label / of_label.sum())
 
     def answers(self, texts: Sequence[str]) -> list[str]:
-        """The label of each text; of equals the first by letter."""
+        """The label of each text; ties are in alphabetical order."""
         found: dict[str, str] = {}
         for text in dict.fromkeys(texts):
             known = [self.place[word] for word in sorted(set(words(text))) if word in self.place]

@@ -143,20 +143,20 @@ def _measured_stages(
         "compared_on": min(compared, work.images_to_compare),
     }
     # "concrete alone" does not depend on spikes: if "float" is close to it, the metric hardly shows the rounding
-    measured = {"concrete alone": work.measure(model, concrete_only=True), "float": work.measure(model)}
-    spikes = {"float": work.measure_spikes(model)}
+    measured = {"concrete alone": work.evaluate(model, concrete_only=True), "float": work.evaluate(model)}
+    spikes = {"float": work.evaluate_spikes(model)}
     layers = {}
 
-    def compare(stage: str, found: AshNetsPreTrainedModel) -> None:
-        measured[stage], spikes[stage] = work.measure(found), work.measure_spikes(found)
+    def evaluate_stage(stage: str, found: AshNetsPreTrainedModel) -> None:
+        measured[stage], spikes[stage] = work.evaluate(found), work.evaluate_spikes(found)
         layers[stage] = spikes_changed(model, found, work.input_spikes(compared))
 
     calibrated = copy.deepcopy(model)
     if calibration:
         result["calibrated_on"] = work.calibrate(calibrated, calibration)
-        compare("calibrated", calibrated)
+        evaluate_stage("calibrated", calibrated)
     quantized = _rounded(calibrated)
-    compare("rounded", quantized)
+    evaluate_stage("rounded", quantized)
     if steps:
         result["losses"] = work.train(quantized)
         quantized = work.published.cpu()
@@ -166,7 +166,7 @@ def _measured_stages(
         write_sketch(output, known)
     if steps:
         # measure the published model: the weights as written to these files
-        compare("fine-tuned", from_pretrained(output, task=work.head))
+        evaluate_stage("fine-tuned", from_pretrained(output, task=work.head))
     told: JsonObject = {work.metric: measured, **({"spiking_to_text": spikes} if spikes["float"] else {})}
     last = {layer: one["rate"] for layer, one in list(layers.values())[-1].items()}
     if warnings := rates_warnings(last):

@@ -143,7 +143,7 @@ class QuantizingTask(Quantizing):
         """See `Quantizing.about`."""
         return {"task": self.recipe.task, "data": self.recipe.data}
 
-    def measure(self, model: AshNetsPreTrainedModel, concrete_only: bool = False) -> JsonObject:
+    def evaluate(self, model: AshNetsPreTrainedModel, concrete_only: bool = False) -> JsonObject:
         """The task's official metrics."""
         predicted = predicted_labels(
             model.eval(),

@@ -40,7 +40,7 @@ class Quantizing:
 
     Attributes:
         head: the head's name, as ``from_pretrained`` takes it.
-        metric: the report's key for the result of `measure`.
+        metric: the report's key for the result of `evaluate`.
         items: the plan's key for the number of training items.
     """
 
@@ -90,13 +90,13 @@ class Quantizing:
         """The report's entries on the task."""
         return {}
 
-    def measure(self, model: Any, concrete_only: bool = False) -> JsonObject:
+    def evaluate(self, model: Any, concrete_only: bool = False) -> JsonObject:
         """The metric on the split, each image from a reset state."""
         variant, options = Variant(concrete_only=concrete_only), EvaluationOptions(progress=self.progress)
         measured = RetrievalSet.of_pairs(self.held_out)
         return rank(model.eval(), self.processor.tokenizer, measured, variant, options).to_list()[0]
 
-    def measure_spikes(self, model: Any) -> JsonObject:
+    def evaluate_spikes(self, model: Any) -> JsonObject:
         """Retrieval of texts by spikes alone; empty without a STUA head."""
         if not hasattr(model, "stua"):
             return {}
