@@ -143,12 +143,15 @@ def test_padding_changes_no_loss_and_no_gradient(model_of, batch, monkeypatch):
         sum(losses.values()).backward()
         return losses, [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
+    monkeypatch.setattr("ashnets.training.pretrain.TOGETHER", 3)
     losses, gradients = learn(0)
     fused = max(batch.attention_mask[chosen_pairs(batch, 2)].sum(1)).item()
-    assert widths[0] == LENGTH and widths[-1] == fused == 7, "the text pass, and that of the masked pairs"
+    assert widths[:3] == [5, 8, 9], "passes of 3, 3 and 2 texts in the order of their lengths"
+    assert len(widths) == 5 and widths[-1] == fused == 7, "ITM's pass, and that of the masked pairs"
     monkeypatch.setattr("ashnets.training.pretrain.trimmed", lambda *texts: texts)
+    monkeypatch.setattr("ashnets.training.pretrain.TOGETHER", 8)
     padded, padded_gradients = learn(LENGTH)
-    assert widths[3:] == [2 * LENGTH] * 3
+    assert widths[5:] == [2 * LENGTH] * 3
     for name in ALL:
         torch.testing.assert_close(losses[name], padded[name], rtol=2e-5, atol=2e-6)
     torch.testing.assert_close(gradients, padded_gradients, rtol=1e-3, atol=1e-4)
