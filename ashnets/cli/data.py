@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,13 @@ from ashnets.files import JsonObject
 CORPUS = Path("data/pictograms")
 GALLERY = Path("out/gallery")
 
+
+class Extra(StrEnum):
+    """Collections for training beside the pictograms."""
+
+    openclipart = "openclipart"
+
+
 app = typer.Typer(
     no_args_is_help=True, help="Build corpora for training and testing; check your own images and benchmarks."
 )
@@ -23,9 +31,17 @@ app = typer.Typer(
 @app.command()
 def pictograms(
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", file_okay=False, help="Folder to create, with parquet files and a manifest."),
-    ] = CORPUS,
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            file_okay=False,
+            help="Folder to create, with parquet files and a manifest. Default: data/pictograms[-openclipart].",
+        ),
+    ] = None,
+    extra: Annotated[
+        Extra | None, typer.Option("--with", help="Also train on the drawings of this collection.", show_default=False)
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(file_okay=False, help="Folder for downloaded packages, reused by the next build.")
     ] = None,
@@ -41,14 +57,22 @@ def pictograms(
     and come from npm packages with pinned versions (npm must be on PATH). Two vendors and a set of concepts are held
     out for testing. The manifest lists each package with its license and checksum.
 
+    With --with openclipart the training split also contains drawings of the Open Clip Art Library (public domain, a
+    Debian package), without the words of the held-out concepts. The other splits stay the same. The title in the
+    manifest is then pictograms-openclipart.
+
     \b
     Examples:
       ashnets data pictograms
+      ashnets data pictograms --with openclipart
       ashnets data pictograms --output data/small --size 64 --cache data/npm
     """
     from ashnets.data.pictograms.building import build
+    from ashnets.data.pictograms.openclipart import OPENCLIPART
 
-    manifest = build(output, cache=cache, size=size, seed=seed, progress=progress, force=force)
+    clipart = None if extra is None else OPENCLIPART
+    output = output or CORPUS.with_name("-".join(filter(None, [CORPUS.name, extra])))
+    manifest = build(output, cache=cache, size=size, seed=seed, progress=progress, force=force, clipart=clipart)
     if as_json_:
         show(manifest, json_wanted=True)
         return

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from ashnets.data.corpus import open_corpus, open_gallery
 from ashnets.data.images import load_image, load_rgba
-from ashnets.data.pictograms.building import build, build_gallery, draw
+from ashnets.data.pictograms.building import build, build_gallery
 from ashnets.data.pictograms.captions import sentences, spoken, with_article
+from ashnets.data.pictograms.drawing import draw
 from ashnets.data.pictograms.npm_packages import fetch, read_members
 from ashnets.data.pictograms.sources import normal_code
 from ashnets.data.pictograms.splits import choose_new, choose_valid

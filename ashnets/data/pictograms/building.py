@@ -6,7 +6,6 @@ Training vendors and test vendors never mix; new concepts are held out from ever
 
 from __future__ import annotations
 
-import io
 import json
 import random
 from collections import Counter
@@ -15,18 +14,21 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 from rich.progress import track
 
 from ashnets.data.corpus import MANIFEST, METADATA, SCHEMA_VERSION, Corpus
-from ashnets.data.images import load_rgba
 from ashnets.data.pictograms.captions import sentences
+from ashnets.data.pictograms.clips import ATTRIBUTIONS, clip_rows, write_attributions
+from ashnets.data.pictograms.debian import DebianPackage, fetch_deb
+from ashnets.data.pictograms.drawing import draw
 from ashnets.data.pictograms.npm_packages import default_cache, fetch
+from ashnets.data.pictograms.openclipart import RULE as RULE_OF_CLIPS
+from ashnets.data.pictograms.openclipart import VENDOR
 from ashnets.data.pictograms.sources import Concept, Drawing, Sources, Vendor, read_concepts, read_drawings
 from ashnets.data.pictograms.splits import RULE, choose_new, choose_valid
 from ashnets.data.pictograms.vendors import SOURCES
 from ashnets.digests import sha256_of
-from ashnets.errors import DataError, InputError, MissingExtraError, OutputError
+from ashnets.errors import DataError, InputError, OutputError
 from ashnets.files import write_json
 from ashnets.result_folder import check_place, result_folder
 
@@ -56,8 +58,11 @@ def build(
     new_concepts: int = 200,
     valid_share: float = 0.05,
     sources: Sources = SOURCES,
+    clipart: DebianPackage | None = None,
 ) -> dict[str, Any]:
     """Build the corpus in the folder ``output`` and return its manifest.
+
+    With ``clipart`` (``OPENCLIPART``) the training split also gets its drawings; all other splits are the same.
 
     Tarballs come from ``cache`` or, by npm, from the registry. Drawings are RGBA PNGs of ``size`` px (a bitmap that is
     published smaller keeps its size). An interrupted build leaves no corpus (see :mod:`ashnets.result_folder`) and is
@@ -74,7 +79,7 @@ def build(
     _require_new(output, MANIFEST, force)
     cache = default_cache() if cache is None else Path(cache)
     with result_folder(output, MANIFEST) as folder:
-        return _build(folder, cache, size, seed, new_concepts, valid_share, progress, sources)
+        return _build(folder, cache, size, seed, new_concepts, valid_share, progress, sources, clipart)
 
 
 def _require_new(output: Path, mark: str, force: bool) -> None:
@@ -93,8 +98,10 @@ def _build(
     valid_share: float,
     progress: bool,
     sources: Sources,
+    clipart: DebianPackage | None,
 ) -> dict[str, Any]:
     """Fill an empty folder; returns the manifest."""
+    deb = fetch_deb(clipart, cache) if clipart else None
     packages = sources.packages()
     tarballs = {p.spec: fetch(p, cache) for p in track(packages, "Fetching packages", disable=not progress)}
 
@@ -105,17 +112,27 @@ def _build(
         drawings[vendor.name], losses[vendor.name] = read_drawings(vendor, tarballs[vendor.package.spec], concepts)
     splits = _assign(sources.vendors, concepts, drawings, new_concepts=new_concepts, valid_share=valid_share, seed=seed)
 
+    clips: list[dict[str, Any]] = []
+    if deb:
+        new = {d.code for name, rows in splits.items() if name.endswith("-new") for _, d in rows}
+        clips, losses[VENDOR] = clip_rows(deb, concepts, new, size, seed, progress)
+        write_attributions(folder / ATTRIBUTIONS, clips)
+
     files = {}
     repeated: dict[str, int] = {}
     for name, rows in splits.items():
         shown = track(rows, f"Drawing {name}", disable=not progress)
         drawn = [_row(vendor, concepts[drawing.code], drawing, size, seed) for vendor, drawing in shown]
+        if name == "train":
+            drawn += [{key: row[key] for key in COLUMNS.names} for row in clips]
         table = pa.Table.from_pylist(drawn, COLUMNS)
         repeated[name] = len(drawn) - len({row["image"] for row in drawn})
         path = folder / f"{name}.parquet"
         pq.write_table(table, path, compression="zstd", row_group_size=256)
-        files[name] = {"file": path.name, "rows": len(rows), "sha256": sha256_of(path)}
+        files[name] = {"file": path.name, "rows": len(drawn), "sha256": sha256_of(path)}
     manifest = _manifest(sources, concepts, drawings, splits, files, losses, left_out, repeated, size, seed)
+    if clipart:
+        _add_clipart(manifest, clipart, len(clips), losses[VENDOR])
     write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -165,42 +182,6 @@ def _row(vendor: Vendor, concept: Concept, drawing: Drawing, size: int, seed: in
     }
 
 
-def draw(data: bytes, size: int, *, label: str = "drawing") -> bytes:
-    """SVG, PNG or WebP to an RGBA PNG whose longer side is ``size`` px, or less where a bitmap is published smaller."""
-    try:
-        if data.lstrip()[:5] in (b"<svg ", b"<?xml", b"<svg\n"):
-            image = _square(load_rgba(_render(data.decode("utf-8"), size)), size)
-        else:
-            image = load_rgba(data)
-            if max(image.size) > size:
-                image.thumbnail((size, size), Image.Resampling.LANCZOS)
-            elif data.startswith(b"\x89PNG") and data[25] == 6 and data[24] == 8:  # RGBA, 8 bits: as published
-                return data
-    except (InputError, ValueError) as error:
-        raise DataError(f"{label}: the drawing cannot be rendered ({error}).") from None
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=6)
-    return buffer.getvalue()
-
-
-def _render(svg: str, size: int) -> bytes:
-    try:
-        import resvg_py
-    except ImportError:
-        raise MissingExtraError("Drawing SVG files needs resvg-py: pip install 'ashnets[train]'.") from None
-    # No system fonts: text is drawn as paths in these sets, and the result must not depend on the machine.
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True))
-
-
-def _square(image: Image.Image, size: int) -> Image.Image:
-    if image.size == (size, size):
-        return image
-    image.thumbnail((size, size), Image.Resampling.LANCZOS)
-    square = Image.new("RGBA", (size, size))
-    square.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
-    return square
-
-
 def _manifest(
     sources: Sources,
     concepts: dict[str, Concept],
@@ -224,6 +205,7 @@ def _manifest(
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "pictograms",
+        "title": "pictograms",
         "seed": seed,
         "size": size,
         "images": "RGBA PNG; bitmaps published smaller than `size` keep their size; SVG rendered by resvg.",
@@ -271,6 +253,16 @@ def _manifest(
             for name, rows in splits.items()
         },
     }
+
+
+def _add_clipart(manifest: dict[str, Any], package: DebianPackage, count: int, losses: dict[str, int]) -> None:
+    manifest["title"] = f"pictograms-{VENDOR}"
+    record = {key: getattr(package, key) for key in ("name", "version", "license", "attribution", "sha256")}
+    manifest["packages"].append({**record, "authors of each drawing": ATTRIBUTIONS})
+    spec = f"{package.name}@{package.version}"
+    manifest["vendors"][VENDOR] = {"package": spec, "role": "train", "drawings": count, "losses": losses}
+    manifest["rules"][VENDOR] = RULE_OF_CLIPS
+    manifest["splits"]["train"]["vendors"][VENDOR] = count
 
 
 def build_gallery(
