@@ -13,6 +13,8 @@ import pytest
 
 from ashnets.zoo.tables import SPEEDS, renew, speed_table, task_table
 
+LIF = "spiking-lif"
+
 
 def blocks(text: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -97,7 +99,7 @@ def test_a_text_without_the_places_of_the_tables_is_refused():
 
 
 def test_a_missed_aim_is_told(tmp_path):
-    """Rows of every section; one of them is the number of a target."""
+    """Rows of every section from two machines; one of them is the number of a target."""
     for section, shown in SPEEDS.items():
         rows = [
             {
@@ -111,21 +113,25 @@ def test_a_missed_aim_is_told(tmp_path):
             }
             for i, (case, what) in enumerate(shown)
         ]
-        aim = {"found": 2.25, "limit": 2, "at_least": section == "lif", "reached": section == "lif"}
-        record = {"rows": rows, "targets": [aim]}
-        (tmp_path / f"spiking-{section}.json").write_text(json.dumps(record), encoding="utf-8")
-    lines = [line.split(" | ") for line in speed_table(tmp_path).splitlines()[2:]]
-    assert len(lines) == sum(map(len, SPEEDS.values()))
-    assert lines[0][1:] == [*SPEEDS["lif"][0], "1.250", "–", " |"]
-    assert lines[1][1:] == [*SPEEDS["lif"][1], "2.250", "1.00 to 2.00", "≥ 2 |"]
-    assert lines[-2][1:] == [*SPEEDS["formats"][1], "2.250", "1.00 to 2.00", "≤ 2, missed |"]
+        aim = {"found": 2.25, "limit": 2, "at_least": section == LIF, "reached": section == LIF}
+        for name in ("amd", "intel") if section == LIF else ("amd",):
+            record = {"machine": {"processor": name.upper()}, "rows": rows, "targets": [aim]}
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{section}.json").write_text(json.dumps(record), encoding="utf-8")
+    head, _, *lines = [line.strip("| ").split(" | ") for line in speed_table(tmp_path).splitlines()]
+    assert head[-3:] == ["aim", "AMD", "INTEL"] and len(lines) == sum(map(len, SPEEDS.values()))
+    assert lines[0][1:] == [*SPEEDS[LIF][0], "", "1.250", "1.250"]
+    assert lines[1][1:] == [*SPEEDS[LIF][1], "≥ 2", *["2.250 (1.00 to 2.00)"] * 2]
+    assert lines[-1][1:] == [*SPEEDS["training"][1], "≤ 2", "2.250 (1.00 to 2.00), missed", "–"]
 
 
 def test_medians_lie_within_their_quartiles(repository):
     """Both are computed from the ratios of the same rounds."""
-    for section in SPEEDS:
-        record = json.loads((repository / f"zoo/results/speed/spiking-{section}.json").read_text(encoding="utf-8"))
-        for row in record["rows"]:
+    paths = list((repository / "zoo/results/speed").glob("*/*.json"))
+    assert {path.stem for path in paths} >= SPEEDS.keys() - {"training"}
+    for path in paths:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for row in record["rows"] if path.stem in SPEEDS else ():
             if row["rounds"] > 1:
-                assert row["low"] <= row["ratio"] <= row["high"], (section, row["case"], row["what"])
+                assert row["low"] <= row["ratio"] <= row["high"], (path, row["case"], row["what"])
                 assert row["ratio"] == pytest.approx(statistics.median(row["ratios"]), rel=1e-3)

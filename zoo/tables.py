@@ -38,15 +38,16 @@ TEXT_ALONE = ("majority by text", "bag of words")
 _DEEP, _SAVING, _LONG = "ashnets-r18, ashnets-r152", "ashnets-r18: φ·T 160, 256 px", "T 160, N 65,536"
 _LIF = ("spikingjelly LIFNode / ashnets", "snntorch Leaky / ashnets", "ashnets / memory bound")
 _BASELINES = ("spikingjelly / ashnets", "spikingjelly, channels-last / ashnets")
+_STEPS = "plain settings / recipe"
 SPEEDS = {
-    "lif": [(case, what) for case in ("T 10, N 1,048,576", _LONG) for what in _LIF],
-    "encoder": [
+    "spiking-lif": [(case, what) for case in ("T 10, N 1,048,576", _LONG) for what in _LIF],
+    "spiking-encoder": [
         *((f"{models}: training step", what) for models in ("ashnets-tiny", _DEEP) for what in _BASELINES),
         *((f"{models}: inference", _BASELINES[0]) for models in ("ashnets-tiny", _DEEP)),
     ],
-    "model": [("ashnets-r101-l3, 4 pairs", f"{kind}, with / without SNN") for kind in ("time", "memory")],
-    "memory": [(_SAVING, f"{kind}, ashnets, saving / plain torch") for kind in ("memory", "time")],
-    "formats": [
+    "spiking-model": [("ashnets-r101-l3, 4 pairs", f"{kind}, with / without SNN") for kind in ("time", "memory")],
+    "spiking-memory": [(_SAVING, f"{kind}, ashnets, saving / plain torch") for kind in ("memory", "time")],
+    "spiking-formats": [
         (f"{_LONG}: forward + backward", what)
         for what in (
             "plain loop / integer LIF",
@@ -54,7 +55,8 @@ SPEEDS = {
             "bfloat16 by a float32 copy / bfloat16 as it is",
         )
     ],
-}  # section of tests/bench/bench_spiking.py → its rows in README
+    "training": [(f"tiny-pictograms, 128 pairs: {name} phase", _STEPS) for name in ("concrete", "spiking")],
+}  # record of tests/bench → its rows in README
 
 
 def retrieval_table(path: Path = RESULTS / "pictograms.csv") -> str:
@@ -135,22 +137,32 @@ def baseline_table(path: Path = RESULTS / "baselines.csv") -> str:
 
 
 def speed_table(folder: Path = RESULTS / "speed") -> str:
-    """Ratios of the spiking benchmarks: median and quartiles over the rounds, and the target if there is one.
+    """Ratios of the benchmarks, a column a processor: median, quartiles over the rounds, and whether an aim is missed.
 
-    A file of the folder is the record of one section: ``bench_spiking.py --only SECTION --output FOLDER``.
+    A folder in it is a machine; its files are the records of ``bench_spiking.py --only SECTION`` and
+    ``bench_training.py``. A machine without a row of the table has no column, a row without a machine no line.
     """
-    lines = ["| | case | ratio of | ratio | quartiles | aim |", "|---|---|---|---|---|---|"]
-    for section, shown in SPEEDS.items():
-        record = json.loads((folder / f"spiking-{section}.json").read_text(encoding="utf-8"))
-        rows = {(row["case"], row["what"]): row for row in record["rows"]}
-        aims = {target["found"]: target for target in record["targets"]}  # of the row with exactly this number
-        for key in shown:
-            row = rows[key]
-            cells = [row["section"], *key, f"{row['ratio']:#.4g}", "–", ""]
+    columns: dict[str, dict[tuple[str, ...], str]] = {}  # processor → row → cell
+    titles, aims = {}, {}
+    for path in sorted(folder.glob("*/*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        limits = {target["found"]: target for target in record["targets"]}  # of the row with exactly this number
+        for row in record["rows"]:
+            key = (path.stem, row["case"], row["what"])
+            if key[1:] not in SPEEDS.get(path.stem, ()):
+                continue
+            cell, aim = f"{row['ratio']:#.4g}", limits.get(row["ratio"])
             if row["rounds"] > 1:
-                cells[4] = f"{row['low']:#.3g} to {row['high']:#.3g}"
-            if aim := aims.get(row["ratio"]):
-                cells[5] = f"{'≥' if aim['at_least'] else '≤'} {aim['limit']}{'' if aim['reached'] else ', missed'}"
+                cell += f" ({row['low']:#.3g} to {row['high']:#.3g})"
+            if aim is not None:
+                aims[key] = f"{'≥' if aim['at_least'] else '≤'} {aim['limit']}"
+                cell += "" if aim["reached"] else ", missed"
+            titles[key] = row["section"]
+            columns.setdefault(record["machine"]["processor"], {})[key] = cell
+    lines = [f"| | case | ratio of | aim | {' | '.join(columns)} |", "|" + "---|" * (4 + len(columns))]
+    for key in ((stem, *shown) for stem, all_shown in SPEEDS.items() for shown in all_shown):
+        if key in titles:
+            cells = [titles[key], *key[1:], aims.get(key, ""), *(found.get(key, "–") for found in columns.values())]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -2,7 +2,7 @@
 integers and half precision.
 
 Each row is a ratio that is measured in one run: the median of interleaved rounds. The exit code is 1 if a target is
-missed. Results: ``out/bench/spiking*.{csv,json,png}``. Needs Linux.
+missed. Results: ``out/bench/MACHINE/spiking*.{csv,json,png}``. Needs Linux.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, help="pairs in a step of the whole model; default: 16 (tiny) and 4 (r101)")
     parser.add_argument("--memory", type=float, default=10.0, help="maximum memory of a candidate in GB")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder for the results")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the machines' folders")
     options = parser.parse_args()
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     settings = Settings(rounds, options.seed, options.quick, options.pairs, options.memory * 1e9)
@@ -79,9 +79,10 @@ def main() -> None:
     report.print(title)
     some = [] if options.only == list(SECTIONS) else options.only
     stem = "-".join(["spiking", *some, *(["quick"] if options.quick else [])])
-    report.write(options.output, stem, about)
-    drawing.draw(report.rows, options.output / f"{stem}.png", title)
-    print(f"{options.output / stem}.csv, .json, .png")
+    output = options.output / machine.folder()
+    report.write(output, stem, about)
+    drawing.draw(report.rows, output / f"{stem}.png", title)
+    print(f"{output / stem}.csv, .json, .png")
     sys.exit(not all(target.reached for target in report.targets))
 
 

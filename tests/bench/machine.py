@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,12 @@ def describe() -> dict[str, Any]:
         "kernels": kernels_for("cpu").__name__,
         "versions": {name: version(name) for name in DISTRIBUTIONS},
     }
+
+
+def folder(processor: str | None = None) -> str:
+    """The name of this machine's folder: ``intel-xeon-6-207`` for Intel(R) Xeon(R) Processor (family 6, model 207)."""
+    bare = re.sub(r"\((R|TM)\)|Processor|CPU|family|model|@.*GHz", " ", processor or _processor())
+    return "-".join(re.findall(r"[a-z0-9]+", bare.lower())) or "unknown"
 
 
 def _processor() -> str:
