@@ -20,6 +20,7 @@ CARRIES = ("group", "image")
 READOUTS = ("shared", "per_image")
 ABSTRACT_SCALES = ("normalized", "literal")
 READINGS = ("mean", "positions")
+STUA_PROJECTIONS = ("own", "itc")
 PRECISIONS = ("float", "int8")
 
 # Keys that transformers writes into config.json or passes while loading.
@@ -81,6 +82,8 @@ class AshNetsConfig(PreTrainedConfig):
             them; ``literal`` is eq. 6 and 8 as printed (:mod:`ashnets.model.collector`).
         token_reading: how ITC reads the visual tokens and STUA the spiking ones: ``mean``, or ``positions``, which adds
             a linear map of all tokens in their order (:class:`ashnets.model.heads.TokenReading`).
+        stua_projections: the projections of eq. 9: STUA's ``own``, or those of ``itc``. With the latter, spikes learn to say
+            in the tokens what the concrete features say there, and the sum of eq. 8 adds two answers to one question.
         num_hidden_layers, num_attention_heads, intermediate_size, hidden_act, hidden_dropout_prob,
         attention_probs_dropout_prob, layer_norm_eps, initializer_range, max_position_embeddings, vocab_size,
         pad_token_id: the alignment transformer, as in BERT.
@@ -121,6 +124,7 @@ class AshNetsConfig(PreTrainedConfig):
     summary_ratio: str = "trainable"
     abstract_scale: str = "normalized"
     token_reading: str = "mean"
+    stua_projections: str = "own"
 
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
@@ -217,6 +221,7 @@ class AshNetsConfig(PreTrainedConfig):
         _one_of("summary_ratio", self.summary_ratio, SUMMARY_RATIOS)
         _one_of("abstract_scale", self.abstract_scale, ABSTRACT_SCALES)
         _one_of("token_reading", self.token_reading, READINGS)
+        _one_of("stua_projections", self.stua_projections, STUA_PROJECTIONS)
         _one_of("hidden_act", self.hidden_act, tuple(ACT2FN))
         for field in (
             "image_size",

@@ -117,7 +117,7 @@ def embed_images(
             options_of["group_size"] = share.group_size
             embed, visual = model.encode_image(pixels, image_keys=keys, **options_of)  # (B, D)
             if variant.spikes == "alone":
-                embed = model.stua.project_spiking(visual)  # (B, D)
+                embed = model.project_spiking(visual)  # (B, D)
         else:
             embed, visual = torch.empty(len(pixels), 0), model.ashnets.vision(pixels, image_keys=keys)
         found[places] = embed.float().cpu()
@@ -143,7 +143,7 @@ def embed_texts(
         tokens = tokenize(tokenizer, texts[start : start + batch], model.config.max_text_length).to(model.device)
         ids, mask = tokens["input_ids"], tokens["attention_mask"]  # (b, L) each
         if for_spikes:
-            embed = model.stua.project_text(model.ashnets.transformer(ids, mask, None)[0])  # (b, D)
+            embed = model.project_text_for_spikes(model.ashnets.transformer(ids, mask, None)[0])  # (b, D)
         else:
             embed = model.encode_text(ids, mask)  # (b, D)
         embeds.append(embed.float().cpu())

@@ -85,27 +85,14 @@ class TokenReading(nn.Linear):
 
 
 class SpikingTextHead(nn.Module):
-    """h_v and h_w of eq. 9: linear maps of the spiking and the text features to unit vectors of width 256."""
+    """STUA's τ, and h_v and h_w of eq. 9 unless they are ITC's: linear maps to width 256."""
 
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__()
-        self.spiking = TokenReading(config)  # h_v
-        self.text = nn.Linear(config.hidden_size, config.projection_size)  # h_w
         self.temperature = Temperature()
-
-    def project_spiking(self, visual: VisualOutput) -> torch.Tensor:
-        """SR·F_SNN to (B, 256).
-
-        SR is a constant here: with its gradient, STUA trained SR, as a selector of tokens, and the concrete encoder
-        below it more than the spikes.
-        """
-        assert visual.summary_ratio is not None and visual.abstract is not None, "STUA needs the spiking branch"
-        v = visual.summary_ratio.detach() * visual.abstract  # (B, N, M1)
-        return F.normalize(self.spiking(v).float(), dim=-1)  # (B, 256)
-
-    def project_text(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[CLS] of text alone to (B, 256)."""
-        return F.normalize(self.text(hidden[:, 0]).float(), dim=-1)  # (B, 256)
+        if config.stua_projections == "own":
+            self.spiking = TokenReading(config)  # h_v
+            self.text = nn.Linear(config.hidden_size, config.projection_size)  # h_w
 
 
 class AshNetsForRetrieval(AshNetsPreTrainedModel):
@@ -142,6 +129,23 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
     def project_text(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states of text alone (B, L, M1) to unit embeddings (B, 256): [CLS], projected."""
         return F.normalize(self.text_projection(hidden[:, 0]).float(), dim=-1)  # (B, 256)
+
+    def project_spiking(self, visual: VisualOutput) -> torch.Tensor:
+        """h_v of eq. 9: SR·F_SNN to unit embeddings (B, 256).
+
+        SR is a constant here: with its gradient, STUA trained SR, as a selector of tokens, and the concrete encoder
+        below it more than the spikes.
+        """
+        assert visual.summary_ratio is not None and visual.abstract is not None, "STUA needs the spiking branch"
+        reading = self.stua.spiking if self.config.stua_projections == "own" else self.image_projection
+        v = visual.summary_ratio.detach() * visual.abstract  # (B, N, M1)
+        return F.normalize(reading(v).float(), dim=-1)  # (B, 256)
+
+    def project_text_for_spikes(self, hidden: torch.Tensor) -> torch.Tensor:
+        """h_w of eq. 9: hidden states of text alone (B, L, M1) to unit embeddings (B, 256)."""
+        if self.config.stua_projections == "itc":
+            return self.project_text(hidden)
+        return F.normalize(self.stua.text(hidden[:, 0]).float(), dim=-1)  # (B, 256)
 
     def encode_image(
         self, pixel_values: torch.Tensor, image_keys: ImageKeys | None = None, **options: Unpack[VisualOptions]
@@ -284,8 +288,8 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
         length = text.shape[1]
         out.mlm_logits = self.mlm(joint[:, :length])  # (B, L, vocabulary)
         if out.visual.abstract is not None:
-            out.spiking_embeds = self.stua.project_spiking(out.visual)  # (B, 256)
-            out.stua_text_embeds = self.stua.project_text(text)  # (B, 256)
+            out.spiking_embeds = self.project_spiking(out.visual)  # (B, 256)
+            out.stua_text_embeds = self.project_text_for_spikes(text)  # (B, 256)
             if self.config.collector:
                 collector = self.ashnets.vision.collector
                 with at_hand(collector):

@@ -178,7 +178,7 @@ class PreTrainingStep(nn.Module):
         if "itc" in names:
             losses["itc"], counts["itc"] = self._itc(batch, image_embeds, text_embeds, tau, positive, keys), pairs
         if "stua" in names:
-            spiking, described = model.stua.project_spiking(visual), gather(model.stua.project_text(text))
+            spiking, described = model.project_spiking(visual), gather(model.project_text_for_spikes(text))
             with full_precision(tau.device):
                 losses["stua"] = obj.stua_loss(spiking, described, model.stua.temperature(), positive)
             counts["stua"] = pairs

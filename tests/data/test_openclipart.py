@@ -111,7 +111,7 @@ def test_which_drawings_are_taken_and_their_words(package, tmp_path):
     assert (gull.keywords, gull.author, gull.image_id) == (
         ("bird",),
         "A. Painter",
-        "openclipart/animals-gull-a-painter-01",
+        "openclipart/animals/gull_a_painter_01",
     )
 
 

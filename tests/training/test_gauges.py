@@ -68,7 +68,7 @@ def test_gradient_norms_are_those_of_each_weighted_loss_and_keep_the_graph(model
     def losses() -> dict[str, torch.Tensor]:
         visual = model.ashnets.vision(pixels, image_keys=[1, 2, 3, 4])
         image, text = model.project_image(visual.output), model.encode_text(ids)
-        return {"itc": (image * text).sum(), "stua": model.stua.project_spiking(visual)[:, 0].sum()}
+        return {"itc": (image * text).sum(), "stua": model.project_spiking(visual)[:, 0].sum()}
 
     weights = {"itc": 1.0, "stua": 0.5}
     current = losses()
@@ -137,11 +137,11 @@ def test_variants_of_the_branch_equal_their_definition(model, measured, tokenize
     assert found["branch_effect"] > 1e-3
     with torch.no_grad():
         visual = vision(images.pixels, image_keys=keys)
-        spiking = model.stua.project_spiking(visual)
+        spiking = model.project_spiking(visual)
         concrete = model.project_image(visual.concrete)
         read = [tokenizer(text, return_tensors="pt", return_token_type_ids=False) for text in measured.texts]
         hidden = [model.ashnets.transformer(one["input_ids"], one["attention_mask"], None)[0] for one in read]
-        texts = torch.cat([model.stua.project_text(one) for one in hidden])
+        texts = torch.cat([model.project_text_for_spikes(one) for one in hidden])
         described = torch.cat([model.project_text(one) for one in hidden])
     for name, a, b in (("spikes_alone", texts, spiking), ("concrete_alone", described, concrete)):
         first = (a.double() @ b.double().T).argmax(1)

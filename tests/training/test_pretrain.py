@@ -220,7 +220,7 @@ def test_itc_and_stua_from_the_public_parts(model_of, batch):
     assert targets[0].tolist() == [0.5, 0.5, 0, 0, 0, 0, 0, 0]
     both_ways = F.cross_entropy(image @ words.T / tau, targets) + F.cross_entropy(words @ image.T / tau, targets)
     assert losses["itc"].item() == pytest.approx(both_ways.item() / 2, rel=1e-5)
-    scores = model.stua.project_spiking(visual) @ model.stua.project_text(text).T / model.stua.temperature()
+    scores = model.project_spiking(visual) @ model.project_text_for_spikes(text).T / model.stua.temperature()
     assert losses["stua"].item() == pytest.approx(F.cross_entropy(scores, targets).item() / 2, rel=1e-5)
     assert figures["tau"].item() == pytest.approx(0.3)
     assert figures["summary_ratio"].item() == pytest.approx(visual.summary_ratio.mean().item())

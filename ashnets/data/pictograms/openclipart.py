@@ -76,7 +76,7 @@ class Clip:
 
     @property
     def image_id(self) -> str:
-        return f"{VENDOR}/{re.sub(r'[^a-z0-9]+', '-', self.file.removesuffix('.svg').lower()).strip('-')}"
+        return f"{VENDOR}/{self.file.removesuffix('.svg')}"  # as it is: files may differ in a hyphen alone
 
 
 @dataclass(frozen=True)
