@@ -82,7 +82,7 @@ class AshNetsConfig(PreTrainedConfig):
             them; ``literal`` is eq. 6 and 8 as printed (:mod:`ashnets.model.collector`).
         token_reading: how ITC reads the visual tokens and STUA the spiking ones: ``mean``, or ``positions``, which adds
             a linear map of all tokens in their order (:class:`ashnets.model.heads.TokenReading`).
-        stua_projections: the projections of eq. 9: STUA's ``own``, or those of ``itc``. With the latter, spikes learn to say
+        stua_projections: the projections of eq. 9: STUA's ``own``, or those of ``itc``. With these, spikes learn to say
             in the tokens what the concrete features say there, and the sum of eq. 8 adds two answers to one question.
         num_hidden_layers, num_attention_heads, intermediate_size, hidden_act, hidden_dropout_prob,
         attention_probs_dropout_prob, layer_norm_eps, initializer_range, max_position_embeddings, vocab_size,

@@ -206,6 +206,10 @@ def test_a_concrete_phase_freezes_the_spiking_branch_and_its_heads(small):
     ) | {"visual_mask"}
     freeze(model, dataclasses.replace(PLAIN, concrete_only=True))
     assert trained_names(model) == everything - spiking
+    beside = dataclasses.replace(PLAIN, concrete_only=True, objectives={"itc": 1.0, "stua": 0.5})
+    freeze(model, beside)
+    idle = names_in(model, vision.summary_ratio, model.mvm) | {"visual_mask"}
+    assert trained_names(model) == everything - idle, "STUA trains the branch beside"
     freeze(model, PLAIN)
     assert trained_names(model) == everything, "and the next phase thaws it"
     freeze(model, dataclasses.replace(PLAIN, concrete_only=True, frozen=["concrete"]))
@@ -213,18 +217,20 @@ def test_a_concrete_phase_freezes_the_spiking_branch_and_its_heads(small):
 
 
 def test_frozen_parts(small):
-    """Collector, summary ratio and all heads go with the transformer: the optimizers have three parts."""
+    """All heads go with the transformer; collector and summary ratio are a part of their own."""
     model = small(0)
     vision, everything = model.ashnets.vision, {name for name, _ in model.named_parameters()}
     concrete, spiking = names_in(model, vision.concrete_encoder), names_in(model, vision.abstract_encoder)
+    collector = names_in(model, vision.collector, vision.summary_ratio)
     assert len(concrete) > 20 and len(spiking) == 15
     for frozen, left in (
         ([], everything),
         (["concrete"], everything - concrete),
         (["spiking"], everything - spiking),
-        (["transformer"], concrete | spiking),
+        (["transformer"], concrete | spiking | collector),
+        (["collector"], everything - collector),
         (["concrete", "spiking"], everything - concrete - spiking),
-        (["transformer", "concrete", "spiking"], set()),
+        (["transformer", "concrete", "spiking", "collector"], set()),
     ):
         freeze(model, dataclasses.replace(PLAIN, frozen=frozen))
         assert trained_names(model) == left, frozen
