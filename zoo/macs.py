@@ -98,7 +98,7 @@ def dense_layers(
             weight = module.concepts if isinstance(module, SemanticCollector) else module.weight
             products = math.prod(weight.shape[1:])
             read, written = inputs[0].numel() // batch, output.numel() // batch
-            weights = sum(p.numel() for p in module.parameters())
+            weights = sum(p.numel() for p in module.parameters(recurse=False))
             found[part].append(DenseLayer(name, written * products, weights, read, written))
 
         hooks.append(module.register_forward_hook(note))

@@ -217,7 +217,7 @@ def test_the_real_model(small_pretraining_config) -> None:
     images = torch.rand(4, 3, 64, 64)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     found = cost(model, lambda: model.ashnets.vision(images, [1, 2, 3, 4], group_size=4).output.sum().backward())
-    parts = ("transformer", "concrete", "spiking")
+    parts = ("transformer", "concrete", "spiking", "collector")
     counts = count_parameters(model)
     assert sum(counts[f"parameters_{part}"] for part in parts) == counts["parameters"] == found["parameters"]
     assert found["flops_a_step"] > 0 and found["bytes_activations"] > images.nbytes
