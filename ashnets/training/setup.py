@@ -18,7 +18,8 @@ from ashnets.data.vocabulary import prune_vocabulary, read_vocabulary, row_indic
 from ashnets.errors import ConfigurationError, TrainingError, WeightsError
 from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.model.heads import AshNetsForPreTraining
-from ashnets.model.initialization import load_backbone, load_transformer
+from ashnets.model.initialization import NPM, load_backbone, load_transformer
+from ashnets.model.keras_resnet import FORM
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.checkpoint import STATE, WEIGHTS, load_weights, read_state
@@ -46,7 +47,8 @@ def build_model(
     torch.manual_seed(recipe.seed)
     base: AshNetsConfig = config_of(recipe.model)
     bert, pieces = vocabulary_of(recipe, captions)
-    config = AshNetsConfig(**{**base.to_dict(), **recipe.changes, **keys, "vocab_size": len(pieces)})
+    form = FORM if recipe.backbone_weights == NPM else {}
+    config = AshNetsConfig(**{**base.to_dict(), **form, **recipe.changes, **keys, "vocab_size": len(pieces)})
     model = head(config)
     origins = [
         load_transformer(model, bert, rows=row_indices(bert / "vocab.txt", pieces)),

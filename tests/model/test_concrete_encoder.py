@@ -62,7 +62,8 @@ def test_equals_vit_without_its_class_token():
 
 
 @pytest.mark.parametrize(
-    ("backbone", "tokens"), [("resnet18", 64), ("resnet101", 64), ("resnet152", 64), ("vit-b16", 256)]
+    ("backbone", "tokens"),
+    [("resnet18", 64), ("resnet50", 64), ("resnet101", 64), ("resnet152", 64), ("vit-b16", 256)],
 )
 def test_number_of_tokens_at_256_pixels(backbone, tokens):
     layers = 4 if backbone == "vit-b16" else 5
@@ -82,7 +83,8 @@ def test_number_of_tokens_at_256_pixels(backbone, tokens):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "parameters"), [("resnet18", 11_689_512), ("resnet101", 44_549_160), ("resnet152", 60_192_808)]
+    ("backbone", "parameters"),
+    [("resnet18", 11_689_512), ("resnet50", 25_557_032), ("resnet101", 44_549_160), ("resnet152", 60_192_808)],
 )
 def test_backbones_are_the_published_ones(backbone, parameters):
     """11.69, 44.55 and 60.19 M with their classifier, as the paper counts."""

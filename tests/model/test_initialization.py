@@ -11,6 +11,7 @@ from transformers import BertConfig, BertModel, ResNetConfig, ResNetForImageClas
 
 from ashnets.errors import ConfigurationError, WeightsError
 from ashnets.model import AshNetsForPreTraining, AshNetsModel
+from ashnets.model.concrete_encoder import ConcreteEncoder
 from ashnets.model.initialization import load_backbone, load_transformer, spaced_layers
 
 
@@ -84,6 +85,42 @@ def test_no_imagenet_weights_of_the_tiny_backbone():
         load_backbone(AshNetsModel(small_config()), "imagenet")
 
 
+def deep_config(backbone: str, **changes):
+    return small_config(backbone=backbone, backbone_widths=[], image_size=64, spiking_channels=[2] * 5, **changes)
+
+
+@pytest.mark.parametrize("backbone", ["resnet101", "resnet152"])
+def test_a_deepened_resnet_computes_what_resnet50_does(tmp_path, backbone):
+    """All four stages are equal to the bit; the new blocks learn: their last γ has a gradient."""
+    torch.manual_seed(0)
+    theirs = ResNetModel(ResNetConfig(hidden_act="relu")).eval()
+    theirs.save_pretrained(tmp_path)
+    encoder = ConcreteEncoder(deep_config(backbone)).eval()
+    sentence = load_backbone(encoder, tmp_path)
+    assert sentence == f"backbone {backbone}: ResNet-50 deepened by blocks that add nothing yet ({tmp_path})"
+    x = random_images(2, 64)
+    with torch.no_grad():
+        found, expected = (body(x, output_hidden_states=True).hidden_states for body in (encoder.backbone, theirs))
+    assert len(found) == len(expected) == 5
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    encoder(x).square().sum().backward()
+    new = encoder.backbone.encoder.stages[2].layers[-1].layer[-1].normalization
+    assert (new.weight == 0).all() and new.weight.grad.abs().max() > 0
+
+
+def test_another_stride_is_refused(tmp_path):
+    """The tensors of both forms have the same shapes, so that nothing else would show the difference."""
+    ResNetModel(ResNetConfig(downsample_in_bottleneck=True)).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=r"set changes\.downsample_in_bottleneck=True"):
+        load_backbone(ConcreteEncoder(deep_config("resnet50")), tmp_path)
+    load_backbone(ConcreteEncoder(deep_config("resnet50", downsample_in_bottleneck=True)), tmp_path)
+
+
+def test_a_repository_of_the_hub_without_a_network():
+    with pytest.raises(WeightsError, match=r"someone/resnet: ResNetModel cannot be loaded"):
+        load_backbone(AshNetsModel(small_config()), "hub:someone/resnet")
+
+
 def test_backbone_of_another_shape_changes_nothing(tmp_path):
     ResNetModel(library_resnet(hidden_sizes=[8, 16])).save_pretrained(tmp_path)
     model = AshNetsModel(small_config())
@@ -100,7 +137,7 @@ def test_backbone_of_another_kind(bert):
 
 def test_no_such_source(tmp_path):
     model = AshNetsModel(small_config())
-    with pytest.raises(WeightsError, match="is not a folder: give 'imagenet', 'random' or a folder"):
+    with pytest.raises(WeightsError, match="is not a folder: give 'imagenet', 'random', 'hub:org/repository'"):
         load_backbone(model, tmp_path / "none")
     with pytest.raises(WeightsError, match="is not a folder"):
         load_transformer(model, tmp_path / "none")

@@ -209,6 +209,16 @@ def test_the_papers_recipes_say_what_the_paper_says(repository):
         (10, True, "random"),
         (30, False, "similar"),
     ]
+    for name, model in {"r18": "r18", "r101": "r101", "r101-l3": "r101-l3", "vit-b16": "vit-b16"}.items():
+        other = load_recipe(repository / "zoo" / "recipes" / f"pretrain-coco-vg-{name}.yaml")
+        changed = differences(recipe.to_dict(), other.to_dict())
+        assert changed[:2] == [
+            f"name: was 'pretrain-coco-vg', is 'pretrain-coco-vg-{name}'",
+            f"model: was 'ashnets-r152', is 'ashnets-{model}'",
+        ]
+        assert bool(changed[2:]) == (name == "vit-b16"), "SGD with rate 1e-2 would destroy a ViT"
+        if name == "vit-b16":
+            assert other.optimizers["concrete"] == other.optimizers["transformer"]
     shorter = load_recipe(repository / "zoo" / "recipes" / "pretrain-coco-vg-30.yaml")
     changed = differences(recipe.to_dict(), shorter.to_dict())
     assert [line.partition(":")[0] for line in changed] == ["name", "phases.1.epochs"]

