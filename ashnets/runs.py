@@ -19,6 +19,7 @@ from ashnets.files import JsonObject
 from ashnets.tasks.data import TaskData, open_task_data
 from ashnets.training.memory import keep_freed_memory
 from ashnets.training.recipe import Recipe, TaskRecipe, load_recipe
+from ashnets.training.watching import watched
 from ashnets.words import command
 from ashnets.zoo.registry import recipe_path
 
@@ -159,6 +160,7 @@ def _run(
 ) -> JsonObject:
     if not torch.cuda.is_available():
         keep_freed_memory()
-    run = kind(recipe, data, Path(output), progress, None if dry_run else resume)
-    with deterministic(run.device):
-        return run.plan() if dry_run else run.train()
+    with watched(recipe.rank_timeout):
+        run = kind(recipe, data, Path(output), progress, None if dry_run else resume)
+        with deterministic(run.device):
+            return run.plan() if dry_run else run.train()

@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch

@@ -74,17 +74,17 @@ class TrainingImages:
         Each rank embeds its part of the images; the first one searches.
         """
         usable, size = self._usable(), self.config.group_size
-        unreadable: dict[str, str] = {}
+        shown = ReadableOrWhite(self.train)
         mine = np.array_split(usable, world_size())[rank()]
         with device_precision:
             embeds, _ = embed_images(
                 model,
-                ReadableOrWhite(self.train, unreadable),
+                shown,
                 mine,
                 Variant("embedding images", concrete_only=phase.concrete_only),
-                EvaluationOptions(progress=progress),
+                EvaluationOptions(progress=progress, workers=self.recipe.workers),
             )
-        self.note(unreadable)
+        self.note(shown.unreadable())
         self.share_notes(ahead=1)
         embeddings = gather(embeds.to(model.device)).cpu().numpy()
         readable = np.isin(usable, self._usable())
@@ -152,10 +152,14 @@ class TrainingImages:
             self.note(dict(gather_object(list(self.skipped.items()))), ahead)
 
     def readable_valid(self) -> list[int]:
-        """The readable validation images; each is tried once."""
-        unreadable = _unreadable(self.valid, range(len(self.valid)))
+        """The readable validation images, or ``valid_images`` of them; each is tried once."""
+        count, wanted = len(self.valid), self.recipe.valid_images
+        indices: Sequence[int] = range(count)
+        if 0 < wanted < count:
+            indices = sorted(np.random.default_rng(self.recipe.seed).choice(count, wanted, replace=False).tolist())
+        unreadable = _unreadable(self.valid, indices)
         self.note(unreadable)
-        return [index for index, name in enumerate(self.valid.image_ids) if name not in unreadable]
+        return [index for index in indices if self.valid.image_ids[index] not in unreadable]
 
     def _usable(self) -> np.ndarray:
         return np.array([i for i, name in enumerate(self.train.image_ids) if name not in self.skipped])
@@ -185,11 +189,20 @@ def _unreadable(pairs: Pairs, indices: Iterable[int]) -> dict[str, str]:
 
 
 class ReadableOrWhite:
-    """Images of which those that cannot be read are white, and noted: name → why."""
+    """Images of which those that cannot be read are white, and noted, also by the workers of a loader."""
 
-    def __init__(self, pairs: Pairs, unreadable: dict[str, str]) -> None:
-        self.pairs, self.unreadable = pairs, unreadable
-        self.side, self.image_ids = pairs.side, pairs.image_ids
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs, self.side, self.image_ids = pairs, pairs.side, pairs.image_ids
+        self.white = torch.zeros(len(pairs), dtype=torch.bool).share_memory_()
+
+    def unreadable(self) -> dict[str, str]:
+        """Name → reason, of the images that have been white."""
+        lost = self.white.nonzero().flatten().tolist()
+        reasons = _unreadable(self.pairs, lost)
+        return {
+            name: reasons.get(name, f"image {name!r} could not be read once")
+            for name in map(self.image_ids.__getitem__, lost)
+        }
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -201,8 +214,8 @@ class ReadableOrWhite:
     def _one(self, index: int) -> torch.Tensor:
         try:
             return self.pairs.on_white([index])
-        except DataError as error:
-            self.unreadable[self.image_ids[index]] = str(error)
+        except DataError:
+            self.white[index] = True
             return torch.ones(1, 3, self.side, self.side)
 
 

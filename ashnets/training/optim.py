@@ -68,6 +68,11 @@ def factor(schedule: Schedule, step: int, epoch: int, total_steps: int) -> float
     return warmup * schedule.gamma ** bisect.bisect_right(schedule.milestones, epoch)
 
 
+def phase_factor(schedule: Schedule, step: int) -> float:
+    """A further factor at a step (from 0) of a phase that is not the first."""
+    return min(1.0, (step + 1) / max(1, schedule.phase_warmup_steps))
+
+
 def set_learning_rates(optimizers: dict[str, torch.optim.Optimizer], recipe: Recipe, scale: float) -> None:
     """Set each optimizer to its recipe's rate times ``scale``."""
     for part, optimizer in optimizers.items():

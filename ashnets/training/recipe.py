@@ -24,7 +24,7 @@ PARTS = ("transformer", "concrete", "spiking", "collector")
 AUGMENTATIONS = ("drawings", "photographs", "none")
 BASELINES = ("vilt", "frozen")
 # newer keys and their defaults: they are written only if they are set, so that runs from before them can be resumed
-_LATER = {"baseline": None, "passes": 1}
+_LATER = {"baseline": None, "passes": 1, "valid_images": 0, "rank_timeout": 1800}
 _PLAIN = ("bool", "float", "int", "str")
 
 
@@ -77,12 +77,15 @@ class Schedule:
 
     Attributes:
         warmup_steps: larger values are cut to a tenth of the run's steps.
+        phase_warmup_steps: steps of another warm-up at the start of each later phase, which trains new parts by new
+            objectives.
     """
 
     kind: str = "milestones"
     warmup_steps: int = 1000
     milestones: list[int] = field(default_factory=lambda: [25, 35])
     gamma: float = 0.1
+    phase_warmup_steps: int = 0
 
 
 @dataclass
@@ -94,6 +97,7 @@ class Recipe:
         corpus: name of the corpus, for documentation only; or the published sets to join (`ashnets.data.joined`), each
             with its folder, relative to that of the command line.
         train, valid: splits.
+        valid_images: validate on so many images of ``valid``, drawn by the seed; 0 takes all.
         hold_out: share of the images that become ``valid`` if the data has no such split.
         passes: passes over the images in an epoch: each shows every image once, with captions, masks and variants drawn
             anew. Images are embedded for ``similar`` groups once an epoch, and grouped anew for each pass.
@@ -124,6 +128,7 @@ class Recipe:
         memory_saving: train the spiking encoder from packed spikes (:mod:`ashnets.model.memory_saving`): at most
             an eighth of its activation memory; gradients agree to single precision.
         workers: processes per device that read images; 0 reads in the main process, between the steps.
+        rank_timeout: seconds that a device waits for the others before the run ends (`ashnets.training.watching`).
         max_skipped: a run skips this many unreadable images; with more it stops.
         log_every: optimizer steps between two lines of ``steps.jsonl``.
         checkpoint_every: optimizer steps between two checkpoints; 0: only at the end of each epoch.
@@ -147,6 +152,7 @@ class Recipe:
     changes: dict[str, Any] = field(default_factory=dict)
     train: list[str] = field(default_factory=lambda: ["train"])
     valid: str = "valid"
+    valid_images: int = 0
     hold_out: float = 0.05
     seed: int = 0
     passes: int = 1
@@ -166,6 +172,7 @@ class Recipe:
     activation_checkpointing: bool = False
     memory_saving: bool = False
     workers: int = 0
+    rank_timeout: int = 1800
     max_skipped: int = 10
     log_every: int = 1
     checkpoint_every: int = 0
@@ -185,6 +192,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         found = dataclasses.asdict(self)
+        if not self.schedule.phase_warmup_steps:
+            del found["schedule"]["phase_warmup_steps"]
         return {key: value for key, value in found.items() if key not in _LATER or value != _LATER[key]}
 
     def settled(self, saved: dict[str, Any]) -> Recipe:
@@ -388,6 +397,8 @@ def _check(recipe: Recipe, where: str) -> None:
     milestones = recipe.schedule.milestones
     rising = milestones == sorted(set(milestones))
     need(rising, f"schedule.milestones={milestones} must be epochs in ascending order")
+    warmup = recipe.schedule.phase_warmup_steps
+    need(warmup >= 0, f"schedule.phase_warmup_steps={warmup} must not be negative")
     need(recipe.seed >= 0, f"seed={recipe.seed} must not be negative")
     precisions = (AUTO, "bf16", "fp32")
     need(recipe.precision in precisions, f"precision={recipe.precision!r} is not one of {', '.join(precisions)}")
@@ -396,9 +407,9 @@ def _check(recipe: Recipe, where: str) -> None:
     need(recipe.vocabulary in ("pruned", "full"), f"vocabulary={recipe.vocabulary!r} is not pruned or full")
     fits = 0 < recipe.fused_pairs <= recipe.batch_size or task in ("vqa", "nlvr2", "ve")  # these have no such share
     need(fits, f"fused_pairs={recipe.fused_pairs} must lie in 1..batch_size={recipe.batch_size}")
-    for key in ("accumulate", "log_every", "passes"):
+    for key in ("accumulate", "log_every", "passes", "rank_timeout"):
         need(getattr(recipe, key) >= 1, f"{key}={getattr(recipe, key)} must be at least 1")
-    for key in ("queue", "workers", "max_skipped", "checkpoint_every", "gauge_every"):
+    for key in ("queue", "workers", "max_skipped", "checkpoint_every", "gauge_every", "valid_images"):
         need(getattr(recipe, key) >= 0, f"{key}={getattr(recipe, key)} must not be negative")
     share = recipe.bare_name
     need(

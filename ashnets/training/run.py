@@ -36,7 +36,7 @@ from ashnets.training.journal import Progress
 from ashnets.training.learner import Learner, NotFinite
 from ashnets.training.loader import CALIBRATED, calibration_batches
 from ashnets.training.means import Means
-from ashnets.training.optim import factor, set_learning_rates, warmup_steps
+from ashnets.training.optim import factor, phase_factor, set_learning_rates, warmup_steps
 from ashnets.training.precision import with_precision
 from ashnets.training.pretrain import Batch
 from ashnets.training.publish import write_model
@@ -65,8 +65,8 @@ class Run:
             cpu=not torch.cuda.is_available(),
             kwargs_handlers=[
                 DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
-                # the first rank validates and searches neighbors while the others wait
-                InitProcessGroupKwargs(timeout=timedelta(hours=2)),
+                # also while the first rank validates and searches neighbors
+                InitProcessGroupKwargs(timeout=timedelta(seconds=recipe.rank_timeout)),
             ],
         )
         self.device: torch.device = self.accelerator.device
@@ -236,6 +236,8 @@ class Run:
                 several = planned[finished : finished + recipe.accumulate]
                 pairs = sum(len(share.indices) for step in several for share in step)
                 scale = factor(recipe.schedule, self.step, epoch, total)
+                if phase is not recipe.phases[0]:
+                    scale *= phase_factor(recipe.schedule, self.step - self._first_step(phase))
                 set_learning_rates(self.learner.optimizers, recipe, scale)
                 last = number + 1 == steps
                 self._optimize([next(batches) for _ in several], epoch, means, last)
@@ -271,6 +273,11 @@ class Run:
         if not begins or not collected:
             return None
         return self.learner.concrete_concepts(self._calibration_batches())
+
+    def _first_step(self, phase: Phase) -> int:
+        """The step at which a phase begins."""
+        before = self.recipe.phases[: self.recipe.phases.index(phase)]
+        return sum(one.epochs for one in before) * self.steps_an_epoch
 
     def _optimize(self, batches: list[Batch], epoch: int, means: Means, last: bool) -> None:
         try:

@@ -141,6 +141,14 @@ def test_validation_images_are_tried_once_each(images_of, damaged, warned):
         images_of(damaged, "max_skipped=0").readable_valid()
 
 
+def test_validation_on_a_sample_of_stated_size(images_of, corpus):
+    images = images_of(corpus, "valid_images=4")
+    found = images.readable_valid()
+    assert len(found) == 4 and found == sorted(set(found)) and found == images.readable_valid()
+    assert images_of(corpus, "valid_images=4", "seed=1").readable_valid() != found
+    assert images_of(corpus, "valid_images=99").readable_valid() == list(range(6))
+
+
 def loop_similarity(embeddings: np.ndarray, groups: list[np.ndarray]) -> float:
     """Mean inner product over the pairs of two images of one group, one at a time."""
     products = [

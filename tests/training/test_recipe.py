@@ -11,7 +11,7 @@ from torch import nn
 
 from ashnets.errors import ConfigurationError
 from ashnets.model import AshNetsForPreTraining
-from ashnets.training.optim import build_optimizers, factor, part_of, set_learning_rates, warmup_steps
+from ashnets.training.optim import build_optimizers, factor, part_of, phase_factor, set_learning_rates, warmup_steps
 from ashnets.training.recipe import Schedule, differences, load_recipe
 
 
@@ -223,6 +223,12 @@ def test_the_papers_recipes_say_what_the_paper_says(repository):
     changed = differences(recipe.to_dict(), shorter.to_dict())
     assert [line.partition(":")[0] for line in changed] == ["name", "phases.1.epochs"]
     assert shorter.epochs == 30
+
+
+def test_each_later_phase_warms_up_again():
+    schedule = Schedule(phase_warmup_steps=4)
+    assert [phase_factor(schedule, step) for step in (0, 1, 3, 9)] == [0.25, 0.5, 1.0, 1.0]
+    assert phase_factor(Schedule(), 0) == 1.0
 
 
 def test_changes_can_be_set_where_a_recipe_has_none(tmp_path, recipe_data):

@@ -1,0 +1,73 @@
+"""One process of two fails: both end soon, and both say why."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from ashnets.data.corpus import open_corpus
+
+HERE = Path(__file__).parent
+MINUTE = 60.0
+
+
+@pytest.fixture(scope="module")
+def folder(even_corpus, tmp_path_factory) -> Path:
+    """The small corpus as a folder of images."""
+    root = tmp_path_factory.mktemp("images")
+    for split in ("train", "valid"):
+        for row in open_corpus(even_corpus).split(split):
+            name = f"{row['image_id'].replace('/', '-')}.png"
+            Image.open(io.BytesIO(row["image"])).save(root / name)
+            (root / name).with_suffix(".txt").write_text(row["name"])
+    return root
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("how", "second", "first"),
+    [
+        ("corrupt", "error: none of 4 images could be read", "process 1 of 2 has failed: DataError: none of 4 images"),
+        pytest.param("kill", None, "error: ", marks=pytest.mark.slow),
+        pytest.param(
+            "delay",
+            "error: process 0 of 2 has failed: TrainingError: process 0 of 2 waited 10 s (rank_timeout) for another",
+            "error: process 0 of 2 waited 10 s (rank_timeout) for another one, which stands still",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_no_process_waits_alone(folder, recipe_data, tmp_path, how, second, first):
+    phases = [{**recipe_data["phases"][0], "epochs": 50}]
+    recipe = tmp_path / "recipe.yaml"
+    settings = {"phases": phases, "rank_timeout": 10 if how == "delay" else 100, "max_skipped": 100}
+    recipe.write_text(yaml.safe_dump({**recipe_data, **settings}))
+    options = ["--standalone", "--nproc_per_node", "2", "--redirects", "3", "--log-dir", str(tmp_path / "logs")]
+    script = [str(HERE / "failing_rank.py"), how, str(recipe), str(folder), str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *options, *script],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    steps = tmp_path / "run" / "steps.jsonl"
+    while process.poll() is None and not (steps.is_file() and steps.read_text()):
+        time.sleep(0.2)
+    began = time.monotonic()
+    process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert time.monotonic() - began < MINUTE
+    said = [path.read_text() for path in sorted(tmp_path.glob("logs/*/attempt_0/*/stderr.log"))]
+    assert len(said) == 2
+    assert first in said[0], said[0]
+    assert "--resume" in said[0]
+    assert second is None or second in said[1], said[1]
