@@ -68,6 +68,8 @@ class ConcreteEncoder(nn.Module):
     spiking branch needs the plain intensities of the same tensor.
     """
 
+    memory: Any = None  # of the features of a frozen backbone, where a run keeps them (ashnets.training.features)
+
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__()
         self.config = config
@@ -88,10 +90,13 @@ class ConcreteEncoder(nn.Module):
         mean = pixel_values.new_tensor(self.config.image_mean).view(1, 3, 1, 1)
         std = pixel_values.new_tensor(self.config.image_std).view(1, 3, 1, 1)
         x = ((pixel_values - mean) / std).to(self.projection.weight.dtype)  # (B, 3, H, W)
-        grid = self.config.grid
-        if self.config.backbone == "vit-b16":
-            tokens = self.backbone(x, interpolate_pos_encoding=True).last_hidden_state[:, 1:]  # (B, N, width)
-            features = tokens.transpose(1, 2).unflatten(2, (grid, grid))  # (B, width, h, w)
-        else:
-            features = self.backbone(x).last_hidden_state  # (B, width, h, w)
+        features = self._features(x) if self.memory is None else self.memory(x, self._features)  # (B, width, h, w)
         return self.norm(self.projection(features).flatten(2).transpose(1, 2))  # (B, N, M1)
+
+    def _features(self, x: torch.Tensor) -> torch.Tensor:
+        """The backbone's last map."""
+        if self.config.backbone != "vit-b16":
+            return self.backbone(x).last_hidden_state  # (B, width, h, w)
+        grid = self.config.grid
+        tokens = self.backbone(x, interpolate_pos_encoding=True).last_hidden_state[:, 1:]  # (B, N, width)
+        return tokens.transpose(1, 2).unflatten(2, (grid, grid))  # (B, width, h, w)

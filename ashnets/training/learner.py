@@ -15,10 +15,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from ashnets.errors import ConfigurationError
 from ashnets.model.collector import SemanticCollector
+from ashnets.model.concrete_encoder import ConcreteEncoder
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.tdbn import calibrating
 from ashnets.objectives import EmbeddingQueue
 from ashnets.training.distributed import gather, mean_over_ranks, synchronize_norms
+from ashnets.training.features import FeatureMemory
 from ashnets.training.gauges import Start, gradient_norms
 from ashnets.training.means import Means
 from ashnets.training.optim import build_optimizers
@@ -250,6 +252,15 @@ class Learner:
         non_finite = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
         if non_finite:
             raise NotFinite(non_finite[:4])
+
+    def remember_features(self) -> None:
+        """Keep the features of the frozen backbone on disk, for the model and its averages."""
+        encoders = [
+            m for model in (self.model, *self.copies) for m in model.modules() if isinstance(m, ConcreteEncoder)
+        ]
+        memory = FeatureMemory(encoders[0].backbone, self.recipe.precision)
+        for encoder in encoders:
+            encoder.memory = memory
 
     def renew_copies(self) -> None:
         """Copy changes that were made to the model outside of a step into the averaged copies."""

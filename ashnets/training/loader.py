@@ -21,6 +21,7 @@ from ashnets.model.sampling import image_key
 from ashnets.training.pretrain import Batch
 from ashnets.training.recipe import Recipe
 
+_VIEWS = 1 << 32  # number of the first fixed variant in the place of an epoch
 CALIBRATED = 1024  # training images that running statistics are gathered from
 
 
@@ -58,11 +59,16 @@ class EpochBatches(Batches):
             chosen_caption(pairs.captions_of(int(i)), float(bare), float(which), recipe.bare_name)
             for i, (bare, which) in zip(indices, draws.caption, strict=True)
         ]
+        variants, said = draws.augment, captions
+        if recipe.views:
+            variants = draw(recipe.seed, _VIEWS + drawing % recipe.views, keys, self.max_length).augment
+            # a variant that every caption fits
+            said = [" ".join(pairs.captions_of(int(i))) for i in indices]
         if photographs:
-            varied = zip(images, draws.augment.tolist(), captions, strict=True)
+            varied = zip(images, variants.tolist(), said, strict=True)
             pixels = torch.stack([vary(load_image(image), own, pairs.side, text) for image, own, text in varied]) / 255
         elif recipe.augmentation == "drawings":
-            pixels = augment(torch.stack(images) / 255, draws.augment)
+            pixels = augment(torch.stack(images) / 255, variants)
         else:
             pixels = on_background(torch.stack(images) / 255, torch.ones(1, 3, 1, 1))
         tokens = tokenize(self.tokenizer, captions, self.max_length)

@@ -21,10 +21,18 @@ TASKS = {"vqa": ("vqa",), "nlvr2": ("nlvr2",), "ve": ("ve",), "retrieval": ("itc
 AUTO = "auto"
 WEIGHTS = ("pretrained", "initial")
 PARTS = ("transformer", "concrete", "spiking", "collector")
+BACKBONE = "backbone"  # of the concrete encoder, without its projection to M1: can be frozen, but has no optimizer
 AUGMENTATIONS = ("drawings", "photographs", "none")
 BASELINES = ("vilt", "frozen")
 # newer keys and their defaults: they are written only if they are set, so that runs from before them can be resumed
-_LATER = {"baseline": None, "passes": 1, "valid_images": 0, "rank_timeout": 1800}
+_LATER = {
+    "baseline": None,
+    "passes": 1,
+    "valid_images": 0,
+    "rank_timeout": 1800,
+    "views": 0,
+    "remember_features": False,
+}
 _PLAIN = ("bool", "float", "int", "str")
 
 
@@ -40,7 +48,8 @@ class Phase:
         objectives: name → weight in the loss.
         negative_temperature: τ of the draw of ITM's negatives; ITC's own τ by default. A matching head that is
             trained from scratch keeps answering "no match" if all negatives are hard: τ near 1 also draws easy ones.
-        frozen: parts that are not trained: any of ``transformer``, ``concrete``, ``spiking`` and ``collector``.
+        frozen: parts that are not trained: any of ``transformer``, ``concrete``, ``spiking``, ``collector`` and
+            ``backbone``, which is ``concrete`` without its projection to M1.
     """
 
     name: str
@@ -110,6 +119,9 @@ class Recipe:
         augment: ``drawings`` (or true) varies background, geometry, color and sharpness of each image
             (`ashnets.data.augment`), ``photographs`` crops, flips and applies RandAugment
             (`ashnets.data.photographs`), ``none`` (or false) shows images as they are.
+        views: variants of an image that ``augment`` draws; each pass shows the next one. 0: a new one in each pass.
+        remember_features: keep the features of a frozen backbone on disk (`ashnets.training.features`). They are
+            computed once for each of the ``views``.
         queue: length of ITC's queues in pairs; with 0, ITC compares within the batch and needs no momentum encoders.
         momentum: momentum of the encoders that fill the queues.
         distillation: α, the share of the momentum encoders' soft targets in the targets of ITC.
@@ -161,6 +173,8 @@ class Recipe:
     fused_pairs: int = 32
     bare_name: float | None = 0.4
     augment: bool | str = True
+    views: int = 0
+    remember_features: bool = False
     queue: int = 0
     momentum: float = 0.995
     distillation: float = 0.0
@@ -380,12 +394,18 @@ def _check(recipe: Recipe, where: str) -> None:
         )
         need(bool(phase.objectives), f"phases[{i}].objectives is empty")
         need(min(phase.objectives.values()) >= 0, f"phases[{i}].objectives={phase.objectives} has a negative weight")
-        strange = sorted(set(phase.frozen) - set(PARTS))
-        need(not strange, f"phases[{i}].frozen has {', '.join(strange)}; the parts are {', '.join(PARTS)}")
+        strange = sorted(set(phase.frozen) - {*PARTS, BACKBONE})
+        need(not strange, f"phases[{i}].frozen has {', '.join(strange)}; the parts are {', '.join([*PARTS, BACKBONE])}")
+        fixed = {"concrete", BACKBONE} & set(phase.frozen) and recipe.baseline is None
+        need(
+            bool(fixed) or not recipe.remember_features,
+            f"remember_features needs a backbone that no phase trains: set phases.{i}.frozen to [{BACKBONE}]",
+        )
         need(
             not (phase.concrete_only and "mvm" in phase.objectives),
             f"phases[{i}] is concrete_only but trains mvm, whose labels mean nothing while the spikes are not gated",
         )
+    augmentation = recipe.augmentation
     need(set(recipe.optimizers) == set(PARTS), f"optimizers must have exactly the keys {', '.join(PARTS)}")
     for name, optimizer in recipe.optimizers.items():
         need(optimizer.kind in ("adamw", "sgd"), f"optimizers.{name}.kind={optimizer.kind!r} is not adamw or sgd")
@@ -397,19 +417,22 @@ def _check(recipe: Recipe, where: str) -> None:
     milestones = recipe.schedule.milestones
     rising = milestones == sorted(set(milestones))
     need(rising, f"schedule.milestones={milestones} must be epochs in ascending order")
+    need(
+        bool(recipe.views) or not recipe.remember_features or augmentation == "none",
+        "remember_features with views=0 would keep features that are never used again: set views to 3, for example",
+    )
     warmup = recipe.schedule.phase_warmup_steps
     need(warmup >= 0, f"schedule.phase_warmup_steps={warmup} must not be negative")
     need(recipe.seed >= 0, f"seed={recipe.seed} must not be negative")
     precisions = (AUTO, "bf16", "fp32")
     need(recipe.precision in precisions, f"precision={recipe.precision!r} is not one of {', '.join(precisions)}")
-    augmentation = recipe.augmentation
     need(augmentation in AUGMENTATIONS, f"augment={augmentation!r} is not one of {', '.join(AUGMENTATIONS)}")
     need(recipe.vocabulary in ("pruned", "full"), f"vocabulary={recipe.vocabulary!r} is not pruned or full")
     fits = 0 < recipe.fused_pairs <= recipe.batch_size or task in ("vqa", "nlvr2", "ve")  # these have no such share
     need(fits, f"fused_pairs={recipe.fused_pairs} must lie in 1..batch_size={recipe.batch_size}")
     for key in ("accumulate", "log_every", "passes", "rank_timeout"):
         need(getattr(recipe, key) >= 1, f"{key}={getattr(recipe, key)} must be at least 1")
-    for key in ("queue", "workers", "max_skipped", "checkpoint_every", "gauge_every", "valid_images"):
+    for key in ("queue", "workers", "max_skipped", "checkpoint_every", "gauge_every", "valid_images", "views"):
         need(getattr(recipe, key) >= 0, f"{key}={getattr(recipe, key)} must not be negative")
     share = recipe.bare_name
     need(

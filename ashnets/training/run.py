@@ -167,6 +167,8 @@ class Run:
             if self.folder.journal is not None and not self.resume:
                 for note in self._notes():
                     self.folder.journal.note(note)
+            if recipe.remember_features:
+                self.learner.remember_features()
             if recipe.stdp is not None and self.step == 0:
                 self._stdp(recipe.stdp)
             readable = self.images.readable_valid() if self.main else []

@@ -24,7 +24,7 @@ from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.checkpoint import STATE, WEIGHTS, load_weights, read_state
 from ashnets.training.optim import part_of
-from ashnets.training.recipe import Phase, Recipe
+from ashnets.training.recipe import BACKBONE, Phase, Recipe
 from ashnets.zoo.registry import config_of
 
 
@@ -125,7 +125,8 @@ def freeze(model: nn.Module, phase: Phase) -> None:
     """Set which parameters the phase trains."""
     for name, parameter in model.named_parameters():
         idle = phase.concrete_only and _is_spiking(name) and not (phase.beside and _reached_by_stua(name))
-        parameter.requires_grad_(not (idle or part_of(name) in phase.frozen))
+        fixed = BACKBONE in phase.frozen and ".concrete_encoder.backbone." in name
+        parameter.requires_grad_(not (idle or fixed or part_of(name) in phase.frozen))
 
 
 def save_memory(model: nn.Module) -> None:
@@ -137,8 +138,10 @@ def save_memory(model: nn.Module) -> None:
 
 def resting(model: Any, phase: Phase) -> list[nn.Module]:
     """The parts that a phase does not train: they have no dropout, and their running statistics do not change."""
+    concrete = getattr(model.ashnets.vision, "concrete_encoder", None)
     parts: dict[str, nn.Module | None] = {
-        "concrete": getattr(model.ashnets.vision, "concrete_encoder", None),
+        "concrete": concrete,
+        BACKBONE: None if concrete is None else getattr(concrete, BACKBONE, None),
         "spiking": getattr(model.ashnets.vision, "abstract_encoder", None),
         "collector": getattr(model.ashnets.vision, "collector", None),
         "transformer": model.ashnets.transformer,
