@@ -64,7 +64,9 @@ class AshNetsConfig(PreTrainedConfig):
         group_size: φ, images of one similar group.
         carry: ``group`` keeps the membrane from image to image within a group; ``image`` resets it at each image.
         readout: ``shared`` counts spikes over the whole group, so that all its images have the same response (as in the
-            paper); ``per_image`` counts only an image's own T steps.
+            paper); ``per_image`` counts only an image's own T steps. The inference form of both is an image alone: a
+            group of one, from a reset state. Eq. 6 reads spikes per step, so the response of a model that was trained
+            with ``shared`` has the same scale there.
         spiking_channels: widths of the stride-2 3×3 convolutions of the abstract encoder; their number determines the
             grid, which must equal the backbone's. A 1×1 convolution to M2 follows.
         spiking_grid_channels: widths of further 3×3 convolutions of stride 1 on that grid, before the 1×1 convolution.
