@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,10 @@ SPLITS = {
 MODELS = {
     ("ashnets-tiny", "both"): "`ashnets-tiny`",
     ("ashnets-tiny", "concrete alone"): "the same, branch off",
+    ("ashnets-tiny", "another image's spikes"): "the same, another image's spikes",
+    ("ashnets-tiny", "spikes alone"): "the same, spikes alone",
     ("ashnets-tiny-ann", "concrete"): "`ashnets-tiny-ann`",
+    ("ashnets-tiny-snn", "both"): "`ashnets-tiny-snn`",
 }
 KS = ("R@1", "R@5", "R@10")
 TASKS = {
@@ -60,21 +64,35 @@ SPEEDS = {
 
 
 def retrieval_table(path: Path = RESULTS / "pictograms.csv") -> str:
-    """The ITC rows of a results file as Markdown: a line for each split and model, and chance for each split."""
-    rows = [row for row in read_csv(path) if row["ranking"] == "ITC"]
-    found = {(r["split"], r["model"], r["branch"], r["direction"]): r for r in rows}
+    """The ITC rows of a results file as Markdown: a line for each split and model, and chance for each split.
+
+    A value is the mean over seeds, with the standard deviation (n − 1) if there are several.
+    """
+    found: dict[tuple[str, str, str, str], list[dict[str, str]]] = {}
+    for row in read_csv(path):
+        if row["ranking"] == "ITC":
+            found.setdefault((row["split"], row["model"], row["branch"], row["direction"]), []).append(row)
     lines = [
-        "| images | n | model | text → image R@1 | R@5 | R@10 | image → text R@1 | R@5 | R@10 |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| images | n | model | seeds | text → image R@1 | R@5 | R@10 | image → text R@1 | R@5 | R@10 |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for split, title in SPLITS.items():
-        for (model, branch), label in MODELS.items():
+        shown = [key for key in MODELS if (split, *key, "text_to_image") in found]
+        for model, branch in shown:
             ways = [found[split, model, branch, way] for way in ("text_to_image", "image_to_text")]
-            cells = [share(way[k]) for way in ways for k in KS]
-            lines.append(f"| {title} | {ways[0]['images']} | {label} | {' | '.join(cells)} |")
-        cells = [f"{float(way[f'chance {k}']):.4f}" for way in ways for k in KS]
-        lines.append(f"| {title} | {ways[0]['images']} | chance | {' | '.join(cells)} |")
+            cells = [over_seeds([float(row[k]) for row in way]) for way in ways for k in KS]
+            start = f"| {title} | {ways[0][0]['images']} | {MODELS[model, branch]} | {len(ways[0])}"
+            lines.append(f"{start} | {' | '.join(cells)} |")
+        ways = [found[split, *shown[0], way] for way in ("text_to_image", "image_to_text")]
+        cells = [f"{float(way[0][f'chance {k}']):.4f}" for way in ways for k in KS]
+        lines.append(f"| {title} | {ways[0][0]['images']} | chance | – | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def over_seeds(values: list[float]) -> str:
+    """The mean of the seeds and their standard deviation: ``0.451 ± 0.004``; one value alone has none."""
+    mean = f"{statistics.fmean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
 
 
 def task_table(folder: Path = RESULTS / "tasks") -> str:
