@@ -260,6 +260,33 @@ def test_a_block_fills_half_of_the_second_level_cache(reported, steps, block, tm
         compiling._second_level.cache_clear()
 
 
+@pytest.mark.parametrize("pays", [True, False])
+def test_the_block_of_many_neurons_follows_the_measurement_and_changes_no_bit(pays, monkeypatch):
+    threads_before, (steps, neurons) = torch.get_num_threads(), (128, 1 << 16)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(steps, neurons, generator=generator)
+    grad, v = torch.randn(steps, neurons, generator=generator), torch.zeros(neurons)
+    expected = cpu.lif_forward(x[:, :500], v[:500], None, None, 0.5, 1.0)
+    monkeypatch.setattr(cpu, "wide_blocks_pay", lambda: pays)
+    torch.set_num_threads(1)
+    try:
+        wide = cpu.lif_block((steps, neurons))
+        assert wide == (1 << 14 if pays else compiling.block_of(steps))
+        assert cpu.lif_block((steps, 1 << 14)) == compiling.block_of(steps), "every thread gets two blocks"
+        s, last = cpu.lif_forward(x, v, None, None, 0.5, 1.0)
+        grad_x, *_ = cpu.lif_backward(x, v, None, None, None, grad, v, 0.5, 1.0, 2.0, True)
+        part, *_ = cpu.lif_backward(x[:, :500], v[:500], None, None, None, grad[:, :500], v[:500], 0.5, 1.0, 2.0, True)
+    finally:
+        torch.set_num_threads(threads_before)
+    assert torch.equal(s[:, :500], expected[0]) and torch.equal(last[:500], expected[1])
+    torch.testing.assert_close(grad_x[:, :500], part, rtol=1e-5, atol=1e-6)
+
+
+def test_the_block_is_measured_with_the_kernels():
+    cpu.wide_blocks_pay.cache_clear()
+    assert cpu.wide_blocks_pay() in (True, False)
+
+
 @pytest.mark.parametrize("module", [cpu, reference])
 def test_a_gradient_of_no_number_stays_one(module):
     x, v = torch.tensor([[math.nan], [1.0]]), torch.zeros(1)
