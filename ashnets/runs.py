@@ -5,6 +5,7 @@ The loop (:mod:`ashnets.training.run`) does not depend on its subclasses; tasks 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ except ImportError as error:
         raise
     raise MissingExtraError("Training needs accelerate: pip install 'ashnets[train]'.") from None
 
+log = logging.getLogger("ashnets.data")
 PICTOGRAMS, JOINED = "data/pictograms", "data"  # where corpora are searched by default
 
 
@@ -136,7 +138,10 @@ def training_source(recipe: Recipe, corpus: str | os.PathLike | None = None) -> 
         ConfigurationError, DataError: with key, file and remedy.
     """
     if isinstance(recipe.corpus, dict):
-        return open_joined(recipe.corpus, JOINED if corpus is None else corpus)[0]
+        source, counts = open_joined(recipe.corpus, JOINED if corpus is None else corpus)
+        for note in counts["notes"]:
+            log.warning(note)
+        return source
     return open_source(PICTOGRAMS if corpus is None else corpus, recipe.hold_out)
 
 

