@@ -219,3 +219,14 @@ def test_photographs_are_varied_by_their_own_draws(batches_of, pairs):
         assert torch.equal(alone.pixel_values[0], together.pixel_values[place])
     assert not torch.equal(together.pixel_values, pairs.on_white(indices))
     assert together.pixel_values.shape == pairs.on_white(indices).shape and together.pixel_values.max() <= 1
+
+
+def test_views_come_back_after_so_many_epochs(batches_of):
+    """Two variants: even epochs show one, odd epochs the other; captions are still drawn anew."""
+    shown = [
+        batches_of(([3, 11, 20], 3), epoch=epoch, changes=("augment=photographs", "views=2"))[0] for epoch in range(4)
+    ]
+    assert torch.equal(shown[0].pixel_values, shown[2].pixel_values)
+    assert torch.equal(shown[1].pixel_values, shown[3].pixel_values)
+    assert not torch.equal(shown[0].pixel_values, shown[1].pixel_values)
+    assert not torch.equal(shown[0].draws.words, shown[2].draws.words)
