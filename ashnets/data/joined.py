@@ -39,7 +39,7 @@ import pyarrow as pa
 
 from ashnets.data.benchmarks.benchmark import Benchmark
 from ashnets.data.benchmarks.coco_captions import CocoCaptions
-from ashnets.data.benchmarks.faults import MISSING, Faults, Place
+from ashnets.data.benchmarks.faults import BROKEN, MISSING, Faults, Place
 from ashnets.data.benchmarks.flickr30k import Flickr30K
 from ashnets.data.benchmarks.karpathy import SPLITS
 from ashnets.data.benchmarks.records import Captioned
@@ -158,7 +158,13 @@ class _Joining:
         for _, place, record in genome.located(["all"], faults):
             assert isinstance(record, Captioned)
             self.images["Visual Genome"] += 1
-            coco_id, flickr_id = elsewhere.get(int(record.id), (None, None))
+            if int(record.id) not in elsewhere:
+                message = (
+                    f"image {record.id} is not in image_data.json: nothing says whether it is a test image of COCO."
+                )
+                self.faults.report(BROKEN, place, f"{message} Download that file again.")
+                continue
+            coco_id, flickr_id = elsewhere[int(record.id)]
             row: int | None
             reason = "" if coco_id is None else self.reason.get(coco_id, "COCO test2014 or test2015")
             if not reason and flickr_id in self.flickr30k:

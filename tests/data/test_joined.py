@@ -141,6 +141,9 @@ def test_missing_images_and_files(sets):
     (sets / "genome" / "VG_100K" / "16.jpg").unlink()
     with pytest.raises(DataError, match=r"2 of 5 images are missing, val2014/COCO_val2014_000000000003.jpg"):
         open_joined(FOLDERS, sets)
+    write(sets / "genome" / "image_data.json", [])
+    with pytest.raises(DataError, match=r"image 11 is not in image_data.json"):
+        open_joined(FOLDERS, sets)
     (sets / "genome" / "image_data.json").unlink()
     with pytest.raises(DataError, match=r"image_data.json is missing. Download it from .*image_data.json.zip"):
         open_joined(FOLDERS, sets)
