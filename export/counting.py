@@ -24,6 +24,10 @@ from torch.nn import functional as F
 from ashnets.errors import InputError
 from ashnets.export.energy.rates import FiringRates, firing_rates
 from ashnets.export.graph import GraphLayer, SpikingGraph, State
+from ashnets.export.placement.chips import Chip
+from ashnets.export.placement.latency import Clock, Latency
+from ashnets.export.placement.placed import Placement
+from ashnets.export.placement.traffic import SILENCE, Traffic, traffic_tables
 from ashnets.model.abstract_encoder import as_sequence
 from ashnets.zoo.macs import DenseLayer
 
@@ -34,21 +38,26 @@ class Steps:
 
     Attributes:
         input_spikes, spikes, synaptic_operations: one number for each step, as in :class:`LayerCounts`.
+        traffic: on the chip, for each step; empty without a placement.
     """
 
     input_spikes: tuple[int, ...]
     spikes: tuple[int, ...]
     synaptic_operations: tuple[int, ...]
+    traffic: tuple[Traffic, ...] = ()
 
     def first(self, steps: int) -> Steps:
         """The first ``steps`` of them."""
-        return Steps(self.input_spikes[:steps], self.spikes[:steps], self.synaptic_operations[:steps])
+        return Steps(
+            self.input_spikes[:steps], self.spikes[:steps], self.synaptic_operations[:steps], self.traffic[:steps]
+        )
 
     def __add__(self, later: Steps) -> Steps:
         return Steps(
             self.input_spikes + later.input_spikes,
             self.spikes + later.spikes,
             self.synaptic_operations + later.synaptic_operations,
+            self.traffic + later.traffic,
         )
 
 
@@ -69,6 +78,7 @@ class LayerCounts:
         weights: numbers in W' and b'.
         rates: over the layer's neurons; None after :meth:`Counts.first`.
         by_step: the same counts step by step; None for groups.
+        traffic: messages and hops on the chip that bring the input spikes; None without a placement.
     """
 
     name: str
@@ -83,6 +93,7 @@ class LayerCounts:
     weights: int = 0
     rates: FiringRates | None = None
     by_step: Steps | None = field(default=None, repr=False)
+    traffic: Traffic | None = None
 
     @property
     def rate(self) -> float:
@@ -101,6 +112,7 @@ class Counts:
 
     Attributes:
         group_size: φ, images that shared a time axis and carried their membranes over; 1: each from a reset state.
+        chip: on which the graph was placed.
     """
 
     model: str
@@ -108,6 +120,7 @@ class Counts:
     steps: int
     layers: tuple[LayerCounts, ...]
     group_size: int = 1
+    chip: Chip | None = None
 
     @property
     def input_spikes(self) -> int:
@@ -156,6 +169,12 @@ class Counts:
         return sum(layer.input_spikes for layer in self.layers) / (inputs * self.steps * self.images)
 
     @property
+    def traffic(self) -> Traffic | None:
+        """Messages and hops on the chip, of all layers and images; None without a placement."""
+        found = [layer.traffic for layer in self.layers if layer.traffic is not None]
+        return sum(found, SILENCE) if found else None
+
+    @property
     def operations_per_mac(self) -> float:
         """Synaptic operations of an image for each MAC of one dense pass: r·T, weighted by fan-out."""
         return self.synaptic_operations / self.images / self.dense_macs
@@ -196,6 +215,7 @@ class Counts:
                     membrane_updates=layer.neurons * steps * self.images,
                     rates=None,
                     by_step=by_step,
+                    traffic=sum(by_step.traffic, SILENCE) if by_step.traffic else None,
                 )
             )
         return replace(self, steps=steps, layers=tuple(layers))
@@ -238,10 +258,14 @@ class Counter:
 
     Args:
         graph: see :func:`ashnets.export.graph.from_model`.
+        placement: of the graph on a chip, to count messages, hops and time too.
     """
 
-    def __init__(self, graph: SpikingGraph) -> None:
+    def __init__(self, graph: SpikingGraph, placement: Placement | None = None) -> None:
         self.graph = graph
+        self._tables = traffic_tables(placement) if placement else []
+        self._clock = Clock(placement) if placement else None
+        self._chip = placement.chip if placement else None
         self._images = 0
         self._mode: tuple[int, int] | None = None  # steps an image, φ
         self._reach = [fan_out(layer) for layer in graph.layers]
@@ -283,8 +307,13 @@ class Counter:
             fired = outputs[layer.name]
             leaving = fired.sum((1, 2)).double()
             by_step += [arrivals.sum((1, 2)), leaving.sum((1, 2)), (arrivals * self._reach[i]).sum((1, 2))]
+            if self._tables:
+                source = arriving if i == 0 else outputs[self.graph.layers[i - 1].name]
+                by_step += list((source.sum(1).double().flatten(1) @ self._tables[i]).T)  # (T',) each
             self._fired[i] += fired.sum((0, 1))
             arrivals = leaving
+        if self._clock and carried == 1:
+            self._clock.add(arriving, outputs)
         self._by_step = [a + b for a, b in zip(self._by_step, by_step, strict=True)] if self._by_step else by_step
         return state
 
@@ -297,10 +326,11 @@ class Counter:
         if self._mode is None:
             raise InputError("nothing was counted: add() images first")
         steps, group_size = self._mode
-        layers = []
+        layers, series = [], 6 if self._tables else 3
         for i, layer in enumerate(self.graph.layers):
-            numbers = [tuple(int(n) for n in series) for series in self._by_step[3 * i : 3 * i + 3]]
-            arrived, fired, operations = map(sum, numbers)
+            numbers = [tuple(int(n) for n in one) for one in self._by_step[series * i : series * (i + 1)]]
+            arrived, fired, operations = map(sum, numbers[:3])
+            traffic = tuple(Traffic(*step) for step in zip(*numbers[3:], strict=True))
             seen = steps * self._images
             layers.append(
                 LayerCounts(
@@ -315,10 +345,15 @@ class Counter:
                     input_neurons=math.prod(layer.input_shape),
                     weights=layer.weight.numel() + layer.bias.numel(),
                     rates=firing_rates(self._fired[i], seen),
-                    by_step=Steps(*numbers) if group_size == 1 else None,
+                    by_step=Steps(numbers[0], numbers[1], numbers[2], traffic) if group_size == 1 else None,
+                    traffic=sum(traffic, SILENCE) if traffic else None,
                 )
             )
-        return Counts(self.graph.name, self._images, steps, tuple(layers), group_size)
+        return Counts(self.graph.name, self._images, steps, tuple(layers), group_size, self._chip)
+
+    def latency(self) -> Latency | None:
+        """Time of a step and an image on the chip; None without a placement, or for groups."""
+        return self._clock.result() if self._clock and self._mode and self._mode[1] == 1 else None
 
 
 def count(
@@ -327,9 +362,10 @@ def count(
     state: State | None = None,
     group_size: int = 1,
     carry: str | None = None,
+    placement: Placement | None = None,
 ) -> Counts:
-    """Run the graph on one batch and count, exactly; see :meth:`Counter.add`."""
-    counter = Counter(graph)
+    """Run the graph on one batch and count, exactly; see :class:`Counter` and :meth:`Counter.add`."""
+    counter = Counter(graph, placement)
     counter.add(spikes, state, group_size, carry)
     return counter.counts()
 

@@ -10,12 +10,14 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,13 +25,16 @@ from ashnets.digests import WEIGHTS_SHA256, sha256_of
 from ashnets.errors import AshNetsError, ConfigurationError, MissingExtraError, OutputError
 from ashnets.export.graph import SpikingGraph, from_model, quantized
 from ashnets.export.onnx.parts import OPSET
+from ashnets.export.onnx.reading import has_reading, write_onnx_reading
+from ashnets.export.placement.chips import DEFAULT, Chip, load_chip
 from ashnets.export.readme import readme
 from ashnets.files import write_atomically, write_json
 from ashnets.model.firing import rates_warnings
 from ashnets.model.sampling import probabilistic_sampling
 from ashnets.result_folder import check_place, entries, result_folder
 
-FORMATS = ("lava", "onnx", "onnx-sequence", "onnx-unrolled", "onnx-model", "nir")
+FORMATS = ("lava", "onnx", "onnx-sequence", "onnx-unrolled", "onnx-model", "nir", "sana-fe")
+READ_FROM = ("onnx", "onnx-sequence", "onnx-unrolled")  # formats beside which the reading of texts is written
 MARK = "ashnets-export/1"
 REPORT = "report.json"
 SAMPLES = 3
@@ -37,6 +42,7 @@ _LIBRARIES = {
     "lava": ("h5py", "lava-nc", "lava-dl"),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "nir": ("nir", "nirtorch", "spikingjelly", "snntorch"),
+    "sana": (),
 }
 
 
@@ -51,6 +57,11 @@ def export_model(
     progress: bool = False,
     images: Iterable[tuple[torch.Tensor, Sequence[int]]] | None = None,
     weights_sha256: str | None = None,
+    random_weights: str | None = None,
+    chip: Chip | None = None,
+    mapping: str = "best",
+    python: str | os.PathLike | None = None,
+    texts: tuple[Sequence[str], torch.Tensor] | None = None,
 ) -> dict[str, Any]:
     """Write a network, read it back and compare its spikes.
 
@@ -61,11 +72,16 @@ def export_model(
         name: of the model, for the provenance.
         quantize: round a float graph to integers first.
         counts: for the ONNX forms: the spike counts of each layer as further outputs.
-        simulate: for lava: run its CPU simulation on the sample, for at most so many seconds.
+        simulate: for lava and sana-fe: run the simulation on the sample, for at most so many seconds.
         progress: show a bar over the simulation.
         images: real images (B, 3, S, S) in [0, 1], in batches with their keys, to find silent and saturated layers; by
             default the smooth noise of the sample.
         weights_sha256: digest of the weights' files (`ashnets.digests`), which identifies the exports of a model card.
+        chip, mapping: for sana-fe: the chip, Loihi 1 by default, and how neurons are mapped to its cores.
+        python: for sana-fe: a Python that has sanafe; the running one by default.
+        texts: for the ONNX forms of the encoder: texts with their embeddings (M, D) for spikes; the folder then also
+            has the reading from spike counts to embeddings, if the model has one.
+        random_weights: a sentence that describes random weights; the network, its README and the report repeat it.
 
     Returns:
         The report, as in the folder's ``report.json``: mismatches, sizes, opset, versions; ``warnings``, if a layer is
@@ -86,14 +102,34 @@ def export_model(
         if to == "onnx-model":
             raise ConfigurationError("--quantize rounds only the spiking branch: export it to lava or onnx")
         graph = quantized(graph)
+    if random_weights:
+        graph = replace(graph, provenance={**graph.provenance, "weights": random_weights})
     spikes = sample_spikes(graph)
     with result_folder(output, REPORT) as aside:
         result = _writer(to)(
-            model, graph, spikes, aside, {"counts": counts, "simulate": simulate, "progress": progress}
+            model,
+            graph,
+            spikes,
+            aside,
+            {
+                "counts": counts,
+                "simulate": simulate,
+                "progress": progress,
+                "chip": chip,
+                "mapping": mapping,
+                "python": python,
+            },
         )
         report = _report(graph, to, weights_sha256, result)
+        if random_weights:
+            report["random_weights"] = f"{random_weights}: spikes and firing rates are those of random weights"
         if warnings := rates_warnings(_rates(graph, spikes, images)):
             report["warnings"] = warnings
+        write_atomically(aside / "sample.jpg", sample_jpeg())
+        if texts is not None and to in READ_FROM and has_reading(model):
+            write_onnx_reading(model, aside / "reading.onnx")
+            _savez(aside / "texts.npz", {"texts": np.array(list(texts[0])), "embeds": texts[1].float().numpy()})
+            report["texts"] = len(texts[0])
         text = readme(graph, to, report)
         write_atomically(aside / "README.md", text.encode())
         report["files"] = {
@@ -107,6 +143,15 @@ def sample_images(count: int, size: tuple[int, int], seed: int = 0) -> torch.Ten
     """Smooth random images in [0, 1], (count, 3, *size): enlarged coarse noise."""
     coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(coarse, size, mode="bilinear", align_corners=True).clamp(0, 1)
+
+
+def sample_jpeg() -> bytes:
+    """A small image file, the same for every export, for the README's way from a file to spikes."""
+    noise = sample_images(1, (120, 160), seed=1)[0]
+    image = Image.fromarray((noise * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def sample_spikes(graph: SpikingGraph, count: int = SAMPLES) -> torch.Tensor:
@@ -134,6 +179,8 @@ def _writer(to: str) -> Callable[..., dict[str, Any]]:
         return _lava
     if to == "nir":
         return _nir
+    if to == "sana-fe":
+        return _sanafe
     if to == "onnx-model":
         return _onnx_model
     return lambda *arguments: _onnx(to, *arguments)
@@ -219,6 +266,27 @@ def _nir(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Pa
     missing = {name: "not installed" for name in ("spikingjelly", "snntorch") if name not in found}
     _save_sample(folder, spikes, expected)
     return {"mismatches": found, "not_run": missing, **_compared([expected[graph.layers[-1].name]])}
+
+
+def _sanafe(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> dict[str, Any]:
+    from ashnets.export.energy.placed import place_by_spikes
+    from ashnets.export.sanafe.simulation import compare_sanafe, python_of
+    from ashnets.export.sanafe.writing import write_sanafe
+
+    python = None if wanted["simulate"] is None else python_of(wanted["python"])  # before anything takes long
+    expected, _ = graph.run(spikes)
+    placement = place_by_spikes(graph, wanted["chip"] or load_chip(DEFAULT), wanted["mapping"], spikes)
+    write_sanafe(graph, placement, folder)
+    _save_sample(folder, spikes, expected)
+    result: dict[str, Any] = {"mismatches": {}, "not_run": {"SANA-FE": "takes minutes: --simulate SECONDS runs it"}}
+    if python is not None:
+        compared = compare_sanafe(folder, graph, placement, spikes, python, timeout=wanted["simulate"])
+        found = {"SANA-FE": compared["differ"]}
+        if graph.precision == "int8":
+            _must_agree(found)
+        result = {"mismatches": found, "not_run": {}, "simulated": compared}
+    placed = {key: value for key, value in placement.to_dict().items() if key not in ("mesh", "figures")}
+    return {"placement": placed, **result, **_compared(expected.values())}
 
 
 def _mismatches(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> int:

@@ -8,18 +8,25 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ashnets.errors import ConfigurationError
+from ashnets.evaluation.embedding import embed_texts
 from ashnets.export.energy.images import read_images
 from ashnets.export.energy.profiles import load_profile, profile_names
 from ashnets.export.energy.report import REPORT, count_and_estimate, energy_report, write_report
-from ashnets.export.exporting import export_model
+from ashnets.export.exporting import READ_FROM, export_model
+from ashnets.export.onnx.reading import has_reading
+from ashnets.export.placement.chips import load_chip
 from ashnets.files import require_writable
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import weights_sha256
+from ashnets.processor import AshNetsProcessor
 from ashnets.zoo import comparing
-from ashnets.zoo.gallery_images import Images, gallery_images
+from ashnets.zoo.gallery_images import Images, gallery_images, gallery_sentences
 from ashnets.zoo.registry import config_of
 
-TWO = ("45nm-int8", "loihi1-vs-a100")  # profiles of a comparison
+TWO = ("45nm-int8", "loihi1-with-a100")  # profiles of a comparison
 
 
 def energy(
@@ -31,11 +38,13 @@ def energy(
     sample: int = 64,
     seed: int = 0,
     profiles: Sequence[str | os.PathLike] = (),
-    random_weights: bool = False,
+    chip: str | os.PathLike | None = None,
+    mapping: str = "best",
+    weights: str = "trained",
     output: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Count what a model computes for an image, and estimate its energy.
+    """Count what a model computes for an image, place it on a chip, and estimate its energy.
 
         ashnets.energy("ashnets-tiny", images="my-images", profiles=["45nm-int8"])
 
@@ -45,8 +54,12 @@ def energy(
         corpus: instead, images with captions, in any form that ``open_source`` knows.
         splits: of the corpus; all by default.
         sample: how many images at most, drawn by ``seed``.
+        seed: of the drawn images, and of random weights.
         profiles: names of hardware profiles, or files; by default all that are bundled.
-        random_weights: count a model without weights too, with random ones; the report says so.
+        chip: name of a bundled chip, or a chip file; the model must fit it. By default the chip of the profiles, or
+            Loihi 1; if the model does not fit, the report says so.
+        mapping: of neurons to cores: ``best``, ``spatial`` or ``linear``.
+        weights: ``trained``, or ``random``: calibrated on the images; the report says so.
         output: folder for ``energy.json``, ``energy.csv``, ``layers.csv`` and ``energy.html``.
         progress: show a bar.
 
@@ -55,21 +68,33 @@ def energy(
 
     Raises:
         UnknownModelError, WeightsError: no such model, or one without weights.
-        ConfigurationError: an unusable profile, no spiking branch, or options that do not fit.
+        ConfigurationError: an unusable profile or chip, no spiking branch, or options that do not fit.
         DataError, InputError: no images, or one that cannot be decoded.
         OutputError: ``output`` cannot be written.
     """
     if output is not None:
         require_writable(Path(output) / REPORT)
-    name = os.fspath(name)
+    _check_weights(weights)
+    name, given = os.fspath(name), None if chip is None else load_chip(os.fspath(chip))
     loaded = [load_profile(os.fspath(one)) for one in profiles or profile_names(every=True)]
     chosen = _images(config_of(name).image_size, images, corpus, splits, sample, seed)
-    if random_weights and not comparing.weights_of(name):
-        model, weights, digest = comparing.random_model(name, chosen), comparing.RANDOM, None
+    if weights == "random":
+        model, label, digest = comparing.random_model(name, chosen, seed), comparing.RANDOM.format(seed=seed), None
     else:
-        model, weights = from_pretrained(name), f"trained: {comparing.weights_of(name)}"
+        model, label = from_pretrained(name), f"trained: {comparing.weights_of(name)}"
         digest = weights_sha256(name)
-    report = energy_report(model, chosen, loaded, name=name, weights=weights, weights_sha256=digest, progress=progress)
+    report = energy_report(
+        model,
+        chosen,
+        loaded,
+        name=name,
+        weights=label,
+        weights_sha256=digest,
+        chip=given,
+        mapping=mapping,
+        must_fit=given is not None,
+        progress=progress,
+    )
     if output is not None:
         write_report(report, Path(output))
     return report
@@ -123,6 +148,12 @@ def export_encoder(
     quantize: bool = False,
     counts: bool = False,
     simulate: float | None = None,
+    weights: str = "trained",
+    seed: int = 0,
+    images: str | os.PathLike | None = None,
+    chip: str | os.PathLike | None = None,
+    mapping: str = "best",
+    python: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Export the spiking encoder of a model to another tool, and compare every spike.
@@ -130,12 +161,18 @@ def export_encoder(
         ashnets.export_encoder("ashnets-tiny", "onnx", output="out/onnx")
 
     Args:
-        name: of a model with weights, its folder, or a Hub repository.
-        to: ``lava``, ``onnx``, ``onnx-sequence``, ``onnx-unrolled``, ``nir``; or ``onnx-model``, the whole model.
+        name: of a model, its folder, or a Hub repository.
+        to: ``lava``, ``onnx``, ``onnx-sequence``, ``onnx-unrolled``, ``nir``, ``sana-fe``; or ``onnx-model``, the whole
+            model.
         output: a folder; one that an export made before is replaced.
         quantize: round a model trained in floats to integers; its spikes change.
         counts: for ONNX: the spikes of each layer as further outputs.
-        simulate: for lava: run its CPU simulation for at most so many seconds.
+        simulate: for lava and sana-fe: run the simulation for at most so many seconds.
+        weights: ``trained``, or ``random``: calibrated on the images; every file of the export says so.
+        seed: of random weights.
+        images: folder of images that calibrate random weights; by default some of the bundled gallery.
+        chip, mapping: for sana-fe: the chip and the mapping of neurons to its cores, as in `energy`.
+        python: for sana-fe: a Python that has sanafe; the running one by default.
         progress: show a bar.
 
     Returns:
@@ -147,7 +184,15 @@ def export_encoder(
             :func:`ashnets.export.exporting.export_model`.
     """
     name = os.fspath(name)
-    model = from_pretrained(name)
+    _check_weights(weights)
+    digest = None
+    if weights == "random":
+        chosen = _images(config_of(name).image_size, images, None, (), comparing.CALIBRATED, seed)
+        model, note = comparing.random_model(name, chosen, seed), comparing.RANDOM.format(seed=seed)
+    elif images is not None:
+        raise ConfigurationError("--images calibrates random weights: give it with --weights random, or leave it out")
+    else:
+        model, digest, note = from_pretrained(name), weights_sha256(name), None
     return export_model(
         model,
         to,
@@ -158,8 +203,25 @@ def export_encoder(
         simulate,
         progress=progress,
         images=gallery_images(model.config.image_size),
-        weights_sha256=weights_sha256(name),
+        weights_sha256=digest,
+        random_weights=note,
+        chip=None if chip is None else load_chip(os.fspath(chip)),
+        mapping=mapping,
+        python=python,
+        texts=_texts(name, model) if to in READ_FROM and weights == "trained" and has_reading(model) else None,
     )
+
+
+def _texts(name: str, model: Any) -> tuple[list[str], torch.Tensor]:
+    """The sentences of the bundled gallery, each once, with their embeddings for spikes."""
+    sentences = list(dict.fromkeys(gallery_sentences()))
+    tokenizer = AshNetsProcessor.from_pretrained(name).tokenizer
+    return sentences, embed_texts(model, tokenizer, sentences, for_spikes=True)
+
+
+def _check_weights(weights: str) -> None:
+    if weights not in ("trained", "random"):
+        raise ConfigurationError(f"weights={weights!r} must be trained or random")
 
 
 def _images(

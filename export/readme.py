@@ -7,7 +7,20 @@ from typing import Any
 from ashnets.export.graph import SpikingGraph
 
 _LAVA = """
+import dataclasses, sys, types
+
+# lava-nc 0.10.0 was written for Python 3.10; its ByteEncoder is the default of a field and must be hashable since 3.11
+original = dataclasses.dataclass
+def hashable(cls=None, /, **options):
+    def wrap(c):
+        return original(c, **(options | ({{"unsafe_hash": True}} if c.__name__ == "ByteEncoder" else {{}})))
+    return wrap if cls is None else wrap(cls)
+dataclasses.dataclass = hashable
+# this module needs torchvision and serves only training on images with boxes
+sys.modules["lava.lib.dl.slayer.object_detection"] = types.ModuleType("object_detection")
 from lava.lib.dl.netx import hdf5
+dataclasses.dataclass = original
+
 network = hdf5.Network("network.h5", reset_interval={steps}, reset_offset=1)
 print(network)
 """
@@ -64,6 +77,100 @@ for t, spikes in enumerate(torch.from_numpy(sample["spikes"]).float()):
     print(f"step {{t}}: {{differ}} spikes differ")
 """
 
+_SANAFE = """
+import json, subprocess, sys
+done = subprocess.run([sys.executable, "run_sanafe.py", "--images", "1"], capture_output=True, text=True)
+print(done.stdout or done.stderr)
+result = json.load(open("results.json"))
+assert result["differ"] == 0
+"""
+
+_IMAGE = """
+import hashlib
+import numpy as np
+from PIL import Image, ImageOps
+
+image = ImageOps.exif_transpose(Image.open("sample.jpg")).convert("RGB")  # your own file
+image = image.resize(({width}, {height}), Image.Resampling.BICUBIC)
+pixels = np.asarray(image).transpose(2, 0, 1).astype(np.float32) / 255  # (3, {height}, {width})
+
+key = int.from_bytes(hashlib.blake2b(pixels.tobytes(), digest_size=8).digest(), "little") >> 1
+bar = np.round(pixels.ravel() * np.float32(1 << 24)).astype(np.uint32)
+own = np.empty(({steps}, 1, *pixels.shape), np.uint8)  # spikes (T, 1, 3, {height}, {width})
+for t in range({steps}):
+    state, mask = 0, (1 << 64) - 1
+    for word in ({seed}, key, t):  # seed, image, step
+        z = ((state ^ (word & mask)) + 0x9E3779B97F4A7C15) & mask
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        state = z ^ (z >> 31)
+    x = np.arange(pixels.size, dtype=np.uint32) * np.uint32(0x9E3779B9) ^ np.uint32(state & 0xFFFFFFFF)
+    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D) + np.uint32(state >> 32)
+    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+    own[t, 0] = ((x ^ (x >> 16)) >> 8 < bar).reshape(pixels.shape)
+np.savez("own.npz", spikes=own)
+{run}
+"""
+
+_RUN_STEP = """
+state = {{i.name: np.zeros((1, *i.shape[1:]), np.float32) for i in session.get_inputs() if i.name != "spikes"}}
+counts = 0
+for spikes in own.astype(np.float32):
+    out = dict(zip(names, session.run(names, {{"spikes": spikes, **state}})))
+    state = {{name: out[name + "_next"] for name in state}}
+    counts = counts + out["{last}"]
+print(int(counts.sum()), "spikes of {last}")
+"""
+
+_RUN_SEQUENCE = """
+state = {{i.name: np.zeros((1, *i.shape[1:]), np.float32) for i in session.get_inputs() if i.name != "spikes"}}
+(spikes,) = session.run(["{last}"], {{"spikes": own.astype(np.float32), **state}})
+counts = spikes.sum(0)
+print(int(counts.sum()), "spikes of {last}")
+"""
+
+_READING = """
+reading = onnxruntime.InferenceSession("reading.onnx", providers=["CPUExecutionProvider"])
+texts = np.load("texts.npz")
+
+tokens = np.ascontiguousarray(counts.reshape(1, counts.shape[1], -1).transpose(0, 2, 1))  # (1, N, concepts)
+ratio = np.ones((1, tokens.shape[1], 1), np.float32)  # SR; ones: without the concrete encoder
+(embed,) = reading.run(None, {"counts": tokens, "summary_ratio": ratio})
+cosines = texts["embeds"] @ embed[0]
+for i in np.argsort(-cosines)[:5]:
+    print(f"{cosines[i]:.3f}", texts["texts"][i])
+"""
+
+_RUN_MODEL = """
+text = {{name: inputs[name][:1] for name in ("input_ids", "attention_mask")}}
+given = {{"pixel_values": pixels[None], "spikes": own.astype(np.float32), **text}}
+for name, value in zip(names, session.run(names, given)):
+    print(name, value.shape)
+"""
+
+_RUN_NIR = """
+state, count = None, 0
+for spikes in torch.from_numpy(own).float():
+    out, state = network(spikes, state)
+    count += int(out.sum())
+print(count, "spikes of {last}")
+"""
+
+_RUN_LAVA = """
+stream = own[:, 0].transpose(3, 2, 1, 0)  # (W, H, C, T): data of lava's source RingBuffer
+print(stream.shape, "in;", network.out.shape, "out")
+"""
+
+_RUN = {
+    "lava": _RUN_LAVA,
+    "onnx": _RUN_STEP,
+    "onnx-sequence": _RUN_SEQUENCE,
+    "onnx-unrolled": _RUN_SEQUENCE,
+    "onnx-model": _RUN_MODEL,
+    "nir": _RUN_NIR,
+    "sana-fe": 'print("python run_sanafe.py --spikes own.npz")',
+}
+
 _CODE = {
     "lava": _LAVA,
     "onnx": _STEP,
@@ -71,16 +178,13 @@ _CODE = {
     "onnx-unrolled": _SEQUENCE,
     "onnx-model": _MODEL,
     "nir": _NIR,
+    "sana-fe": _SANAFE,
 }
 
 _NOTES = {
     "lava": """
-lava-nc 0.10.0 was written for Python 3.10 and NumPy 1. With newer versions it does not import, and its simulation
-fails for 128 or more channels or pixels. Run these lines first, or call `ashnets.export.lava_simulation.simulate`,
-which does everything in a separate process:
-
-    from ashnets.export.lava_simulation import prepare_lava
-    prepare_lava()
+With NumPy 2, lava's simulation also fails for 128 or more channels or pixels:
+`ashnets.export.lava_simulation.simulate` changes that too, and runs everything in a separate process.
 
 Stream the samples one after another. Each layer is one step late: step t of sample n of the last layer is at index
 n·{steps} + t + {layers} of a sink, so run N·{steps} + {layers} steps for N samples. lava orders an array as (W, H, C),
@@ -102,9 +206,22 @@ out as `v_<layer>_next`; in the reset state they are zeros.
 The sampler is not in the file: draw `spikes` (T, B, 3, H, W) from the pixel intensities in [0, 1] with
 `ashnets.model.sampling`. Batch size and text length are free.
 """,
+    "sana-fe": """
+`chip.yaml` describes the chip for `sanafe.load_arch`. `network.npz` contains the weights and the core of each neuron.
+`run_sanafe.py` builds the network from both, since SANA-FE has an object for each synapse, and a file of all of them
+would take gigabytes. Run it in a Python with sanafe 2.2.9 and numpy; `--timing detailed` models congestion. SANA-FE is
+under the GPL; nothing in this folder contains its code. It charges the access of each neuron in all of the T + {layers}
+steps that an image takes on the chip, and an update where something happens; ashnets charges both in T steps.
+{simulated}""",
     "nir": """
-snntorch reads the file with `snntorch.import_nir.import_from_nir(nir.read("network.nir"))`. norse ignores r, which is 1
-here. sinabs 3.1.3 cannot read the file.
+Other readers:
+
+- snntorch: `snntorch.import_nir.import_from_nir(nir.read("network.nir"))`.
+- norse 1.1.0: pass dt={dt} to its NIR importer. It ignores r, which is 1 here. No spike differed when it was tried.
+- sinabs 3.1.3 accepts no `v_leak` of more than one dimension. Build its layers from the nodes of this file instead:
+  weights and bias times 1 − β (β = 1 − dt/τ), a LIF with tau_mem = −1/ln β, MembraneReset and SingleSpike. No spike
+  differed when it was tried.
+- rockpool 3.1.0 reads no convolution.
 """,
 }
 
@@ -116,8 +233,15 @@ def readme(graph: SpikingGraph, to: str, report: dict[str, Any]) -> str:
         "layers": len(graph.layers),
         "last": graph.layers[-1].name,
         "dt": graph.dt,
+        "simulated": _simulated(report),
     }
     code = _CODE[to].format(**values).strip("\n")
+    height, width = graph.input_shape[1:]
+    run = _RUN[to].format(**values).strip("\n")
+    image = _IMAGE.format(run=run, height=height, width=width, seed=graph.encoding.seed, steps=graph.time_steps).strip(
+        "\n"
+    )
+    reading = _reading(report) if "texts" in report else ""
     rows = "\n".join(
         f"| {layer.name} | {layer.weight.shape[1] * layer.groups} → {layer.weight.shape[0]} | "
         f"{'×'.join(map(str, layer.weight.shape[2:]))} | {layer.stride[0]} | "
@@ -128,7 +252,8 @@ def readme(graph: SpikingGraph, to: str, report: dict[str, Any]) -> str:
         f"{count} of {report['compared']:,} outputs, {report['fired'] or 'none'} of them spikes, differ in {tool}"
         for tool, count in report.get("mismatches", {}).items()
     ]
-    warnings = "".join(f"\nWarning: {text}.\n" for text in report.get("warnings", ()))
+    warned = [*([report["random_weights"]] if "random_weights" in report else ()), *report.get("warnings", ())]
+    warnings = "".join(f"\nWarning: {text}.\n" for text in warned)
     if "largest_difference" in report:
         results.append(
             f"outputs differ from torch by at most {max(report['largest_difference'].values()):.1e} of their magnitude "
@@ -148,10 +273,54 @@ Compared on {report["images"]} images of {report["steps"]} steps: {"; ".join(res
 |---|---|---|---|---|---|---|
 {rows}
 
+## From an image file to spikes
+
+NumPy and PIL alone draw the spikes of ashnets, bit by bit, and the network above runs on them:
+
+```python
+{image}
+```
+{reading}
 T = {graph.time_steps} steps an image. Membranes are {_carry(graph)}. Input: {graph.encoding.kind} spikes, drawn outside
 the network from the pixel intensities in [0, 1] with seed {graph.encoding.seed}. `sample.npz` contains input and
-expected output; `report.json` contains sizes, hashes and versions.
+expected output, `sample.jpg` is a small image; `report.json` contains sizes, hashes and versions.
 """
+
+
+def _reading(report: dict[str, Any]) -> str:
+    """The section on texts."""
+    code = _READING.strip("\n")
+    return f"""
+## From spikes to text
+
+`reading.onnx` turns the spike counts of the last layer into an embedding, on the host. `texts.npz` contains
+{report["texts"]} sentences with their embeddings. The nearest sentences are what the spikes alone say about the image:
+
+```python
+{code}
+```
+"""
+
+
+def _simulated(report: dict[str, Any]) -> str:
+    """The table of a simulation in SANA-FE."""
+    if "simulated" not in report:
+        return ""
+    found = report["simulated"]
+    names = {
+        "packets": ("packets", 1.0),
+        "hops": ("hops", 1.0),
+        "network": ("network energy, µJ", 1e6),
+        "synapse": ("synapse energy, µJ", 1e6),
+        "soma": ("soma energy, µJ", 1e6),
+        "latency": (f"latency ({found['timing']} timing), ms", 1e6),
+    }
+    rows = [
+        f"| {label} | {found['sanafe'][key] / unit:,.1f} | {found['ashnets'][key] / unit:,.1f} |"
+        for key, (label, unit) in names.items()
+    ]
+    head = ["", "| an image, mean of the sample | SANA-FE | ashnets |", "|---|---|---|"]
+    return "\n".join([*head, *rows, ""])
 
 
 def _threshold(layer: Any) -> str:

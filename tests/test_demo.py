@@ -119,7 +119,7 @@ def test_every_step_writes_its_file(
             assert len(set(image.convert("L").resize((64, 64)).get_flattened_data())) > 10
     assert summary["onnx"]["differ_from_graph"] == 0
     assert summary["counts"]["images"] == summary["onnx"]["images"] == 32
-    assert {one["profile"] for one in summary["energy"]} == {"45nm-fp32", "45nm-int8", "loihi1-vs-a100"}
+    assert {one["profile"] for one in summary["energy"]} == {"45nm-fp32", "45nm-int8", "loihi1-with-a100"}
     assert out.count("pJ") >= 6
 
 

@@ -29,7 +29,7 @@ from ashnets.zoo.registry import ROOT, config_of, entry, is_name
 SEED = 0
 CALIBRATED = 16  # images for the statistics of tdBN
 NO_WEIGHTS = "no weights"
-RANDOM = f"RANDOM weights (seed {SEED}), never trained; tdBN calibrated on the images counted"
+RANDOM = "RANDOM weights (seed {seed}), never trained; tdBN calibrated on the images counted"
 RESULTS = ("split", "direction", "branch", "ranking", "images", "R@1", "R@10", "chance R@1", "chance R@10")
 
 
@@ -87,7 +87,7 @@ def compare_models(
         if tag:
             model = load(name)
         elif random_weights:
-            weights, model = RANDOM, random_model(name, read(config.image_size))
+            weights, model = RANDOM.format(seed=SEED), random_model(name, read(config.image_size))
         counts = count_sizes(config)
         macs = dict(counts.macs)
         if step := macs.pop("abstract encoder, a step", 0):
@@ -107,9 +107,9 @@ def compare_models(
     return found
 
 
-def random_model(name: str, images: Images) -> AshNetsPreTrainedModel:
+def random_model(name: str, images: Images, seed: int = SEED) -> AshNetsPreTrainedModel:
     """A model with random weights whose spiking layers fire: tdBN is calibrated on some of ``images``."""
-    model: Any = create(name, seed=SEED)
+    model: Any = create(name, seed=seed)
     if model.config.has_spiking_branch:
         config, encoder = model.config, model.vision.abstract_encoder
         pixels, ids = images.pixels[:CALIBRATED], images.image_keys[:CALIBRATED]

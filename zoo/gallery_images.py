@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -41,3 +42,10 @@ def gallery_images(side: int, count: int = COUNT) -> Iterator[tuple[torch.Tensor
     for start in range(0, len(chosen), _AT_ONCE):
         batch = prepare(chosen[start : start + _AT_ONCE])
         yield batch["pixel_values"], batch["image_keys"].tolist()
+
+
+def gallery_sentences() -> list[str]:
+    """One sentence for each image of the gallery: its first caption that is more than the bare name."""
+    lines = (FOLDER.parent / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    captions = [json.loads(line)["captions"] for line in lines]
+    return [one[min(1, len(one) - 1)] for one in captions]

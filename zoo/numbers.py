@@ -23,7 +23,7 @@ from ashnets.zoo.registry import ROOT, entry, list_models, read_yaml
 from ashnets.zoo.sizes import counted
 
 THROUGHPUT = "throughput.csv"
-PROFILES = ("45nm-fp32", "loihi1-vs-a100")  # of energy in the table: two kinds of hardware with different verdicts
+PROFILES = ("45nm-fp32", "loihi1-with-a100")  # of energy in the table: two kinds of hardware with different verdicts
 SPEEDS = {"resnet18": "speed ÷ ResNet-18", "ann": "speed ÷ its ann"}  # column of THROUGHPUT → of the table
 # Columns of a results file that describe how a row was measured; the others identify the row or contain metrics.
 CIRCUMSTANCES = ("recipe", "seed", "pairs_seen", "training_seconds", WEIGHTS_SHA256, "device", "torch")

@@ -8,7 +8,7 @@ from pathlib import Path
 PROFILES = Path(__file__).resolve().parents[1] / "export" / "energy" / "profiles"
 # Copies of names in modules that load torch; a test compares them.
 TASKS = ("vqa", "retrieval", "nlvr2", "ve")
-FORMATS = ("lava", "onnx", "onnx-sequence", "onnx-unrolled", "onnx-model", "nir")
+FORMATS = ("lava", "onnx", "onnx-sequence", "onnx-unrolled", "onnx-model", "nir", "sana-fe")
 BENCHMARKS = (
     "coco-captions",
     "flickr30k",

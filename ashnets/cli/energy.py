@@ -22,7 +22,7 @@ SplitOption = Annotated[
     list[str] | None, typer.Option("--split", help="Split of the corpus; repeatable. Default: all splits.")
 ]
 SampleOption = Annotated[int, typer.Option("--sample", min=1, help="Maximum number of images, selected at random.")]
-SeedOption = Annotated[int, typer.Option(help="Random seed for the selection of images.")]
+SeedOption = Annotated[int, typer.Option(help="Random seed for the selection of images and for random weights.")]
 ProfileOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -33,6 +33,18 @@ ProfileOption = Annotated[
 ]
 RandomOption = Annotated[
     bool, typer.Option("--random-weights", help="Also count models without trained weights, using random weights.")
+]
+ChipOption = Annotated[
+    str | None,
+    typer.Option("--chip", help="Chip for the placement: loihi1, or your own .yaml file; the model must fit it."),
+]
+MappingOption = Annotated[str, typer.Option("--mapping", help="Neurons to cores: best, spatial or linear.")]
+WeightsOption = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        help="trained, or random: drawn by --seed, tdBN calibrated on the images; every output says so.",
+    ),
 ]
 
 
@@ -50,19 +62,22 @@ def energy(
     sample: SampleOption = 64,
     seed: SeedOption = 0,
     profile: ProfileOption = None,
-    random_weights: RandomOption = False,
+    chip: ChipOption = None,
+    mapping: MappingOption = "best",
+    weights: WeightsOption = "trained",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", file_okay=False, help="Output folder for JSON, CSV and an HTML page."),
     ] = None,
     as_json_: JsonOption = False,
 ) -> None:
-    """Count a model's operations and estimate its energy.
+    """Count a model's operations, place it on a chip and estimate its energy.
 
     Spikes, firing rates, synaptic operations and membrane updates of the spiking branch are counted exactly, on real
-    images. MACs of the other parts are reported next to them. A hardware profile converts the counts to joules. Every
-    energy figure is an estimate, and the conclusion depends on the profile, so all bundled profiles are shown by
-    default. Without --images or --corpus, 64 images of the bundled gallery are used.
+    images. MACs of the other parts are reported next to them. The branch is placed on the cores of a chip, which gives
+    memory, messages, hops, network energy and latency. A hardware profile converts the counts to joules. Every energy
+    figure is an estimate, and the conclusion depends on the profile, so all bundled profiles are shown by default.
+    Without --images or --corpus, 64 images of the bundled gallery are used.
 
     To write a profile for your own chip, start with `--profile template`.
 
@@ -70,6 +85,8 @@ def energy(
     Examples:
       ashnets energy ashnets-tiny
       ashnets energy ashnets-tiny --images my-images --output out/energy
+      ashnets energy ashnets-tiny --chip loihi1 --mapping spatial
+      ashnets energy ashnets-r18 --weights random --seed 1 --sample 2
       ashnets energy ashnets-tiny --corpus data/pictograms --split valid --profile 45nm-int8 --profile my-chip.yaml
     """
     import ashnets
@@ -83,7 +100,9 @@ def energy(
         sample=sample,
         seed=seed,
         profiles=profile or (),
-        random_weights=random_weights,
+        chip=chip,
+        mapping=mapping,
+        weights=weights,
         output=output,
     )
     warn(report)

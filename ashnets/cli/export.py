@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ashnets.cli import completing
+from ashnets.cli.energy import ChipOption, MappingOption, WeightsOption
 from ashnets.cli.models import JsonOption
 from ashnets.cli.printing import show, warn
 
@@ -15,15 +16,13 @@ from ashnets.cli.printing import show, warn
 def export(
     name: Annotated[
         str,
-        typer.Argument(
-            help="Model with weights: a name, a folder or a Hub repository.", autocompletion=completing.models
-        ),
+        typer.Argument(help="Model: a name, a folder or a Hub repository.", autocompletion=completing.models),
     ],
     to: Annotated[
         str,
         typer.Option(
             "--to",
-            help="Format: lava, onnx, onnx-sequence, onnx-unrolled, onnx-model or nir.",
+            help="Format: lava, onnx, onnx-sequence, onnx-unrolled, onnx-model, nir or sana-fe.",
             autocompletion=completing.formats,
         ),
     ],
@@ -37,8 +36,19 @@ def export(
     simulate: Annotated[
         float | None,
         typer.Option(
-            "--simulate", min=1, help="Lava only: also run Lava's CPU simulation, for at most this many seconds."
+            "--simulate", min=1, help="Lava and SANA-FE: also run the simulation, for at most this many seconds."
         ),
+    ] = None,
+    weights: WeightsOption = "trained",
+    seed: Annotated[int, typer.Option(help="Random seed of random weights.")] = 0,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", file_okay=False, help="Folder of images that calibrate random weights."),
+    ] = None,
+    chip: ChipOption = None,
+    mapping: MappingOption = "best",
+    python: Annotated[
+        Path | None, typer.Option("--python", help="SANA-FE only: a Python that has sanafe. Default: this one.")
     ] = None,
     as_json_: JsonOption = False,
 ) -> None:
@@ -54,17 +64,32 @@ def export(
     onnx-unrolled: a whole sequence without a loop.
     onnx-model: the whole model, from images and text to its outputs.
     nir: the Neuromorphic Intermediate Representation.
+    sana-fe: a chip, the network placed on it, and a script that builds both in the simulator SANA-FE.
 
     \b
     Examples:
       ashnets export ashnets-tiny --to onnx --output out/onnx
       ashnets export ashnets-tiny --to lava --quantize --output out/lava
       ashnets export ashnets-tiny --to nir --output out/nir --json
+      ashnets export ashnets-tiny --to sana-fe --quantize --simulate 900 --python sanafe/bin/python -o out/sanafe
+      ashnets export ashnets-r18 --to onnx --weights random --seed 1 --output out/r18
     """
     import ashnets
 
     report = ashnets.export_encoder(
-        name, to, output=output, quantize=quantize, counts=counts, simulate=simulate, progress=not as_json_
+        name,
+        to,
+        output=output,
+        quantize=quantize,
+        counts=counts,
+        simulate=simulate,
+        weights=weights,
+        seed=seed,
+        images=images,
+        chip=chip,
+        mapping=mapping,
+        python=python,
+        progress=not as_json_,
     )
     warn(report)
     show(report, json_wanted=as_json_)

@@ -3,7 +3,9 @@ r"""Energy estimates: counts times constants of a hardware profile.
     synapse = S·E_synapse        neuron = U·E_update + F·E_spike        memory: see ashnets.export.energy.memory
     routing = S·E_routed + (F + F_0)·(E_message + hops·E_hop)           MACs·E_MAC for an ordinary network
 
-S synaptic operations, U membrane updates, F spikes fired and F_0 spikes of the sampler, for one image. Hardware that
+S synaptic operations, U membrane updates, F spikes fired and F_0 spikes of the sampler, for one image. Where the counts
+come from a placement on the profile's chip, routing is the energy of its messages and hops
+(:mod:`ashnets.export.placement.traffic`); the formula above only assumes them. Hardware that
 computes every tap at every step (``execution: dense``) has S = T · dense MACs instead. The same counts favor the
 spiking side under one profile and the dense side under another, so several profiles are shown. Memory traffic can cost
 many times the arithmetic; it is reported separately, as an interval. Every figure is an estimate.
@@ -79,6 +81,7 @@ class Estimate:
         break_even_rate, break_even_with_memory: without memory, and with the high end of memory on both sides.
         input_rate: counted spikes for each input and step.
         assumptions: behind all figures.
+        placed: routing is counted on the profile's chip; False: it is assumed.
     """
 
     model: str
@@ -100,6 +103,7 @@ class Estimate:
     break_even_with_memory: BreakEven
     input_rate: float
     assumptions: tuple[str, ...]
+    placed: bool = False
 
     @property
     def spiking(self) -> float:
@@ -123,6 +127,7 @@ class Estimate:
             "dense_title": self.profile.dense_title,
             "constants": self.profile.constants(),
             "bits": asdict(self.profile.bits),
+            "routing": "placed" if self.placed else "assumed",
             "hops": self.profile.hops,
             "execution": self.profile.execution,
             "spiking": {
@@ -171,7 +176,9 @@ def estimate(
     layers = [layer.dense for layer in counts.layers]
     twin = counts.dense_macs * profile.mac.picojoules
     twin_memory = dense_traffic(layers, profile.memory, profile.bits.weight, profile.bits.activation)
-    per_operation = profile.synaptic_operation.picojoules + _pj(profile.routed_operation)
+    placed = on_chip(counts, profile)
+    routed = routing / (counts.synaptic_operations / counts.images or 1) if placed else _pj(profile.routed_operation)
+    per_operation = profile.synaptic_operation.picojoules + routed
     silent = scaled(counts, 0.0)
     still, quiet = sum(_spiking(silent, profile)), _traffic(silent, profile)
     spiking = synapse + neuron + routing
@@ -197,7 +204,13 @@ def estimate(
             still + quiet.high, spiking + memory.high, twin + twin_memory.high, counts.input_rate
         ),
         input_rate=counts.input_rate,
-        assumptions=(*profile.assumptions, *ASSUMPTIONS, *([MEMORY] if profile.memory else [])),
+        assumptions=(
+            *profile.assumptions,
+            *(() if placed else profile.assumed_routing),
+            *ASSUMPTIONS,
+            *([MEMORY] if profile.memory else []),
+        ),
+        placed=placed,
     )
 
 
@@ -245,10 +258,16 @@ def scaled(counts: Counts, factor: float) -> Counts:
             synaptic_operations=round(layer.synaptic_operations * factor),
             rates=None,
             by_step=None,
+            traffic=layer.traffic.scaled(factor) if layer.traffic else None,
         )
         for layer in counts.layers
     ]
     return replace(counts, layers=tuple(layers))
+
+
+def on_chip(counts: Counts, profile: Profile) -> bool:
+    """Whether the counts come from a placement that gives the profile's routing."""
+    return profile.chip is not None and counts.chip is not None and counts.traffic is not None
 
 
 def _point(counts: Counts, profile: Profile) -> dict[str, float]:
@@ -265,6 +284,8 @@ def _spiking(counts: Counts, profile: Profile) -> tuple[float, float, float]:
     updates, fired, sent = counts.membrane_updates / n, counts.spikes / n, (counts.spikes + counts.input_spikes) / n
     synapse = operations * profile.synaptic_operation.picojoules
     neuron = updates * profile.neuron_update.picojoules + fired * _pj(profile.spike)
+    if on_chip(counts, profile):
+        return synapse, neuron, counts.traffic.picojoules(counts.chip) / n  # type: ignore[union-attr, arg-type]
     routing = operations * _pj(profile.routed_operation)
     routing += sent * (_pj(profile.message) + profile.hops * _pj(profile.hop))
     return synapse, neuron, routing

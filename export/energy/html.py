@@ -6,16 +6,16 @@ This file fills it from the report's dictionary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from ashnets.export.energy.html_parts import digits, energy, interval, legend, memory_size, number, table
+from ashnets.export.energy.placement_page import placement_section
 from ashnets.export.energy.svg import Line, Range, lines, ranges, rate_bars, stacked
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html"
-UNITS = (("pJ", 1.0), ("nJ", 1e3), ("µJ", 1e6), ("mJ", 1e9), ("J", 1e12))
 PARTS = (("synapse", "synapses"), ("neuron", "neurons"), ("routing", "routing"))
 MICROJOULE = 1e6
 
@@ -45,7 +45,7 @@ def page(report: dict[str, Any]) -> str:
             "are computed: the firing rates of all layers are scaled by the same factor. The vertical line marks "
             "the counted value."
         ),
-        curves_key=_key(
+        curves_key=legend(
             [
                 ("spiking", "spiking branch", False),
                 ("spiking", "with memory, high end", True),
@@ -54,6 +54,7 @@ def page(report: dict[str, Any]) -> str:
             ]
         ),
         curves="".join(map(_curve, report["estimates"], report["curves"])),
+        placement=placement_section(report),
         group=_group(report),
         artificial=_artificial(report),
         sources=_sources(report),
@@ -65,26 +66,13 @@ def page(report: dict[str, Any]) -> str:
     )
 
 
-def energy(picojoules: float) -> str:
-    """An energy with three digits and a suitable unit."""
-    if not picojoules:
-        return "–"
-    name, size = next((unit for unit in reversed(UNITS) if abs(picojoules) >= unit[1]), UNITS[0])
-    return f"{_digits(picojoules / size)} {name}"
-
-
-def interval(bounds: dict[str, float]) -> str:
-    """From low to high."""
-    return f"{energy(bounds['low'])} to {energy(bounds['high'])}"
-
-
 def verdict(one: dict[str, Any]) -> str:
     """One sentence that compares the spiking branch with its dense twin."""
     spiking, twin = one["spiking"]["total"], one["dense_twin"]
     cheaper = spiking < twin
     ratio = (twin / spiking if cheaper else spiking / twin) if min(spiking, twin) else float("inf")
     text = (
-        f"The spiking branch is {_digits(ratio)} times {'cheaper' if cheaper else 'more expensive'} than its dense twin"
+        f"The spiking branch is {digits(ratio)} times {'cheaper' if cheaper else 'more expensive'} than its dense twin"
     )
     if not _memory(one):
         return f"{text}."
@@ -94,7 +82,7 @@ def verdict(one: dict[str, Any]) -> str:
     if low["low"] > high["high"]:
         return f"{text}; with memory it is always more expensive."
     ends = [low[end] / high[end] for end in ("low", "high")]
-    words = [f"{_digits(1 / e)} times cheaper" if e < 1 else f"{_digits(e)} times more expensive" for e in ends]
+    words = [f"{digits(1 / e)} times cheaper" if e < 1 else f"{digits(e)} times more expensive" for e in ends]
     return f"{text}; with memory it is {words[0]} at the low end of both, {words[1]} at the high end."
 
 
@@ -153,35 +141,35 @@ def _counts(report: dict[str, Any]) -> str:
         rows.append(
             [
                 layer["name"],
-                _n(layer["neurons"]),
-                _n(layer["weights"]),
-                _n(layer["input_spikes"] / n),
-                _n(layer["spikes"] / n),
+                number(layer["neurons"]),
+                number(layer["weights"]),
+                number(layer["input_spikes"] / n),
+                number(layer["spikes"] / n),
                 f"{rates['mean']:.3f}",
                 f"{rates['p95']:.3f}",
                 f"{rates['silent']:.1%}",
                 f"{rates['saturated']:.1%}",
-                _n(layer["synaptic_operations"] / n),
-                _n(layer["membrane_updates"] / n),
-                _n(layer["dense_macs"]),
-                _n(layer["dense_macs_padded"]),
+                number(layer["synaptic_operations"] / n),
+                number(layer["membrane_updates"] / n),
+                number(layer["dense_macs"]),
+                number(layer["dense_macs_padded"]),
             ]
         )
     rows.append(
         [
             "all",
-            _n(counts["neurons"]),
-            _n(counts["weights"]),
-            _n(counts["input_spikes"] / n),
-            _n(counts["spikes"] / n),
+            number(counts["neurons"]),
+            number(counts["weights"]),
+            number(counts["input_spikes"] / n),
+            number(counts["spikes"] / n),
             "",
             "",
             "",
             "",
-            _n(counts["synaptic_operations"] / n),
-            _n(counts["membrane_updates"] / n),
-            _n(counts["dense_macs"]),
-            _n(counts["dense_macs_padded"]),
+            number(counts["synaptic_operations"] / n),
+            number(counts["membrane_updates"] / n),
+            number(counts["dense_macs"]),
+            number(counts["dense_macs_padded"]),
         ]
     )
     size = counts["bytes"]
@@ -189,14 +177,14 @@ def _counts(report: dict[str, Any]) -> str:
         f"Mean of {n} images, each from a reset state, T = {counts['steps']}. Firing rate: spikes for each neuron and "
         "step. Silent: share of neurons that never fired on any of the images. Saturated: share of neurons that fired "
         "in more than 90 % of the steps. The row “all” counts the spikes of the sampler as “spikes in”. "
-        f"In 32 bits the weights take {_bytes(size['weights'])}, the membranes "
-        f"{_bytes(size['state'])}; the spikes of an image take {_bytes(size['spikes_as_bitmap'])} as a bitmap or "
-        f"{_bytes(size['spikes_as_events'])} as addresses of 32 bits."
+        f"In 32 bits the weights take {memory_size(size['weights'])}, the membranes "
+        f"{memory_size(size['state'])}; the spikes of an image take {memory_size(size['spikes_as_bitmap'])} as a "
+        f"bitmap or {memory_size(size['spikes_as_events'])} as addresses of 32 bits."
     )
     bars = [(layer["name"], layer["rates"]["mean"], layer["rates"]["p95"]) for layer in counts["layers"]]
     chart = rate_bars(bars, "Firing rate of each layer")
     return (
-        f"<p>{escape(text)}</p>{_table(head, rows, total=True)}"
+        f"<p>{escape(text)}</p>{table(head, rows, total=True)}"
         f"<figure>{chart}<figcaption>Firing rate of each layer, mean over its neurons.</figcaption></figure>"
     )
 
@@ -230,7 +218,7 @@ def _overview(report: dict[str, Any]) -> str:
                 energy(one["artificial"].get("concrete_encoder", 0.0)),
             ]
         )
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _card(one: dict[str, Any]) -> str:
@@ -264,7 +252,7 @@ def _card(one: dict[str, Any]) -> str:
         f"<article class='card'><h3>{escape(one['profile'])}</h3><p class='of'>{escape(one['title'])}</p>"
         f"<p class='verdict'>{escape(verdict(one))}</p>"
         f"{ranges(rows, MICROJOULE, 'µJ an image, estimate', 'Energy of an image under ' + one['profile'])}"
-        f"{''.join(split)}{_key(key)}<p class='soft'>{escape(_break_even(one))}</p></article>"
+        f"{''.join(split)}{legend(key)}<p class='soft'>{escape(_break_even(one))}</p></article>"
     )
 
 
@@ -322,7 +310,7 @@ def _group(report: dict[str, Any]) -> str:
     head = ["", "spikes", "synaptic operations", "membrane updates"]
     groups = group["images"] // group["group_size"]
     rows = [
-        [label, *(_n(group[key][name] / groups) for name in ("spikes", "synaptic_operations", "membrane_updates"))]
+        [label, *(number(group[key][name] / groups) for name in ("spikes", "synaptic_operations", "membrane_updates"))]
         for label, key in (("membranes carried over", "carried"), ("reset at each image", "reset"))
     ]
     share = group["carried"]["synaptic_operations"] / (group["reset"]["synaptic_operations"] or 1) - 1
@@ -332,7 +320,7 @@ def _group(report: dict[str, Any]) -> str:
         f"carried over from image to image, there are {abs(share):.2%} {'more' if share > 0 else 'fewer'} synaptic "
         "operations than with the same images from a reset state."
     )
-    return f"<p>{escape(text)}</p>{_table(head, rows)}"
+    return f"<p>{escape(text)}</p>{table(head, rows)}"
 
 
 def _artificial(report: dict[str, Any]) -> str:
@@ -341,7 +329,7 @@ def _artificial(report: dict[str, Any]) -> str:
     rows = []
     for label, key in (("MACs", "macs"), ("weights", "weights")):
         numbers = [found[key] for found in parts.values()]
-        rows.append([label, *map(_n, (*numbers, sum(numbers)))])
+        rows.append([label, *map(number, (*numbers, sum(numbers)))])
     for one in report["estimates"]:
         values = [one["artificial"][part] for part in parts]
         rows.append([one["profile"], *map(energy, (*values, sum(values)))])
@@ -349,7 +337,7 @@ def _artificial(report: dict[str, Any]) -> str:
         f"For one image and one text of {report['model']['text_tokens']} tokens: arithmetic alone, with taps "
         "on padding and the products of attention. The collector is counted dense, with all its inputs, zeros too."
     )
-    return f"<p>{escape(text)}</p>{_table(head, rows)}"
+    return f"<p>{escape(text)}</p>{table(head, rows)}"
 
 
 def _sources(report: dict[str, Any]) -> str:
@@ -378,34 +366,3 @@ def _sources(report: dict[str, Any]) -> str:
             f"<ul>{assumptions}</ul></details>"
         )
     return "".join(found)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], total: bool = False) -> str:
-    listed = list(rows)
-    body = []
-    for i, row in enumerate(listed):
-        mark = " class='sum'" if total and i == len(listed) - 1 else ""
-        body.append(f"<tr{mark}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>")
-    names = "".join(f"<th>{escape(name)}</th>" for name in head)
-    return f"<div class='wide'><table><thead><tr>{names}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-
-
-def _key(entries: Iterable[tuple[str, str, bool]]) -> str:
-    items = "".join(
-        f"<li><i{' class=dash' if dashed else ''} style='background:var(--c-{color});color:var(--c-{color})'></i>"
-        f"{escape(label)}</li>"
-        for color, label, dashed in entries
-    )
-    return f"<ul class='key'>{items}</ul>"
-
-
-def _n(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _digits(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 1024:,.0f} KiB" if size < 1 << 20 else f"{size / (1 << 20):,.2f} MiB"

@@ -16,11 +16,16 @@ from tqdm import tqdm
 from ashnets.data.similar import similar_groups
 from ashnets.digests import WEIGHTS_SHA256
 from ashnets.environment import environment
+from ashnets.errors import ConfigurationError
 from ashnets.export.counting import Counter, Counts
 from ashnets.export.energy.estimating import Estimate, artificial_energy, estimate, over_rate, over_steps
 from ashnets.export.energy.memory import NONE
+from ashnets.export.energy.placed import not_placed, place_by_spikes, placement_report
 from ashnets.export.energy.profiles import Profile
 from ashnets.export.graph import SpikingGraph, from_model
+from ashnets.export.placement.chips import DEFAULT, Chip, load_chip
+from ashnets.export.placement.latency import Latency
+from ashnets.export.placement.placed import Placement
 from ashnets.files import write_atomically, write_csv, write_json
 from ashnets.model.firing import rates_warnings
 from ashnets.model.sampling import probabilistic_sampling
@@ -29,7 +34,7 @@ from ashnets.zoo.gallery_images import Images
 from ashnets.zoo.macs import DenseLayer, dense_layers
 
 REPORT = "energy.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILES = (REPORT, "energy.csv", "layers.csv", "energy.html")  # in the folder of a report
 HELD = 1 << 26  # spikes of all layers in one batch, at most (256 MB)
 BATCH = 16
@@ -44,6 +49,9 @@ def energy_report(
     name: str,
     weights: str,
     weights_sha256: str | None = None,
+    chip: Chip | None = None,
+    mapping: str = "best",
+    must_fit: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Count a model on images and estimate its energy.
@@ -57,13 +65,20 @@ def energy_report(
         profiles: see :func:`ashnets.export.energy.profiles.load_profile`.
         name, weights: labels; ``weights`` describes them, such as ``trained: pictograms``.
         weights_sha256: digest of the weights' files (`ashnets.digests`), by which a model card knows its own reports.
+        chip: on which the spiking branch is placed; that of the profiles, or Loihi 1, by default.
+        mapping: see :mod:`ashnets.export.placement.mapping`.
+        must_fit: raise if the model does not fit the chip; otherwise the report says so and routing is assumed.
         progress: show a bar.
 
     Raises:
-        ConfigurationError: the model has no spiking branch.
+        ConfigurationError: the model has no spiking branch, or does not fit the chip although it must.
     """
     graph = from_model(model, name)
-    counts, longer = count_images(graph, images, progress)
+    chip = chip or chip_of(profiles)
+    placement, placed = placed_or_not(graph, images, chip, mapping, must_fit)
+    counts, longer, latency = count_images(graph, images, progress, placement=placement)
+    if placement is not None and latency is not None:
+        placed = placement_report(placement, counts, latency)
     artificial = artificial_layers(model)
     data = f"{images.source}; T = {counts.steps}, each image from a reset state"
     estimates = [estimate(counts, profile, artificial, data) for profile in profiles]
@@ -92,6 +107,7 @@ def energy_report(
             "input_intensity": float(images.pixels.mean()),
         },
         "counts": counts.to_dict(),
+        "placement": placed,
         "group": _group(model, graph, images, progress),
         "artificial": {
             part: {"macs": sum(one.macs for one in layers), "weights": sum(one.weights for one in layers)}
@@ -117,7 +133,9 @@ def count_and_estimate(
     found: dict[str, Any] = {"spikes": None, "synaptic_operations": None, "rate": None}
     counts = None
     if model.config.has_spiking_branch:
-        counts, _ = count_images(from_model(model, name), images, progress, longer=False)
+        graph = from_model(model, name)
+        placement, _ = placed_or_not(graph, images, chip_of(profiles), "best", must_fit=False)
+        counts, _, _ = count_images(graph, images, progress, longer=False, placement=placement)
         found = {
             "spikes": counts.spikes / counts.images,
             "synaptic_operations": counts.synaptic_operations / counts.images,
@@ -151,15 +169,44 @@ def artificial_layers(model: Any) -> dict[str, tuple[DenseLayer, ...]]:
     return dense_layers(model, image, torch.ones(1, config.max_text_length, dtype=torch.int64), image_keys=[0])
 
 
-def count_images(graph: SpikingGraph, images: Images, progress: bool, longer: bool = True) -> tuple[Counts, Counts]:
-    """Counts over T steps, and over 2·T where ``longer``; each image from a reset state."""
-    steps, counter, more = graph.time_steps, Counter(graph), Counter(graph)
+def count_images(
+    graph: SpikingGraph, images: Images, progress: bool, longer: bool = True, placement: Placement | None = None
+) -> tuple[Counts, Counts, Latency | None]:
+    """Counts over T steps, and over 2·T where ``longer``, each image from a reset state; the latency on a chip."""
+    steps, counter, more = graph.time_steps, Counter(graph, placement), Counter(graph, placement)
     for part in _batches(graph, images, progress):
         state = counter.add(_spikes(graph, images, part))
         if longer:
             more.add(_spikes(graph, images, part, first_step=steps), state)
     counts = counter.counts()
-    return counts, counts.then(more.counts()) if longer else counts
+    return counts, counts.then(more.counts()) if longer else counts, counter.latency()
+
+
+def chip_of(profiles: Sequence[Profile]) -> Chip:
+    """The chip that the profiles name, or Loihi 1.
+
+    Raises:
+        ConfigurationError: they name different chips.
+    """
+    names = {profile.chip for profile in profiles if profile.chip is not None}
+    if len(names) > 1:
+        raise ConfigurationError(
+            f"the profiles name different chips ({', '.join(sorted(names))}): choose one by --chip"
+        )
+    return load_chip(names.pop() if names else DEFAULT)
+
+
+def placed_or_not(
+    graph: SpikingGraph, images: Images, chip: Chip, mapping: str, must_fit: bool
+) -> tuple[Placement | None, dict[str, Any]]:
+    """The placement by the spikes of the first images, or None and for JSON the reason why there is none."""
+    first = next(iter(_batches(graph, images, progress=False)))
+    try:
+        return place_by_spikes(graph, chip, mapping, _spikes(graph, images, first)), {}
+    except ConfigurationError as error:
+        if must_fit:
+            raise
+        return None, not_placed(chip, str(error))
 
 
 def _group(model: Any, graph: SpikingGraph, images: Images, progress: bool) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 360
+COLORS = 8  # of the cores of a mesh
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,39 @@ def rate_bars(rows: Sequence[tuple[str, float, float]], title: str) -> str:
         "vertical line: 95th percentile</text>"
     )
     return _svg(bottom + 36, body, title)
+
+
+def mesh(
+    cores: Sequence[int | None], columns: int, rows: int, cores_per_tile: int, names: Sequence[str], title: str
+) -> str:
+    """The mesh of a chip: a square for each core, in the color of what it holds; a frame around each tile.
+
+    Args:
+        cores: for each core of the chip, column by column of tiles, the index of its name; None: unused.
+        names: of what the cores hold; their colors are ``--c-p0``, ``--c-p1``, ….
+    """
+    across = math.ceil(math.sqrt(cores_per_tile))
+    down = math.ceil(cores_per_tile / across)
+    cell = min(12.0, (WIDTH - 4) / (columns * (across + 0.5)))
+    wide, high = cell * (across + 0.5), cell * (down + 0.5)
+    body = []
+    for tile in range(columns * rows):
+        left, top = 2 + tile // rows * wide, 2 + tile % rows * high
+        body.append(
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{wide - 0.3 * cell:.1f}" height="{high - 0.3 * cell:.1f}" '
+            'class="tile"/>'
+        )
+        for i in range(cores_per_tile):
+            core = tile * cores_per_tile + i
+            held = cores[core]
+            x, y = left + cell * (0.1 + i % across), top + cell * (0.1 + i // across)
+            fill = 'class="free"' if held is None else f'fill="var(--c-p{held % COLORS})"'
+            name = "unused" if held is None else escape(names[held])
+            body.append(
+                f'<rect x="{x:.1f}" y="{y:.1f}" width="{0.9 * cell:.1f}" height="{0.9 * cell:.1f}" {fill}>'
+                f"<title>core {core}: {name}</title></rect>"
+            )
+    return _svg(round(rows * high + 4, 1), body, title)
 
 
 def _svg(height: float, body: Sequence[str], title: str) -> str:

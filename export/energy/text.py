@@ -1,4 +1,4 @@
-"""The energy report for a terminal: three tables, and a note about the figures."""
+"""The energy report for a terminal: tables that fit 80 columns, and a note about the figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from ashnets.export.energy.html import energy, interval, verdict
+from ashnets.export.energy.html import verdict
+from ashnets.export.energy.html_parts import energy, interval
+from ashnets.export.energy.placement_page import cores_rows, heading, latency_sentence, traffic_rows
 from ashnets.export.energy.report import has_memory
 from ashnets.terminal import columns, table
 
@@ -28,7 +30,16 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     model, data, counts = report["model"], report["data"], report["counts"]
     console.print(f"{model['name']} ({model['weights']})", markup=False, style="bold")
     console.print(f"{data['source']}; T = {counts['steps']}, each image from a reset state", markup=False)
-    show(*_counts(counts))
+    show(*_spikes(counts))
+    show(*_operations(counts))
+    placement = report["placement"]
+    if placement["fits"]:
+        console.print(heading(placement), markup=False)
+        show(*cores_rows(placement))
+        show(*traffic_rows(placement))
+        console.print(latency_sentence(placement), markup=False)
+    else:
+        console.print(f"{placement['reason']}. The routing of the profiles below is assumed.", markup=False)
     group = report["group"]
     if group:
         carried, reset = group["carried"]["synaptic_operations"], group["reset"]["synaptic_operations"]
@@ -38,6 +49,9 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
             markup=False,
         )
     show(*_energy(report))
+    head, rows = _memory(report)
+    if rows:
+        show(head, rows)
     for one in report["estimates"]:
         console.print(f"{one['profile']}: {verdict(one)}", markup=False)
     show(*_artificial(report))
@@ -48,20 +62,9 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     )
 
 
-def _counts(counts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def _spikes(counts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     n = counts["images"]
-    head = [
-        "for an image",
-        "neurons",
-        "spikes",
-        "firing rate",
-        "p95",
-        "silent",
-        "saturated",
-        "synaptic operations",
-        "membrane updates",
-        "dense MACs",
-    ]
+    head = ["spikes, an image", "neurons", "spikes", "firing rate", "p95", "silent", "saturated"]
     rows = [
         [
             layer["name"],
@@ -71,56 +74,54 @@ def _counts(counts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             f"{layer['rates']['p95']:.3f}",
             f"{layer['rates']['silent']:.1%}",
             f"{layer['rates']['saturated']:.1%}",
-            f"{layer['synaptic_operations'] / n:,.0f}",
-            f"{layer['membrane_updates'] / n:,.0f}",
-            f"{layer['dense_macs']:,}",
         ]
         for layer in counts["layers"]
     ]
-    rows.append(
+    rows.append(["all", f"{counts['neurons']:,}", f"{counts['spikes'] / n:,.0f}", "", "", "", ""])
+    return head, rows
+
+
+def _operations(counts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    n = counts["images"]
+    head = ["operations, an image", "synaptic operations", "membrane updates", "dense MACs"]
+    parts = [*counts["layers"], {"name": "all", **counts}]
+    rows = [
         [
-            "all",
-            f"{counts['neurons']:,}",
-            f"{counts['spikes'] / n:,.0f}",
-            "",
-            "",
-            "",
-            "",
-            f"{counts['synaptic_operations'] / n:,.0f}",
-            f"{counts['membrane_updates'] / n:,.0f}",
-            f"{counts['dense_macs']:,}",
+            one["name"],
+            f"{one['synaptic_operations'] / n:,.0f}",
+            f"{one['membrane_updates'] / n:,.0f}",
+            f"{one['dense_macs']:,}",
         ]
-    )
+        for one in parts
+    ]
     return head, rows
 
 
 def _energy(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    head = [
-        "estimates, an image",
-        "synapses",
-        "neurons",
-        "routing",
-        "spiking",
-        "dense twin",
-        "int8 twin",
-        "spiking with memory",
-        "dense twin with memory",
+    head = ["estimates, an image", "synapses", "neurons", "routing", "spiking", "dense twin", "int8 twin"]
+    rows = [
+        [
+            one["profile"],
+            *(energy(one["spiking"][key]) for key in ("synapse", "neuron", "routing", "total")),
+            energy(one["dense_twin"]),
+            energy(one["int8_twin"]),
+        ]
+        for one in report["estimates"]
     ]
-    rows = []
-    for one in report["estimates"]:
-        spiking = one["spiking"]
-        memory = ["–", "–"]
-        if has_memory(one):
-            memory = [interval(spiking["total_with_memory"]), interval(one["dense_twin_with_memory"])]
-        rows.append(
-            [
-                one["profile"],
-                *(energy(spiking[key]) for key in ("synapse", "neuron", "routing", "total")),
-                energy(one["dense_twin"]),
-                energy(one["int8_twin"]),
-                *memory,
-            ]
-        )
+    return head, rows
+
+
+def _memory(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    head = ["estimates with memory, an image", "spiking", "dense twin"]
+    rows = [
+        [
+            one["profile"],
+            interval(one["spiking"]["total_with_memory"]),
+            interval(one["dense_twin_with_memory"]),
+        ]
+        for one in report["estimates"]
+        if has_memory(one)
+    ]
     return head, rows
 
 

@@ -180,7 +180,7 @@ def _trace(model: Any, graph: SpikingGraph, layer_counts: bool) -> tuple[onnx.Mo
     pair = inputs["pixel_values"].dim() == 5
     dynamic = ({0: batch}, {0: batch, 1: length}, {0: batch, 1: length}, {1: 2 * batch if pair else batch})
     outputs = [*names, *(f"count_{name}" for name in counted)]
-    with warnings.catch_warnings(), _quiet():
+    with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")
         # Exported apart: torch.onnx.export falls back on fixed sizes where dynamic ones fail, without a word.
         traced = torch.export.export(
@@ -309,7 +309,7 @@ def _folded(model: Any, graph: SpikingGraph) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter tells its progress as warnings of a logger and on stdout."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level

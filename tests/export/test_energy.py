@@ -70,10 +70,10 @@ def test_arithmetic_by_hand(counts: Counts) -> None:
 
 def test_routing_and_spikes_by_hand(counts: Counts) -> None:
     """Loihi 1, both readings: 38 spikes fired and 40 of the sampler's, for two images."""
-    first = estimate(counts, load_profile("loihi1-vs-a100"))
+    first = estimate(counts, load_profile("loihi1-with-a100"))
     assert (first.synapse, first.neuron) == (pytest.approx(800 * 23.6), pytest.approx(150 * 81))
     assert first.routing == pytest.approx(800 * 3.5)
-    second = estimate(counts, load_profile("loihi1-sanafe-vs-a100"))
+    second = estimate(counts, load_profile("loihi1-sanafe-with-a100"))
     assert second.synapse == pytest.approx(800 * 24)
     assert second.neuron == pytest.approx(150 * 72.8 + 19 * 69.3)
     assert second.routing == pytest.approx((19 + 20) * (111 + 3.6))
@@ -160,10 +160,10 @@ CONSTANTS = {
     "45nm-fp32": (0.9, 4.6, 4.6, 0.23),
     "45nm-fp16": (0.4, 1.5, 1.5, 0.23),
     "45nm-int8": (0.03, 0.23, 0.23, 0.23),
-    "loihi1-vs-a100": (23.6, 81, 2.56, 1.28),
-    "loihi1-sanafe-vs-a100": (24.0, 51.2 + 21.6, 2.56, 1.28),
-    "spinnaker-vs-a100": (13300, 26000, 2.56, 1.28),
-    "spinnaker2-vs-a100": (450, 2190, 2.56, 1.28),
+    "loihi1-with-a100": (23.6, 81, 2.56, 1.28),
+    "loihi1-sanafe-with-a100": (24.0, 51.2 + 21.6, 2.56, 1.28),
+    "spinnaker-with-a100": (13300, 26000, 2.56, 1.28),
+    "spinnaker2-with-a100": (450, 2190, 2.56, 1.28),
     "a100-bf16": (2 * 1.28, 2 * 1.28, 2.56, 1.28),
     "a100-fp32": (41, 41, 41, 1.28),
 }
@@ -171,7 +171,7 @@ CONSTANTS = {
 
 def test_every_bundled_profile_is_checked() -> None:
     assert set(profile_names(every=True)) == set(CONSTANTS)
-    assert profile_names() == ["45nm-fp32", "45nm-int8", "loihi1-vs-a100"]
+    assert profile_names() == ["45nm-fp32", "45nm-int8", "loihi1-with-a100"]
 
 
 @pytest.mark.parametrize("name", CONSTANTS)
@@ -199,7 +199,7 @@ def test_constants_and_labels(counts: Counts, name: str) -> None:
 def test_the_conclusion_turns_with_the_profile(counts: Counts) -> None:
     """Break-even spikes for each input: 5.11 in 45 nm logic, 0.095 for Loihi 1 against an A100 at its peak."""
     assert estimate(counts, load_profile("45nm-fp32")).break_even == pytest.approx(5.11, abs=0.005)
-    assert estimate(counts, load_profile("loihi1-vs-a100")).break_even == pytest.approx(0.0945, abs=0.0005)
+    assert estimate(counts, load_profile("loihi1-with-a100")).break_even == pytest.approx(0.0945, abs=0.0005)
 
 
 def valid() -> dict:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import typer
@@ -28,7 +31,9 @@ from ashnets.export.onnx.running import run_onnx
 from ashnets.export.onnx.sequence import write_onnx_sequence
 from ashnets.export.onnx.step import write_onnx_step
 from ashnets.model.abstract_encoder import AbstractEncoder
+from ashnets.model.sampling import probabilistic_sampling
 from ashnets.model.tdbn import calibrate
+from ashnets.processor import AshNetsImageProcessor
 
 
 def reduced(name: str, **changes: object) -> SpikingGraph:
@@ -90,17 +95,17 @@ def model(config: AshNetsConfig, encoder: AbstractEncoder):
 def test_a_folder_holds_what_it_says_and_its_readme_runs(to: str, model, tmp_path: Path) -> None:
     folder = tmp_path / "exported"
     report = export_model(model, to, folder, "small", quantize=to == "lava")
-    _check(folder, report, to)
+    _check(folder, report, to, model)
 
 
 @pytest.mark.slow
 def test_the_whole_models_folder(model, tmp_path: Path) -> None:
     report = export_model(model, "onnx-model", tmp_path / "exported", "small")
     assert max(report["largest_difference"].values()) < report["tolerance"]
-    _check(tmp_path / "exported", report, "onnx-model")
+    _check(tmp_path / "exported", report, "onnx-model", model)
 
 
-def _check(folder: Path, report: dict, to: str) -> None:
+def _check(folder: Path, report: dict, to: str, model: Any) -> None:
     assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(report))
     assert {path.name for path in folder.iterdir()} == {*report["files"], "report.json"}
     assert [p.name for p in folder.parent.iterdir()] == ["exported"]
@@ -111,18 +116,24 @@ def _check(folder: Path, report: dict, to: str) -> None:
         assert report["opset"] == 20
     with np.load(folder / "sample.npz", allow_pickle=False) as sample:
         assert sample["spikes"].shape == (6, 3, 3, 40, 40)
-    text = (folder / "README.md").read_text()
-    code = text.partition("```python\n")[2].partition("```")[0]
-    assert len(code.strip().splitlines()) >= 3
-    if to == "lava":  # as the README says for this Python
-        code = "from ashnets.export.lava_simulation import prepare_lava\nprepare_lava()\n" + code
-    code = f"import sys; sys.path.insert(0, {str(Path(ashnets.__file__).parents[1])!r})\n" + code
+    first, *others = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert len(first.strip().splitlines()) >= 3
+    blocks = others if to == "sana-fe" else [first, *others]  # sanafe is not installed here
+    code = "\n".join([f"import sys; sys.path.insert(0, {str(Path(ashnets.__file__).parents[1])!r})", *blocks])
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    batch = AshNetsImageProcessor(40)(folder / "sample.jpg")
+    ours = probabilistic_sampling(batch["pixel_values"], batch["image_keys"], 6, from_model(model).encoding.seed)
+    with np.load(folder / "own.npz", allow_pickle=False) as own:
+        assert np.array_equal(own["spikes"], ours.numpy()), "a README draws other spikes than the sampler"
     if to == "lava":
         assert done.stdout.count("Conv") == 4
     if to == "nir":
         assert done.stdout.count(": 0 spikes differ") == 6
+    if to in ("onnx", "onnx-sequence", "onnx-unrolled", "nir"):
+        graph = from_model(model)
+        fired = int(graph.run(ours)[0]["concepts"].sum())
+        assert f"{fired} spikes of concepts" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -155,11 +166,26 @@ def test_the_command_exports_the_bundled_model(to: str, tools: set[str], tmp_pat
         assert 0.001 < sample["expected_concepts"].mean() < 0.9
 
 
+def test_random_weights_are_labeled_everywhere(model, tmp_path: Path) -> None:
+    report = export_model(model, "onnx", tmp_path / "out", "small", random_weights="RANDOM weights (seed 3)")
+    assert report["random_weights"].startswith("RANDOM weights (seed 3): spikes and firing rates are those of random")
+    assert "Warning: RANDOM weights (seed 3)" in (tmp_path / "out" / "README.md").read_text()
+    network = onnx.load(tmp_path / "out" / "network.onnx")
+    notes = {entry.key: entry.value for entry in network.metadata_props}
+    assert notes["provenance.weights"] == "RANDOM weights (seed 3)"
+
+
 def test_an_earlier_export_is_replaced_and_nothing_else(model, tmp_path: Path) -> None:
     folder = tmp_path / "exported"
     export_model(model, "onnx", folder, "small")
     export_model(model, "nir", folder, "small")
-    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "network.nir", "report.json", "sample.npz"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "README.md",
+        "network.nir",
+        "report.json",
+        "sample.jpg",
+        "sample.npz",
+    ]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years")
     with pytest.raises(OutputError, match="mine contains something else"):
@@ -182,7 +208,13 @@ def test_an_export_to_the_current_folder_and_through_a_link(
     monkeypatch.chdir(tmp_path / "real")
     export_model(model, "nir", ".", "small")
     export_model(model, "onnx", tmp_path / "link", "small")
-    assert sorted(p.name for p in Path.cwd().iterdir()) == ["README.md", "network.onnx", "report.json", "sample.npz"]
+    assert sorted(p.name for p in Path.cwd().iterdir()) == [
+        "README.md",
+        "network.onnx",
+        "report.json",
+        "sample.jpg",
+        "sample.npz",
+    ]
     assert (tmp_path / "link").is_symlink() and sorted(p.name for p in tmp_path.iterdir()) == ["link", "real"]
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,14 @@ from ashnets.export.energy.profiles import load_profile, profile_names
 from ashnets.export.energy.report import artificial_layers, count_and_estimate, energy_report, layer_rows, write_report
 from ashnets.export.energy.text import print_report
 from ashnets.export.graph import from_model
+from ashnets.export.placement.chips import load_chip
+from ashnets.export.placement.placing import place
 from ashnets.model import AshNetsForRetrieval
 from ashnets.model.sampling import image_key, probabilistic_sampling
 from ashnets.model.tdbn import calibrate
 from ashnets.processor import AshNetsImageProcessor
 
-PROFILES = ["45nm-fp32", "a100-bf16", "loihi1-sanafe-vs-a100"]
+PROFILES = ["45nm-fp32", "a100-bf16", "loihi1-sanafe-with-a100"]
 SCHEMA = TEMPLATE.with_name("energy-report.schema.json")
 
 
@@ -88,10 +91,18 @@ def complaints(value: Any, schema: dict[str, Any], root: dict[str, Any], place: 
         yield f"{place} is {value!r}"
     if "enum" in schema and value not in schema["enum"]:
         yield f"{place} is {value!r}"
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "null": type(None)}
+    kinds = {
+        "boolean": bool,
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "number": (int, float),
+        "null": type(None),
+    }
     if "type" in schema:
         names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-        if isinstance(value, bool) or not any(isinstance(value, kinds[name]) for name in names):
+        if (isinstance(value, bool) and "boolean" not in names) or not any(isinstance(value, kinds[n]) for n in names):
             yield f"{place} is {type(value).__name__}"
             return
     if isinstance(value, dict):
@@ -126,6 +137,9 @@ def test_the_report_is_what_its_schema_says(report: dict[str, Any]) -> None:
         lambda r: r["estimates"][0]["constants"]["mac"].update(source=""),
         lambda r: r["counts"]["layers"][0].update(spikes=1.5),
         lambda r: r["counts"].update(surprise=1),
+        lambda r: r["placement"]["traffic"]["layers"][0].pop("messages"),
+        lambda r: r["placement"].update(fits="yes"),
+        lambda r: r["estimates"][2].update(routing="guessed"),
     ):
         broken = json.loads(json.dumps(report))
         change(broken)
@@ -137,7 +151,9 @@ def test_counts_and_estimates_are_those_of_the_parts(
 ) -> None:
     graph = from_model(model, "small")
     spikes = probabilistic_sampling(images.pixels, images.image_keys, 2 * graph.time_steps, graph.encoding.seed)
-    counts = count(graph, spikes[: graph.time_steps])
+    fired = [x.sum((0, 1)).numpy() for x in (spikes[:6], *list(graph.run(spikes[:6])[0].values())[:-1])]
+    placement = place(graph, load_chip("loihi1"), "best", fired)
+    counts = count(graph, spikes[: graph.time_steps], placement=placement)
     assert report["counts"] == counts.to_dict()
     assert counts.spikes > 0
     # Each image by the model's own forward, from a reset state.
@@ -151,12 +167,52 @@ def test_counts_and_estimates_are_those_of_the_parts(
         assert found == one.to_dict()
         assert "five images of noise" in found["data"]
 
-    longer = count(graph, spikes)
+    longer = count(graph, spikes, placement=placement)
     for curves, one in zip(report["curves"], report["estimates"], strict=True):
         assert [point["steps"] for point in curves["over_steps"]] == list(range(1, 13))
         assert curves["over_steps"][5]["spiking"] == pytest.approx(one["spiking"]["total"])
         profile = load_profile(curves["profile"])
         assert curves["over_steps"][11]["spiking"] == pytest.approx(estimate(longer, profile).spiking)
+
+
+def test_the_placement_gives_the_routing(report: dict[str, Any], model: AshNetsForRetrieval, images: Images) -> None:
+    placed = report["placement"]
+    assert (placed["fits"], placed["chip"], placed["mapping"]) == (True, "loihi1", "best")
+    total, traffic = placed["traffic"]["total"], report["counts"]["layers"]
+    for here, there in (("messages", "messages"), ("hops_east_west", "east_west"), ("hops_north_south", "north_south")):
+        assert total[here] == pytest.approx(sum(layer["traffic"][there] for layer in traffic) / 5)
+    energy = total["messages"] * 111 + total["hops_east_west"] * 3 + total["hops_north_south"] * 4.2
+    assert total["picojoules"] == pytest.approx(energy)
+    for one in report["estimates"]:
+        assert one["routing"] == ("placed" if one["profile"].startswith("loihi1") else "assumed")
+    loihi = report["estimates"][2]
+    assert loihi["spiking"]["routing"] == pytest.approx(energy)
+    assert not any("one message" in sentence for sentence in loihi["assumptions"])
+    assert sum(one["cores"] for one in placed["populations"]) == placed["cores"]
+    assert sum(held is not None for held in placed["mesh"]) == placed["cores"] <= len(placed["mesh"]) == 128
+    assert placed["latency"]["steps"] == 6 + 4
+    assert placed["latency"]["image"] == pytest.approx(sum(placed["latency"]["by_step"]))
+    words = " ".join(Page(page(report)).words)
+    assert f"{placed['cores']} of 128 cores" in words
+    assert len(re.findall(r"<title>core \d+: concepts", page(report))) == placed["populations"][-1]["cores"]
+
+    small = replace(load_chip("loihi1"), columns=1, rows=1, cores_per_tile=2, neurons=300)
+    profiles = [load_profile(PROFILES[2])]
+    options = {"name": "small", "weights": "random", "chip": small, "progress": False}
+    unplaced = energy_report(model, images, profiles, **options)
+    assert unplaced["placement"]["fits"] is False
+    assert "which has 2" in unplaced["placement"]["reason"]
+    one = unplaced["estimates"][0]
+    assert one["routing"] == "assumed"
+    assert any("one message" in sentence for sentence in one["assumptions"])
+    assert "is assumed, not counted" in page(unplaced)
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    assert list(complaints(json.loads(json.dumps(unplaced)), schema, schema)) == []
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_report(unplaced, console)
+    assert "The routing of the profiles below is assumed" in " ".join(console.export_text().split())
+    with pytest.raises(ConfigurationError, match="which has 2"):
+        energy_report(model, images, profiles, must_fit=True, **options)
 
 
 def test_groups_of_similar_images(report: dict[str, Any], model: AshNetsForRetrieval, images: Images) -> None:
@@ -378,5 +434,9 @@ def test_the_command_on_the_bundled_model(tmp_path: Path, capsys: pytest.Capture
     assert all(0 < layer["rate"] < 0.9 for layer in told["counts"]["layers"])
     with pytest.raises(WeightsError, match="no trained weights"):
         energy_command("ashnets-tiny-t1", sample=1)
+    energy_command("ashnets-tiny-t1", sample=1, profile=["45nm-int8"], weights="random", seed=3, as_json_=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["model"]["weights"].startswith("RANDOM weights (seed 3), never trained")
+    assert all(0 < layer["rate"] < 0.9 for layer in told["counts"]["layers"])
     with pytest.raises(ConfigurationError, match=", ".join(profile_names(every=True))):
         energy_command("ashnets-tiny", profile=["h100"])

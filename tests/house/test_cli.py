@@ -172,7 +172,7 @@ def test_every_command_that_takes_a_model_offers_their_names(command: str) -> No
         ("train tiny-ann", ["tiny-ann-pictograms"]),
         ("finetune v", ["vqa", "ve"]),
         ("export ashnets-tiny --to onnx-", ["onnx-sequence", "onnx-unrolled", "onnx-model"]),
-        ("energy ashnets-tiny --profile loihi1-vs", ["loihi1-vs-a100"]),
+        ("energy ashnets-tiny --profile loihi1-with", ["loihi1-with-a100"]),
         ("search hol", ["holidays"]),
         ("evaluate runs/", []),  # from here on the shell offers its files
     ],

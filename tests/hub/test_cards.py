@@ -129,7 +129,7 @@ def test_energy_is_an_estimate_with_its_assumptions(finished_run, tmp_path):
 
     model = ashnets.from_pretrained(finished_run / "model").ashnets
     images = Images(torch.rand(2, 3, 16, 16), [1, 2], "2 squares of noise")
-    profiles = [load_profile(name) for name in ("45nm-fp32", "loihi1-vs-a100")]
+    profiles = [load_profile(name) for name in ("45nm-fp32", "loihi1-with-a100")]
     report = energy_report(model, images, profiles, name="letters", weights="trained", progress=False)
     write_report(report, tmp_path)
     rows = read_energy(tmp_path / "energy.json")

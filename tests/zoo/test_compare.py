@@ -69,7 +69,7 @@ def test_random_weights_fire_and_are_labeled() -> None:
     (found,) = compare_models(
         ["ashnets-tiny-t5"], load=never, count_and_estimate=measure, read=images, random_weights=True
     )  # type: ignore[arg-type]
-    assert found.weights == RANDOM
+    assert found.weights == RANDOM.format(seed=0)
     assert "never trained" in found.weights
     assert all(0 < float(rate.mean()) < 0.9 for rate in seen[0].values())
     again = random_model("ashnets-tiny-t5", images(96))
@@ -90,8 +90,8 @@ def test_the_command_sets_trained_and_untrained_side_by_side(capsys: pytest.Capt
     trained, untrained = json.loads(capsys.readouterr().out)
     assert trained["weights"] == "trained: pictograms"
     assert trained["measured"]["spikes"] > 0
-    assert set(trained["measured"]["energy"]) == {"45nm-int8", "loihi1-vs-a100"}
-    assert untrained["weights"] == RANDOM
+    assert set(trained["measured"]["energy"]) == {"45nm-int8", "loihi1-with-a100"}
+    assert untrained["weights"] == RANDOM.format(seed=0)
     assert untrained["measured"]["spikes"] is None
     assert untrained["measured"]["energy"]["45nm-int8"]["spiking"] is None
     totals = [one["measured"]["energy"]["45nm-int8"]["total"] for one in (untrained, trained)]

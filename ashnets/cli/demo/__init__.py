@@ -13,6 +13,7 @@ from ashnets.cli.demo.gallery import DIRECTIONS, Ranking, bundled_gallery, rank_
 from ashnets.cli.demo.terminal import Terminal
 from ashnets.environment import environment
 from ashnets.errors import MissingExtraError
+from ashnets.evaluation.embedding import embed_texts
 from ashnets.export import (
     Counts,
     Estimate,
@@ -24,8 +25,12 @@ from ashnets.export import (
     from_model,
     load_profile,
     profile_names,
+    run_onnx,
     write_onnx_step,
 )
+from ashnets.export.onnx.reading import read_spikes, write_onnx_reading
+from ashnets.export.placement.chips import DEFAULT, load_chip
+from ashnets.export.placement.placing import place
 from ashnets.files import JsonObject, require_writable, write_atomically, write_json
 from ashnets.metrics.retrieval import KS
 from ashnets.model.heads import AshNetsForPreTraining
@@ -90,11 +95,19 @@ def demonstrate(model: AshNetsForPreTraining, processor: AshNetsProcessor, outpu
     spikes = ranking.spikes[:, counted]
     terminal.step("The spiking encoder as an ONNX step graph, in onnxruntime")
     onnx = _export(terminal, graph, model, spikes, output, files)
+    _read_spikes(terminal, model, processor, graph, ranking, shown[0], output)
 
     terminal.step(f"Operations per image (mean over {len(counted)} images)")
-    counts = count(graph, spikes)
+    placement = place(graph, load_chip(DEFAULT))
+    counts = count(graph, spikes, placement=placement)
     macs = dense_macs(model, ranking.pixels[:1])
     _show_counts(terminal, counts, macs)
+    traffic = counts.traffic
+    assert traffic is not None  # counted with a placement
+    terminal.say(
+        f"On {placement.chip.title}: {placement.cores} of {placement.chip.cores} cores; "
+        f"{traffic.messages / counts.images:,.0f} messages and {traffic.hops / counts.images:,.0f} hops an image."
+    )
 
     terminal.step("Estimated energy")
     estimates = [estimate(counts, load_profile(name), macs, f"{len(counted)} images") for name in profile_names()]
@@ -187,6 +200,28 @@ def _export(
         "differ_from_model": found.differ_from_model,
         "layers": [vars(layer) for layer in found.layers],
     }
+
+
+def _read_spikes(
+    terminal: Terminal,
+    model: AshNetsForPreTraining,
+    processor: AshNetsProcessor,
+    graph: SpikingGraph,
+    ranking: Ranking,
+    image: int,
+    output: Path,
+) -> None:
+    """The sentences that the exported spikes of one image find, without its concrete features."""
+    try:
+        reading = write_onnx_reading(model, output / "spikes_to_text.onnx")
+        counts = run_onnx(output / "spiking_encoder.onnx", ranking.spikes[:, image : image + 1])[0]
+        embeds = read_spikes(reading, counts[graph.layers[-1].name].sum(0))  # (1, D)
+    except MissingExtraError:
+        return
+    texts = embed_texts(model, processor.tokenizer, ranking.sentences, for_spikes=True)
+    best = (embeds @ texts.T)[0].topk(3).indices.tolist()
+    found = "; ".join(ranking.sentences[i] for i in best)
+    terminal.say(f"Spikes to text, from the exported files alone, for “{ranking.sentences[image]}”: {found}.")
 
 
 def _show_counts(terminal: Terminal, counts: Counts, macs: dict[str, int]) -> None:

@@ -2,8 +2,10 @@
 
 A profile has two sides. ``spiking`` is the hardware of the spiking branch. ``dense`` is the hardware of ordinary
 networks: either its own constants or those of another profile (``dense: {profile: a100-bf16}``). ``memory`` lists the
-levels from the smallest to the largest; it is left out if the constants already include memory traffic. For a new
-profile, copy ``template.yaml`` and fill it in.
+levels from the smallest to the largest; it is left out if the constants already include memory traffic. ``chip`` names
+the chip file on which the spiking branch is placed; its messages and hops then replace ``routed_operation``,
+``message`` and ``hop``. A name such as ``loihi1-with-a100`` is a pair: the spiking branch on Loihi 1, all other parts
+on an A100. For a new profile, copy ``template.yaml`` and fill it in.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from typing import Any
 
 from ashnets.errors import ConfigurationError
 from ashnets.export.figures import Constant, FigureFile
+from ashnets.export.placement.chips import chip_names
 
 FOLDER = Path(__file__).resolve().parent
 TEMPLATE = "template"
 # Three profiles with different verdicts: shown by default.
-DEFAULT = ("45nm-fp32", "45nm-int8", "loihi1-vs-a100")
+DEFAULT = ("45nm-fp32", "45nm-int8", "loihi1-with-a100")
 
 KEYS = {"title", "bits", "spiking", "dense", "assumptions"}
 BITS = ("weight", "state", "activation", "event")
@@ -78,6 +81,8 @@ class Profile:
         message: routing, if the source gives it for each spike that is sent.
         hop: routing from tile to tile, for each spike that is sent, times ``hops``.
         hops: assumed number of tiles that a spike crosses.
+        chip: name or path of the chip file for the placement; None: routing is assumed.
+        assumed_routing: sentences that hold only without a placement.
     """
 
     name: str
@@ -96,6 +101,8 @@ class Profile:
     message: Constant | None = None
     hop: Constant | None = None
     hops: float = 0.0
+    chip: str | None = None
+    assumed_routing: tuple[str, ...] = ()
 
     def constants(self) -> dict[str, dict[str, Any]]:
         """Every constant by its name, for JSON."""
@@ -142,7 +149,7 @@ class _Reader(FigureFile):
 
     def profile(self) -> Profile:
         found = self.yaml()
-        self.keys("the file", found, KEYS, {"memory"})
+        self.keys("the file", found, KEYS, {"memory", "chip", "assumed_routing"})
         title = self.title(found["title"])
         spiking, bits = found["spiking"], found["bits"]
         self.keys("spiking", spiking, {"execution", *SPIKING}, {*SPIKING_TOO, "hops"})
@@ -171,7 +178,18 @@ class _Reader(FigureFile):
             dense_title=dense_title,
             memory=self._memory(found.get("memory", [])),
             assumptions=assumptions,
+            chip=self._chip(found.get("chip")),
+            assumed_routing=self.sentences("assumed_routing", found.get("assumed_routing", [])),
         )
+
+    def _chip(self, chip: Any) -> str | None:
+        if chip is None or chip in chip_names():
+            return chip
+        if not isinstance(chip, str) or not (self.path.parent / chip).is_file():
+            self.refuse(
+                f"chip={chip!r} must be a bundled chip ({', '.join(chip_names())}) or a file next to the profile"
+            )
+        return str(self.path.parent / chip)
 
     def _dense(self, dense: Any, title: str) -> tuple[Constant, Constant, str]:
         if isinstance(dense, dict) and set(dense) == {"profile"}:

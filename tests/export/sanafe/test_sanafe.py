@@ -1,0 +1,144 @@
+"""Files for SANA-FE: what they contain, what the script does with them, and SANA-FE itself as a judge."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch.nn import functional as F
+
+from ashnets.errors import AshNetsError, MissingExtraError
+from ashnets.export.exporting import export_model, sample_spikes
+from ashnets.export.graph import SpikingGraph, quantized
+from ashnets.export.placement.chips import load_chip
+from ashnets.export.placement.placing import place
+from ashnets.export.sanafe.simulation import compare_sanafe, python_of, simulate
+from ashnets.export.sanafe.writing import write_sanafe
+from ashnets.model.abstract_encoder import AbstractEncoder
+
+PYTHON = os.environ.get("ASHNETS_SANAFE_PYTHON")  # a Python that has sanafe
+
+
+@pytest.fixture(scope="module")
+def written(graph: SpikingGraph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sanafe")
+    whole = quantized(graph)
+    write_sanafe(whole, place(whole, load_chip("loihi1"), "spatial"), folder)
+    return folder
+
+
+def script_of(folder: Path) -> Any:
+    """``run_sanafe.py`` as a module, with an empty module in the place of sanafe."""
+    spec = importlib.util.spec_from_file_location("run_sanafe", folder / "run_sanafe.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["sanafe"] = types.ModuleType("sanafe")
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules["sanafe"]
+    return module
+
+
+def test_the_script_makes_every_synapse(written: Path, graph: SpikingGraph) -> None:
+    """The sum of weights over random spikes is torch's convolution, for groups, strides and dilation too."""
+    script = script_of(written)
+    generator = torch.Generator().manual_seed(0)
+    cases = [
+        (layer.weight, layer.stride, layer.padding, layer.dilation, 1, layer.input_shape) for layer in graph.layers
+    ]
+    cases.append((torch.randn(6, 2, 3, 2, generator=generator), (2, 1), (1, 2), (1, 2), 2, (4, 7, 6)))
+    for weight, stride, padding, dilation, groups, shape in cases:
+        spikes = (torch.rand(1, *shape, generator=generator) < 0.4).double()
+        expected = F.conv2d(spikes, weight.double(), None, stride, padding, dilation, groups)
+        layer = {
+            "weight": weight.double().numpy(),
+            "geometry": np.array([stride, padding, dilation]),
+            "groups": np.array(groups),
+            "cores_in": np.zeros(shape),
+            "cores": np.zeros(expected.shape[1:]),
+        }
+        found, pairs = np.zeros(expected.numel()), 0
+        for source, target, value in script.synapses(layer):
+            np.add.at(found, target, spikes.flatten().numpy()[source] * value)
+            pairs += len(source)
+        assert found == pytest.approx(expected.flatten().numpy())
+        ones = F.conv2d(torch.ones(1, *shape), torch.ones_like(weight), None, stride, padding, dilation, groups)
+        assert pairs == int(ones.sum())
+
+
+def test_the_chip_has_the_figures_of_its_file(written: Path, graph: SpikingGraph) -> None:
+    chip = yaml.safe_load((written / "chip.yaml").read_text(encoding="utf-8"))["architecture"]
+    assert (chip["attributes"]["width"], chip["attributes"]["height"], len(chip["tile"])) == (8, 4, 32)
+    assert chip["attributes"]["latency_sync"] == {1: 6e-7, 2: 1e-6, 4: 1.4e-6, 29: 1.8e-6}
+    tile = chip["tile"][0]["attributes"]
+    assert (tile["energy_north_hop"], tile["energy_east_hop"]) == (pytest.approx(4.2e-12), pytest.approx(3e-12))
+    cores = [core for one in chip["tile"] for core in one["core"]]
+    assert len(cores) == 128
+    with np.load(written / "network.npz", allow_pickle=False) as stored:
+        inputs = np.bincount(stored["input_cores"].ravel(), minlength=128)
+        assert [str(name) for name in stored["layers"]] == [layer.name for layer in graph.layers]
+        assert stored["0_weight"].dtype == np.int32
+        assert stored["0_lif"].tolist() == [quantized(graph).layers[0].integer.threshold, (4096 - 1400) / 4096]  # type: ignore[union-attr]
+    assert inputs.sum() == 3 * 40 * 40
+    for core, number in zip(cores, inputs.tolist(), strict=True):
+        units = [unit["name"] for unit in core["soma"]]
+        assert units == ["lif", *([f"input[0..{number - 1}]"] if number else [])]
+    lif = cores[0]["soma"][0]["attributes"]
+    energies = [lif[f"energy_{part}"] for part in ("access_neuron", "update_neuron", "spike_out")]
+    assert energies == pytest.approx([51.2e-12, 21.6e-12, 69.3e-12])
+    times = [lif[f"latency_{part}"] for part in ("access_neuron", "update_neuron", "spike_out")]
+    assert times == pytest.approx([6e-9, 3.7e-9, 30e-9])
+    synapse = cores[0]["synapse"][0]["attributes"]
+    assert (synapse["energy_process_spike"], synapse["latency_process_spike"]) == pytest.approx((24e-12, 3.1e-9))
+
+
+def test_without_sanafe_it_says_how_to_get_it(encoder: AbstractEncoder, written: Path, tmp_path: Path) -> None:
+    assert importlib.util.find_spec("sanafe") is None, "SANA-FE is under the GPL: install it apart from this project"
+    with pytest.raises(MissingExtraError, match=r"pip install sanafe==2\.2\.9"):
+        python_of(None)
+    with pytest.raises(MissingExtraError, match="has no sanafe"):
+        simulate(written, sys.executable)
+    with pytest.raises(AshNetsError, match="absent cannot be started"):
+        simulate(written, "/absent")
+    report = export_model(encoder, "sana-fe", tmp_path / "out", quantize=True)
+    assert set(report["files"]) == {
+        "README.md",
+        "chip.yaml",
+        "network.npz",
+        "run_sanafe.py",
+        "sample.jpg",
+        "sample.npz",
+    }
+    assert report["not_run"] == {"SANA-FE": "takes minutes: --simulate SECONDS runs it"}
+    assert report["placement"]["mapping"] == "best"
+    with pytest.raises(MissingExtraError):
+        export_model(encoder, "sana-fe", tmp_path / "other", quantize=True, simulate=60)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("mapping", ["best", "spatial", "linear"])
+def test_sanafe_counts_the_same(graph: SpikingGraph, mapping: str, tmp_path: Path) -> None:
+    """Set ASHNETS_SANAFE_PYTHON to a Python that has sanafe 2.2.9."""
+    assert PYTHON, "ASHNETS_SANAFE_PYTHON is not set"
+    whole = quantized(graph)
+    spikes = sample_spikes(whole, 2)
+    placement = place(whole, load_chip("loihi1"), mapping)
+    write_sanafe(whole, placement, tmp_path)
+    arrays = {"spikes": spikes, **{f"expected_{name}": x for name, x in whole.run(spikes)[0].items()}}
+    np.savez(tmp_path / "sample.npz", **{name: x.to(torch.uint8).numpy() for name, x in arrays.items()})
+    found = compare_sanafe(tmp_path, whole, placement, spikes, PYTHON)
+    assert (found["differ"], found["images"]) == (0, 2)
+    ours, theirs = found["ashnets"], found["sanafe"]
+    for key in ("packets", "hops", "network", "synapse", "latency"):
+        assert theirs[key] == pytest.approx(ours[key], rel=1e-6)
+    assert ours["soma"] < theirs["soma"] < 2 * ours["soma"], "it charges the access in T + layers steps"
