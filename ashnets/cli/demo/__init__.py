@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 
@@ -213,9 +214,10 @@ def _read_spikes(
 ) -> None:
     """The sentences that the exported spikes of one image find, without its concrete features."""
     try:
-        reading = write_onnx_reading(model, output / "spikes_to_text.onnx")
-        counts = run_onnx(output / "spiking_encoder.onnx", ranking.spikes[:, image : image + 1])[0]
-        embeds = read_spikes(reading, counts[graph.layers[-1].name].sum(0))  # (1, D)
+        with tempfile.TemporaryDirectory() as folder:
+            reading = write_onnx_reading(model, Path(folder) / "reading.onnx")
+            counts = run_onnx(output / "spiking_encoder.onnx", ranking.spikes[:, image : image + 1])[0]
+            embeds = read_spikes(reading, counts[graph.layers[-1].name].sum(0))  # (1, D)
     except MissingExtraError:
         return
     texts = embed_texts(model, processor.tokenizer, ranking.sentences, for_spikes=True)
