@@ -31,6 +31,13 @@ PROFILE = "loihi1-sanafe-with-a100"  # gives the energy of synapse, neuron and s
 # SANA-FE divides an update: each neuron is accessed in every step and updated where something happens to it. Its
 # arch/loihi.yaml has 51.2 and 21.6 pJ, 6.0 and 3.7 ns.
 ACCESS_ENERGY, ACCESS_TIME = 51.2 / 72.8, 6.0 / 9.7
+# Direction, the chip's energy, and the seconds of its arch/loihi.yaml, which the detailed timing needs.
+HOPS = (
+    ("north", "hop_north_south", 6.5e-9),
+    ("south", "hop_north_south", 6.5e-9),
+    ("east", "hop_east_west", 4.1e-9),
+    ("west", "hop_east_west", 4.1e-9),
+)
 LINK_BUFFER = 16  # messages, as in SANA-FE's arch/loihi.yaml
 FILES = ("chip.yaml", "network.npz", "run_sanafe.py")
 
@@ -78,11 +85,10 @@ def chip_description(placement: Placement, profile: Profile) -> dict[str, Any]:
     joule = {key: one.picojoules * 1e-12 for key, one in chip.energy.items()}
     second = {key: one.nanoseconds * 1e-9 for key, one in chip.latency.items()}
     inputs = np.bincount(placement.populations[0].on_chip.ravel(), minlength=chip.cores).tolist()
-    hop = {"energy": ("hop_north_south", "hop_east_west"), "latency": (6.5e-9, 4.1e-9)}
     tile = {}
-    for direction, axis in (("north", 0), ("south", 0), ("east", 1), ("west", 1)):
-        tile[f"energy_{direction}_hop"] = joule[hop["energy"][axis]]  # type: ignore[index]
-        tile[f"latency_{direction}_hop"] = hop["latency"][axis]
+    for direction, key, time in HOPS:
+        tile[f"energy_{direction}_hop"] = joule[key]
+        tile[f"latency_{direction}_hop"] = time
     update = profile.neuron_update.picojoules * 1e-12
     spike = (profile.spike.picojoules if profile.spike else 0.0) * 1e-12
     lif = {
