@@ -91,6 +91,10 @@ def write_onnx_reading(model: Any, path: str | os.PathLike) -> Path:
     assert program is not None
     proto = program.model_proto
     del proto.metadata_props[:]
+    used = {name for node in proto.graph.node for name in node.input}
+    weights = [one for one in proto.graph.initializer if one.name in used]  # not those of the whole model
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(weights)
     notes = {"format": READING, "tokens_and_concepts": json.dumps(size), "time_steps": str(config.time_steps)}
     label(library, proto, notes)
     return save(library, proto, path)
