@@ -20,8 +20,8 @@ from ashnets.export.onnx.reading import has_reading
 from ashnets.export.placement.chips import load_chip
 from ashnets.files import require_writable
 from ashnets.hub.loading import from_pretrained
-from ashnets.hub.resolving import weights_sha256
-from ashnets.processor import AshNetsProcessor
+from ashnets.hub.resolving import resolve, weights_sha256
+from ashnets.processor import FILES, AshNetsProcessor
 from ashnets.zoo import comparing
 from ashnets.zoo.gallery_images import Images, gallery_images, gallery_sentences
 from ashnets.zoo.registry import config_of
@@ -212,8 +212,10 @@ def export_encoder(
     )
 
 
-def _texts(name: str, model: Any) -> tuple[list[str], torch.Tensor]:
-    """The sentences of the bundled gallery, each once, with their embeddings for spikes."""
+def _texts(name: str, model: Any) -> tuple[list[str], torch.Tensor] | None:
+    """The sentences of the bundled gallery, each once, with their embeddings for spikes; None without a processor."""
+    if not (Path(resolve(name)) / FILES[0]).is_file():
+        return None
     sentences = list(dict.fromkeys(gallery_sentences()))
     tokenizer = AshNetsProcessor.from_pretrained(name).tokenizer
     return sentences, embed_texts(model, tokenizer, sentences, for_spikes=True)

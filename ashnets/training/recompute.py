@@ -39,15 +39,29 @@ def _recomputed(unit: nn.Module, forward: Callable) -> Callable:
         membranes = [(lif, lif.v) for lif in unit.modules() if isinstance(lif, LIF)]
 
         def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-            return nullcontext(), _again(unit, membranes)
+            return nullcontext(), _Again(unit, membranes)
 
         return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **options)
 
     return run
 
 
+class _Again(AbstractContextManager):
+    """:func:`_second_pass`, entered anew by each backward pass over the same graph."""
+
+    def __init__(self, unit: nn.Module, membranes: list[tuple[LIF, Any]]) -> None:
+        self.unit, self.membranes = unit, membranes
+
+    def __enter__(self) -> None:
+        self.entered = _second_pass(self.unit, self.membranes)
+        self.entered.__enter__()
+
+    def __exit__(self, *raised: Any) -> bool | None:
+        return self.entered.__exit__(*raised)
+
+
 @contextmanager
-def _again(unit: nn.Module, membranes: list[tuple[LIF, Any]]) -> Iterator[None]:
+def _second_pass(unit: nn.Module, membranes: list[tuple[LIF, Any]]) -> Iterator[None]:
     """A second forward pass without side effects: it starts from ``membranes`` and updates no running statistic."""
     norms = [module for module in unit.modules() if isinstance(module, _BatchNorm)]
     counts = [(count, count.clone()) for norm in norms if (count := norm.num_batches_tracked) is not None]

@@ -161,7 +161,7 @@ def test_two_stages_of_a_benchmark_equal_a_loop(benchmarks, small_model):
         lost = whole["image_to_text"]["R@1"] - two["image_to_text"]["R@1"]
         assert two["lost"]["image_to_text"] == pytest.approx(lost)
     assert found["rankings"]["ITC"]["text_to_image"] == found["variants"]["reset"]["text_to_image"]
-    assert list(found["variants"]) == ["reset", "concrete alone"]
+    assert list(found["variants"]) == ["reset", "concrete alone", "another image's spikes", "spikes alone"]
 
 
 @pytest.mark.parametrize(("name", "k"), [("flickr30k", 128), ("coco-captions", 256)])
@@ -192,6 +192,8 @@ def test_several_models_and_splits_make_one_table(benchmarks, saved_models, tmp_
         "carry, shuffled",
         "constant image",
         "concrete alone",
+        "another image's spikes",
+        "spikes alone",
         "chance",
         "majority by text",
         "bag of words",
@@ -231,6 +233,8 @@ def test_retrieval_of_a_benchmark_and_of_images(benchmarks, drawings, saved_mode
         ("both", "ITC, carry, shuffled"),
         ("both", "ITC, constant image"),
         ("concrete alone", "ITC"),
+        ("another image's spikes", "ITC"),
+        ("spikes alone", "ITC"),
         ("both", "ITC, then ITM on the best 2"),
         ("both", "ITC, then ITC + ITM on the best 2"),
         ("both", "ITM on all pairs"),

@@ -222,7 +222,7 @@ def test_a_dry_run_measures_and_writes_nothing(checkpoint, corpus, tmp_path):
         steps=40,
         dry_run=True,
         progress=False,
-        overrides=["phases.1.frozen=[transformer, concrete]", "accumulate=3"],
+        overrides=["phases.1.frozen=[transformer, concrete, collector]", "accumulate=3"],
     )
     # three micro-batches for each step of the optimizer
     assert plan["steps"] == 40 and plan["images"] == 27 and plan["flops_run"] == 40 * 3 * plan["flops_a_step"]

@@ -86,7 +86,7 @@ def test_stopped_at_a_step_then_resumed(finished, drawings, tmp_path, monkeypatc
     last = [checkpoints(run / "checkpoints")[-1] for run in (tmp_path / "run", folder)]
     assert last[0].name == last[1].name
     files = sorted(path.name for path in last[1].glob("*.safetensors"))
-    assert files == ["ema.safetensors", "model.safetensors", "optimizers.safetensors"]
+    assert files == ["ema.safetensors", "model.safetensors", "optimizers.safetensors", "start.safetensors"]
     for name in files:
         left, right = load_file(last[0] / name), load_file(last[1] / name)
         assert left.keys() == right.keys()

@@ -83,7 +83,7 @@ def both(even_corpus, recipe_data, tmp_path_factory) -> tuple[Path, Path]:
     random groups, which are the same in both runs, then for one of similar groups, which a last bit can change.
     """
     folder = tmp_path_factory.mktemp("both")
-    sgd = {part: {"kind": "sgd", "lr": 1.0e-3} for part in ("transformer", "concrete", "spiking")}
+    sgd = {part: {"kind": "sgd", "lr": 1.0e-3} for part in ("transformer", "concrete", "spiking", "collector")}
     concrete, similar = recipe_data["phases"]
     spiking = {**similar, "name": "random", "epochs": 1, "grouping": "random"}
     phases = [concrete, spiking, {**similar, "epochs": 1}]

@@ -99,7 +99,8 @@ def statistics_by_hand(model, pixels, keys, group_size):
     found = {}
 
     def note(name, x):
-        axes = [d for d in range(x.dim()) if d != x.dim() - 3]
+        channels = x.dim() - 3 if x.dim() > 2 else 1
+        axes = [d for d in range(x.dim()) if d != channels]
         found[name] = x.double().mean(axes), x.double().var(axes)
 
     vision = copy.deepcopy(model.ashnets.vision).train()
@@ -109,6 +110,14 @@ def statistics_by_hand(model, pixels, keys, group_size):
             module.register_forward_hook(lambda _, inputs, x, norm=norm: note(norm, x))
         elif isinstance(module, torch.nn.BatchNorm2d):
             module.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
+    collected = vision.collector.rate_norm
+    normalize = collected.normalize
+
+    def noted(rates):
+        note("collector.rate_norm", rates)
+        return normalize(rates)
+
+    collected.normalize = noted
     with torch.no_grad():
         vision(pixels, image_keys=keys, group_size=group_size)
     return found
@@ -133,7 +142,7 @@ def test_what_is_published_has_statistics_of_its_own_weights(short):
     expected = statistics_by_hand(published, *batch.shown())
     vision = published.ashnets.vision
     assert set(expected) == {name for name, module in vision.named_modules() if hasattr(module, "running_var")}
-    assert {name.partition(".")[0] for name in expected} == {"concrete_encoder", "abstract_encoder"}
+    assert {name.partition(".")[0] for name in expected} == {"concrete_encoder", "abstract_encoder", "collector"}
     for name, (mean, variance) in expected.items():
         norm = vision.get_submodule(name)
         torch.testing.assert_close(norm.running_mean.double(), mean, rtol=1e-4, atol=1e-4)
@@ -203,6 +212,8 @@ def test_what_a_run_leaves(finished):
         "learning_rates",
         "firing_rates",
         "summary_ratio",
+        "spiking_branch",
+        "gradients",
         "validation",
     }
     assert folder.is_symlink() and [path.name for path in folder.parent.glob("volume/*")] == ["run"]
@@ -316,11 +327,11 @@ def test_evaluation_of_the_published_model(finished, corpus):
     entries = report.to_dict()["models"][str(folder / "model")]["splits"]["valid"]
     assert [(e["branch"], e["ranking"]) for e in entries] == [
         (branch, ranking)
-        for branch in ("both", "concrete alone")
+        for branch in ("both", "concrete alone", "another image's spikes", "spikes alone")
         for ranking in ("ITC", "ITC, then ITM on the best 3", "ITC, then ITC + ITM on the best 3")
     ]
     rows = report.as_rows()
-    assert len(rows) == 12
+    assert len(rows) == 24
     for row in rows:
         assert (row["model"], row["recipe"], row["seed"], row["images"]) == ("ashnets-tiny", "small", 0, 6)
         assert row["R@1"] in [round(i / 6, 4) for i in range(7)]

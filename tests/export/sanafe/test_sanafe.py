@@ -78,7 +78,7 @@ def test_the_script_makes_every_synapse(written: Path, graph: SpikingGraph) -> N
 def test_the_chip_has_the_figures_of_its_file(written: Path, graph: SpikingGraph) -> None:
     chip = yaml.safe_load((written / "chip.yaml").read_text(encoding="utf-8"))["architecture"]
     assert (chip["attributes"]["width"], chip["attributes"]["height"], len(chip["tile"])) == (8, 4, 32)
-    assert chip["attributes"]["latency_sync"] == {1: 6e-7, 2: 1e-6, 4: 1.4e-6, 29: 1.8e-6}
+    assert chip["attributes"]["latency_sync"] == pytest.approx({1: 6e-7, 2: 1e-6, 4: 1.4e-6, 29: 1.8e-6})
     tile = chip["tile"][0]["attributes"]
     assert (tile["energy_north_hop"], tile["energy_east_hop"]) == (pytest.approx(4.2e-12), pytest.approx(3e-12))
     cores = [core for one in chip["tile"] for core in one["core"]]
