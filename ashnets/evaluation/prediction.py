@@ -19,7 +19,7 @@ from ashnets.model.heads import VisualOptions
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import TaskData
-from ashnets.tasks.items import ItemBatches
+from ashnets.tasks.items import ItemBatches, answer
 from ashnets.tasks.task import Classification
 
 
@@ -91,7 +91,7 @@ def predict(
     found = torch.empty(len(records), len(task.labels))
     for share, one in shown(batches, options.workers, variant.name, options.progress):
         branches = branches_of(variant, model, one.pixel_values, one.image_keys)
-        logits = model(**one.to(model.device).inputs(), **branches).logits  # (B, labels)
+        logits = answer(model, one.to(model.device), **branches).logits  # (B, labels)
         found[torch.as_tensor(share.indices)] = logits.float().cpu()
     return found
 

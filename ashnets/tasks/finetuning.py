@@ -28,7 +28,7 @@ from ashnets.tasks.data import (
     require_kind,
     train_and_valid,
 )
-from ashnets.tasks.items import ItemBatch
+from ashnets.tasks.items import ItemBatch, answer
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.starting import Started, starting_model
 from ashnets.tasks.training_items import Items
@@ -135,7 +135,7 @@ class TaskStep(nn.Module):
 
     def forward(self, batch: ItemBatch) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """The loss, weighted so that its mean over ranks is the mean over all items; and statistics for the log."""
-        out = self.model(**batch.inputs(), concrete_only=self.concrete_only)
+        out = answer(self.model, batch, concrete_only=self.concrete_only)
         labels, best = batch.labels, out.logits.detach().argmax(1)
         assert labels is not None
         right = labels.gather(1, best.unsqueeze(1)) if labels.dim() == 2 else labels == best

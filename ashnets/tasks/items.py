@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from ashnets.data.batches import Share
 from ashnets.data.benchmarks.records import Record
 from ashnets.data.loading import Batches
 from ashnets.data.vocabulary import tokenize
+from ashnets.model.outputs import ClassifierOutput
 from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import TaskData
@@ -44,9 +46,26 @@ class ItemBatch:
     image_ids: list[str]
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def paired(self) -> bool:
+        """Whether an item has two images."""
+        return self.pixel_values.dim() == 5
+
+    def order(self) -> torch.Tensor:
+        """(n,), the images as they stand on their time axes, as indices of the images item by item.
+
+        Of each group of pairs, the left images are one sequence and the right ones another. Both images of a pair on
+        one axis would share one response, by which they could not be told apart.
+        """
+        items = torch.arange(self.image_keys.numel())
+        if not self.paired:
+            return items
+        return items.unflatten(0, (-1, self.group_size, 2)).transpose(1, 2).flatten()
+
     def shown(self) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Images (n, 3, S, S), two for each pair; their keys (n,); and the number of images on one time axis."""
-        return self.pixel_values.flatten(0, -4), self.image_keys.flatten(), self.inputs()["group_size"]
+        """Images (n, 3, S, S) in their `order`; their keys (n,); and the number of images on one time axis."""
+        order = self.order()
+        return self.pixel_values.flatten(0, -4)[order], self.image_keys.flatten()[order], self.group_size
 
     def to(self, device: torch.device) -> ItemBatch:
         """The same batch with its tensors on ``device``, except image_keys, which the sampler reads as numbers."""
@@ -61,17 +80,34 @@ class ItemBatch:
         moved: dict[str, Any] = {name: move(getattr(self, name)) for name in names}
         return dataclasses.replace(self, **moved)
 
-    def inputs(self) -> dict[str, Any]:
-        """Arguments of a head's ``forward``; a group of pairs has both images of each pair on its time axis."""
-        images = 1 if self.pixel_values.dim() == 4 else 2
-        return {
-            "pixel_values": self.pixel_values,
-            "input_ids": self.input_ids,
-            "attention_mask": self.attention_mask,
-            "labels": self.labels,
-            "image_keys": self.image_keys,
-            "group_size": 1 if self.group_size == 1 else self.group_size * images,
-        }
+
+def answer(head: Any, batch: ItemBatch, **options: Any) -> ClassifierOutput:
+    """The output of a task's head for a batch.
+
+    A head shows both images of a pair on one time axis. In groups of pairs the images are therefore encoded here, in
+    the `ItemBatch.order` of the batch.
+
+    Args:
+        options: of the head's ``forward``.
+    """
+    if batch.group_size == 1 or not batch.paired:
+        return head(
+            pixel_values=batch.pixel_values,
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            labels=batch.labels,
+            image_keys=batch.image_keys,
+            group_size=batch.group_size,
+            **options,
+        )
+    order = batch.order()  # (2·B,)
+    texts = order // 2
+    pixels, keys, group = batch.shown()
+    out = head.ashnets(pixels, batch.input_ids[texts], batch.attention_mask[texts], keys, group_size=group, **options)
+    features = out.pooled[order.argsort()].unflatten(0, (-1, 2)).flatten(1)  # (2·B, M1) to (B, 2·M1)
+    logits = head.classifier(features)  # (B, 2)
+    loss = None if batch.labels is None else functional.cross_entropy(logits, batch.labels)
+    return ClassifierOutput(logits=logits, loss=loss, visual=out.visual, attentions=out.attentions)
 
 
 class ItemBatches(Batches[ItemBatch]):

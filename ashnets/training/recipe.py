@@ -228,8 +228,8 @@ class TaskRecipe(Recipe):
     """A recipe with the key ``task``: what fine-tuning on a task depends on.
 
     Its phases have the loss of their task as the only objective (``vqa``, ``nlvr2``, ``ve``), or ``itc`` and ``itm``
-    for retrieval. ``grouping`` is ``single``, each image from a reset state, or ``random``, φ items on one time axis;
-    for retrieval ``random`` or ``similar``.
+    for retrieval. ``grouping`` is ``single``, each image from a reset state; or φ items share a time axis, ``random``
+    ones or ``similar`` ones, by the ITC embeddings of ``model``. For retrieval it is ``random`` or ``similar``.
 
     Attributes:
         task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``: the head that is trained.
@@ -382,7 +382,7 @@ def _check(recipe: Recipe, where: str) -> None:
     )
     need(task is None or task in TASKS, f"task={task!r} is not one of {', '.join(TASKS)}")
     objectives = NAMES if task is None else TASKS[task]
-    groupings = GROUPINGS if task in (None, "retrieval") else ("random", SINGLE)
+    groupings = GROUPINGS if task in (None, "retrieval") else (*GROUPINGS, SINGLE)
     for i, phase in enumerate(recipe.phases):
         need(phase.grouping in groupings, f"phases[{i}].grouping={phase.grouping!r} is not one of {groupings}")
         need(phase.epochs > 0, f"phases[{i}].epochs={phase.epochs!r} must be positive")
@@ -469,7 +469,13 @@ def _check_task(recipe: TaskRecipe, need: Callable[[bool, str], None]) -> None:
         recipe.passes == 1,
         f"passes={recipe.passes}: an item has one text, so that more passes are more epochs: set it to 1",
     )
-    need(len({phase.grouping for phase in recipe.phases}) == 1, "all phases must have the same grouping")
+    groupings = {phase.grouping for phase in recipe.phases}
+    need(SINGLE not in groupings or len(groupings) == 1, "grouping must be single in all phases or in none")
+    need(
+        "similar" not in groupings or (recipe.weights == "pretrained" and recipe.baseline is None),
+        "grouping: similar compares the ITC embeddings of a pre-trained model: set weights to pretrained and baseline "
+        "to null, or set grouping to single",
+    )
     need(
         recipe.augmentation == "none",
         "augment changes colors and positions, on which answers depend: set augment to false",

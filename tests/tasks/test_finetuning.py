@@ -240,20 +240,6 @@ def test_targets_are_soft_where_annotators_disagree(benchmarks):
             },
             r"phases\[0\]\.objectives has itc",
         ),
-        (
-            {
-                "phases": [
-                    {
-                        "name": "a",
-                        "epochs": 1,
-                        "concrete_only": False,
-                        "grouping": "similar",
-                        "objectives": {"vqa": 1.0},
-                    }
-                ]
-            },
-            r"phases\[0\]\.grouping='similar'",
-        ),
     ],
 )
 def test_invalid_recipes_are_refused(write_recipe, changes, message):
