@@ -36,6 +36,7 @@ _HOMES = {
     "describe": "ashnets.zoo.describing",
     "energy": "ashnets.export.models",
     "evaluate": "ashnets.evaluation.evaluating",
+    "experiment": "ashnets.experiments.experiment",
     "export_encoder": "ashnets.export.models",
     "finetune": "ashnets.runs",
     "from_pretrained": "ashnets.hub.loading",

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ashnets.files import read_csv, write_atomically
+from ashnets.zoo.experiment_files import experiment_names, read_experiment
 from ashnets.zoo.numbers import share
 from ashnets.zoo.registry import ROOT
+from ashnets.zoo.verdicts import CLAIM_HEAD, claim_lines, read_values
 
 RESULTS = ROOT / "results"
 SPLITS = {
@@ -185,6 +187,25 @@ def speed_table(folder: Path = RESULTS / "speed") -> str:
     return "\n".join(lines) + "\n"
 
 
+def experiment_table(folder: Path = RESULTS / "experiments") -> str:
+    """A verdict for each claim of the experiments whose ``NAME/results.csv`` are in the folder; empty without any."""
+    lines: list[str] = []
+    told: dict[tuple[str, int], list[str]] = {}
+    for name in experiment_names():
+        experiment = read_experiment(name)
+        values, rows = read_values(folder / name / "results.csv", experiment)
+        if not rows:
+            continue
+        seeds = len({row["seed"] for row in rows})
+        told.setdefault((rows[0]["scale"], seeds), []).append(f"[{name}](zoo/results/experiments/{name}/page.md)")
+        lines += claim_lines(experiment, values)
+    if not told:
+        return ""
+    about = "; ".join(f"scale `{scale}`, {seeds} seeds: {', '.join(names)}" for (scale, seeds), names in told.items())
+    table = "\n".join([*CLAIM_HEAD, *lines]) + "\n\n" if lines else ""
+    return f"{table}{about[:1].upper()}{about[1:]}.\n"
+
+
 def _variant(row: dict[str, str]) -> str:
     return dict(change.split("=") for change in row["changes"].split()).get("summary_ratio", "trainable")
 
@@ -198,6 +219,7 @@ PLACES: dict[str, Callable[[], str]] = {
     "zoo/results/tasks": task_table,
     "zoo/results/baselines.csv": baseline_table,
     "zoo/results/speed": speed_table,
+    "zoo/results/experiments": experiment_table,
 }  # source of a table, as its marks in the text name it → the table
 
 

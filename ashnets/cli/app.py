@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ashnets import __version__
-from ashnets.cli import compare, data, energy, export, models, publish, quantize, search, tasks, training
+from ashnets.cli import compare, data, energy, experiment, export, models, publish, quantize, search, tasks, training
 from ashnets.cli.printing import PLAIN
 from ashnets.errors import AshNetsError
 
@@ -61,6 +61,7 @@ app.command("describe")(models.describe)
 app.command("train")(training.train)
 app.command("finetune")(tasks.finetune)
 app.command("evaluate")(tasks.evaluate)
+app.command("experiment")(experiment.experiment)
 app.command("search")(search.search)
 app.command("ask")(search.ask)
 app.command("index")(search.index)

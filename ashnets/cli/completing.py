@@ -37,6 +37,13 @@ def recipes(incomplete: str) -> list[str]:
     return _beginning(sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml")), incomplete)
 
 
+def experiments(incomplete: str) -> list[str]:
+    """Names of the experiments."""
+    from ashnets.zoo.experiment_files import experiment_names
+
+    return _beginning(experiment_names(), incomplete)
+
+
 def tasks(incomplete: str) -> list[str]:
     """Names of the tasks."""
     return _beginning(TASKS, incomplete)

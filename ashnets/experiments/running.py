@@ -1,0 +1,219 @@
+"""Run a unit, and measure it. Finished runs and measurements are not repeated; interrupted runs are continued."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ashnets.environment import environment
+from ashnets.evaluation.evaluating import DataPlace, evaluate_models
+from ashnets.evaluation.options import EvaluationOptions
+from ashnets.evaluation.record import training_record
+from ashnets.experiments.sheet import draw_batches
+from ashnets.experiments.units import Measured, Stage, Unit
+from ashnets.files import JsonObject, write_json
+from ashnets.hub.resolving import weights_sha256
+from ashnets.runs import finetune, train
+from ashnets.training.distributed import rank, world_size
+from ashnets.training.journal import EPOCHS, read_records
+
+TRAINED, COSTS, SHEET = "measured-pre-training.json", "measured-costs.json", "measured-sheet.json"
+FLAT_BASELINES = ("majority by text", "bag of words")  # those that read the text alone
+
+
+def devices() -> int:
+    """Processes that torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join_ranks() -> None:
+    """Under torchrun, connect the processes, before they ask each other."""
+    if devices() > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2))
+
+
+def run_unit(unit: Unit, costs: bool = False, sheet: bool = False, progress: bool = True) -> None:
+    """Train what is not trained yet, and measure what is not measured yet; on all ranks.
+
+    Args:
+        costs: also measure the memory of pre-training.
+        sheet: also draw a random and a similar batch.
+
+    Raises:
+        AshNetsError: as in training and evaluation.
+    """
+    with _claimed(unit.folder):
+        for stage in unit.stages:
+            if not _agreed(stage.finished):
+                run_stage(stage, progress=progress)
+            _wait()
+        if costs and not _agreed((unit.folder / COSTS).is_file()):
+            found = run_stage(unit.pretraining, dry_run=True)
+            if rank() == 0:
+                costs_found = costs_of(found)
+                metrics = {
+                    "memory (MB)": round(costs_found["bytes"] / 1e6, 1),
+                    "parameters (M)": round(costs_found["parameters"] / 1e6, 3),
+                }
+                write_json(unit.folder / COSTS, {"metrics": metrics, **_about(unit.pretraining)})
+        if rank() == 0:
+            _measure(unit, sheet, progress)
+        _wait()
+
+
+def run_stage(stage: Stage, dry_run: bool = False, progress: bool = True) -> JsonObject:
+    """One run, from its start or from its last checkpoint; a dry run says what it needs."""
+    overrides = list(stage.estimated if dry_run and stage.estimated else stage.overrides)
+    common: dict[str, Any] = {"output": stage.folder, "overrides": overrides, "dry_run": dry_run, "progress": progress}
+    common["resume"] = False if dry_run else _agreed(stage.begun)
+    try:
+        if stage.task is None:
+            return train(stage.recipe, corpus=stage.data, **common)
+        return finetune(stage.task, stage.recipe, data=stage.data, images=stage.images, **common)
+    finally:
+        gc.collect()
+
+
+def costs_of(plan: JsonObject) -> JsonObject:
+    """Seconds of a run, bytes of its largest phase, and parameters of its model, from a dry run."""
+    phases = plan["phases"].values()
+    return {
+        "seconds": sum(phase["seconds_run"] for phase in phases),
+        "bytes": max(phase["bytes_total"] for phase in phases),
+        "parameters": max(phase["parameters"] for phase in phases),
+    }
+
+
+def _measure(unit: Unit, sheet: bool, progress: bool) -> None:
+    if not (unit.folder / TRAINED).is_file():
+        write_json(unit.folder / TRAINED, _trained(unit.pretraining))
+    if sheet and not (unit.folder / SHEET).is_file():
+        write_json(unit.folder / SHEET, {**draw_batches(unit, progress), **_about(unit.pretraining)})
+    for one in unit.measured:
+        if not one.file.is_file():
+            write_json(one.file, _evaluated(one, progress))
+
+
+def _about(stage: Stage) -> JsonObject:
+    return {"weights_sha256": weights_sha256(stage.model), "environment": environment()}
+
+
+def _trained(stage: Stage) -> JsonObject:
+    """What the log of a pre-training says."""
+    record = training_record(stage.model) or {}
+    epochs = read_records(stage.folder / EPOCHS)
+    last = [one for one in epochs if one["phase"] == epochs[-1]["phase"]]
+    before = [one["seconds"] for one in epochs if one["phase"] != epochs[-1]["phase"]]
+    seconds = (last[-1]["seconds"] - (before[-1] if before else 0.0)) / len(last)
+    losses = [{key: one[key] for key in ("epoch", "itc", "itm", "mlm", "mvm", "stua") if key in one} for one in last]
+    return {
+        "metrics": {
+            "epochs": len(epochs),
+            "seconds an epoch": round(seconds, 2),
+            "hours": round(epochs[-1]["seconds"] / 3600, 5),
+            **{f"loss {key}": value for key, value in losses[-1].items() if key != "epoch"},
+        },
+        "last_phase": losses,
+        "weights_sha256": weights_sha256(stage.model),
+        "environment": record.get("environment", {}),
+    }
+
+
+def _evaluated(one: Measured, progress: bool) -> JsonObject:
+    task = one.task
+    options = EvaluationOptions(
+        splits=(task.split,),
+        sample=task.sample,
+        candidates=0 if task.task == "retrieval" else None,
+        variants=False,
+        progress=progress,
+    )
+    output = one.file.with_name(f"predictions-{task.name}") if task.predictions else None
+    place = DataPlace(one.place, task.data, one.images)
+    found = evaluate_models([one.stage.model], task.task, place, options, output).to_dict()
+    ((_, result),) = found["models"].items()
+    return {
+        **flat(result["splits"][task.split]),
+        "n": result["splits"][task.split]["n"],
+        **({"predictions": output.name} if output is not None else {}),
+        "weights_sha256": result["weights_sha256"],
+        "environment": found["environment"],
+    }
+
+
+def flat(result: JsonObject) -> JsonObject:
+    """``{"metrics", "chance", "blind"}`` of a result of a split, each name → number.
+
+    ``blind`` is the better of the baselines that read the text alone; in retrieval, text alone is at chance.
+    """
+    metrics = dict(_flat(result["variants"]["reset"]))
+    metrics = {key: value for key, value in metrics.items() if key not in ("n", "images", "captions", "sentences")}
+    baselines = {name: dict(_flat(found)) for name, found in result.get("baselines", {}).items()}
+    chance = baselines.pop("chance", {})
+    blind: dict[str, float] = {}
+    for name in FLAT_BASELINES:
+        for key, value in baselines.get(name, {}).items():
+            blind[key] = max(value, blind.get(key, value))
+    if result["task"] == "retrieval":
+        blind = chance
+    known = {key: [one.get(key) for one in (chance, blind)] for key in metrics}
+    return {
+        "metrics": metrics,
+        "chance": {key: pair[0] for key, pair in known.items() if pair[0] is not None},
+        "blind": {key: pair[1] for key, pair in known.items() if pair[1] is not None},
+    }
+
+
+def _flat(metrics: JsonObject, before: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in metrics.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key} ")
+        elif isinstance(value, int | float):
+            yield f"{before}{key}", value
+
+
+def read_measured(file: Path) -> JsonObject | None:
+    """A result; None if it was not measured yet."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def _agreed(value: bool) -> bool:
+    """The first rank's answer, on all ranks: a file may appear between two looks."""
+    if world_size() == 1:
+        return value
+    found = [value]
+    torch.distributed.broadcast_object_list(found)
+    return found[0]
+
+
+def _wait() -> None:
+    if world_size() > 1:
+        torch.distributed.barrier()
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """One process at a time works on a unit; another one waits and then finds it finished."""
+    if rank() > 0 or sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,176 @@
+"""An experiment from its file to its page: on small drawings, killed, resumed, in several processes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+import ashnets
+from ashnets.errors import ConfigurationError, DataError, OutputError, TrainingError
+from ashnets.experiments.experiment import experiment
+from ashnets.training.recipe import load_recipe
+from ashnets.training.run import Run
+from ashnets.zoo.registry import recipe_path
+
+TIMED = ("hours", "seconds an epoch", "memory (MB)")  # what another run need not repeat
+
+
+def options(small: Path, drawings: Path, output: Path, **more) -> dict:
+    return {
+        "scale": str(small / "small.yaml"),
+        "seeds": [0],
+        "data": drawings,
+        "output": output,
+        "progress": False,
+        **more,
+    }
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "two" / "results.csv", newline="", encoding="utf-8") as stream:
+        return [row for row in csv.DictReader(stream) if row["metric"] not in TIMED]
+
+
+@pytest.fixture(scope="session")
+def finished(small, drawings, tmp_path_factory) -> Path:
+    """Two rows and a seed."""
+    folder = tmp_path_factory.mktemp("experiments")
+    experiment(str(small / "two.yaml"), **options(small, drawings, folder))
+    return folder
+
+
+def test_what_an_experiment_leaves(finished, small, drawings):
+    found = {(row["row"], row["task"], row["metric"]): row for row in rows(finished)}
+    recall = found["ANNs", "retrieval", "text_to_image R@1"]
+    assert float(recall["chance"]) == float(recall["blind"]) == 1 / 8 and recall["n"] == "8"
+    accuracy = found["ASH-Nets", "ve", "accuracy"]
+    assert accuracy["n"] == "20" and float(accuracy["chance"]) == pytest.approx(1 / 3, abs=1e-4)
+    assert 0 <= float(accuracy["value"]) <= 1 and accuracy["seed"] == "0" and accuracy["torch"] and accuracy["device"]
+    assert ("ANNs", "pre-training", "loss mvm") not in found and ("ASH-Nets", "pre-training", "loss mvm") in found
+    assert float(found["ANNs", "pre-training", "epochs to mlm"]["value"]) == 2, "its own last epoch"
+    page = (finished / "two" / "page.md").read_text(encoding="utf-8")
+    paper, measured = page.split("## Measured")
+    assert "| ANNs | 64.70 | 84.00 |" in paper and "64.70" not in measured
+    assert f"| ANNs | {100 * float(recall['value']):.1f} (1) |" in measured
+    assert Image.open(finished / "two" / "plot.png").width > 300
+
+
+def test_finished_runs_are_not_run_again(finished, small, drawings, monkeypatch):
+    before = (finished / "two" / "results.csv").read_bytes()
+    monkeypatch.setattr(Run, "train", None)
+    again = experiment(str(small / "two.yaml"), **options(small, drawings, finished, only=["ANNs"]))
+    assert (finished / "two" / "results.csv").read_bytes() == before, "rows that were left out stay"
+    assert {row["row"] for row in again["rows"]} == {"ANNs", "ASH-Nets"}
+    plan = experiment(str(small / "two.yaml"), **options(small, drawings, finished, dry_run=True))
+    assert plan["seconds"] == 0 and {row["status"] for row in plan["rows"]} == {"finished"}
+
+
+def test_a_run_s_recipe_is_that_of_its_command(finished, small, drawings):
+    plan = experiment(str(small / "two.yaml"), **options(small, drawings, finished, dry_run=True))
+    for row in plan["rows"]:
+        words = shlex.split(row["command"])
+        overrides = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+        run = Path(words[words.index("--output") + 1])
+        recipe = load_recipe(recipe_path(words[2 if words[1] == "train" else 3]), overrides)
+        assert recipe.to_dict() == yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("stop", [3, 6])
+def test_a_killed_experiment_ends_with_the_same_file(finished, small, drawings, tmp_path, monkeypatch, stop):
+    """Killed in a run of pre-training of the first or of the second row; fine-tuned runs have one step."""
+    steps, plain = [], Run._optimize
+
+    def until(self, *arguments) -> None:
+        steps.append(self.step)
+        if len(steps) == stop:
+            raise KeyboardInterrupt
+        plain(self, *arguments)
+
+    monkeypatch.setattr(Run, "_optimize", until)
+    with pytest.raises(KeyboardInterrupt):
+        experiment(str(small / "two.yaml"), **options(small, drawings, tmp_path))
+    monkeypatch.undo()
+    with pytest.raises(TrainingError, match="interrupted run: continue it with --resume"):
+        experiment(str(small / "two.yaml"), **options(small, drawings, tmp_path))
+    experiment(str(small / "two.yaml"), **options(small, drawings, tmp_path, resume=True))
+    assert rows(tmp_path) == rows(finished)
+
+
+def test_a_dry_run_writes_nothing_and_tells_time_and_memory(small, drawings, tmp_path):
+    output = tmp_path / "out"
+    plan = experiment(str(small / "two.yaml"), **options(small, drawings, output, only=["ASH-Nets"], dry_run=True))
+    assert not output.exists() and len(plan["rows"]) == 2
+    assert plan["seconds"] == pytest.approx(sum(row["seconds"] for row in plan["rows"])) > 0
+    assert all(row["bytes"] > 1e6 and row["status"] == "to do" for row in plan["rows"])
+
+
+def test_missing_data_is_named_before_anything_runs(small, tmp_path):
+    with pytest.raises(DataError) as told:
+        ashnets.experiment("table-11", scale="paper", data=tmp_path, output=tmp_path / "out")
+    for part in ("coco", "vqa", "nlvr2", "snli-ve"):
+        assert str(tmp_path / part) in str(told.value)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DataError, match="nothing was run"):
+        ashnets.experiment("table-11", data=tmp_path / "none", output=tmp_path / "out")
+
+
+def test_what_cannot_be_is_refused(finished, small, drawings, write_corpus, tmp_path):
+    two = str(small / "two.yaml")
+    for wrong, message in [
+        ({"only": ["ANN"]}, "no row 'ANN'.*Did you mean ANNs"),
+        ({"seeds": [1, 1]}, "different numbers"),
+        ({"jobs": 0}, "at least one"),
+        ({"scale": "huge"}, "neither one of lab, paper nor a file"),
+    ]:
+        with pytest.raises(ConfigurationError, match=message):
+            experiment(two, **options(small, drawings, tmp_path, **wrong))
+    with pytest.raises(ConfigurationError, match=r"no experiment 'table-1'.*There are table-2, table-3"):
+        experiment("table-1")
+    moved = tmp_path / "moved"
+    moved.symlink_to(drawings)
+    experiment(two, **options(small, moved, finished, only=["ANNs"]))  # the same place
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "letter.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"letter\.txt"):
+        experiment(two, **options(small, drawings, tmp_path))
+
+
+def test_a_contact_sheet_shares_the_run(finished, small, drawings):
+    """Fig. 4 of the row that is trained already."""
+    row = {"name": "ASH-Nets", "changes": {"changes.time_steps": 1}}
+    sheet = {"title": "Batches", "plot": "sheet", "rows": [row], "claims": []}
+    sheet["measures"] = {"random similarity": None, "similar similarity": None}
+    (small / "sheet.yaml").write_text(yaml.safe_dump(sheet))
+    before = sorted(path.name for path in (finished / "runs").iterdir())
+    found = experiment(str(small / "sheet.yaml"), **options(small, drawings, finished))
+    assert sorted(path.name for path in (finished / "runs").iterdir()) == before
+    values = {row["metric"]: row["value"] for row in found["rows"] if row["task"] == "sheet"}
+    assert values["similar"] >= values["random"]
+    assert Image.open(finished / "sheet" / "contact-sheet.png").width > 300
+
+
+@pytest.mark.slow
+def test_two_rows_at_once_give_the_same_file(finished, small, drawings, tmp_path):
+    experiment(str(small / "two.yaml"), **options(small, drawings, tmp_path, jobs=2))
+    kept = [{key: cell for key, cell in row.items() if key != "threads"} for row in rows(finished)]
+    assert [{key: cell for key, cell in row.items() if key != "threads"} for row in rows(tmp_path)] == kept
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_make_one_report(small, drawings, tmp_path):
+    words = ["experiment", str(small / "two.yaml"), "--scale", str(small / "small.yaml"), "--seeds", "0"]
+    words += ["--only", "ASH-Nets", "--data", str(drawings), "--output", str(tmp_path)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "ashnets"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(ashnets.__file__).parents[1])}
+    done = subprocess.run([*launch, *words], env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| ASH-Nets |") == 1
+    assert {row["row"] for row in rows(tmp_path)} == {"ASH-Nets"}
