@@ -52,9 +52,9 @@ def verdicts(claim: Claim, values: Values, measures: Iterable[str]) -> dict[str,
     """Verdict → the measures of a claim with it; measures without a value of both rows are left out."""
     found: dict[str, list[str]] = {}
     for measure in claim.measures or measures:
-        pair = [values.get((row, measure), []) for row in (claim.better, claim.worse)]
-        if all(pair):
-            found.setdefault(verdict(*pair, lower=claim.lower), []).append(measure)
+        better, worse = (values.get((row, measure), []) for row in (claim.better, claim.worse))
+        if better and worse:
+            found.setdefault(verdict(better, worse, claim.lower), []).append(measure)
     return found
 
 

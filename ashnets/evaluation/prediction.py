@@ -92,6 +92,7 @@ def predict(
     for share, one in shown(batches, options.workers, variant.name, options.progress):
         branches = branches_of(variant, model, one.pixel_values, one.image_keys)
         logits = answer(model, one.to(model.device), **branches).logits  # (B, labels)
+        assert logits is not None
         found[torch.as_tensor(share.indices)] = logits.float().cpu()
     return found
 

@@ -63,7 +63,7 @@ def _rows(
     experiment: ExperimentFile, scale: ScaleFile, unit: Unit, about: tuple[str, str, str], measured: JsonObject
 ) -> list[Row]:
     task, data, split = about
-    head = {"experiment": experiment.name, "scale": scale.name, "row": unit.row.name, "seed": unit.seed}
+    head: Row = {"experiment": experiment.name, "scale": scale.name, "row": unit.row.name, "seed": unit.seed}
     head |= {"task": task, "data": data, "split": split}
     hardware = {key: measured["environment"].get(key, "") for key in HARDWARE}
     end = {"run": unit.folder.parent.name, "weights_sha256": measured["weights_sha256"], **hardware}

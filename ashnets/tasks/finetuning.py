@@ -136,8 +136,9 @@ class TaskStep(nn.Module):
     def forward(self, batch: ItemBatch) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """The loss, weighted so that its mean over ranks is the mean over all items; and statistics for the log."""
         out = answer(self.model, batch, concrete_only=self.concrete_only)
-        labels, best = batch.labels, out.logits.detach().argmax(1)
-        assert labels is not None
+        labels = batch.labels
+        assert labels is not None and out.logits is not None and out.loss is not None
+        best = out.logits.detach().argmax(1)  # (B,)
         right = labels.gather(1, best.unsqueeze(1)) if labels.dim() == 2 else labels == best
         figures = {"accuracy": right.float().mean()}
         weight = shares(torch.tensor([float(len(best))], device=out.loss.device))[0]
