@@ -100,7 +100,13 @@ class AshNetsConfig(PreTrainedConfig):
     """
 
     model_type = "ashnets"
-    keys_to_ignore_at_inference = ["visual", "attentions"]  # noqa: RUF012 - not predictions for transformers' Trainer
+    keys_to_ignore_at_inference = [  # noqa: RUF012 - not predictions for transformers' Trainer
+        "visual",
+        "hidden_states",
+        "attentions",
+        "text_model_output",
+        "vision_model_output",
+    ]
 
     backbone: str = "resnet152"
     backbone_widths: list[int] | tuple[int, ...] = ()

@@ -18,7 +18,8 @@ from transformers import initialization as init
 from ashnets.baselines.configuration import BaselineConfig
 from ashnets.baselines.model import BaselineForVQA, BaselineModel, normalized
 from ashnets.model.alignment_transformer import bert_config
-from ashnets.model.heads import TEMPERATURE, Temperature, two_layers
+from ashnets.model.classifiers import two_layers
+from ashnets.model.heads import TEMPERATURE, Temperature
 from ashnets.model.outputs import VisualOutput
 
 FEATURES = 2048

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from ashnets.baselines.configuration import BaselineConfig
 from ashnets.errors import WeightsError
-from ashnets.model.heads import answer_loss, two_layers
+from ashnets.model.classifiers import answer_loss, two_layers
 from ashnets.model.outputs import ClassifierOutput, VisualOutput
 from ashnets.model.pretrained import AshNetsPreTrainedModel, check_folder
 
@@ -84,7 +84,7 @@ class BaselineForVQA(BaselineModel):
         labels: torch.Tensor | None = None,
         **options: object,
     ) -> ClassifierOutput:
-        """See `ashnets.model.heads.AshNetsForVQA`."""
+        """See `ashnets.model.classifiers.AshNetsForVQA`."""
         visual = self.ashnets.vision(pixel_values)
         logits = self.classifier(self.joint(visual, input_ids, attention_mask))
         loss = None if labels is None else answer_loss(logits, labels)

@@ -14,8 +14,7 @@ from ashnets.data.batches import Share
 from ashnets.data.benchmarks.records import Record
 from ashnets.data.loading import Batches, One, load_epoch
 from ashnets.evaluation.options import DEFAULT, RESET, EvaluationOptions, Variant, another_image
-from ashnets.model.ashnets import VisualSemanticModule
-from ashnets.model.heads import VisualOptions
+from ashnets.model.ashnets import VisualOptions, VisualSemanticModule
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import TaskData

@@ -7,15 +7,8 @@ from transformers import AutoConfig, AutoModel
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.model.ashnets import AshNetsModel
-from ashnets.model.heads import (
-    HEADS,
-    AshNetsForPreTraining,
-    AshNetsForRetrieval,
-    AshNetsForVisualEntailment,
-    AshNetsForVisualReasoning,
-    AshNetsForVQA,
-    head_class,
-)
+from ashnets.model.classifiers import AshNetsForVisualEntailment, AshNetsForVisualReasoning, AshNetsForVQA
+from ashnets.model.heads import HEADS, AshNetsForPreTraining, AshNetsForRetrieval, head_class
 
 AutoConfig.register(AshNetsConfig.model_type, AshNetsConfig, exist_ok=True)
 AutoModel.register(AshNetsConfig, AshNetsModel, exist_ok=True)

@@ -43,6 +43,12 @@ def bert_config(config: AshNetsConfig) -> BertConfig:
     return BertConfig(**settings, type_vocab_size=2)
 
 
+def check_token_types(token_type_ids: torch.Tensor | None) -> None:
+    """Raises InputError for types other than 0, such as those of a pair of sentences."""
+    if token_type_ids is not None and not torch.compiler.is_compiling() and bool(token_type_ids.any()):
+        raise InputError("token_type_ids contain other types than 0: give one text an item, not a pair of sentences")
+
+
 class SelfAttention(BertSelfAttention):
     """BERT's self-attention; a call may pass a collection, to which it appends its attention probabilities.
 
@@ -125,6 +131,7 @@ class AlignmentTransformer(nn.Module):
         attention_mask: torch.Tensor | None,
         visual: torch.Tensor | None,
         output_attentions: bool = False,
+        hidden_states: deque[torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...] | None]:
         """Encode text (B, L), visual tokens (B, N, M1), or both.
 
@@ -133,6 +140,7 @@ class AlignmentTransformer(nn.Module):
             attention_mask: (B, L), 1 for tokens and 0 for padding; all tokens by default.
             visual: visual tokens, or None.
             output_attentions: also return the attention of each layer, (B, heads, L + N, L + N).
+            hidden_states: the embeddings and the output of each layer, (B, L + N, M1) each, are appended to it.
 
         Returns:
             Hidden states (B, L + N, M1) and the attentions or None.
@@ -157,9 +165,17 @@ class AlignmentTransformer(nn.Module):
         if hidden.shape[0] == 0:
             raise InputError("the batch is empty: give at least one text or image")
         padding = torch.cat(masks, dim=1)  # (B, L + N)
+        attentions: deque[torch.Tensor] | None = None
+        mask: Any
         if output_attentions:
-            attentions: deque[torch.Tensor] = deque()  # not a list, which accelerate's hooks would copy
-            seen = padding.bool()[:, None, None]  # (B, 1, 1, L + N)
-            return self.bert.encoder(hidden, seen, attentions=attentions).last_hidden_state, tuple(attentions)
-        mask = create_bidirectional_mask(config=self.bert.config, inputs_embeds=hidden, attention_mask=padding)
-        return self.bert.encoder(hidden, attention_mask=mask).last_hidden_state, None  # (B, L + N, M1)
+            attentions = deque()  # not a list, which accelerate's hooks would copy
+            mask = padding.bool()[:, None, None]  # (B, 1, 1, L + N)
+        else:
+            mask = create_bidirectional_mask(config=self.bert.config, inputs_embeds=hidden, attention_mask=padding)
+        for layer in self.bert.encoder.layer:
+            if hidden_states is not None:
+                hidden_states.append(hidden)
+            hidden = layer(hidden, mask, attentions=attentions)  # (B, L + N, M1)
+        if hidden_states is not None:
+            hidden_states.append(hidden)
+        return hidden, None if attentions is None else tuple(attentions)

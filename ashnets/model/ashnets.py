@@ -7,15 +7,17 @@ text ─────────────────────────
 
 from __future__ import annotations
 
-from typing import Literal
+from collections import deque
+from typing import Literal, TypedDict
 
 import torch
 from torch import nn
+from transformers.utils.generic import can_return_tuple
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import InputError
 from ashnets.model.abstract_encoder import AbstractEncoder, State, for_each
-from ashnets.model.alignment_transformer import AlignmentTransformer
+from ashnets.model.alignment_transformer import AlignmentTransformer, check_token_types
 from ashnets.model.collector import SemanticCollector, SpikeRate, SummaryRatio
 from ashnets.model.concrete_encoder import ConcreteEncoder, check_pixels
 from ashnets.model.outputs import AshNetsOutput, VisualOutput
@@ -23,6 +25,25 @@ from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.model.sampling import ImageKeys, content_keys, probabilistic_sampling
 
 Tokens = Literal["output", "concrete", "abstract"]
+
+
+class VisualOptions(TypedDict, total=False):
+    """Options of the visual branch; see ``AshNetsModel.forward``."""
+
+    spikes: torch.Tensor | None
+    group_size: int
+    readout: str | None
+    state: State | None
+    concrete_only: bool
+    tokens: Tokens
+
+
+class ModelOptions(VisualOptions, total=False):
+    """Options of the whole model; see ``AshNetsModel.forward``."""
+
+    output_attentions: bool | None
+    output_hidden_states: bool | None
+    token_type_ids: torch.Tensor | None
 
 
 class VisualSemanticModule(nn.Module):
@@ -54,6 +75,7 @@ class VisualSemanticModule(nn.Module):
         state: State | None = None,
         concrete_only: bool = False,
         tokens: Tokens = "output",
+        output_hidden_states: bool = False,
     ) -> VisualOutput:
         """Encode B images.
 
@@ -66,6 +88,7 @@ class VisualSemanticModule(nn.Module):
             concrete_only: without the spiking branch, as in the paper's first phase.
             tokens: what becomes the visual tokens: ``output`` (eq. 8), or one summand, ``concrete`` (F_CNN, beside
                 a spiking branch that runs) or ``abstract`` (F_SNN).
+            output_hidden_states: also return those of the backbone.
 
         Raises:
             InputError: ``spikes`` of another shape, or ``abstract`` tokens without a spiking branch.
@@ -76,11 +99,18 @@ class VisualSemanticModule(nn.Module):
         if not self.config.has_concrete_branch:
             if concrete_only or tokens == "concrete":
                 raise InputError("the concrete branch alone: this model, an snn, has none")
-            concrete = None
+            concrete = maps = None
         else:
-            concrete = self.concrete_encoder(pixel_values)  # (B, N, M1)
+            states: deque[torch.Tensor] | None = deque() if output_hidden_states else None
+            concrete = self.concrete_encoder(pixel_values, states)  # (B, N, M1)
+            maps = None if states is None else tuple(states)
         if concrete is not None and (concrete_only or not self.config.has_spiking_branch):
-            return VisualOutput(output=concrete, concrete=concrete, summary_ratio=torch.zeros_like(concrete[..., :1]))
+            return VisualOutput(
+                output=concrete,
+                concrete=concrete,
+                summary_ratio=torch.zeros_like(concrete[..., :1]),
+                hidden_states=maps,
+            )
         if spikes is None:
             spikes = self.sample(pixel_values, image_keys)  # (T, B, 3, H, W)
         elif spikes.shape[1:] != pixel_values.shape:
@@ -109,6 +139,7 @@ class VisualSemanticModule(nn.Module):
             layer_spikes=spiking.layer_spikes,
             layer_rates={k: v / (spiking.layer_neurons[k] * steps) for k, v in spiking.layer_spikes.items()},
             state=spiking.state,
+            hidden_states=maps,
         )
 
 
@@ -137,6 +168,7 @@ class AshNetsModel(AshNetsPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.transformer.bert.set_input_embeddings(value)
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.Tensor | None = None,
@@ -148,22 +180,48 @@ class AshNetsModel(AshNetsPreTrainedModel):
         readout: str | None = None,
         state: State | None = None,
         concrete_only: bool = False,
-        output_attentions: bool = False,
+        output_attentions: bool | None = None,
         tokens: Tokens = "output",
+        output_hidden_states: bool | None = None,
+        token_type_ids: torch.Tensor | None = None,
     ) -> AshNetsOutput:
         """Encode B images (B, 3, H, W), B texts (B, L), or B pairs; see :class:`AshNetsOutput`.
+
+        Args:
+            output_attentions, output_hidden_states: also return them; the configuration's by default.
+            token_type_ids: (B, L) as BERT's tokenizer makes them for one text, all 0.
+            return_dict: False returns a tuple.
 
         Raises:
             InputError: neither images nor texts were given, or different numbers of them.
         """
+        check_token_types(token_type_ids)
+        output_attentions, output_hidden_states = self.asked(output_attentions, output_hidden_states)
         visual = None
         if pixel_values is not None:
             if input_ids is not None and input_ids.shape[0] != pixel_values.shape[0]:
                 raise InputError(
                     f"{pixel_values.shape[0]} images and {input_ids.shape[0]} texts do not make pairs: give as many"
                 )
-            visual = self.vision(pixel_values, image_keys, spikes, group_size, readout, state, concrete_only, tokens)
+            visual = self.vision(
+                pixel_values,
+                image_keys,
+                spikes,
+                group_size,
+                readout,
+                state,
+                concrete_only,
+                tokens,
+                output_hidden_states,
+            )
+        states: deque[torch.Tensor] | None = deque() if output_hidden_states else None
         hidden, attentions = self.transformer(
-            input_ids, attention_mask, None if visual is None else visual.output, output_attentions
+            input_ids, attention_mask, None if visual is None else visual.output, output_attentions, states
         )  # (B, L + N, M1)
-        return AshNetsOutput(last_hidden_state=hidden, pooled=hidden[:, 0], visual=visual, attentions=attentions)
+        return AshNetsOutput(
+            last_hidden_state=hidden,
+            pooled=hidden[:, 0],
+            visual=visual,
+            hidden_states=None if states is None else tuple(states),
+            attentions=attentions,
+        )

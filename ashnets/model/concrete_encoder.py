@@ -7,6 +7,7 @@ does not say how the two widths are matched), and a layer norm gives F_CNN the s
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import torch
@@ -85,18 +86,26 @@ class ConcreteEncoder(nn.Module):
         self.projection = nn.Conv2d(width, config.hidden_size, kernel_size=1)
         self.norm = feature_norm(config)
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixel_values: torch.Tensor, hidden_states: deque[torch.Tensor] | None = None) -> torch.Tensor:
+        """F_CNN; the hidden states of the backbone are appended to ``hidden_states``."""
         check_pixels(pixel_values, self.config.image_size)
         mean = pixel_values.new_tensor(self.config.image_mean).view(1, 3, 1, 1)
         std = pixel_values.new_tensor(self.config.image_std).view(1, 3, 1, 1)
         x = ((pixel_values - mean) / std).to(self.projection.weight.dtype)  # (B, 3, H, W)
-        features = self._features(x) if self.memory is None else self.memory(x, self._features)  # (B, width, h, w)
+        if self.memory is None or hidden_states is not None:
+            features = self._features(x, hidden_states)  # (B, width, h, w)
+        else:
+            features = self.memory(x, self._features)  # (B, width, h, w)
         return self.norm(self.projection(features).flatten(2).transpose(1, 2))  # (B, N, M1)
 
-    def _features(self, x: torch.Tensor) -> torch.Tensor:
+    def _features(self, x: torch.Tensor, hidden_states: deque[torch.Tensor] | None = None) -> torch.Tensor:
         """The backbone's last map."""
+        options = {"interpolate_pos_encoding": True} if self.config.backbone == "vit-b16" else {}
+        out = self.backbone(x, output_hidden_states=hidden_states is not None, **options)
+        if hidden_states is not None:
+            hidden_states.extend(out.hidden_states)
         if self.config.backbone != "vit-b16":
-            return self.backbone(x).last_hidden_state  # (B, width, h, w)
+            return out.last_hidden_state  # (B, width, h, w)
         grid = self.config.grid
-        tokens = self.backbone(x, interpolate_pos_encoding=True).last_hidden_state[:, 1:]  # (B, N, width)
+        tokens = out.last_hidden_state[:, 1:]  # (B, N, width)
         return tokens.transpose(1, 2).unflatten(2, (grid, grid))  # (B, width, h, w)

@@ -1,44 +1,30 @@
-"""Task heads on ASH-Nets: retrieval, pre-training, VQA, NLVR2 and visual entailment."""
+"""Retrieval and pre-training heads on ASH-Nets, and the class of each task."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Protocol, TypedDict, Unpack
+from collections import deque
+from typing import Unpack
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils.generic import can_return_tuple
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, InputError
-from ashnets.model.ashnets import AshNetsModel, Tokens
-from ashnets.model.memory_saving import State
+from ashnets.model.alignment_transformer import check_token_types
+from ashnets.model.ashnets import AshNetsModel, VisualOptions
+from ashnets.model.classifiers import AshNetsForVisualEntailment, AshNetsForVisualReasoning, AshNetsForVQA
 from ashnets.model.offloading import at_hand
-from ashnets.model.outputs import AshNetsOutput, ClassifierOutput, PreTrainingOutput, RetrievalOutput, VisualOutput
+from ashnets.model.outputs import PreTrainingOutput, RetrievalOutput, VisualOutput
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.model.sampling import ImageKeys
 
 TEMPERATURE = 0.07  # where ITC, STUA and MVM start (Li et al., paper's reference [30])
 TEMPERATURE_RANGE = (0.001, 0.5)
-
-
-class VisualOptions(TypedDict, total=False):
-    """Options of the visual branch; see ``AshNetsModel.forward``."""
-
-    spikes: torch.Tensor | None
-    group_size: int
-    readout: str | None
-    state: State | None
-    concrete_only: bool
-    tokens: Tokens
-
-
-class ModelOptions(VisualOptions, total=False):
-    """Options of the whole model; see ``AshNetsModel.forward``."""
-
-    output_attentions: bool
 
 
 class Temperature(nn.Module):
@@ -97,6 +83,8 @@ class SpikingTextHead(nn.Module):
 
 class AshNetsForRetrieval(AshNetsPreTrainedModel):
     """Image–text retrieval: two unimodal projections (ITC) and a matching head on pairs (ITM)."""
+
+    output_class = RetrievalOutput
 
     # A pre-training checkpoint also loads here: the heads of its other objectives are ignored on purpose.
     _keys_to_ignore_on_load_unexpected: list[str] | None = [  # noqa: RUF012 - transformers' own form
@@ -166,47 +154,132 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         hidden, _ = self.ashnets.transformer(input_ids, attention_mask, visual)  # (B, L + N, M1)
         return self.itm(hidden[:, 0])  # (B, 2)
 
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor,
+        image_keys: ImageKeys | None = None,
+        output_hidden_states: bool | None = None,
+        **options: Unpack[VisualOptions],
+    ) -> BaseModelOutputWithPooling:
+        """What ITC reads of B images, as from transformers' CLIP; options as in ``AshNetsModel.forward``.
+
+        Returns:
+            ``pooler_output`` (B, 256), not normalized; ``last_hidden_state`` (B, N, M1), the visual tokens; on request
+            ``hidden_states``, those of the backbone (None for an ``snn``). ``return_dict=False`` makes it a tuple.
+        """
+        _, output_hidden_states = self.asked(None, output_hidden_states)
+        return self._image_features(
+            self.ashnets.vision(pixel_values, image_keys, output_hidden_states=output_hidden_states, **options)
+        )
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """What ITC reads of B texts, as from transformers' CLIP; arguments as in ``AshNetsModel.forward``.
+
+        Returns:
+            ``pooler_output`` (B, 256), not normalized; ``last_hidden_state`` (B, L, M1); on request ``hidden_states``
+            and ``attentions``. ``return_dict=False`` makes it a tuple.
+        """
+        check_token_types(token_type_ids)
+        output_attentions, output_hidden_states = self.asked(output_attentions, output_hidden_states)
+        states: deque[torch.Tensor] | None = deque() if output_hidden_states else None
+        hidden, attentions = self.ashnets.transformer(input_ids, attention_mask, None, output_attentions, states)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden,  # (B, L, M1)
+            pooler_output=self.text_projection(hidden[:, 0]).float(),  # (B, 256)
+            hidden_states=None if states is None else tuple(states),
+            attentions=attentions,
+        )
+
+    def _image_features(self, visual: VisualOutput) -> BaseModelOutputWithPooling:
+        assert visual.output is not None
+        return BaseModelOutputWithPooling(
+            last_hidden_state=visual.output,  # (B, N, M1)
+            pooler_output=self.image_projection(visual.output).float(),  # (B, 256)
+            hidden_states=visual.hidden_states,
+        )
+
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        output_attentions: bool = False,
+        output_attentions: bool | None = None,
         image_keys: ImageKeys | None = None,
+        return_loss: bool | None = None,
+        output_hidden_states: bool | None = None,
+        token_type_ids: torch.Tensor | None = None,
         **options: Unpack[VisualOptions],
     ) -> RetrievalOutput:
-        """Embed images, texts, or pairs; pairs also get their matching score and, on request, attentions."""
-        out = RetrievalOutput()
-        self._fill(out, pixel_values, input_ids, attention_mask, output_attentions, image_keys, **options)
-        return out
+        """Embed N images, K texts, or both, and score each image with each text; see :class:`RetrievalOutput`.
 
-    def _fill(
-        self,
-        out: RetrievalOutput,
-        pixel_values: torch.Tensor | None,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        output_attentions: bool,
-        image_keys: ImageKeys | None,
-        **options: Unpack[VisualOptions],
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Fill ``out``; returns the hidden states of the text alone and of the pair."""
+        If N = K, they are also matched as pairs (ITM).
+
+        Args:
+            return_loss: also return the contrastive loss of the B = N = K pairs.
+            output_attentions, output_hidden_states, token_type_ids, return_dict: as in ``AshNetsModel.forward``.
+
+        Raises:
+            InputError: neither images nor texts were given, or ``return_loss`` without pairs.
+        """
         if pixel_values is None and input_ids is None:
             raise InputError("nothing to embed: give pixel_values, input_ids, or both")
-        transformer, text, joint = self.ashnets.transformer, None, None
+        output_attentions, output_hidden_states = self.asked(output_attentions, output_hidden_states)
+        out = self.output_class()
         if pixel_values is not None:
-            out.image_embeds, out.visual = self.encode_image(pixel_values, image_keys, **options)  # (B, 256)
+            out.visual = self.ashnets.vision(
+                pixel_values, image_keys, output_hidden_states=output_hidden_states, **options
+            )
+            out.vision_model_output = self._image_features(out.visual)
+            out.image_embeds = unit(out.vision_model_output)  # (N, 256)
         if input_ids is not None:
-            text, _ = transformer(input_ids, attention_mask, None)  # (B, L, M1)
-            out.text_embeds = self.project_text(text)  # (B, 256)
-        if pixel_values is not None and out.visual is not None and input_ids is not None:
-            if input_ids.shape[0] != pixel_values.shape[0]:
-                raise InputError(
-                    f"{pixel_values.shape[0]} images and {input_ids.shape[0]} texts do not make pairs: give as many"
-                )
-            joint, out.attentions = transformer(input_ids, attention_mask, out.visual.output, output_attentions)
-            out.itm_logits = self.itm(joint[:, 0])  # (B, 2), of joint (B, L + N, M1)
-        return text, joint
+            out.text_model_output = self.get_text_features(
+                input_ids, attention_mask, token_type_ids, output_attentions, output_hidden_states, return_dict=True
+            )
+            out.text_embeds = unit(out.text_model_output)  # (K, 256)
+        if out.image_embeds is not None and out.text_embeds is not None:
+            with torch.autocast(out.text_embeds.device.type, enabled=False):
+                out.logits_per_text = out.text_embeds @ out.image_embeds.T / self.temperature().float()  # (K, N)
+            out.logits_per_image = out.logits_per_text.T  # (N, K)
+        logits = out.logits_per_text
+        pairs = logits is not None and logits.shape[0] == logits.shape[1]
+        if return_loss:
+            if logits is None or not pairs:
+                raise InputError("return_loss=True needs pairs: give as many images as texts")
+            out.loss = contrastive_loss(logits)
+        if pairs and out.visual is not None:
+            states: deque[torch.Tensor] | None = deque() if output_hidden_states else None
+            joint, out.attentions = self.ashnets.transformer(
+                input_ids, attention_mask, out.visual.output, output_attentions, states
+            )  # (B, L + N, M1)
+            out.hidden_states = None if states is None else tuple(states)
+            self._read_pairs(out, joint)
+        return out
+
+    def _read_pairs(self, out: RetrievalOutput, joint: torch.Tensor) -> None:
+        """Add what the heads read from the hidden states of pairs, (B, L + N, M1)."""
+        out.itm_logits = self.itm(joint[:, 0])  # (B, 2)
+
+
+def unit(features: BaseModelOutputWithPooling) -> torch.Tensor:
+    """The pooled features (B, D), scaled to length 1."""
+    assert features.pooler_output is not None
+    return F.normalize(features.pooler_output, dim=-1)  # (B, D)
+
+
+def contrastive_loss(logits: torch.Tensor) -> torch.Tensor:
+    """The mean of both cross-entropies of B pairs, (B, B); text b belongs to image b."""
+    own = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
 class MaskedLanguageHead(nn.Module):
@@ -241,8 +314,9 @@ class MaskedVisualHead(nn.Module):
 
 
 class AshNetsForPreTraining(AshNetsForRetrieval):
-    """Retrieval's two heads and those of MLM, MVM and STUA."""
+    """Retrieval's two heads and those of MLM, MVM and STUA; nothing is masked unless the caller masks it."""
 
+    output_class = PreTrainingOutput
     _keys_to_ignore_on_load_unexpected = None
     _tied_weights_keys = {  # noqa: RUF012 - transformers' own form
         "mlm.decoder.weight": "ashnets.transformer.bert.embeddings.word_embeddings.weight"
@@ -271,20 +345,11 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
         """Replace the tokens of (B, N, M1) that ``masked`` (B, N) marks by the learned mask vector."""
         return torch.where(masked.unsqueeze(-1), self.visual_mask.to(visual.dtype), visual)
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        output_attentions: bool = False,
-        image_keys: ImageKeys | None = None,
-        **options: Unpack[VisualOptions],
-    ) -> PreTrainingOutput:
-        """All heads on B pairs, without masks; images or texts alone give only their embeddings."""
-        out = PreTrainingOutput()
-        text, joint = self._fill(out, pixel_values, input_ids, attention_mask, output_attentions, image_keys, **options)
-        if text is None or joint is None or out.visual is None:
-            return out
+    def _read_pairs(self, out: RetrievalOutput, joint: torch.Tensor) -> None:
+        super()._read_pairs(out, joint)
+        assert isinstance(out, PreTrainingOutput) and out.visual is not None and out.text_model_output is not None
+        text = out.text_model_output.last_hidden_state
+        assert text is not None  # (B, L, M1)
         length = text.shape[1]
         out.mlm_logits = self.mlm(joint[:, :length])  # (B, L, vocabulary)
         if out.visual.abstract is not None:
@@ -294,117 +359,6 @@ class AshNetsForPreTraining(AshNetsForRetrieval):
                 collector = self.ashnets.vision.collector
                 with at_hand(collector):
                     out.mvm_logits = self.mvm(joint[:, length:], collector.concepts)  # (B, N, M2)
-        return out
-
-
-def answer_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of (B, answers): mean over B, sum over answers, since most of their terms are near zero."""
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
-
-
-class HeadConfig(Protocol):
-    """What :func:`two_layers` reads of a configuration."""
-
-    hidden_size: int
-    layer_norm_eps: float
-
-
-def two_layers(config: HeadConfig, features: int, classes: int) -> nn.Sequential:
-    """(B, features) to (B, classes): the head of all tasks."""
-    return nn.Sequential(
-        nn.Linear(features, 2 * config.hidden_size),
-        nn.LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps),
-        nn.GELU(),
-        nn.Linear(2 * config.hidden_size, classes),
-    )
-
-
-class _Classifier(AshNetsPreTrainedModel):
-    """A two-layer head on pooled features."""
-
-    def __init__(self, config: AshNetsConfig, features: int, classes: int) -> None:
-        super().__init__(config)
-        self.ashnets = AshNetsModel(config)
-        self.classifier = two_layers(config, features, classes)
-        self.post_init()
-
-    def _output(
-        self, features: torch.Tensor, labels: torch.Tensor | None, loss: Callable[..., torch.Tensor], out: AshNetsOutput
-    ) -> ClassifierOutput:
-        logits = self.classifier(features)  # (B, classes)
-        return ClassifierOutput(
-            logits=logits,
-            loss=None if labels is None else loss(logits, labels),
-            visual=out.visual,
-            attentions=out.attentions,
-        )
-
-
-class AshNetsForVQA(_Classifier):
-    """Visual question answering as classification over ``config.num_answers`` answers."""
-
-    def __init__(self, config: AshNetsConfig) -> None:
-        super().__init__(config, config.hidden_size, config.num_answers)
-
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        image_keys: ImageKeys | None = None,
-        **options: Unpack[ModelOptions],
-    ) -> ClassifierOutput:
-        """Answer B questions; ``labels`` are soft targets (B, answers) in [0, 1], scored by binary cross-entropy."""
-        out = self.ashnets(pixel_values, input_ids, attention_mask, image_keys, **options)
-        return self._output(out.pooled, labels, answer_loss, out)  # pooled (B, M1)
-
-
-class AshNetsForVisualReasoning(_Classifier):
-    """NLVR2: is the sentence true of two images? Each image is encoded with it, and both [CLS] are concatenated."""
-
-    def __init__(self, config: AshNetsConfig) -> None:
-        super().__init__(config, 2 * config.hidden_size, 2)
-
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        image_keys: ImageKeys | None = None,
-        **options: Unpack[ModelOptions],
-    ) -> ClassifierOutput:
-        """Classify B pairs: ``pixel_values`` (B, 2, 3, H, W), ``image_keys`` (B, 2); logits (B, 2): false, true."""
-        if pixel_values.dim() != 5 or pixel_values.shape[1] != 2:
-            raise InputError(f"pixel_values of shape {tuple(pixel_values.shape)}: NLVR2 takes (B, 2, 3, H, W)")
-        mask = None if attention_mask is None else attention_mask.repeat_interleave(2, 0)  # (2·B, L)
-        keys = None if image_keys is None else torch.as_tensor(image_keys).flatten()  # (2·B,)
-        out = self.ashnets(pixel_values.flatten(0, 1), input_ids.repeat_interleave(2, 0), mask, keys, **options)
-        joined = out.pooled.unflatten(0, (-1, 2)).flatten(1)  # (2·B, M1) to (B, 2·M1)
-        return self._output(joined, labels, F.cross_entropy, out)
-
-
-class AshNetsForVisualEntailment(_Classifier):
-    """SNLI-VE: entailment, neutral or contradiction."""
-
-    LABELS = ("entailment", "neutral", "contradiction")
-
-    def __init__(self, config: AshNetsConfig) -> None:
-        super().__init__(config, config.hidden_size, len(self.LABELS))
-
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        image_keys: ImageKeys | None = None,
-        **options: Unpack[ModelOptions],
-    ) -> ClassifierOutput:
-        """Classify B pairs; logits (B, 3) in the order of ``LABELS``; ``labels`` (B,)."""
-        out = self.ashnets(pixel_values, input_ids, attention_mask, image_keys, **options)
-        return self._output(out.pooled, labels, F.cross_entropy, out)  # pooled (B, M1)
 
 
 HEADS = {

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
 
+class Output(ModelOutput):
+    """An output whose tuple contains tuples in the place of the outputs in it, as transformers' CLIPOutput."""
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
+
+
 @dataclass
-class VisualOutput(ModelOutput):
+class VisualOutput(Output):
     """The visual semantic module on B images.
 
     Attributes:
@@ -22,6 +31,8 @@ class VisualOutput(ModelOutput):
         layer_spikes: layer name → (B,), spikes over an image's T steps.
         layer_rates: layer name → (B,), spikes per neuron and step.
         state: membranes after the last step, one tensor for each spiking layer.
+        hidden_states: of the backbone, on request: maps (B, C, h, w) of a ResNet, tokens (B, L, width) of a ViT; None
+            for an ``snn``.
     """
 
     output: torch.Tensor | None = None
@@ -33,10 +44,11 @@ class VisualOutput(ModelOutput):
     layer_spikes: dict[str, torch.Tensor] | None = None
     layer_rates: dict[str, torch.Tensor] | None = None
     state: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
-class AshNetsOutput(ModelOutput):
+class AshNetsOutput(Output):
     """The whole model.
 
     Attributes:
@@ -44,30 +56,44 @@ class AshNetsOutput(ModelOutput):
         pooled: (B, M1), the hidden state of the first token: [CLS], or the first visual token for images alone, which
             have no [CLS].
         visual: output of the visual semantic module; None for text alone.
+        hidden_states: the embeddings and the output of each layer, (B, L + N, M1) each, on request.
         attentions: one tensor for each layer, (B, heads, L + N, L + N), on request.
     """
 
     last_hidden_state: torch.Tensor | None = None
     pooled: torch.Tensor | None = None
     visual: VisualOutput | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
-class RetrievalOutput(ModelOutput):
-    """Retrieval: unimodal embeddings and, for pairs, the matching score.
+class RetrievalOutput(Output):
+    """Retrieval: N images and K texts, each embedded alone, and for pairs the matching score.
+
+    The fields up to ``vision_model_output`` are those of transformers' CLIPOutput.
 
     Attributes:
-        image_embeds, text_embeds: (B, 256), of length 1.
-        itm_logits: (B, 2): not matching, matching.
+        loss: contrastive loss of B pairs, a scalar; on request.
+        logits_per_image: (N, K), cosine of each image to each text, divided by τ.
+        logits_per_text: (K, N), the same transposed.
+        text_embeds, image_embeds: (K, 256) and (N, 256), of length 1.
+        text_model_output, vision_model_output: as from ``get_text_features`` and ``get_image_features``.
+        itm_logits: (B, 2): not matching, matching; None if N and K differ.
         visual: as in :class:`AshNetsOutput`.
-        attentions: of the pairs, as in :class:`AshNetsOutput`; on request.
+        hidden_states, attentions: of the pairs, as in :class:`AshNetsOutput`; on request.
     """
 
-    image_embeds: torch.Tensor | None = None
+    loss: torch.Tensor | None = None
+    logits_per_image: torch.Tensor | None = None
+    logits_per_text: torch.Tensor | None = None
     text_embeds: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
+    text_model_output: BaseModelOutputWithPooling | None = None
+    vision_model_output: BaseModelOutputWithPooling | None = None
     itm_logits: torch.Tensor | None = None
     visual: VisualOutput | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
@@ -89,17 +115,18 @@ class PreTrainingOutput(RetrievalOutput):
 
 
 @dataclass
-class ClassifierOutput(ModelOutput):
+class ClassifierOutput(Output):
     """The head of a downstream task.
 
     Attributes:
-        logits: (B, classes).
         loss: a scalar; None without labels.
-        visual, attentions: as in :class:`AshNetsOutput`; for NLVR2 of 2·B images, the left and the right one of each
-            pair alternating.
+        logits: (B, classes).
+        visual, hidden_states, attentions: as in :class:`AshNetsOutput`; for NLVR2 of 2·B images, the left and the right
+            one of each pair alternating.
     """
 
-    logits: torch.Tensor | None = None
     loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
     visual: VisualOutput | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None

@@ -88,6 +88,14 @@ class AshNetsPreTrainedModel(PreTrainedModel):
         else:
             super()._init_weights(module)
 
+    def asked(self, output_attentions: bool | None, output_hidden_states: bool | None) -> tuple[bool, bool]:
+        """Whether a call returns attentions and hidden states: what was given, else what the configuration says."""
+        config = self.config
+        return (
+            bool(config.output_attentions if output_attentions is None else output_attentions),
+            bool(config.output_hidden_states if output_hidden_states is None else output_hidden_states),
+        )
+
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls, name: str | os.PathLike, *args: Any, weights: str | None = "pretrained", **kwargs: Any

@@ -16,7 +16,7 @@ from ashnets.configuration import AshNetsConfig
 from ashnets.data.benchmarks.records import Entailment
 from ashnets.files import JsonObject, write_atomically
 from ashnets.metrics.entailment import entailment_accuracy
-from ashnets.model.heads import AshNetsForVisualEntailment
+from ashnets.model.classifiers import AshNetsForVisualEntailment
 from ashnets.tasks.task import Classification
 
 

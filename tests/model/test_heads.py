@@ -143,8 +143,9 @@ def test_pieces_equal_the_whole(retrieval):
 def test_retrieval_refuses_bad_input(retrieval):
     with pytest.raises(InputError, match="nothing to embed"):
         retrieval()
-    with pytest.raises(InputError, match="2 images and 3 texts"):
-        retrieval(random_images(2), texts(3))
+    for given in ({"input_ids": texts(3), "pixel_values": random_images(2)}, {"input_ids": texts(3)}):
+        with pytest.raises(InputError, match="return_loss=True needs pairs"):
+            retrieval(**given, return_loss=True)
 
 
 # --- pre-training
@@ -246,8 +247,11 @@ def test_first_phase_has_no_spiking_outputs(pretraining):
 
 
 def test_one_modality_gives_its_embedding_alone(pretraining):
-    assert set(run(pretraining, random_images(2)).keys()) == {"image_embeds", "visual"}
-    assert set(run(pretraining, input_ids=texts(2)).keys()) == {"text_embeds"}
+    assert set(run(pretraining, random_images(2)).keys()) == {"image_embeds", "vision_model_output", "visual"}
+    assert set(run(pretraining, input_ids=texts(2)).keys()) == {"text_embeds", "text_model_output"}
+    scored = {"logits_per_image", "logits_per_text", "image_embeds", "text_embeds", "visual"}
+    scored |= {"vision_model_output", "text_model_output"}
+    assert set(run(pretraining, random_images(2), texts(3)).keys()) == scored, "no pairs"
 
 
 def test_pretraining_checkpoint_serves_retrieval_and_the_bare_model(pretraining, tmp_path):
