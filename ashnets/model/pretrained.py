@@ -23,6 +23,7 @@ from ashnets.errors import AshNetsError, ConfigurationError, WeightsError
 from ashnets.files import PICKLES, saved_aside, variants
 from ashnets.hub.resolving import resolve
 from ashnets.model.collector import SemanticCollector
+from ashnets.model.recompute import keep_activations, recompute_activations, recomputes
 from ashnets.model.tdbn import TdBN
 from ashnets.zoo.registry import config_of
 
@@ -63,6 +64,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["SpikingLayer", "IntegerSpikingLayer"]  # noqa: RUF012 - each runs as one kernel
     _supports_sdpa = True
     _supports_attention_backend = True
+    supports_gradient_checkpointing = True
 
     @property
     def device(self) -> torch.device:
@@ -70,6 +72,23 @@ class AshNetsPreTrainedModel(PreTrainedModel):
         hooks = (getattr(module, "_hf_hook", None) for module in self.modules())
         used = next((found for hook in hooks if (found := getattr(hook, "execution_device", None)) is not None), None)
         return super().device if used is None else torch.device(used)
+
+    @property
+    def is_activation_checkpointing(self) -> bool:
+        """Whether activations are recomputed in the backward pass."""
+        return recomputes(self)
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Any = None, every_n_layers: int = 1
+    ) -> None:
+        """What transformers calls to switch it on and off.
+
+        transformers' own function would update the running statistics of a block twice, and start it a second time from
+        the membranes after it. So ``gradient_checkpointing_func`` is not used: :mod:`ashnets.model.recompute`.
+        """
+        keep_activations(self)
+        if enable:
+            recompute_activations(self, every_n_layers)
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, TdBN):

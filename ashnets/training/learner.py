@@ -17,6 +17,7 @@ from ashnets.errors import ConfigurationError
 from ashnets.model.collector import SemanticCollector
 from ashnets.model.concrete_encoder import ConcreteEncoder
 from ashnets.model.heads import AshNetsForPreTraining
+from ashnets.model.recompute import recompute_activations
 from ashnets.model.tdbn import calibrating
 from ashnets.objectives import EmbeddingQueue
 from ashnets.training.distributed import gather, mean_over_ranks, synchronize_norms
@@ -26,7 +27,6 @@ from ashnets.training.means import Means
 from ashnets.training.optim import build_optimizers
 from ashnets.training.pretrain import Keys, PreTrainingStep, momentum_keys
 from ashnets.training.recipe import Phase, Recipe
-from ashnets.training.recompute import recompute_activations
 from ashnets.training.setup import average_of, freeze, resting, save_memory
 
 
@@ -76,7 +76,7 @@ class Learner:
         if recipe.memory_saving:
             save_memory(model)
         if recipe.activation_checkpointing:
-            recompute_activations(model)  # after the copies
+            recompute_activations(model)
         self.gradients: dict[str, float] = {}  # of the last measured step
         self.start: Start | None = None
         if hasattr(model, "ashnets") and isinstance(

@@ -25,11 +25,11 @@ from ashnets.evaluation.options import EvaluationOptions
 from ashnets.evaluation.retrieval import RetrievalSet, rank
 from ashnets.export.emulator import emulate, integer_layers
 from ashnets.files import write_json
+from ashnets.model.recompute import recompute_activations
 from ashnets.model.sampling import image_key, probabilistic_sampling
 from ashnets.model.tdbn import calibrate
 from ashnets.quantization.running import fine_tuning_recipe, quantize
 from ashnets.training.recipe import load_recipe
-from ashnets.training.recompute import recompute_activations
 from ashnets.training.setup import build_model
 
 

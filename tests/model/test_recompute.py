@@ -8,28 +8,35 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from small_model import small_config
 from spikingjelly.activation_based import monitor
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
+from ashnets.configuration import AshNetsConfig
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.neuron import LIF
-from ashnets.training.recompute import recompute_activations
+from ashnets.model.recompute import recompute_activations
 
 
 @pytest.fixture
-def config(small_pretraining_config):
-    """The small model, narrower, with two layers and dropout."""
-    changes = {
-        "hidden_size": 48,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "hidden_dropout_prob": 0.2,
-        "attention_probs_dropout_prob": 0.1,
-    }
-    return type(small_pretraining_config)(**{**small_pretraining_config.to_dict(), **changes})
+def config() -> AshNetsConfig:
+    """A small model with dropout, in which activations take more than embeddings and heads."""
+    return small_config(
+        image_size=64,
+        backbone_widths=[8, 16, 32],
+        spiking_channels=[4, 4, 8, 8],
+        num_concepts=12,
+        group_size=4,
+        hidden_size=48,
+        num_attention_heads=4,
+        intermediate_size=64,
+        vocab_size=60,
+        projection_size=24,
+        hidden_dropout_prob=0.2,
+        attention_probs_dropout_prob=0.1,
+    )
 
 
 def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -236,3 +243,29 @@ def test_evaluation_and_no_grad_run_each_block_once(config):
     assert len(passes) == 1 and torch.equal(expected["again"], expected["plain"])
     for a, b in zip(plain.parameters(), again.parameters(), strict=True):
         assert (a.grad is None and b.grad is None) or torch.equal(a.grad, b.grad)
+
+
+def test_the_switch_of_transformers(config):
+    """On and off again: fewer bytes and the same gradients; a copy of a switched model runs its own blocks."""
+    plain, loss, blocks = made("whole", config)
+    model = copy.deepcopy(plain)
+    model.activation_checkpointing_enable()
+    assert model.is_activation_checkpointing and not plain.is_activation_checkpointing
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    found = {}
+    for name, one in (("plain", plain), ("switched", copied)):
+        torch.manual_seed(0)
+        found[name] = kept_bytes(one, loss)
+    assert 0 < found["switched"] < 0.65 * found["plain"]
+    gradients = [{name: p.grad for name, p in one.named_parameters() if p.grad is not None} for one in (plain, copied)]
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(gradient, gradients[1][name]) for name, gradient in gradients[0].items())
+    copied.activation_checkpointing_disable()
+    assert not copied.is_activation_checkpointing
+    copied.load_state_dict(plain.state_dict())
+    assert kept_bytes(copied, loss) == kept_bytes(plain, loss)
+    copied.activation_checkpointing_enable(every_n_layers=2)
+    assert sum("forward" in vars(module) for module in copied.modules()) == -(-blocks // 2)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import MethodType
 from typing import Any
 
 import torch
@@ -19,31 +20,46 @@ from ashnets.model.spiking_layer import SpikingLayer
 UNITS = (GradientCheckpointingLayer, ResNetBasicLayer, ResNetBottleNeckLayer, SpikingLayer)
 
 
-def recompute_activations(model: nn.Module) -> int:
-    """Checkpoint every block of the backbone, the spiking stack and the transformer; returns their number.
+def recompute_activations(model: nn.Module, every: int = 1) -> int:
+    """Checkpoint every block, or every n-th, of the backbone, the spiking stack and the transformer; returns how many.
 
     The results equal those without checkpointing to the bit: dropout repeats its draws, a spiking layer starts again
-    from the same membranes, and running statistics are updated once. Call it after all copies of ``model`` are made:
-    a later copy would run the original's blocks.
+    from the same membranes, and running statistics are updated once. Blocks whose ``forward`` something else has
+    replaced, such as accelerate's offloading, are left as they are.
     """
     units = [module for module in model.modules() if isinstance(module, UNITS)]
-    for unit in units:
-        unit.forward = _recomputed(unit, unit.forward)  # type: ignore[method-assign]
-    return len(units)
+    for unit in units[::every]:
+        if "forward" not in vars(unit):
+            unit.forward = MethodType(_recomputed, unit)  # type: ignore[method-assign]
+    return sum(map(_recomputes, units))
 
 
-def _recomputed(unit: nn.Module, forward: Callable) -> Callable:
-    def run(*inputs: Any, **options: Any) -> Any:
-        if not (unit.training and torch.is_grad_enabled()):
-            return forward(*inputs, **options)
-        membranes = [(lif, lif.v) for lif in unit.modules() if isinstance(lif, LIF)]
+def keep_activations(model: nn.Module) -> None:
+    """Undo :func:`recompute_activations`."""
+    for unit in filter(_recomputes, model.modules()):
+        del unit.forward  # the method of the class is there again
 
-        def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-            return nullcontext(), _Again(unit, membranes)
 
-        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **options)
+def recomputes(model: nn.Module) -> bool:
+    """Whether any block of ``model`` recomputes its activations."""
+    return any(map(_recomputes, model.modules()))
 
-    return run
+
+def _recomputes(unit: nn.Module) -> bool:
+    return getattr(vars(unit).get("forward"), "__func__", None) is _recomputed
+
+
+def _recomputed(unit: nn.Module, *inputs: Any, **options: Any) -> Any:
+    """The ``forward`` of a block; a bound method, so that a copy of the block runs its own layers."""
+    forward = MethodType(type(unit).forward, unit)
+    if not (unit.training and torch.is_grad_enabled()):
+        return forward(*inputs, **options)
+    membranes = [(lif, lif.v) for lif in unit.modules() if isinstance(lif, LIF)]
+
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), _Again(unit, membranes)
+
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **options)
 
 
 class _Again(AbstractContextManager):
