@@ -6,7 +6,7 @@
 
 Each command of the command line is a function of the same name, except that ``ashnets export`` is `export_encoder`,
 since ``ashnets.export`` is a package. Everything is imported on first use: ``import ashnets`` alone loads no torch.
-After it, transformers' AutoConfig, AutoModel, AutoProcessor and AutoImageProcessor know our classes.
+After it, transformers' Auto classes and pipelines know our classes.
 """
 
 from __future__ import annotations

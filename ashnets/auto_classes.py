@@ -1,6 +1,6 @@
 """Registration of our classes with transformers' Auto classes, without loading torch or transformers.
 
-Registration needs our classes, and these need torch. So it waits until an Auto class of transformers is first used:
+Registration needs our classes, and these need torch. So it waits until an Auto class or a pipeline is first used:
 ``transformers`` is a module that imports its names on first use, and :func:`offer` adds one step before that.
 """
 
@@ -15,11 +15,19 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-NAMES = ("AutoConfig", "AutoModel", "AutoProcessor", "AutoImageProcessor", "AutoTokenizer")
+NAMES = (
+    "AutoConfig",
+    "AutoModel",
+    "AutoModelForZeroShotImageClassification",
+    "AutoProcessor",
+    "AutoImageProcessor",
+    "AutoTokenizer",
+    "pipeline",
+)
 
 
 def offer(register: Callable[[], object]) -> None:
-    """Call ``register`` when an Auto class of transformers is first used; at once if they are already loaded."""
+    """Call ``register`` when one of ``NAMES`` of transformers is first used; at once if they are already loaded."""
     module = sys.modules.get("transformers")
     if module is not None:
         _watch(module, register)

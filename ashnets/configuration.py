@@ -163,7 +163,9 @@ class AshNetsConfig(PreTrainedConfig):
                 f"The keys of AshNetsConfig are: {', '.join(sorted(self.own_keys()))}"
             )
         self._check_types()
-        _check_dtype(self.dtype if self.dtype is not None else kwargs.get("torch_dtype"))
+        kind = self.dtype if self.dtype is not None else kwargs.get("torch_dtype")
+        if kind is not None:
+            dtype_of(kind)
         super().__post_init__(**kwargs)
         for field in ("backbone_widths", "spiking_channels", "spiking_grid_channels", "image_mean", "image_std"):
             setattr(self, field, list(getattr(self, field)))
@@ -305,12 +307,12 @@ def _types() -> dict[str, Any]:
     return {**inspect.get_annotations(AshNetsConfig, eval_str=True), "architectures": list[str] | None, **labels}
 
 
-def _check_dtype(value: Any) -> None:
-    if value is None:
-        return
+def dtype_of(value: Any) -> torch.dtype:
+    """A type given as such or by its name. Raises ConfigurationError if it is not a floating-point type."""
     kind = getattr(torch, value, None) if isinstance(value, str) else value
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise ConfigurationError(f"dtype={value!r} is not a floating-point type of torch: give one, such as 'float32'")
+    return kind
 
 
 def _one_of(field: str, value: str, choices: tuple[str, ...]) -> None:

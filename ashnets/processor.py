@@ -32,6 +32,8 @@ from ashnets.model.pretrained import HUB_OPTIONS
 from ashnets.model.sampling import content_key, image_key
 
 FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
+PADDING = (True, False, "longest", "max_length", "do_not_pad")
+TRUNCATION = (True, False, "longest_first", "do_not_truncate")
 
 
 class AshNetsImageProcessor(BaseImageProcessor):
@@ -50,7 +52,7 @@ class AshNetsImageProcessor(BaseImageProcessor):
 
     def preprocess(
         self,
-        images: ImageSource | Sequence,
+        images: ImageSource | torch.Tensor | Sequence,
         image_ids: Sequence[int | str] | torch.Tensor | int | str | None = None,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
@@ -71,9 +73,9 @@ class AshNetsImageProcessor(BaseImageProcessor):
             data = {key: value.unflatten(0, (-1, 2)) for key, value in data.items()}
         return BatchFeature(_in_type(data, return_tensors))
 
-    def _pixels(self, source: ImageSource, index: int, count: int) -> torch.Tensor:
+    def _pixels(self, source: ImageSource | torch.Tensor, index: int, count: int) -> torch.Tensor:
         try:
-            image = load_image(source)
+            image = load_image(_array(source) if isinstance(source, torch.Tensor) else source)
         except InputError as error:
             raise InputError(f"images[{index}]: {error}" if count > 1 else str(error)) from None
         side = (self.image_size, self.image_size)
@@ -162,30 +164,37 @@ class AshNetsProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        images: ImageSource | Sequence | None = None,
+        images: ImageSource | torch.Tensor | Sequence | None = None,
         text: str | Sequence[str] | None = None,
         image_ids: Sequence[int | str] | torch.Tensor | int | str | None = None,
         return_tensors: str | None = "pt",
+        padding: bool | str = True,
+        truncation: bool | str = True,
+        max_length: int | None = None,
     ) -> BatchFeature:
         """Make one batch of images, texts, or both; their numbers may differ, as in retrieval.
 
         Args:
-            images: an image or a list of images: PIL image, path, encoded bytes, binary file or array. A list of
-                pairs (lists or tuples of two images) is a batch for NLVR2.
-            text: a text or a list of texts, in which names of special tokens such as ``[SEP]`` are plain characters.
-                Texts of more than ``max_text_length`` tokens are cut, and a ``UserWarning`` gives their number. Another
+            images: an image or a list of images: PIL image, path, encoded bytes, binary file, or array or tensor
+                (H, W, channels) or (channels, H, W), of uint8 or of float in [0, 1]; or several in an array or tensor
+                of four dimensions. A list of pairs (lists or tuples of two images) is a batch for NLVR2.
+            text: a text or a list of texts, in which names of special tokens such as ``[SEP]`` are plain characters. A
                 warning, only once, names words that are not in the vocabulary, such as emoji.
             image_ids: a number or name for each image, which determines its spikes; by default the content of the image
                 does. For pairs, give them nested in the same way or flat.
             return_tensors: ``"pt"``, ``"np"``, or ``None`` for lists.
+            padding: True or ``"longest"``, to the longest text; ``"max_length"``; False or ``"do_not_pad"``.
+            truncation: True or ``"longest_first"`` cuts texts to ``max_length`` tokens, and a ``UserWarning`` gives
+                their number; False or ``"do_not_truncate"`` leaves them whole.
+            max_length: tokens of a text, [CLS] and [SEP] included; ``max_text_length`` by default.
 
         Returns:
             ``pixel_values`` (B, 3, S, S) float32 in [0, 1] and ``image_keys`` (B,) int64, for pairs (B, 2, 3, S, S)
-            and (B, 2); ``input_ids`` and ``attention_mask`` (B, L) int64, padded to the longest text.
+            and (B, 2); ``input_ids`` and ``attention_mask`` (B, L) int64.
 
         Raises:
-            InputError: neither images nor text were given, a list is empty, an image is unusable, or a text is empty or
-                no string.
+            InputError: neither images nor text were given, a list is empty, an image is unusable, a text is empty or no
+                string, or texts without padding differ in length and do not make a tensor.
         """
         if images is None and text is None:
             raise InputError("nothing to process: give images, text, or both")
@@ -195,10 +204,22 @@ class AshNetsProcessor(ProcessorMixin):
         if images is not None:
             data.update(self.image_processor(images, image_ids, return_tensors))
         if text is not None:
-            data.update(self._tokenize(text, return_tensors))
+            data.update(self._tokenize(text, return_tensors, padding, truncation, max_length))
         return BatchFeature(data)
 
-    def _tokenize(self, text: str | Sequence[str], return_tensors: str | None) -> JsonObject:
+    def _tokenize(
+        self,
+        text: str | Sequence[str],
+        return_tensors: str | None,
+        padding: bool | str,
+        truncation: bool | str,
+        max_length: int | None,
+    ) -> JsonObject:
+        length = self.max_text_length if max_length is None else max_length
+        _one_of("padding", padding, PADDING)
+        _one_of("truncation", truncation, TRUNCATION)
+        if not isinstance(length, int) or length < 3:
+            raise InputError(f"max_length={length!r}: give at least 3, for [CLS], one token and [SEP]")
         texts = [text] if isinstance(text, str) else text
         if not isinstance(texts, list | tuple):
             raise InputError(f"text is of type {type(text).__name__}: give a string or a list of strings")
@@ -210,7 +231,7 @@ class AshNetsProcessor(ProcessorMixin):
             if not one.strip():
                 raise InputError(f"text[{i}] is empty: {one[:60]!r}")
         try:
-            batch = encode(self.tokenizer, list(texts), self.max_text_length)
+            batch = encode(self.tokenizer, list(texts), length, padding=padding, truncation=truncation)
         except (TypeError, UnicodeError):  # lone surrogates
             raise InputError("text contains lone surrogates, which are not Unicode text: remove them") from None
         for i, mask in enumerate(batch["attention_mask"]):
@@ -220,7 +241,7 @@ class AshNetsProcessor(ProcessorMixin):
         cut = sum(bool(encoding.overflowing) for encoding in encodings)
         if cut:
             warnings.warn(
-                f"{cut} of {len(texts)} texts are longer than {self.max_text_length} tokens and were cut",
+                f"{cut} of {len(texts)} texts are longer than {length} tokens and were cut",
                 UserWarning,
                 stacklevel=3,
             )
@@ -234,6 +255,13 @@ class AshNetsProcessor(ProcessorMixin):
                 stacklevel=3,
             )
         names = ("input_ids", "attention_mask")
+        if return_tensors is None:
+            return {key: batch[key] for key in names}
+        if len(lengths := sorted({len(ids) for ids in batch["input_ids"]})) > 1:
+            raise InputError(
+                f"texts of {lengths[0]} to {lengths[-1]} tokens do not make a tensor: give padding=True, or "
+                "return_tensors=None for lists"
+            )
         return _in_type({key: torch.tensor(batch[key], dtype=torch.int64) for key in names}, return_tensors)
 
     def _unknown_words(self, texts: Sequence[str], encodings: Sequence[Any]) -> list[str]:
@@ -249,7 +277,7 @@ class AshNetsProcessor(ProcessorMixin):
 
 def _images(images: object) -> tuple[list, bool]:
     """All images in one list, and whether they were given in pairs."""
-    if isinstance(images, np.ndarray) and images.ndim == 4:
+    if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
         images = list(images)
     if not isinstance(images, list | tuple):
         return [images], False
@@ -264,6 +292,16 @@ def _images(images: object) -> tuple[list, bool]:
         if len(pair) != 2:
             raise InputError(f"images[{i}] has {len(pair)} images: give two, a pair for NLVR2")
     return [image for pair in images for image in pair], True
+
+
+def _array(image: torch.Tensor) -> np.ndarray:
+    image = image.detach().cpu()
+    return (image.float() if image.is_floating_point() else image).numpy()  # numpy has no bfloat16
+
+
+def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
 
 
 def _image_keys(image_ids: object) -> list[int]:

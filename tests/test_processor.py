@@ -78,6 +78,22 @@ def test_a_image_of_the_right_size_is_not_touched(processor):
     assert torch.equal(processor(images=image)["pixel_values"][0], expected)
 
 
+def test_tensors_and_arrays_like_images(processor):
+    """Channels first and last, in one array or in a list, of uint8 or of floats in [0, 1]."""
+    images = [random_image(0), random_image(1)]
+    expected = processor(images=images)
+    arrays = np.stack([np.asarray(image) for image in images])  # (B, H, W, 3)
+    tensors = torch.from_numpy(arrays).permute(0, 3, 1, 2)  # (B, 3, H, W)
+    kinds = [arrays, tensors, list(tensors), [arrays[0], tensors[1]], tensors.float() / 255, arrays / 255]
+    for kind in kinds:
+        found = processor(images=kind)
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+    again = processor(images=expected["pixel_values"])  # what came out of it
+    assert all(torch.equal(again[key], expected[key]) for key in expected)
+    half = processor(images=torch.zeros(3, 40, 24, dtype=torch.bfloat16, requires_grad=True))
+    assert torch.equal(half["pixel_values"], torch.zeros(1, 3, 16, 16))
+
+
 def test_image_ids(processor):
     images = [random_image(0), random_image(1)]
     batch = processor(images=images)
@@ -137,6 +153,29 @@ def test_ten_thousand_words_are_cut_with_a_note(processor):
     with pytest.warns(UserWarning, match="1 of 2 texts are longer than 8 tokens and were cut"):
         batch = processor(text=["a cat", "dog " * 10_000])
     assert batch["input_ids"].tolist()[1] == [2, 7, 7, 7, 7, 7, 7, 3]
+
+
+def test_padding_truncation_and_length(processor):
+    texts = ["a cat", "dog " * 10]
+    ids = [[2, 5, 6, 3], [2, *[7] * 10, 3]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = processor(text=texts, truncation=False, padding="do_not_pad", return_tensors=None)
+        assert whole["input_ids"] == ids
+        assert whole["attention_mask"] == [[1] * 4, [1] * 12]
+        padded = processor(text=texts, truncation="do_not_truncate", padding="longest")
+        assert padded["input_ids"].tolist() == [ids[0] + [0] * 8, ids[1]]
+        long = processor(text=texts[0], padding="max_length")
+        assert long["input_ids"].tolist() == [ids[0] + [0] * 4], "max_text_length is 8"
+        assert processor(text=texts, max_length=12, padding="max_length")["input_ids"].tolist() == [
+            ids[0] + [0] * 8,
+            ids[1],
+        ]
+    with pytest.warns(UserWarning, match="1 of 2 texts are longer than 5 tokens and were cut"):
+        cut = processor(text=texts, max_length=5, return_tensors="np")
+    assert cut["input_ids"].tolist() == [[*ids[0], 0], [2, 7, 7, 7, 3]]
+    with pytest.raises(InputError, match="texts of 4 to 12 tokens do not make a tensor: give padding=True"):
+        processor(text=texts, truncation=False, padding=False)
 
 
 def test_a_text_that_just_fits_is_not_cut(processor):
@@ -203,6 +242,11 @@ def test_return_types(processor, kind, cls):
         ({"text": "a \ud800 cat"}, "surrogates"),
         ({"text": "a cat", "image_ids": [1]}, "without images"),
         ({"text": "a cat", "return_tensors": "tf"}, "return_tensors='tf'"),
+        ({"text": "a cat", "padding": "odd"}, "padding='odd' is not one of True, False, 'longest'"),
+        ({"text": "a cat", "truncation": "odd"}, "truncation='odd' is not one of"),
+        ({"text": "a cat", "max_length": 2}, "max_length=2: give at least 3"),
+        ({"images": torch.full((3, 16, 16), 9.0)}, r"floats must lie in \[0, 1\]"),
+        ({"images": torch.zeros(2, 5, 16, 16)}, r"images\[0\]: .* 1, 3 or 4 channels"),
         ({"images": 7}, "is not an image"),
         ({"images": b"no image at all"}, "not an image"),
         ({"images": "/no/such/image.png"}, "does not exist"),

@@ -19,7 +19,7 @@ from pathlib import Path
 from ashnets.digests import WEIGHTS_SHA256
 from ashnets.errors import ConfigurationError
 from ashnets.files import JsonObject, read_csv, write_atomically
-from ashnets.zoo.registry import ROOT, entry, list_models, read_yaml
+from ashnets.zoo.registry import ROOT, entry, list_models, matching, read_yaml
 from ashnets.zoo.sizes import counted
 
 THROUGHPUT = "throughput.csv"
@@ -91,7 +91,7 @@ def page() -> str:
 
 def choose(pattern: str | None = None, pretrained: bool | None = None, millions: float | None = None) -> list[str]:
     """Names in the registry, filtered by a glob, by trained weights, and by at most so many million parameters."""
-    names = list_models(pattern, pretrained=pretrained)
+    names = matching(pattern, pretrained)
     if millions is None:
         return names
     return [name for name in names if name in counted() and counted()[name].total <= millions * 1e6]

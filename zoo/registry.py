@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import warnings
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from ashnets.digests import combined
-from ashnets.errors import ConfigurationError, UnknownModelError
+from ashnets.errors import ConfigurationError, UnknownModelError, did_you_mean
 from ashnets.files import JsonObject
 from ashnets.zoo.names import compose, split, unknown
 
@@ -89,9 +90,22 @@ def list_models(pattern: str | None = None, *, pretrained: bool | None = None) -
         ashnets.list_models("*-ann")
 
     Args:
-        pattern: a glob, for example ``*-ann``.
+        pattern: a glob, for example ``*-ann``. If no name of any model matches, a ``UserWarning`` says so.
         pretrained: True for models with trained weights, False for those without.
     """
+    if pattern is not None and not matching(pattern):
+        wider = f"*{pattern.strip('*')}*"
+        hint = f" Did you mean {wider!r}?" if matching(wider) else did_you_mean(pattern.strip("*"), _entries())
+        warnings.warn(
+            f"no model's name matches {pattern!r}.{hint} ashnets.list_models() gives all names",
+            UserWarning,
+            stacklevel=2,
+        )
+    return matching(pattern, pretrained)
+
+
+def matching(pattern: str | None = None, pretrained: bool | None = None) -> list[str]:
+    """The names that :func:`list_models` gives, without a warning if there are none."""
     names = [
         name for name, found in _entries().items() if pretrained is None or (found.weights is not None) == pretrained
     ]

@@ -48,10 +48,10 @@ def load_image(
 ) -> Image.Image:
     """Read an image as RGB; transparent pixels show ``background``, and the EXIF orientation is applied.
 
-    ``source``: PIL image, path, encoded bytes, binary file, or array (H, W), (H, W, 1 | 3 | 4) of uint8 or of float
-    in [0, 1]. The first frame of an animation is used; CMYK, palettes, gray and 16-bit gray are converted.
-    Raises InputError for anything else, for damaged files, for sides under 8 px, and, before decoding, for images
-    of more than ``max_pixels`` pixels.
+    ``source``: PIL image, path, encoded bytes, binary file, or array (H, W), (H, W, 1 | 3 | 4) or (1 | 3 | 4, H, W) of
+    uint8 or of float in [0, 1]. The first frame of an animation is used; CMYK, palettes, gray and 16-bit gray are
+    converted. Raises InputError for anything else, for damaged files, for sides under 8 px, and, before decoding, for
+    images of more than ``max_pixels`` pixels.
     """
     rgba = load_rgba(source, max_pixels=max_pixels)
     ground = Image.new("RGBA", rgba.size, (*background, 255))
@@ -196,11 +196,15 @@ def _to_8_bits(gray: np.ndarray) -> np.ndarray:
 
 def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
     label = f"Image array of shape {array.shape}"
+    if array.ndim == 3 and array.shape[2] not in (1, 3, 4):
+        array = array.transpose(1, 2, 0)  # sides are longer, so that nothing else can be meant
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
-        hint = " Move the channels to the end." if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
-        raise InputError(f"{label} is not an image: expected (height, width) or (height, width, 1, 3 or 4).{hint}")
+        raise InputError(
+            f"{label} is not an image: expected (height, width), or (height, width, channels) or (channels, height, "
+            "width) with 1, 3 or 4 channels."
+        )
     _check_size(label, (array.shape[1], array.shape[0]), max_pixels)
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():

@@ -91,14 +91,13 @@ _one_at_a_time = threading.Lock()
 def encode(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int, **options: str | bool
 ) -> BatchEncoding:
-    """Token ids and masks of texts, cut to ``max_length`` tokens and padded to the longest; options as for a call.
+    """Token ids and masks of texts, by default cut to ``max_length`` tokens and padded to the longest.
 
-    Thread-safe by a lock: a fast tokenizer stores truncation and padding as state.
+    Thread-safe by a lock: a fast tokenizer stores truncation and padding as state. Options are those of a call.
     """
+    options = {"padding": True, "truncation": True, **options}
     with _one_at_a_time:
-        return tokenizer(
-            texts, padding=True, truncation=True, max_length=max_length, return_token_type_ids=False, **options
-        )
+        return tokenizer(texts, max_length=max_length, return_token_type_ids=False, **options)
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> BatchEncoding:

@@ -21,7 +21,7 @@ from ashnets.data.images import ImageSource
 from ashnets.device import own_device
 from ashnets.errors import InputError, WeightsError
 from ashnets.files import JsonObject
-from ashnets.hub.loading import from_pretrained
+from ashnets.hub.loading import check_task, from_pretrained
 from ashnets.hub.resolving import resolve
 from ashnets.image_search.collection import read_image, scan
 from ashnets.processor import AshNetsProcessor
@@ -29,7 +29,6 @@ from ashnets.ties import best
 from ashnets.zoo.registry import config_of
 
 TASK = "vqa"
-HEAD = "AshNetsForVQA"
 _BATCH = 32
 
 
@@ -138,13 +137,9 @@ class ImageQuestions:
 
 def _answers(model: str | os.PathLike) -> list[str]:
     """The answers by their numbers, before any weights are read."""
-    config = config_of(Path(resolve(model)))
-    saved = (config.architectures or ["AshNetsModel"])[0]
-    if saved != HEAD:
-        raise WeightsError(
-            f"the weights of {os.fspath(model)} lack the task {TASK!r}: they were saved from {saved}, which answers no "
-            f"questions. Give a model fine-tuned for {TASK!r} (saved from {HEAD}): --model, or model=..."
-        )
+    folder = Path(resolve(model))
+    check_task(model, folder, TASK)
+    config = config_of(folder)
     names = [name for _, name in sorted((config.id2label or {}).items())]
     if len(names) != config.num_answers:
         raise WeightsError(

@@ -220,7 +220,7 @@ class AshNetsModel(AshNetsPreTrainedModel):
         )  # (B, L + N, M1)
         return AshNetsOutput(
             last_hidden_state=hidden,
-            pooled=hidden[:, 0],
+            pooler_output=hidden[:, 0],
             visual=visual,
             hidden_states=None if states is None else tuple(states),
             attentions=attentions,

@@ -80,7 +80,7 @@ class AshNetsForVQA(_Classifier):
     ) -> ClassifierOutput:
         """Answer B questions; ``labels`` are soft targets (B, answers) in [0, 1], scored by binary cross-entropy."""
         out = self.ashnets(pixel_values, input_ids, attention_mask, image_keys, return_dict=True, **options)
-        return self._output(out.pooled, labels, answer_loss, out)  # pooled (B, M1)
+        return self._output(out.pooler_output, labels, answer_loss, out)  # (B, M1)
 
 
 class AshNetsForVisualReasoning(_Classifier):
@@ -107,7 +107,7 @@ class AshNetsForVisualReasoning(_Classifier):
         out = self.ashnets(
             pixel_values.flatten(0, 1), input_ids.repeat_interleave(2, 0), mask, keys, return_dict=True, **options
         )
-        joined = out.pooled.unflatten(0, (-1, 2)).flatten(1)  # (2·B, M1) to (B, 2·M1)
+        joined = out.pooler_output.unflatten(0, (-1, 2)).flatten(1)  # (2·B, M1) to (B, 2·M1)
         return self._output(joined, labels, F.cross_entropy, out)
 
 
@@ -131,4 +131,4 @@ class AshNetsForVisualEntailment(_Classifier):
     ) -> ClassifierOutput:
         """Classify B pairs; logits (B, 3) in the order of ``LABELS``; ``labels`` (B,)."""
         out = self.ashnets(pixel_values, input_ids, attention_mask, image_keys, return_dict=True, **options)
-        return self._output(out.pooled, labels, F.cross_entropy, out)  # pooled (B, M1)
+        return self._output(out.pooler_output, labels, F.cross_entropy, out)  # (B, M1)

@@ -53,15 +53,15 @@ class AshNetsOutput(Output):
 
     Attributes:
         last_hidden_state: (B, L + N, M1): text tokens first, then visual tokens.
-        pooled: (B, M1), the hidden state of the first token: [CLS], or the first visual token for images alone, which
-            have no [CLS].
+        pooler_output: (B, M1), the hidden state of the first token: [CLS], or the first visual token for images alone,
+            which have no [CLS].
         visual: output of the visual semantic module; None for text alone.
         hidden_states: the embeddings and the output of each layer, (B, L + N, M1) each, on request.
         attentions: one tensor for each layer, (B, heads, L + N, L + N), on request.
     """
 
     last_hidden_state: torch.Tensor | None = None
-    pooled: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
     visual: VisualOutput | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None

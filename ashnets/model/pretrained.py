@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging as library_logging
 
-from ashnets.configuration import AshNetsConfig
+from ashnets.configuration import AshNetsConfig, dtype_of
 from ashnets.errors import AshNetsError, ConfigurationError, WeightsError
 from ashnets.files import PICKLES, saved_aside, variants
 from ashnets.hub.resolving import resolve
@@ -117,7 +117,12 @@ class AshNetsPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, name: str | os.PathLike, *args: Any, weights: str | None = "pretrained", **kwargs: Any
+        cls,
+        name: str | os.PathLike,
+        *args: Any,
+        weights: str | None = "pretrained",
+        device: str | torch.device | None = None,
+        **kwargs: Any,
     ) -> Self:
         """Load a model by registry name, folder, or Hub repository.
 
@@ -125,6 +130,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             name: ``ashnets-tiny``, a folder that ``save_pretrained`` wrote, or ``org/repo``.
             weights: ``"pretrained"`` loads trained weights and fails where there are none; ``None`` builds the same
                 architecture with random ones.
+            device: where the model is moved to, such as ``"cuda"``; by default it stays on the CPU.
             kwargs: configuration keys, which override the saved ones; ``revision``, ``namespace``, ``token`` and the
                 other options of ``ashnets.resolve``; and options of transformers, such as ``variant`` or ``dtype``,
                 which is float32 by default, for checkpoints of any type.
@@ -134,18 +140,22 @@ class AshNetsPreTrainedModel(PreTrainedModel):
 
         Raises:
             UnknownModelError: there is no model of this name.
-            ConfigurationError: an unknown key, here or in ``config.json``.
+            ConfigurationError: an unknown key, here or in ``config.json``, or a device that there is not.
             WeightsError: no weights, damaged weights, a pickle, or tensors missing, left over or of another shape.
         """
         if weights not in ("pretrained", None):
             raise ConfigurationError(f"weights={weights!r}: give 'pretrained', or None for random weights")
         if args:
             raise ConfigurationError("from_pretrained takes one positional argument; give the others by name")
+        if device is not None and kwargs.get("device_map") is not None:
+            raise ConfigurationError(f"device={device!r} and device_map: give only one of them")
         hub = {key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs}
         changes = {key: kwargs.pop(key) for key in list(kwargs) if key not in LIBRARY_OPTIONS}
         if weights is None:
+            kind = kwargs.get("dtype", kwargs.get("torch_dtype"))
+            dtype = None if kind in (None, "auto") else dtype_of(kind)
             with quiet():
-                return cls(_changed(config_of(name), changes)).eval()
+                return _moved(cls(_changed(config_of(name), changes)).eval(), device, dtype)
         source = Path(resolve(name, **hub))
         check_folder(source, kwargs.get("variant"))
         config = _changed(kwargs.pop("config", None) or config_of(source), changes)
@@ -171,7 +181,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             raise WeightsError(f"{source}: the weights cannot be loaded: {_first_lines(error)}") from error
         model, report = loaded
         _refuse_differences(str(name), cls, report)
-        return model.eval()
+        return _moved(model.eval(), device)
 
     def save_pretrained(  # type: ignore[override]
         self,
@@ -199,6 +209,16 @@ class AshNetsPreTrainedModel(PreTrainedModel):
         if push_to_hub:
             with tempfile.TemporaryDirectory() as copy:  # a failed upload must not remove the saved files
                 save(copy, push_to_hub=True, **{"repo_id": Path(save_directory).absolute().name, **hub}, **kwargs)
+
+
+def _moved(model: Any, device: str | torch.device | None, dtype: torch.dtype | None = None) -> Any:
+    """The model on another device or in another type. Raises ConfigurationError if there is no such device."""
+    if device is None and dtype is None:
+        return model
+    try:
+        return model.to(device=device, dtype=dtype)
+    except (RuntimeError, AssertionError) as error:  # torch raises both
+        raise ConfigurationError(f"device={str(device)!r} cannot be used: {_first_lines(error)}") from None
 
 
 _one_at_a_time = threading.RLock()

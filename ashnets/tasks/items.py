@@ -104,7 +104,7 @@ def answer(head: Any, batch: ItemBatch, **options: Any) -> ClassifierOutput:
     texts = order // 2
     pixels, keys, group = batch.shown()
     out = head.ashnets(pixels, batch.input_ids[texts], batch.attention_mask[texts], keys, group_size=group, **options)
-    features = out.pooled[order.argsort()].unflatten(0, (-1, 2)).flatten(1)  # (2·B, M1) to (B, 2·M1)
+    features = out.pooler_output[order.argsort()].unflatten(0, (-1, 2)).flatten(1)  # (2·B, M1) to (B, 2·M1)
     logits = head.classifier(features)  # (B, 2)
     loss = None if batch.labels is None else functional.cross_entropy(logits, batch.labels)
     return ClassifierOutput(logits=logits, loss=loss, visual=out.visual, attentions=out.attentions)

@@ -42,7 +42,7 @@ TOLERANCE = 1e-4  # of an output, beside its largest magnitude
 _INPUTS = ("pixel_values", "input_ids", "attention_mask", "spikes")
 _OUTPUTS = (
     "last_hidden_state",
-    "pooled",
+    "pooler_output",
     "logits",
     "image_embeds",
     "text_embeds",

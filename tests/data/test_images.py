@@ -201,6 +201,8 @@ def test_arrays():
     assert load_image(with_alpha).getpixel((0, 0)) == (255, 255, 255)
     backwards = gradient()[::-1, ::-1]  # negative strides
     np.testing.assert_array_equal(np.asarray(load_image(backwards)), backwards)
+    channels_first = backwards.transpose(2, 0, 1)
+    np.testing.assert_array_equal(np.asarray(load_image(channels_first)), backwards)
 
 
 IMAGE = encode(Image.fromarray(gradient(64, 64)))
@@ -219,7 +221,7 @@ JPEG = encode(Image.fromarray(gradient(64, 64)), "JPEG")
         (encode(Image.new("RGB", (1, 1))), "1 x 1 px"),
         (encode(Image.new("RGB", (7, 200))), "7 x 200 px"),
         (np.zeros((7, 9, 3), np.uint8), "9 x 7 px"),
-        (np.zeros((3, 32, 32), np.uint8), "channels to the end"),
+        (np.zeros((5, 32, 32), np.uint8), "with 1, 3 or 4 channels"),
         (np.zeros((2, 3, 32, 32), np.uint8), "expected"),
         (np.zeros(64, np.uint8), "expected"),
         (np.zeros((16, 16, 3), np.int64), "dtype int64"),

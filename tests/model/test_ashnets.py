@@ -65,7 +65,7 @@ def test_output_equals_the_parts_put_together_by_hand(small, group_size):
         (out.visual.summary_ratio, ratio),
         (out.visual.output, output),
         (out.last_hidden_state, hidden),
-        (out.pooled, hidden[:, 0]),
+        (out.pooler_output, hidden[:, 0]),
     ):
         assert torch.equal(ours, theirs)
     assert out.last_hidden_state.shape == (4, 5 + 4, 16)
@@ -225,12 +225,12 @@ def test_model_can_be_copied_and_pickled_after_a_training_step():
     made(random_images(2), texts(2)).last_hidden_state.sum().backward()
     for twin in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
         arguments = (random_images(2, seed=4), texts(2))
-        assert torch.equal(run(twin.eval(), *arguments).pooled, run(made.eval(), *arguments).pooled)
+        assert torch.equal(run(twin.eval(), *arguments).pooler_output, run(made.eval(), *arguments).pooler_output)
 
 
 def test_outputs_are_tuples_and_mappings_too(small):
     """As transformers' own outputs."""
     out = run(small, random_images(1), texts(1))
     assert torch.equal(out[0], out.last_hidden_state)
-    assert set(out.keys()) == {"last_hidden_state", "pooled", "visual"}
+    assert set(out.keys()) == {"last_hidden_state", "pooler_output", "visual"}
     assert "abstract" in out.visual.keys()  # noqa: SIM118

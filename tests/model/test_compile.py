@@ -146,7 +146,7 @@ def test_the_whole_model_compiled_before_anything_ran(backend, without_gradients
         found, expected = compiled(**given), model(**given)
         assert expected.visual.response.sum() > 0
         assert torch.equal(found.visual.response, expected.visual.response)
-        torch.testing.assert_close(found.pooled, expected.pooled)
+        torch.testing.assert_close(found.pooler_output, expected.pooler_output)
         torch.testing.assert_close(found.attentions, expected.attentions)
         with pytest.raises(InputError, match="pixel intensities"):
             compiled(**{**given, "pixel_values": random_images(2) + 1})

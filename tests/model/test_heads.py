@@ -110,7 +110,7 @@ def test_unimodal_embeddings_by_hand(retrieval):
 def test_matching_score_by_hand(retrieval):
     pixels, ids = random_images(3), texts(3)
     out = run(retrieval, pixels, ids)
-    pooled = run(retrieval.ashnets, pixels, ids).pooled
+    pooled = run(retrieval.ashnets, pixels, ids).pooler_output
     for b in range(3):
         np.testing.assert_allclose(array(out.itm_logits[b]), linear(array(pooled[b]), retrieval.itm), atol=1e-5)
 
@@ -290,7 +290,7 @@ def test_vqa_logits_and_loss_by_hand():
     made = make(AshNetsForVQA)
     labels = torch.rand(3, 7)
     out = run(made, random_images(3), texts(3), labels=labels)
-    pooled = run(made.ashnets, random_images(3), texts(3)).pooled
+    pooled = run(made.ashnets, random_images(3), texts(3)).pooler_output
     total = 0.0
     for b in range(3):
         logits = classify(made, array(pooled[b]))
@@ -307,7 +307,7 @@ def test_visual_entailment_logits_and_loss_by_hand():
     assert made.LABELS == ("entailment", "neutral", "contradiction")
     labels = torch.tensor([2, 0, 1])
     out = run(made, random_images(3), texts(3), labels=labels)
-    pooled = run(made.ashnets, random_images(3), texts(3)).pooled
+    pooled = run(made.ashnets, random_images(3), texts(3)).pooler_output
     rows = [classify(made, array(pooled[b])) for b in range(3)]
     np.testing.assert_allclose(array(out.logits), np.stack(rows), atol=1e-5)
     expected = -sum(log_softmax(row)[label] for row, label in zip(rows, labels.tolist(), strict=True)) / 3
@@ -334,7 +334,7 @@ def test_nlvr2_meets_each_image_with_the_sentence(reasoning):
     out = run(reasoning, pixels, ids, mask, labels=labels)
     assert out.logits.shape == (3, 2)
     assert out.visual.output.shape == (6, 4, 16)
-    left, right = (run(reasoning.ashnets, pixels[:, side], ids, mask).pooled for side in (0, 1))
+    left, right = (run(reasoning.ashnets, pixels[:, side], ids, mask).pooler_output for side in (0, 1))
     rows = []
     for b in range(3):
         rows.append(classify(reasoning, np.concatenate([array(left[b]), array(right[b])])))

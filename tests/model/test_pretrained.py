@@ -107,6 +107,27 @@ def test_half_precision_is_stored_and_read_as_float32(tmp_path):
     assert {p.dtype for p in kept.parameters()} == {torch.float16}
 
 
+def test_device_and_type_while_loading(saved):
+    """With trained and with random weights; ``meta`` is a device that every machine has."""
+    _, folder = saved
+    ids = torch.tensor([[2, 7, 3], [2, 9, 3]])
+    for dtype, options in (("bfloat16", {}), (torch.bfloat16, {"weights": None, "task": "pretraining"})):
+        moved = ashnets.from_pretrained(folder, device="meta", **options)
+        assert {value.device.type for value in moved.state_dict().values()} == {"meta"}
+        half = ashnets.from_pretrained(folder, dtype=dtype, device=torch.device("cpu"), **options)
+        assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+        with torch.no_grad():
+            out = half(pixel_values=random_images(2), input_ids=ids)
+        assert out.logits_per_image.dtype == torch.float32 and out.logits_per_image.isfinite().all()
+        for device in ("gpu", "cuda:99"):
+            with pytest.raises(ConfigurationError, match=f"device='{device}' cannot be used"):
+                ashnets.from_pretrained(folder, device=device, **options)
+        with pytest.raises(ConfigurationError, match="give only one of them"):
+            ashnets.from_pretrained(folder, device="cpu", device_map="auto", **options)
+    with pytest.raises(ConfigurationError, match="dtype='int8' is not a floating-point type"):
+        ashnets.from_pretrained(folder, weights=None, dtype="int8")
+
+
 def test_configuration_keys_can_be_changed_while_loading(saved):
     loaded = AshNetsForPreTraining.from_pretrained(saved[1], time_steps=9, readout="per_image")
     assert (loaded.config.time_steps, loaded.ashnets.vision.config.readout) == (9, "per_image")
@@ -262,6 +283,30 @@ def test_tensor_of_another_shape(copy):
 def test_weights_of_another_class(saved, tmp_path):
     with pytest.raises(WeightsError, match=r"missing keys: classifier.*another class than AshNetsForVQA"):
         AshNetsForVQA.from_pretrained(saved[1])
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "remedy"),
+    [
+        ("vqa", "AshNetsForVQA", "ashnets finetune vqa"),
+        ("nlvr2", "AshNetsForVisualReasoning", "ashnets finetune nlvr2"),
+        ("ve", "AshNetsForVisualEntailment", "ashnets finetune ve"),
+    ],
+)
+def test_a_task_without_weights_is_explained(task, name, remedy):
+    """As ``ashnets ask`` does, by the name that the caller gave."""
+    said = rf"the weights of ashnets-tiny lack the task '{task}': they were saved from AshNetsForPreTraining.*{remedy}"
+    with pytest.raises(WeightsError, match=rf"{said}.*saved from {name}.*weights=None"):
+        ashnets.from_pretrained("ashnets-tiny", task=task)
+
+
+def test_a_head_alone_lacks_the_others(tmp_path):
+    HEADS["ve"](small_config()).save_pretrained(tmp_path)
+    assert type(ashnets.from_pretrained(tmp_path, task="base")) is AshNetsModel
+    with pytest.raises(WeightsError, match=r"lack the task 'retrieval'.*ashnets finetune retrieval"):
+        ashnets.from_pretrained(tmp_path, task="retrieval")
+    with pytest.raises(WeightsError, match=r"lack the task 'pretraining'.*ashnets train"):
+        ashnets.from_pretrained(tmp_path, task="pretraining")
 
 
 def test_an_unknown_class_in_the_configuration(copy):

@@ -88,7 +88,7 @@ def test_the_two_images_of_a_pair_are_on_two_axes(benchmarks, small_model, reado
                     image_keys=batch.image_keys[first : first + 2, side],
                     group_size=2,
                     **texts,
-                ).pooled
+                ).pooler_output
                 for side in (0, 1)
             ]
             logits.append(head.classifier(torch.cat(sides, 1)))

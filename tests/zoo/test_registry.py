@@ -85,7 +85,12 @@ def test_defaults_of_the_full_architectures():
 
 def test_patterns():
     assert zoo.list_models("ashnets-tiny-t*") == ["ashnets-tiny-t1", "ashnets-tiny-t5", "ashnets-tiny-t20"]
-    assert zoo.list_models("nothing*") == []
+    with pytest.warns(UserWarning, match=r"matches 'nothing\*'\. ashnets\.list_models\(\) gives all names") as told:
+        assert zoo.list_models("nothing*") == []
+    assert told[0].filename == __file__
+    for pattern, meant in (("r101", r"'\*r101\*'"), ("ashnet-tiny*", "ashnets-tiny")):
+        with pytest.warns(UserWarning, match=rf"Did you mean {meant}\?"):
+            assert zoo.list_models(pattern, pretrained=True) == []
     with_weights, without = zoo.list_models(pretrained=True), zoo.list_models(pretrained=False)
     assert sorted(with_weights + without) == sorted(zoo.list_models())
     assert all(zoo.entry(name).weights for name in with_weights)
