@@ -29,6 +29,7 @@ _HOMES = {
     "AshNetsProcessor": "ashnets.processor",
     "ImageQuestions": "ashnets.image_search.asking",
     "ImageSearch": "ashnets.image_search.searching",
+    "ImageSpikes": "ashnets.image_search.showing",
     "ask": "ashnets.image_search.asking",
     "compare": "ashnets.export.models",
     "config_of": "ashnets.zoo.registry",
@@ -46,6 +47,7 @@ _HOMES = {
     "quantize": "ashnets.quantization.tasks",
     "resolve": "ashnets.hub.resolving",
     "search": "ashnets.image_search.searching",
+    "show": "ashnets.image_search.showing",
     "train": "ashnets.runs",
     "verify": "ashnets.hub.verifying",
 }

@@ -29,7 +29,7 @@ from ashnets.model.initialization import load_transformer
 from ashnets.model.keras_resnet import MEAN, PACKAGE, STD, resnet50
 from ashnets.model.pretrained import quiet
 from ashnets.processor import AshNetsProcessor
-from ashnets.training.recipe import Recipe, TaskRecipe
+from ashnets.training.recipe import INITIAL, Recipe, TaskRecipe
 from ashnets.training.setup import vocabulary_of
 from ashnets.words import without_place
 from ashnets.zoo.registry import config_of
@@ -99,7 +99,7 @@ def continue_baseline(
     Raises:
         WeightsError: ``model`` is not the folder of a trained baseline of this kind.
     """
-    if recipe.weights == "initial":
+    if recipe.weights == INITIAL:
         return build_baseline(recipe, texts, recipe.task, **keys)
     torch.manual_seed(recipe.seed)
     config = baseline_config(recipe.model, **recipe.changes, **keys)

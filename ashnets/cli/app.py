@@ -12,7 +12,20 @@ from typing import Annotated
 import typer
 
 from ashnets import __version__
-from ashnets.cli import compare, data, energy, experiment, export, models, publish, quantize, search, tasks, training
+from ashnets.cli import (
+    compare,
+    data,
+    energy,
+    experiment,
+    export,
+    models,
+    publish,
+    quantize,
+    search,
+    show,
+    tasks,
+    training,
+)
 from ashnets.cli.printing import PLAIN
 from ashnets.errors import AshNetsError
 
@@ -63,6 +76,7 @@ app.command("finetune")(tasks.finetune)
 app.command("evaluate")(tasks.evaluate)
 app.command("experiment")(experiment.experiment)
 app.command("search")(search.search)
+app.command("show")(show.show)
 app.command("ask")(search.ask)
 app.command("index")(search.index)
 app.command("quantize")(quantize.quantize)

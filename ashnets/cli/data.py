@@ -130,8 +130,9 @@ def check(
     """Check a dataset before training.
 
     Your own images: shows the splits, captions and concepts that were found, decodes every image and lists the first
-    20 that cannot be decoded. Other files are counted by suffix. Without a validation split, 5 % of the images are
-    held out for validation.
+    20 that cannot be decoded. Other files are counted by suffix. Images with the same pixels under different captions
+    are named. Without a validation split, 5 % of the images are held out for validation; of a small folder 50 images,
+    but no more than a fifth.
 
     A benchmark (coco-captions, flickr30k, visual-genome, vqa-v2, vqa-cp-v2, coco-qa, nlvr2, snli-ve, easy-vqa), in
     its published files: shows the splits that were found with their expected number of records, and the missing files
@@ -226,12 +227,14 @@ def _check_benchmark(name: str, path: Path, images: Path | None, as_json_: bool,
 
 
 def _show(found: JsonObject, faults: int, as_json_: bool) -> None:
-    """For people, the reasons are printed last, one per line."""
+    """For people, notes and reasons are printed last, one per line."""
     if as_json_:
         show(found, json_wanted=True)
         return
-    reasons = found["reasons"]
-    show({key: value for key, value in found.items() if key != "reasons"}, json_wanted=False)
+    notes, reasons = found.get("notes", []), found["reasons"]
+    show({key: value for key, value in found.items() if key not in ("notes", "reasons")}, json_wanted=False)
+    for note in notes:
+        typer.echo(f"  note: {note}")
     for reason in reasons:
         typer.echo(f"  {reason}")
     if faults > len(reasons):

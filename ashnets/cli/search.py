@@ -82,30 +82,45 @@ def search(
             autocompletion=completing.models,
         ),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--page", dir_okay=False, metavar="FILE.html", help="Also write a page with the images found."),
+    ] = None,
     as_json_: JsonOption = False,
 ) -> None:
     """Search images by text.
 
     A folder of images is indexed first; later searches reuse the index. An index is searched without an update.
     The score is the cosine similarity of text and image; matching is the ITM probability that they match.
-    --candidates K reads the K best images again, which takes longer and can give better or worse results.
+    --candidates K reads the K best images again, which takes longer and can give better or worse results. Words that
+    the model does not know are named.
 
     \b
     Examples:
       ashnets search my-images "a red car"
       ashnets search holidays "a boat on a lake" --top 3 --candidates 32
+      ashnets search my-images "a red car" --model runs/mine/model --page red-car.html
       ashnets search holidays "a dog" --json
     """
     import ashnets
     from ashnets.data.folders import printable
+    from ashnets.files import require_writable
+    from ashnets.image_search.sheet import words_unknown
 
+    if page is not None:
+        require_writable(page)
     found = ashnets.ImageSearch(images, model)
     hits = found(query, top, rerank)
+    if page is not None:
+        found.write_page(page, query, hits)
+    unknown = found.unknown_words(query)
     if as_json_:
-        about = {"query": query, "images": len(found), "unreadable": len(found.unreadable)}
+        about = {"query": query, "unknown words": unknown, "images": len(found), "unreadable": len(found.unreadable)}
         typer.echo(as_json({**about, "hits": hits}))
         return
     _name_unreadable(found.unreadable)
+    if unknown:
+        typer.echo(f"note: {words_unknown(unknown)}", err=True)
     rows = [{**hit, "rank": place, "image": printable(hit["path"])} for place, hit in enumerate(hits, start=1)]
     typer.echo(as_table(rows, ["rank", "score", *(["matching"] if rerank else []), "image"]))
 

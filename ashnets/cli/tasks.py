@@ -103,7 +103,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--split",
-            help="Split; repeatable. Default: the usual test split, if no model was trained on it.",
+            help="Split; repeatable. Default: the usual test split, if no model was trained on it. 'all' takes all of "
+            "your own images.",
         ),
     ] = None,
     images: ImagesOption = None,
@@ -145,8 +146,8 @@ def evaluate(
         typer.Option(
             "--output",
             "-o",
-            help="A .csv or .json file for the table; or a folder for the table and, except for 'images', also "
-            "predictions, items and a page of examples.",
+            help="A .csv or .json file for the table; or a folder for the table, predictions, items and a page of "
+            "examples.",
         ),
     ] = None,
     workers: Annotated[
@@ -177,6 +178,8 @@ def evaluate(
       ashnets evaluate ashnets-tiny retrieval data/pictograms --split test-twitter-seen
       ashnets evaluate ashnets-tiny runs/ann/model retrieval data/pictograms --ablate --output out/table.csv
       ashnets evaluate ashnets-tiny retrieval data/pictograms --candidates 8 --exhaustive --sample 320
+      ashnets evaluate runs/mine/model retrieval my-images --output out/mine
+      ashnets evaluate ashnets-tiny retrieval my-images --split all
       ashnets evaluate runs/flickr/model retrieval flickr30k --images flickr30k-images
       ashnets evaluate runs/easy-vqa/model vqa site-packages/easy_vqa --output out/easy-vqa
       ashnets evaluate runs/vqa/model vqa vqa --images coco --split test-dev --workers 8 --output out/vqa

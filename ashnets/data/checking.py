@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,15 +14,17 @@ from tqdm import tqdm
 
 from ashnets.data.benchmarks import Benchmark, Captioned, open_benchmark
 from ashnets.data.benchmarks.faults import BROKEN, MISSING, REPEATED, Faults, Place
+from ashnets.data.folders import listed, printable
+from ashnets.data.images import OTHER_FORMATS
 from ashnets.data.joined import open_joined
 from ashnets.data.pairs import Pairs
-from ashnets.data.sources.opening import Source, open_source
+from ashnets.data.sources.opening import open_source
 from ashnets.errors import DataError
 from ashnets.files import JsonObject
 
 SHOWN = 20
 KINDS = (BROKEN, REPEATED, MISSING)
-_SIDE = 8  # the images are decoded fully and then discarded
+_SIDE = 8  # not used: the images are decoded in their own size
 _BLOCK = 1024
 
 
@@ -30,16 +33,24 @@ def check_source(path: str | os.PathLike, progress: bool = True) -> JsonObject:
 
     Returns:
         ``{"path", "kind", "splits": {name: {"images", "captions per image", "concepts"}}, "left out", "corrupt",
-        "unreadable", "passed over", "reasons"}``; ``concepts`` counts images without a concept as one each, ``left
-        out`` the images that the folder's metadata does not name, ``unreadable`` folders that cannot be listed and
-        entries that are not files, ``passed over`` other files by their suffix; ``reasons`` are those of the first 20
-        unreadable or undecodable files.
+        "unreadable", "passed over", "duplicates", "notes", "reasons"}``; ``concepts`` counts images without a concept
+        as one each, ``left out`` the images that the folder's metadata does not name, ``unreadable`` folders that
+        cannot be listed and entries that are not files, ``passed over`` other files by their suffix; ``duplicates``
+        is that of `repeated_pixels`; ``notes`` are sentences about duplicates, the first 20, and about images in
+        formats that are not read; ``reasons`` are those of the first 20 unreadable or undecodable files.
 
     Raises:
         DataError: as `open_source`.
     """
     source = open_source(Path(path))
-    reasons = [reason for reason in _failures(source, progress) if reason]
+    pairs = Pairs(source, source.splits, _SIDE)
+    decoded = list(_decoded(pairs, progress))
+    reasons = [one for one in decoded if isinstance(one, str)]
+    splits = [name for name in source.splits for _ in range(source.split(name).num_rows)]
+    duplicates, notes = repeated_pixels(pairs, splits, [one if isinstance(one, bytes) else None for one in decoded])
+    strange = {suffix: count for suffix, count in source.passed_over.items() if suffix in OTHER_FORMATS}
+    if strange:
+        notes.append(f"{listed(strange)}: images in formats that are not read; convert them to .jpg or .png")
     return {
         "path": str(path),
         "kind": source.kind,
@@ -48,6 +59,8 @@ def check_source(path: str | os.PathLike, progress: bool = True) -> JsonObject:
         "corrupt": len(reasons),
         "unreadable": len(source.unreadable),
         "passed over": dict(source.passed_over),
+        "duplicates": duplicates,
+        "notes": notes,
         "reasons": [*source.unreadable, *reasons][:SHOWN],
     }
 
@@ -158,20 +171,56 @@ def _counts(rows: pa.Table) -> JsonObject:
     }
 
 
-def _failures(source: Source, progress: bool) -> Iterator[str | None]:
-    """For each image, the reason why it cannot be decoded, or None. Pillow decodes outside the interpreter's lock."""
-    pairs = Pairs(source, source.splits, _SIDE)
+def repeated_pixels(
+    pairs: Pairs, splits: Sequence[str], digests: Sequence[bytes | None]
+) -> tuple[dict[str, int], list[str]]:
+    """Images whose pixels an earlier image has too.
 
-    def failure(index: int) -> str | None:
+    Args:
+        splits: the split of each image.
+        digests: of the pixels of each image; None for an image without any.
+
+    Returns:
+        ``{"images", "with other captions", "across splits"}``, and a sentence for each of the first 20, those with
+        other captions first.
+    """
+    first: dict[bytes, int] = {}
+    found = {"images": 0, "with other captions": 0, "across splits": 0}
+    other, same = [], []
+    for index, digest in enumerate(digests):
+        if digest is None or (earlier := first.setdefault(digest, index)) == index:
+            continue
+        names = [pairs.image_ids[earlier], pairs.image_ids[index]]
+        captions = [pairs.captions_of(earlier), pairs.captions_of(index)]
+        across = splits[earlier] != splits[index]
+        found["images"] += 1
+        found["across splits"] += across
+        where = f", in splits {splits[earlier]} and {splits[index]}" if across else ""
+        told = f"same pixels: {printable(names[0])} and {printable(names[1])}{where}"
+        if set(captions[0]) != set(captions[1]):
+            found["with other captions"] += 1
+            other.append(f"{told}, under other captions: {captions[0][0][:60]!r} and {captions[1][0][:60]!r}")
+        else:
+            same.append(told)
+    return found, [*other, *same][:SHOWN]
+
+
+def _decoded(pairs: Pairs, progress: bool) -> Iterator[str | bytes]:
+    """For each image a digest of its size and pixels, or the reason why it cannot be decoded.
+
+    Pillow decodes outside the interpreter's lock.
+    """
+
+    def digest(index: int) -> str | bytes:
         try:
-            pairs.decode(index)
+            image = pairs.open(index)
         except DataError as error:
             return str(error)
-        return None
+        return hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
 
     bar = tqdm(total=len(pairs), desc="decoding images", unit="image", disable=not progress or None)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(pairs), _BLOCK):
-            for reason in pool.map(failure, range(start, min(start + _BLOCK, len(pairs)))):
+            for found in pool.map(digest, range(start, min(start + _BLOCK, len(pairs)))):
                 bar.update()
-                yield reason
+                yield found

@@ -34,6 +34,11 @@ _NAMES = {
 _OPTIONAL = {"WEBP": "PIL._webp", "AVIF": "PIL._avif"}  # parts that not every build of Pillow has
 FORMATS = tuple(name for name in _NAMES if name not in _OPTIONAL or importlib.util.find_spec(_OPTIONAL[name]))
 SUFFIXES = frozenset(suffix for name in FORMATS for suffix in _NAMES[name])
+# Suffixes of images that are not read: people take them for images, so they are told.
+OTHER_FORMATS = frozenset(suffix for name in _NAMES for suffix in _NAMES[name]).difference(SUFFIXES) | {
+    *(".heic", ".heif", ".jxl", ".svg", ".ico", ".tga", ".psd", ".xcf", ".ai", ".eps"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+}
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that no pixel needs and whose size Pillow limits
 _PNG = b"\x89PNG\r\n\x1a\n"
 

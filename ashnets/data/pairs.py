@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from ashnets.data.augment import on_background
-from ashnets.data.images import load_rgba
+from ashnets.data.images import load_image, load_rgba
 from ashnets.data.packed import PackedImages, pack
 from ashnets.data.sources.opening import Source
 from ashnets.errors import DataError, InputError
@@ -58,13 +58,17 @@ class Pairs:
 
     def __getstate__(self) -> dict[str, object]:
         """Without open files and cached lists."""
-        left_out = {"image_ids", "names"}
+        left_out = {"image_ids", "names", "_places"}
         return {**{key: value for key, value in self.__dict__.items() if key not in left_out}, "_packed": {}}
 
     @cached_property
     def image_ids(self) -> list[str]:
         """Names of the images, unique."""
         return self._ids.to_pylist()
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.image_ids)}
 
     @cached_property
     def names(self) -> list[str]:
@@ -88,6 +92,10 @@ class Pairs:
             return load_rgba(self._folder / file if row < 0 else self._encoded(file, row))
         except InputError as error:
             raise DataError(f"{self._place(index)}: {error} Replace it or remove its row.") from None
+
+    def shown(self, name: str) -> Image.Image:
+        """One image by its name, in RGB on white and in its own size. Raises DataError if it cannot be read."""
+        return load_image(self.open(self._places[name]))
 
     def rgba(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
         """(B, 4, side, side) in [0, 1]."""

@@ -105,6 +105,27 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: i
     return encode(tokenizer, texts, max_length, return_tensors="pt", return_special_tokens_mask=True)
 
 
+def unknown_words(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """Words of a text that the vocabulary has only in fragments: no piece covers half of the word, or one is [UNK].
+
+    A model has never read such a word as a whole, and what it makes of the fragments is close to chance.
+    """
+    encoding = encode(tokenizer, [text], tokenizer.model_max_length)[0]
+    spans: dict[int, list[tuple[int, int]]] = {}
+    fragments = set()
+    for word, span, piece in zip(encoding.word_ids, encoding.offsets, encoding.ids, strict=True):
+        if word is not None:
+            spans.setdefault(word, []).append(span)
+            if piece == tokenizer.unk_token_id:
+                fragments.add(word)
+    found = []
+    for word, pieces in spans.items():
+        start, end = pieces[0][0], pieces[-1][1]
+        if word in fragments or 2 * max(last - first for first, last in pieces) < end - start:
+            found.append(text[start:end])
+    return list(dict.fromkeys(found))
+
+
 def _check(pieces: Sequence[str], name: str) -> None:
     distinct = set(pieces)
     if len(distinct) != len(pieces):

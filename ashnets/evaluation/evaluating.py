@@ -111,11 +111,11 @@ def evaluate(
         data: folder of the data set.
         dataset: its name; by default the one that the models were fine-tuned on, and for retrieval else ``images``.
         splits: by default the one that is customary, which no model must then have been trained on; of ``images``
-            ``test``, or ``valid`` where there is none.
+            ``test``, or ``valid`` where there is none, and ``all`` is all of them together.
         images: where the images lie, if not in ``data``.
         output: a file, ``.csv`` or ``.json``, for the table of results; or a folder, which receives it as
-            ``results.json`` and ``results.csv``, and of a data set also predictions, items and a page of examples: in
-            folders of their own, MODEL/SPLIT, where there are several. Of ``images`` it receives the results alone.
+            ``results.json`` and ``results.csv``, and also predictions, items and a page of examples: in folders of
+            their own, MODEL/SPLIT, where there are several.
         sample: items of a split, or images; 0 takes all.
         candidates, exhaustive, ablate, variants: see `EvaluationOptions`; for ``images``, each of which is from a
             reset state, there are no variants, and no candidates unless asked for.
@@ -165,9 +165,8 @@ def evaluate_models(
     data = _open(dataset, task, place, options)
     records = {name: training_record(name) for name in models}
     splits: list[str | None] = [*options.splits] or [None]
-    pages = None if isinstance(data, OwnImages) else folder
     own, several = as_folders(models), len(models) * len(splits) > 1
-    _check_splits(data, splits, records, replace(options, output=pages))
+    _check_splits(data, splits, records, replace(options, output=folder))
     found = []
     for name in models:
         result = ModelResult(name, records[name], weights_sha256(name), [])
@@ -175,7 +174,7 @@ def evaluate_models(
         if isinstance(data, OwnImages):
             result.on_record = read_sketch(Path(resolve(name))) is not None
         for split in splits:
-            place_of_split = pages / own[name] / (split or "") if pages and several else pages
+            place_of_split = folder / own[name] / (split or "") if folder and several else folder
             with result_folder(place_of_split, RESULTS, "keep") if place_of_split else nullcontext() as made:
                 one = evaluate_split(subject, task, measured, split, replace(options, output=made))
             result.splits.append(one)
@@ -219,7 +218,9 @@ def evaluate_split(
     branch = "both" if subject.model.config.has_spiking_branch else "concrete"
     result = SplitResult(task, data.name, split, n, branch, found, trained_on, rates_warnings(rates))
     if options.output is not None:
-        write_json(options.output / RESULTS, {**result.to_dict(), "environment": environment()})
+        said = result.to_dict()
+        said = {"rankings": said} if isinstance(said, list) else said
+        write_json(options.output / RESULTS, {**said, "environment": environment()})
     return result
 
 
@@ -232,6 +233,10 @@ def _own_images(
     found = evaluate_retrieval(subject.model, subject.processor.tokenizer, measured, options, own=True)
     if learned := images_learned(subject.sketch, pairs, chosen):
         found.learned = {"images": learned, "of": len(measured.indices)}
+    if options.output is not None:
+        about = f"{data.folder.resolve().name}, split {split}, n = {len(measured.indices)}."
+        about += f" The model was trained on {learned} of these images." if learned else ""
+        write_examples(options.output, pairs.shown, found, (f"{subject.title} · retrieval", about), options.seed)
     return found, len(measured.indices), pairs
 
 
@@ -253,7 +258,7 @@ def _benchmark(
         measured = RetrievalSet.of_records(captioned, images)
         retrieved = evaluate_retrieval(model, processor.tokenizer, measured, options)
         if output is not None:
-            write_examples(output, data, retrieved, (title, about), options.seed)
+            write_examples(output, data.open_image, retrieved, (title, about), options.seed)
         found: Retrieved | Classified = retrieved
     else:
         kind = CLASSIFICATIONS[task]
@@ -317,7 +322,7 @@ def _check_splits(
     ]
     for split in dict.fromkeys(chosen):
         if isinstance(data, OwnImages):
-            data.source.split(split)
+            data.require(split)
         elif len(chosen) > 1:
             whole = data.records(split)
             secret_answers(data, split, whole, options.output, part=0 < options.sample < len(whole))

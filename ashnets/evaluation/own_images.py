@@ -13,6 +13,7 @@ from ashnets.data.sources.opening import open_source
 from ashnets.files import JsonObject
 
 IMAGES = "images"
+ALL = "all"  # as a split: the images of all splits together
 
 
 class OwnImages:
@@ -41,9 +42,18 @@ class OwnImages:
         """``test``, or ``valid`` if there is none."""
         return "test" if "test" in self.source.splits else "valid"
 
+    def require(self, split: str) -> None:
+        """Raise DataError if there is no such split; ``all`` stands for all of them."""
+        for name in self._parts(split):
+            self.source.split(name)
+
     def pairs(self, split: str, side: int) -> Pairs:
-        """The images of a split. Raises DataError if there is none."""
-        return Pairs(self.source, [split], side)
+        """The images of a split, or of ``all`` splits. Raises DataError if there is none."""
+        return Pairs(self.source, self._parts(split), side)
+
+    def _parts(self, split: str) -> list[str]:
+        splits = self.source.splits
+        return splits if split == ALL and ALL not in splits else [split]
 
 
 def sampled(pairs: Sized, sample: int, seed: int = 0) -> list[int] | None:

@@ -1,10 +1,10 @@
-"""A self-contained HTML page of examples: images, text, correct answer and predicted answer."""
+"""Self-contained HTML pages of images and texts; the page of examples shows correct and predicted answers."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -49,7 +49,6 @@ th:first-child, td:first-child {{ text-align: left; }}
 <body>
 <h1>{title}</h1>
 <p class="soft">{subject}</p>
-<div class="wide">{table}</div>
 {parts}
 </body>
 </html>
@@ -79,18 +78,40 @@ def examples_page(title: str, subject: str, rows: Sequence[Row], examples: Seque
     """The page: a table of ``rows``, which have the same keys, then wrong and correct examples."""
     wrong = [example for example in examples if example.score < 0.5]
     right = [example for example in examples if example.score >= 0.5]
-    parts = "".join(
-        f'<h2>{name}</h2><div class="cards">{"".join(map(_card, some))}</div>'
-        for name, some in (("Wrong", wrong), ("Right", right))
-        if some
-    )
-    return _FRAME.format(title=escape(title), subject=escape(subject), table=_table(rows), parts=parts)
+    parts = [f"<h2>{name}</h2>{cards(map(_card, some))}" for name, some in (("Wrong", wrong), ("Right", right)) if some]
+    return page(title, subject, [table(rows), *parts])
 
 
-def _table(rows: Sequence[Row]) -> str:
+def page(title: str, subject: str, parts: Iterable[str]) -> str:
+    """A whole page: title, a line about its subject, and parts in HTML."""
+    return _FRAME.format(title=escape(title), subject=escape(subject), parts="\n".join(parts))
+
+
+def cards(some: Iterable[str]) -> str:
+    """Cards side by side, each in HTML."""
+    return f'<div class="cards">{"".join(f"""<div class="card">{one}</div>""" for one in some)}</div>'
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """A paragraph, ``soft``, ``good`` or ``bad`` on request."""
+    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+
+
+def image_tag(image: Image.Image, name: str, side: int = SIDE) -> str:
+    """An image inside the page, scaled down to at most ``side`` pixels."""
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    small.save(stream, "PNG", optimize=True)
+    data = base64.b64encode(stream.getvalue()).decode()
+    return f'<img src="data:image/png;base64,{data}" alt="{escape(name)}"> '
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A table of rows with the same keys."""
     head = "".join(f"<th>{escape(key)}</th>" for key in rows[0])
     body = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row.values())}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _cell(value: object) -> str:
@@ -98,20 +119,7 @@ def _cell(value: object) -> str:
 
 
 def _card(example: Example) -> str:
-    images = "".join(
-        f'<img src="data:image/png;base64,{_png(image)}" alt="image {number}"> '
-        for number, image in enumerate(example.images, start=1)
-    )
+    images = "".join(image_tag(image, f"image {number}") for number, image in enumerate(example.images, start=1))
     mark = "good" if example.score >= 0.5 else "bad"
-    return (
-        f'<div class="card">{images}<p>{escape(example.text)}</p><p><span class="{mark}">{escape(example.said)}</span>'
-        f'</p><p class="soft">right: {escape(example.truth)}</p></div>'
-    )
-
-
-def _png(image: Image.Image) -> str:
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    small.save(stream, "PNG", optimize=True)
-    return base64.b64encode(stream.getvalue()).decode()
+    said = f'<p><span class="{mark}">{escape(example.said)}</span></p>'
+    return f"{images}{paragraph(example.text)}{said}{paragraph(f'right: {example.truth}', 'soft')}"

@@ -138,11 +138,14 @@ class Evaluation:
         """Flat rows with the same keys, for a table or a CSV file.
 
         A row is a variant, a ranking or a baseline, for retrieval in one direction. ``model`` is the initial model of
-        the training, if it is known; with several models, ``measured`` is the given name. ``trained on`` exists if a
+        the training, if it is known; ``measured`` is the given name, if it tells more. ``trained on`` exists if a
         model was trained on evaluated data. With ITM, columns for its cost follow the recalls: scored pairs, seconds
         for both directions, and the R@1 lost against the exhaustive ranking, empty without one.
         """
         own, rows = self.data == IMAGES, []
+        told = len(self.models) > 1 or any(
+            (one.training or {}).get("model", one.name) != one.name for one in self.models
+        )
         seen = any(one.was_learned for model in self.models for one in model.splits)
         end = [key for key in END if own or key != "training_seconds"]
         for model in self.models:
@@ -157,7 +160,7 @@ class Evaluation:
             for one in model.splits:
                 about = {
                     "model": training.get("model", model.name),
-                    **({"measured": model.name} if len(self.models) > 1 else {}),
+                    **({"measured": model.name} if told else {}),
                     **({} if own else {"changes": changes}),
                     "recipe": training.get("recipe", ""),
                     "seed": training.get("seed", ""),

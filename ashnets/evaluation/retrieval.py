@@ -11,11 +11,12 @@ all pairs (:mod:`ashnets.evaluation.two_stage`). The same code evaluates benchma
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
@@ -39,7 +40,6 @@ from ashnets.files import JsonObject, Row, write_atomically, write_csv
 from ashnets.metrics.retrieval import chance_at, ranks, recall_in_folds
 from ashnets.metrics.scoring import CAPTIONS
 from ashnets.model.heads import AshNetsForRetrieval
-from ashnets.tasks.data import TaskData
 from ashnets.ties import best
 
 Recalls = dict[str, dict[str, float]]  # way → {"R@1": …, "R@5": …, "R@10": …}
@@ -310,7 +310,8 @@ def evaluate_retrieval(
     config = model.config
     wanted = variants_of(config, len(measured.indices), replace(options, variants=options.variants and not own))
     itc = replace(options, candidates=0, exhaustive=False)
-    text_embeds = None if own else embed_texts(model, tokenizer, measured.texts)
+    embeds = hasattr(model, "encode_text")  # ViLT has no embeddings
+    text_embeds = embed_texts(model, tokenizer, measured.texts) if embeds else None
     ranked = {
         one.name: rank(model, tokenizer, measured, one, options if own or one is RESET else itc, text_embeds)
         for one in wanted
@@ -322,24 +323,32 @@ def evaluate_retrieval(
     return Retrieved(branch, measured, ranked, own)
 
 
-def write_examples(folder: Path, data: TaskData, found: Retrieved, heading: tuple[str, str], seed: int) -> None:
+def write_examples(
+    folder: Path, open_image: Callable[[str], Image.Image], found: Retrieved, heading: tuple[str, str], seed: int
+) -> None:
     """Write ``examples.html``, and ``items.csv``: the rank of the correct image and the best image of each caption.
 
     Args:
+        open_image: an image in RGB by its name.
         heading: title and subject of the page.
     """
     measured, reset = found.measured, found.ranked["reset"]
     names = measured.images.image_ids
     places = reset.places.tolist()
     rows = [
-        {"image": names[next(iter(own))], "caption": text, "rank": rank, "best": names[int(top)]}
+        {
+            "image": names[measured.indices[next(iter(own))]],
+            "caption": text,
+            "rank": rank,
+            "best": names[measured.indices[int(top)]],
+        }
         for text, own, rank, top in zip(measured.texts, measured.images_of, places, reset.first, strict=True)
     ]
     write_csv(folder / "items.csv", rows)
     examples = []
     for i in chosen_examples([float(place == 1) for place in places], seed):
         own, top = str(rows[i]["image"]), str(rows[i]["best"])
-        pair = [data.open_image(name) for name in dict.fromkeys((top, own))]
+        pair = [open_image(name) for name in dict.fromkeys((top, own))]
         said = f"found first: {top}" if places[i] == 1 else f"first: {top}; the right one at rank {places[i]}"
         examples.append(Example(pair, measured.texts[i], own, said, float(places[i] == 1)))
     table: list[Row] = [

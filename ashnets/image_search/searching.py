@@ -10,19 +10,23 @@ The score is ITC's cosine of text and image.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NotRequired, TypedDict, overload
 
 import torch
 
 from ashnets.data.folders import printable
+from ashnets.data.vocabulary import unknown_words
 from ashnets.device import own_device
 from ashnets.errors import DataError, InputError
 from ashnets.evaluation.two_stage import log_odds
+from ashnets.files import require_writable, write_atomically
 from ashnets.hub.loading import from_pretrained
 from ashnets.image_search.collection import read_image
 from ashnets.image_search.identity import identify
 from ashnets.image_search.indexing import check_model, default_name, index
+from ashnets.image_search.sheet import contact_sheet
 from ashnets.image_search.store import StoredIndex, index_folder, is_index, read_head
 from ashnets.processor import AshNetsProcessor
 
@@ -45,6 +49,7 @@ def search(
     top: int = 10,
     rerank: int = 0,
     model: str | os.PathLike | None = None,
+    page: str | os.PathLike | None = None,
     progress: bool = True,
     device: str | torch.device | None = None,
 ) -> list[Hit]:
@@ -55,12 +60,20 @@ def search(
     Args:
         images: a folder of images or an index.
         query, top, rerank: as in :meth:`ImageSearch.__call__`, and so are the hits.
+        page: an HTML file to write, a contact sheet of the hits.
         model, progress, device: as for :class:`ImageSearch`.
 
     Raises:
         DataError, WeightsError, InputError: as there.
+        OutputError: ``page`` cannot be written; found before the search.
     """
-    return ImageSearch(images, model, progress=progress, device=device)(query, top, rerank)
+    if page is not None:
+        require_writable(page)
+    found = ImageSearch(images, model, progress=progress, device=device)
+    hits = found(query, top, rerank)
+    if page is not None:
+        found.write_page(page, query, hits)
+    return hits
 
 
 class ImageSearch:
@@ -142,6 +155,15 @@ class ImageSearch:
                 hits = best + [{**hit, "matching": None} for hit in hits[rerank:]]
             found.append(hits[:top])
         return found[0] if isinstance(query, str) else found
+
+    def unknown_words(self, query: str) -> list[str]:
+        """Words of a text that the model does not know: its vocabulary has only fragments of them."""
+        return unknown_words(self.processor.tokenizer, query)
+
+    def write_page(self, path: str | os.PathLike, query: str, hits: Sequence[Hit]) -> Path:
+        """Write a self-contained HTML page: a contact sheet of hits with their scores, and the unknown words."""
+        about = f"{len(hits)} of {len(self)} images of {printable(self.root.name)}, by {self.index.contents.model.name}"
+        return write_atomically(path, contact_sheet(query, about, hits, self.unknown_words(query)).encode())
 
     def _hit(self, row: int, score: float) -> Hit:
         path = self.index.contents.rows[row].path

@@ -7,18 +7,15 @@ captioned images with ITC and ITM, as in pre-training.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ashnets.data.learned import merged, read_sketch, sketch
 from ashnets.evaluation.embedding import TaskImages, images_at_reset
 from ashnets.evaluation.options import EvaluationOptions, Variant
 from ashnets.evaluation.prediction import Questions, predicted_labels
 from ashnets.files import JsonObject
-from ashnets.hub.resolving import resolve
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.tasks.data import (
     TaskData,
@@ -44,15 +41,6 @@ class _FineTuning(Run):
 
     recipe: TaskRecipe
 
-    def __init__(self, recipe: TaskRecipe, source: Any, *arguments: Any) -> None:
-        super().__init__(recipe, source, *arguments)
-        begun = recipe.weights == "pretrained" and recipe.baseline is None
-        self.learned_before = (read_sketch(Path(resolve(recipe.model))) or []) if begun else []
-
-    def _learned(self) -> list[str]:
-        """See `Run._learned`; the record names the data set instead of the images of its items."""
-        return self.learned_before
-
     def plan(self) -> JsonObject:
         """See `Run.plan`; it counts items, which may have several images each."""
         found = super().plan()
@@ -70,9 +58,6 @@ class RetrievalRun(_FineTuning):
         super().__init__(recipe, as_source(data, [*recipe.train, recipe.valid]), *arguments)
         self.data_name = data.title
 
-    def _learned(self) -> list[str]:
-        return merged(self.learned_before, sketch(self.images.train))
-
     def _model(self, source: Any) -> Started:
         rows = (row for split in self.recipe.train for row in source.split(split)["captions"].to_pylist())
         return starting_model(self.recipe, (caption for row in rows for caption in row), {})
@@ -80,6 +65,10 @@ class RetrievalRun(_FineTuning):
 
 class TaskRun(_FineTuning):
     """A task with a classifier."""
+
+    def _learned(self) -> list[str]:
+        """See `Run._learned`; the record names the data set instead of the images of its items."""
+        return self.learned_before
 
     def _learned_from(self) -> JsonObject:
         return {"name": self.data_name, "splits": list(self.recipe.train), "items": len(self.items)}

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import WeightsError
@@ -15,7 +14,8 @@ from ashnets.model.ashnets import AshNetsModel
 from ashnets.model.heads import AshNetsForRetrieval, head_class
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
-from ashnets.training.recipe import TaskRecipe
+from ashnets.training.continuing import take_over
+from ashnets.training.recipe import INITIAL, TaskRecipe
 from ashnets.training.setup import build_model
 from ashnets.words import without_place
 
@@ -36,14 +36,14 @@ def starting_model(recipe: TaskRecipe, texts: Iterable[str], keys: JsonObject) -
         WeightsError, UnknownModelError, ConfigurationError: as ``from_pretrained`` or ``build_model``.
     """
     head: Any = head_class(recipe.task)
-    if recipe.weights == "initial":
+    if recipe.weights == INITIAL:
         return build_model(recipe, texts, head, **keys)
     torch.manual_seed(recipe.seed)
     try:
         trained = (head if head is AshNetsForRetrieval else AshNetsModel).from_pretrained(recipe.model)
         config = type(trained.config).from_dict({**trained.config.to_dict(), **recipe.changes, **keys})
         model = head(config)
-        left = _take_over(trained, model if head is AshNetsForRetrieval else model.ashnets, recipe)
+        left = take_over(trained.state_dict(), model if head is AshNetsForRetrieval else model.ashnets, recipe)
     except WeightsError as error:
         raise WeightsError(f"{error}; --set weights=initial starts where pre-training does") from error
     said = [f"all tensors: trained weights of {without_place(recipe.model)}"]
@@ -51,16 +51,3 @@ def starting_model(recipe: TaskRecipe, texts: Iterable[str], keys: JsonObject) -
         said = [f"all but the classifier: trained weights of {without_place(recipe.model)}; the classifier: random"]
     said += [f"left out: {len(left)} tensors that the variant has no place for, such as {left[0]}"] if left else []
     return config, AshNetsProcessor.from_pretrained(recipe.model), model, said
-
-
-def _take_over(trained: nn.Module, model: nn.Module, recipe: TaskRecipe) -> list[str]:
-    """Copy the tensors of ``trained`` to ``model``, which may lack parts; returns the names of unused tensors."""
-    tensors, wanted = trained.state_dict(), model.state_dict()
-    unfit = [name for name, tensor in wanted.items() if name not in tensors or tensors[name].shape != tensor.shape]
-    if unfit:
-        raise WeightsError(
-            f"{recipe.model} has no weights for {len(unfit)} tensors that the recipe's changes ask for, "
-            f"such as {unfit[0]}"
-        )
-    model.load_state_dict({name: tensors[name] for name in wanted})
-    return [name for name in tensors if name not in wanted]

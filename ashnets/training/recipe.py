@@ -14,12 +14,13 @@ import yaml
 from ashnets.errors import ConfigurationError, did_you_mean
 from ashnets.objectives import NAMES
 from ashnets.training.stdp import STDP
+from ashnets.zoo.registry import is_name
 
 GROUPINGS = ("random", "similar")
 SINGLE = "single"
 TASKS = {"vqa": ("vqa",), "nlvr2": ("nlvr2",), "ve": ("ve",), "retrieval": ("itc", "itm")}
 AUTO = "auto"
-WEIGHTS = ("pretrained", "initial")
+PRETRAINED, INITIAL = "pretrained", "initial"
 PARTS = ("transformer", "concrete", "spiking", "collector")
 BACKBONE = "backbone"  # of the concrete encoder, without its projection to M1: can be frozen, but has no optimizer
 AUGMENTATIONS = ("drawings", "photographs", "none")
@@ -107,7 +108,7 @@ class Recipe:
             with its folder, relative to that of the command line.
         train, valid: splits.
         valid_images: validate on so many images of ``valid``, drawn by the seed; 0 takes all.
-        hold_out: share of the images that become ``valid`` if the data has no such split.
+        hold_out: share of the images that become ``valid`` if the data has no such split (`open_source`).
         passes: passes over the images in an epoch: each shows every image once, with captions, masks and variants drawn
             anew. Images are embedded for ``similar`` groups once an epoch, and grouped anew for each pass.
         batch_size: global batch size: pairs of one micro-batch over all devices; a multiple of φ × devices.
@@ -150,6 +151,11 @@ class Recipe:
             :class:`ashnets.training.stdp.STDP`); none by default.
         start: folder of an earlier run's phase checkpoint, whose tensors the model starts from; the phases up to
             and including that of the checkpoint are skipped. Two variants can thus share one concrete phase.
+        weights: ``initial`` starts from ``transformer_weights`` and ``backbone_weights``, ``pretrained`` from the
+            trained weights of ``model``. A registry name, a folder or a Hub repository is short for both keys:
+            ``model`` becomes this name, with its architecture and its trained weights. Its vocabulary is kept, and in
+            pre-training extended by the pieces that the captions need; their embeddings are those of
+            ``transformer_weights``.
         baseline: ``vilt`` or ``frozen`` (`ashnets.baselines`): train that architecture instead, with the widths,
             layers and vocabulary of ``model``.
     """
@@ -193,6 +199,7 @@ class Recipe:
     gauge_every: int = 200
     stdp: STDP | None = None
     start: str | None = None
+    weights: str = INITIAL
     baseline: str | None = None
 
     @property
@@ -208,7 +215,8 @@ class Recipe:
         found = dataclasses.asdict(self)
         if not self.schedule.phase_warmup_steps:
             del found["schedule"]["phase_warmup_steps"]
-        return {key: value for key, value in found.items() if key not in _LATER or value != _LATER[key]}
+        later = _LATER if isinstance(self, TaskRecipe) else {**_LATER, "weights": INITIAL}
+        return {key: value for key, value in found.items() if key not in later or value != later[key]}
 
     def settled(self, saved: dict[str, Any]) -> Recipe:
         """This recipe with the precision that an earlier start chose, from its saved dictionary, if it is ``auto``."""
@@ -234,8 +242,7 @@ class TaskRecipe(Recipe):
     Attributes:
         task: ``vqa``, ``nlvr2``, ``ve`` or ``retrieval``: the head that is trained.
         data: name of the data set, as :func:`ashnets.tasks.data.open_task_data` knows it.
-        weights: ``pretrained`` starts from the trained weights of ``model`` (a name or a folder), ``initial``
-            starts like pre-training, from ``transformer_weights`` and ``backbone_weights``.
+        weights: as in pre-training, but ``pretrained`` by default.
         answers_minimum: an answer must be correct this many times in ``train`` to become a class; 9 for VQA v2.
         train_items, valid_items: numbers of items, drawn by the seed, for training and for the validation after each
             epoch; 0 takes all. Not for retrieval.
@@ -243,7 +250,7 @@ class TaskRecipe(Recipe):
 
     task: str = ""
     data: str = ""
-    weights: str = "pretrained"
+    weights: str = PRETRAINED
     answers_minimum: int = 9
     train_items: int = 0
     valid_items: int = 0
@@ -268,7 +275,14 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         raise ConfigurationError(f"{path}: a recipe is a mapping of keys, found {type(data).__name__}")
     for override in overrides or []:
         _override(data, override)
-    recipe = _build(TaskRecipe if "task" in data else Recipe, data, str(path))
+    recipe: Recipe = _build(TaskRecipe if "task" in data else Recipe, data, str(path))
+    if recipe.weights not in (PRETRAINED, INITIAL):
+        if not ("/" in recipe.weights or is_name(recipe.weights) or Path(recipe.weights).is_dir()):
+            raise ConfigurationError(
+                f"{path}: weights={recipe.weights!r} is neither {PRETRAINED} nor {INITIAL}, and no name of a model "
+                "(`ashnets list`), no folder and no Hub repository org/name"
+            )
+        recipe.model, recipe.weights = recipe.weights, PRETRAINED
     _check(recipe, str(path))
     return recipe
 
@@ -375,11 +389,14 @@ def _check(recipe: Recipe, where: str) -> None:
     tagged = re.fullmatch(r"([\w-]+)[.@].*", recipe.model)
     weights = "names trained weights" if tagged else "contains trained weights" if _has_weights(recipe.model) else ""
     need(
-        task is not None or not weights,
-        f"model={recipe.model!r} {weights}, but pre-training starts without any: write "
-        f"model={tagged[1] if tagged else 'NAME, the name of its architecture'}. To continue from trained "
-        "weights, fine-tune (`ashnets finetune`), or start from a finished phase: start=RUN/phase-NAME",
+        task is not None or not weights or recipe.weights == PRETRAINED,
+        f"model={recipe.model!r} {weights}, but weights={recipe.weights} starts without any: write "
+        f"model={tagged[1] if tagged else 'NAME, the name of its architecture'}. To start from trained weights, set "
+        f"weights={recipe.model}; to start from a finished phase, start=RUN/phase-NAME",
     )
+    begun = recipe.weights == PRETRAINED and task is None
+    need(not begun or recipe.start is None, f"start={recipe.start!r} and trained weights: set weights=initial")
+    need(not begun or recipe.baseline is None, "a baseline is pre-trained without trained weights: set weights=initial")
     need(task is None or task in TASKS, f"task={task!r} is not one of {', '.join(TASKS)}")
     objectives = NAMES if task is None else TASKS[task]
     groupings = GROUPINGS if task in (None, "retrieval") else (*GROUPINGS, SINGLE)
@@ -457,7 +474,6 @@ def _has_weights(model: str) -> bool:
 
 def _check_task(recipe: TaskRecipe, need: Callable[[bool, str], None]) -> None:
     need(bool(recipe.data), "missing key data: the name of the data set")
-    need(recipe.weights in WEIGHTS, f"weights={recipe.weights!r} is not one of {', '.join(WEIGHTS)}")
     need(recipe.answers_minimum >= 1, f"answers_minimum={recipe.answers_minimum} must be at least 1")
     for key in ("train_items", "valid_items"):
         need(getattr(recipe, key) >= 0, f"{key}={getattr(recipe, key)} must not be negative")
@@ -472,7 +488,7 @@ def _check_task(recipe: TaskRecipe, need: Callable[[bool, str], None]) -> None:
     groupings = {phase.grouping for phase in recipe.phases}
     need(SINGLE not in groupings or len(groupings) == 1, "grouping must be single in all phases or in none")
     need(
-        "similar" not in groupings or (recipe.weights == "pretrained" and recipe.baseline is None),
+        "similar" not in groupings or (recipe.weights == PRETRAINED and recipe.baseline is None),
         "grouping: similar compares the ITC embeddings of a pre-trained model: set weights to pretrained and baseline "
         "to null, or set grouping to single",
     )

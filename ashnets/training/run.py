@@ -18,16 +18,19 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from safetensors import SafetensorError
 
 from ashnets.configuration import AshNetsConfig
-from ashnets.data.learned import sketch
+from ashnets.data.learned import merged, read_sketch, sketch
 from ashnets.data.loading import load_epoch
 from ashnets.environment import environment
 from ashnets.errors import TrainingError
 from ashnets.evaluation.embedding import images_at_reset
 from ashnets.evaluation.options import SPIKES_ALONE, EvaluationOptions, Variant, ablated
+from ashnets.evaluation.record import training_record
 from ashnets.evaluation.retrieval import RetrievalSet, rank
+from ashnets.hub.resolving import resolve
 from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.checkpoint import load_checkpoint, read_state
+from ashnets.training.continuing import continued_model
 from ashnets.training.estimate import bytes_of, estimate
 from ashnets.training.folder import RunFolder
 from ashnets.training.gauges import ablation_gauges, feature_gauges, inert_warnings
@@ -40,9 +43,10 @@ from ashnets.training.optim import factor, phase_factor, set_learning_rates, war
 from ashnets.training.precision import with_precision
 from ashnets.training.pretrain import Batch
 from ashnets.training.publish import write_model
-from ashnets.training.recipe import Phase, Recipe
+from ashnets.training.recipe import PRETRAINED, Phase, Recipe
 from ashnets.training.setup import build_model, start_from
 from ashnets.training.stdp import STDP, stdp_stage
+from ashnets.words import without_place
 
 PRECISION_CHOSEN = "precision_chosen"  # key of the records, if the recipe leaves the precision to the machine
 
@@ -82,6 +86,8 @@ class Run:
             self.chosen = self.folder.environment().get(PRECISION_CHOSEN)
         self.images = self._images(source)
         self.data_name = source.title or Path(source.path).resolve().name
+        begun = recipe.weights == PRETRAINED and recipe.baseline is None
+        self.learned_before = (read_sketch(Path(resolve(recipe.model))) or []) if begun else []
         self.first_epoch = 0
         if recipe.start and checkpoint is None:
             self.first_epoch, origin = start_from(model, Path(recipe.start))
@@ -99,7 +105,7 @@ class Run:
     def _model(self, source: Any) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
         recipe = self.recipe
         captions = (c for split in recipe.train for row in source.split(split)["captions"].to_pylist() for c in row)
-        return build_model(recipe, captions)
+        return (continued_model if recipe.weights == PRETRAINED else build_model)(recipe, captions)
 
     def _images(self, source: Any) -> Any:
         return TrainingImages(self.recipe, self.config, source, self.processor.tokenizer, self._left_out)
@@ -265,10 +271,14 @@ class Run:
         }
 
     def _concepts(self, epoch: int, phase: Phase) -> torch.Tensor | None:
-        """C from the concrete features, if the spiking branch begins with this phase and they are trained already."""
+        """C from the concrete features, if the spiking branch begins with this phase and they are trained already.
+
+        A branch that starts from trained weights keeps its C.
+        """
         begins = epoch > 0 and phase.spiking and not self.recipe.phase_of(epoch - 1).spiking
         collected = (
             self.learner.start is not None
+            and self.recipe.weights != PRETRAINED
             and self.config.abstract_scale == "normalized"
             and self.config.has_concrete_branch
         )
@@ -434,10 +444,11 @@ class Run:
         return {"name": self.data_name, "splits": list(self.recipe.train), "images": len(self.images.train)}
 
     def _record(self) -> dict[str, Any]:
+        before = training_record(self.recipe.model) or {} if self.recipe.weights == PRETRAINED else {}
         return {
             "recipe": self.recipe.name,
-            "model": self.recipe.model,
-            "changes": self.recipe.changes,
+            "model": before.get("model", without_place(self.recipe.model)),
+            "changes": {**before.get("changes", {}), **self.recipe.changes},
             "seed": self.recipe.seed,
             "hold_out": self.recipe.hold_out,
             "learned_from": self._learned_from(),
@@ -451,8 +462,8 @@ class Run:
         }
 
     def _learned(self) -> list[str]:
-        """The sketch of all training items of the model."""
-        return sketch(self.images.train)
+        """The sketch of all training items of the model, including those of the weights that it started from."""
+        return merged(self.learned_before, sketch(self.images.train))
 
     def _finish(self, readable: list[int]) -> dict[str, Any]:
         record = self._record()

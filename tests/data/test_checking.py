@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ashnets.cli import main
 from ashnets.data.benchmarks import BENCHMARKS
@@ -101,3 +102,27 @@ def test_the_command_tells_own_data_from_benchmarks(
     assert json.loads(capsys.readouterr().out)["kind"] == "folder"
     assert main(["data", "check", "nlvr2", "--images", str(own)]) == 2
     assert "--images is only for benchmarks" in capsys.readouterr().err
+
+
+def test_the_same_pixels_and_strange_formats_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two files of one image under two captions, a copy in another format, and formats that are not read."""
+    drawing = Image.effect_mandelbrot((40, 30), (-2, -1.5, 1, 1.5), 20).convert("RGB")
+    for name, caption in {"a.png": "a red car", "b.bmp": "a blue car", "c.png": "a red car", "d.png": "a dog"}.items():
+        image = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if name == "d.png" else drawing
+        (tmp_path / "train").mkdir(exist_ok=True)
+        (tmp_path / "valid").mkdir(exist_ok=True)
+        folder = tmp_path / ("valid" if name == "c.png" else "train")
+        image.save(folder / name)
+        (folder / name).with_suffix(".txt").write_text(caption)
+    for name in ("e.heic", "f.HEIC", "g.svg", "h.doc"):
+        (tmp_path / name).write_bytes(b"?")
+    assert main(["data", "check", str(tmp_path), "--quiet", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["duplicates"] == {"images": 2, "with other captions": 1, "across splits": 1}
+    assert found["notes"] == [
+        "same pixels: train/a.png and train/b.bmp, under other captions: 'a red car' and 'a blue car'",
+        "same pixels: train/a.png and valid/c.png, in splits train and valid",
+        "2 .heic, 1 .svg: images in formats that are not read; convert them to .jpg or .png",
+    ]
+    assert main(["data", "check", str(tmp_path), "--quiet"]) == 0
+    assert "  note: same pixels: train/a.png and train/b.bmp" in capsys.readouterr().out

@@ -237,12 +237,12 @@ def held_out(folder: Path, share: float) -> set[str]:
 
 
 def test_the_hold_out_follows_the_ids_alone(tmp_path):
-    chosen = held_out(captioned(tmp_path / "a", 100), 0.05)
-    assert len(chosen) == 5
-    assert chosen == held_out(captioned(tmp_path / "a", 100, order=1), 0.05)
-    assert chosen < held_out(tmp_path / "a", 0.2), "a larger share holds the smaller"
-    train = set(open_source(tmp_path / "a").split("train")["image_id"].to_pylist())
-    assert not train & chosen and len(train) == 95
+    chosen = held_out(captioned(tmp_path / "a", 100), 0.25)
+    assert len(chosen) == 25
+    assert chosen == held_out(captioned(tmp_path / "a", 100, order=1), 0.25)
+    assert chosen < held_out(tmp_path / "a", 0.4), "a larger share holds the smaller"
+    train = set(open_source(tmp_path / "a", 0.25).split("train")["image_id"].to_pylist())
+    assert not train & chosen and len(train) == 75
     assert held_out(tmp_path / "a", 0) == set()
     assert len(held_out(captioned(tmp_path / "b", 2), 0.001)) == len(held_out(tmp_path / "b", 0.999)) == 1
     with pytest.raises(DataError, match="one training image"):
@@ -250,6 +250,15 @@ def test_the_hold_out_follows_the_ids_alone(tmp_path):
     for share in (-0.1, 1, float("nan")):
         with pytest.raises(ConfigurationError, match="hold_out"):
             open_source(tmp_path / "a", share)
+
+
+@pytest.mark.parametrize(("images", "held"), [(9, 1), (48, 9), (260, 50), (1000, 50), (1200, 60)])
+def test_a_small_folder_holds_out_enough_to_measure(images, held, tmp_path):
+    """By hand: a twentieth, but 50 where these are no more than a fifth, else a fifth."""
+    rows = [{"image_id": str(i), "image_path": "a.png", "text": f"number {i}"} for i in range(images)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    (tmp_path / "a.png").write_bytes(png(0))
+    assert len(held_out(tmp_path, 0.05)) == held
 
 
 def test_missing_images_are_counted_and_three_are_named(tmp_path):
@@ -501,7 +510,7 @@ def test_check_on_the_command_line(tmp_path, capsys):
     assert main(["data", "check", str(captioned(tmp_path / "good", 30)), "--quiet"]) == 0
     out = capsys.readouterr().out
     assert "kind: folder" in out and "corrupt: 0" in out
-    assert "  train: images 28, captions per image 1, concepts 28" in out.splitlines()
+    assert "  train: images 24, captions per image 1, concepts 24" in out.splitlines()
 
     folder = str(damaged_folder(tmp_path / "bad", 23))
     assert main(["data", "check", folder, "--quiet"]) == 4

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertTokenizer
 
-from ashnets.data.vocabulary import prune_vocabulary, read_vocabulary, row_indices, tokenizer_from_vocabulary
+from ashnets.data.vocabulary import (
+    prune_vocabulary,
+    read_vocabulary,
+    row_indices,
+    tokenizer_from_vocabulary,
+    unknown_words,
+)
 from ashnets.errors import DataError
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -92,3 +98,10 @@ def test_unusable_vocabularies(tmp_path, content, message):
 def test_missing_vocabulary(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         read_vocabulary(tmp_path / "none.txt")
+
+
+def test_words_that_a_vocabulary_has_only_in_fragments():
+    """By hand: a word is known if one of its pieces covers half of it."""
+    tokenizer = tokenizer_from_vocabulary(full_vocabulary(), 40)
+    assert unknown_words(tokenizer, "Cats sleeping at an umbrella, dogs in the rain") == ["the"]
+    assert unknown_words(tokenizer, "a Kettle, a kettle and 猫 犬 🐟") == ["Kettle", "kettle", "and", "犬", "🐟"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import ashnets
 from ashnets.cli.app import main
@@ -22,6 +23,7 @@ from ashnets.evaluation.evaluating import DataPlace, as_folders
 from ashnets.evaluation.evaluating import evaluate as evaluate_models
 from ashnets.evaluation.evaluating import evaluate_models as evaluation_of
 from ashnets.evaluation.options import EvaluationOptions
+from ashnets.evaluation.own_images import OwnImages, sampled
 from ashnets.evaluation.results import SplitResult
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import open_task_data
@@ -158,7 +160,7 @@ def test_models_of_one_architecture_stay_separate(benchmarks, drawings, saved_mo
         assert own["variants"] == found[name]["splits"]["test"]["variants"]
     assert as_folders(names[2:]) == {"runs/a-model": "runs-a-model", "runs/b/model": "runs-b-model"}
     found = evaluation_of(names[:1], "ve", DataPlace(benchmarks["snli-ve"]), EvaluationOptions(**PLAIN))
-    assert "measured" not in found.as_rows()[0]
+    assert found.as_rows()[0]["measured"] == names[0], "also of one model, whose architecture has another name"
     both = [saved_models("retrieval", "flickr30k", name) for name in ("one", "two")]
     found = evaluation_of(both, "retrieval", DataPlace(drawings, "images"), EvaluationOptions(progress=False))
     assert [row["measured"] for row in found.as_rows()] == [both[0], both[0], both[1], both[1]]
@@ -217,10 +219,33 @@ def test_a_full_disk_is_an_os_error_and_leaves_no_part(benchmarks, saved_models,
     assert not any(output.glob("*")) and not any(output.glob(".*"))
 
 
-def test_own_images_write_only_the_results(drawings, saved_models, tmp_path):
-    name = saved_models("retrieval", "flickr30k", "m")
-    evaluate_models([name], "retrieval", drawings, dataset="images", output=tmp_path / "out", progress=False)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.csv", "results.json"]
+def test_own_images_have_the_pages_of_a_benchmark(drawings, saved_models, tmp_path):
+    """On a sample of all splits: ranks and best images of the items equal those of the written embeddings."""
+    name, out = saved_models("retrieval", "flickr30k", "m"), tmp_path / "out"
+    options = EvaluationOptions(splits=("all",), sample=9, progress=False)
+    found = evaluation_of([name], "retrieval", DataPlace(drawings, "images"), options, out)
+    files = ["examples.html", "items.csv", "predictions.safetensors", "results.csv", "results.json"]
+    assert sorted(path.name for path in out.iterdir()) == files
+    row = found.as_rows()[0]
+    assert (row["model"], row["measured"], row["split"], row["images"]) == ("small-m", name, "all", 9)
+    items, embeds = rows(out / "items.csv"), load_file(out / "predictions.safetensors")
+    scores = (embeds["texts"].double() @ embeds["images"].double().T).tolist()  # a text for each image or several
+    source = OwnImages(drawings).pairs("all", 32)
+    indices = sampled(source, 9)
+    captions, ids = [source.names[i] for i in indices], [source.image_ids[i] for i in indices]
+    assert [item["caption"] for item in items] == list(dict.fromkeys(captions))
+    for item, own in zip(items, scores, strict=True):
+        order = sorted(range(9), key=lambda i: -own[i])
+        assert item["best"] == ids[order[0]]
+        right = [place for place, i in enumerate(order, start=1) if captions[i] == item["caption"]]
+        assert int(item["rank"]) == right[0]
+    page = (out / "examples.html").read_text()
+    assert "split all, n = 9" in page and page.count("<img") >= len(items)
+
+
+def test_no_split_is_found_by_another_name(drawings):
+    with pytest.raises(DataError, match="no split 'every'"):
+        OwnImages(drawings).require("every")
 
 
 def test_the_model_is_moved_to_the_device_of_the_process(benchmarks, drawings, saved_models, monkeypatch):

@@ -76,6 +76,7 @@ def test_the_commands_are_these() -> None:
         ("publish",),
         ("quantize",),
         ("search",),
+        ("show",),
         ("train",),
         ("verify",),
     ]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import ashnets
 from ashnets import ImageSearch
 from ashnets.cli.search import index as index_command
 from ashnets.cli.search import search as search_command
-from ashnets.errors import DataError, InputError, UnknownModelError, WeightsError
+from ashnets.errors import DataError, InputError, OutputError, UnknownModelError, WeightsError
 from ashnets.image_search.store import index_folder
 
 QUERIES = ["a red car", "fox", "two dogs on a hill"]
@@ -138,6 +142,24 @@ def test_the_commands(images, model, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["hits"] == ImageSearch("mine")("fox", top=4, rerank=2)
     assert (told["query"], told["images"], told["unreadable"]) == ("fox", 21, 2)
+
+
+def test_the_page_shows_every_hit_and_names_unknown_words(images, model, tmp_path, capsys):
+    """The small model's vocabulary has letters alone, so it knows no word of more than two."""
+    page = tmp_path / "out" / "fox.html"
+    with pytest.warns(UserWarning, match="no piece for '&'"):
+        hits = ashnets.search(images, "a fox & <i>", top=5, model=model, page=page, progress=False)
+    text = page.read_text(encoding="utf-8")
+    shown = [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', text)]
+    assert [Image.open(io.BytesIO(one)).size for one in shown] == [(45, 36)] * 5
+    said = re.findall(r"<p>(\d)\. score (-?\d\.\d{3})</p><p class=\"soft\">([^<]+)</p>", text)
+    assert said == [(str(i), f"{hit['score']:.3f}", hit["image"]) for i, hit in enumerate(hits, start=1)]
+    assert "<h1>a fox &amp; &lt;i&gt;</h1>" in text and "does not know fox" in text
+    assert "http" not in text and "src=" not in re.sub(r'src="data:', "", text), "self-contained"
+    search_command(str(images), "a b", top=2, model=str(model), page=page)
+    assert "note" not in capsys.readouterr().err and "does not know" not in page.read_text(encoding="utf-8")
+    with pytest.raises(OutputError, match="cannot be written"):
+        ashnets.search(images, "fox", model=model, page=images / "a" / "01.png" / "fox.html", progress=False)
 
 
 @pytest.mark.parametrize("name", ["ImageQuestions", "ImageSearch", "ask", "index", "search"])

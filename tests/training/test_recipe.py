@@ -93,7 +93,10 @@ def test_mistakes_are_named(write, changes, message):
         ("phase.0.epochs=1", r"has no 'phase' .* Did you mean phases\?"),
         ("phases.0.epoch=1", r"unknown key epoch\. Did you mean epochs\?"),
         ("sede=1", r"unknown key sede\. Did you mean seed\?"),
-        ("model=ashnets-tiny.pictograms", r"names trained weights.*write model=ashnets-tiny\. .*`ashnets finetune`"),
+        (
+            "model=ashnets-tiny.pictograms",
+            r"names trained weights.*write model=ashnets-tiny\. .*set weights=ashnets-tiny\.pictograms",
+        ),
         ("model=ashnets-tiny@v1", r"names trained weights"),
         ("seed=[", "not valid YAML"),
     ],
@@ -113,7 +116,7 @@ def test_a_folder_with_weights_is_no_architecture(write, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert load_recipe(write(), [f"model={tmp_path}"]).model == str(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ConfigurationError, match="contains trained weights, but pre-training starts without any"):
+    with pytest.raises(ConfigurationError, match="contains trained weights, but weights=initial starts without any"):
         load_recipe(write(), [f"model={tmp_path}"])
 
 

@@ -28,6 +28,7 @@ from ashnets.data.sources.rows import as_table, split_name
 from ashnets.errors import ConfigurationError, DataError
 
 log = logging.getLogger("ashnets.data")
+ENOUGH = 50  # held-out images, where a folder has five times as many
 
 FORMS = (
     f"Give a corpus ({MANIFEST}), a .parquet file or a folder of them, or a folder of images with metadata.jsonl, "
@@ -84,8 +85,9 @@ def open_source(path: str | os.PathLike, hold_out: float = 0.05) -> Source:
             (bytes) or ``image_path`` / ``file_name``, and ``captions`` (list) or ``caption`` / ``text``; or a folder of
             images with ``metadata.jsonl`` / ``metadata.csv`` (``file_name`` and captions) or a ``.txt`` next to each
             image, one caption a line. ``image_id``, ``name``, ``concept`` and ``split`` are read where given.
-        hold_out: where the data has no validation split, this share of ``train`` becomes ``valid``, chosen by a hash of
-            the image id; 0 holds out nothing.
+        hold_out: where the data has no validation split, this share of ``train`` becomes ``valid``, but at least 50
+            images where these are no more than a fifth, else a fifth. A hash of the image id chooses them; 0 holds
+            out nothing.
 
     Raises:
         DataError: nothing there, damaged files, images without captions, missing images, image ids given twice,
@@ -154,7 +156,10 @@ def _place(row: dict) -> str:
 
 
 def _hold_out(path: Path, rows: pa.Table, share: float) -> pa.Table:
-    """Move a share of ``train`` to ``valid``: at least one image, never all, whatever the order of the rows."""
+    """Move a share of ``train`` to ``valid``: at least one image, never all, whatever the order of the rows.
+
+    Among a few images every recall is near 1, so a small folder gives up to a fifth.
+    """
     splits = np.array(rows["split"].to_pylist(), dtype=object)
     train = np.flatnonzero(splits == "train")
     if share == 0 or "valid" in splits or not len(train):
@@ -163,5 +168,6 @@ def _hold_out(path: Path, rows: pa.Table, share: float) -> pa.Table:
         raise DataError(f"{path} contains one training image, so none can be held out. Add images, or use hold_out=0.")
     ids = rows["image_id"].to_pylist()
     order = sorted(train, key=lambda i: hashlib.sha256(ids[i].encode()).digest())
-    splits[order[: min(max(round(share * len(train)), 1), len(train) - 1)]] = "valid"
+    least = max(min(ENOUGH, len(train) // 5), 1)
+    splits[order[: min(max(round(share * len(train)), least), len(train) - 1)]] = "valid"
     return rows.set_column(rows.schema.get_field_index("split"), "split", pa.array(splits, pa.string()))
