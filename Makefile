@@ -17,7 +17,7 @@ LIGHT := tests/house/test_lock.py tests/house/test_imports.py tests/test_files.p
 # Two processes share the files of tests: most of them keep one core busy.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: help demo test test-light test-full lint bench clean
+.PHONY: help demo test test-light test-full lint bench docs pages clean
 .DELETE_ON_ERROR:
 
 help:  ## say what there is
@@ -42,6 +42,16 @@ lint: $(VENV)/.stamp  ## ruff and mypy
 
 bench: $(VENV)/.stamp  ## run every benchmark of tests/bench; tables, JSON, CSV and plots in out/bench
 	@status=0; for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || status=1; done; exit $$status
+
+docs: $(VENV)/.stamp  ## build the documentation into out/docs; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "→ out/docs/index.html"
+
+pages: $(VENV)/.stamp  ## renew what README and docs show of the weights and results: tables and images
+	$(BIN)/ashnets demo --output out/demo
+	cp out/demo/at_work_light.png out/demo/at_work_dark.png docs/assets/
+	$(BIN)/python -m ashnets.zoo.numbers
+	$(BIN)/python -m ashnets.zoo.tables
 
 clean:  ## remove what tools leave behind (.venv, data, runs and out stay)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

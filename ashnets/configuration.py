@@ -88,9 +88,9 @@ class AshNetsConfig(PreTrainedConfig):
             a linear map of all tokens in their order (:class:`ashnets.model.heads.TokenReading`).
         stua_projections: the projections of eq. 9: STUA's ``own``, or those of ``itc``. With these, spikes learn to say
             in the tokens what the concrete features say there, and the sum of eq. 8 adds two answers to one question.
-        num_hidden_layers, num_attention_heads, intermediate_size, hidden_act, hidden_dropout_prob,
-        attention_probs_dropout_prob, layer_norm_eps, initializer_range, max_position_embeddings, vocab_size,
-        pad_token_id: the alignment transformer, as in BERT.
+        num_hidden_layers, num_attention_heads, intermediate_size, hidden_act: the alignment transformer, as in BERT.
+        hidden_dropout_prob, attention_probs_dropout_prob, layer_norm_eps, initializer_range: its training, as in BERT.
+        max_position_embeddings, vocab_size, pad_token_id: its texts, as in BERT.
         max_text_length: tokens to which the processor cuts a text, [CLS] and [SEP] included.
         projection_size: width of the ITC and STUA projections.
         num_answers: number of answers of the VQA head.

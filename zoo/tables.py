@@ -1,11 +1,13 @@
-"""Tables for README from the results files; ``python -m ashnets.zoo.tables README.md`` updates them in place."""
+"""Tables of README and docs from the results files; ``python -m ashnets.zoo.tables`` updates them in place.
+
+A page has a table wherever it has its two marks; the pages of a checkout are found from this file.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,7 +64,13 @@ SPEEDS = {
         )
     ],
     "training": [(f"tiny-pictograms, 128 pairs: {name} phase", _STEPS) for name in ("concrete", "spiking")],
-}  # record of tests/bench → its rows in README
+}  # record of tests/bench → its rows
+STAGES = {
+    "float": "floats",
+    "calibrated": "recalibrated",
+    "rounded": "rounded to integers",
+    "fine-tuned": "fine-tuned through the rounding",
+}  # of a quantization
 
 
 def retrieval_table(path: Path = RESULTS / "pictograms.csv") -> str:
@@ -88,6 +96,18 @@ def retrieval_table(path: Path = RESULTS / "pictograms.csv") -> str:
         ways = [found[split, *shown[0], way] for way in ("text_to_image", "image_to_text")]
         cells = [f"{float(way[0][f'chance {k}']):.4f}" for way in ways for k in KS]
         lines.append(f"| {title} | {ways[0][0]['images']} | chance | – | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def short_table(path: Path = RESULTS / "pictograms.csv") -> str:
+    """The text → image rows of a results file for one model, with chance beside: a line for each split."""
+    name, branch = next(iter(MODELS))
+    lines = [f"| images held out | n | {' | '.join(f'{k} | chance' for k in KS)} |", "|---|---|" + "---|---|" * len(KS)]
+    rows = [row for row in read_csv(path) if row["ranking"] == "ITC" and row["direction"] == "text_to_image"]
+    for split, title in SPLITS.items():
+        own = [row for row in rows if (row["split"], row["model"], row["branch"]) == (split, name, branch)]
+        cells = [f"{over_seeds([float(row[k]) for row in own])} | {float(own[0][f'chance {k}']):.4f}" for k in KS]
+        lines.append(f"| {title} concepts | {own[0]['images']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -134,6 +154,33 @@ def _recalls(rows: list[dict[str, str]]) -> tuple[str, list[str | None]]:
     chance = rows[0]["chance R@1"]
     cells = [chance, chance, found["trainable", "ITC, constant image"]]
     return rows[0]["images"], [*cells, *(found.get((variant, "ITC")) for variant in VARIANTS)]
+
+
+def stage_table(path: Path = RESULTS / "tasks" / "retrieval.csv") -> str:
+    """Retrieval in two stages, text → image: what each ranking finds and how many pairs it scores by ITM."""
+    lines = ["| ranking | n | R@1 | R@5 | R@10 | chance R@1 | pairs scored by ITM |", "|" + "---|" * 7]
+    for row in read_csv(path):
+        if row["direction"] == "text_to_image":
+            cells = [row["images"], *(share(row[k]) for k in (*KS, "chance R@1")), f"{int(row['pairs scored']):,}"]
+            lines.append(f"| {row['ranking']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def quantized_table(path: Path = RESULTS / "quantized" / "ashnets-tiny.json") -> str:
+    """Text retrieval of the whole model and of its spikes alone at each stage, and the last layer's changed spikes."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    whole, spikes, changed = (record[key] for key in ("retrieval", "spiking_to_text", "spikes_changed"))
+    lines = ["| | n | image → text R@1, whole model | R@1, spikes alone | R@10, spikes alone | spikes that differ |"]
+    lines.append("|" + "---|" * 6)
+    for stage, title in STAGES.items():
+        alone, layers = spikes[stage], list(changed.get(stage, {}).values())
+        cells = [f"{one:.3f}" for one in (whole[stage]["image_to_text"]["R@1"], alone["R@1"], alone["R@10"])]
+        cells.append(f"{layers[-1]['changed']:.3f}" if layers else "–")
+        lines.append(f"| {title} | {alone['images']} | {' | '.join(cells)} |")
+    chance = spikes["float"]["chance"]
+    cells = [f"{chance[k]:.3f}" for k in ("R@1", "R@1", "R@10")]
+    lines.append(f"| chance | {spikes['float']['images']} | {' | '.join(cells)} | – |")
+    return "\n".join(lines) + "\n"
 
 
 def baseline_table(path: Path = RESULTS / "baselines.csv") -> str:
@@ -197,7 +244,7 @@ def experiment_table(folder: Path = RESULTS / "experiments") -> str:
         if not rows:
             continue
         seeds = len({row["seed"] for row in rows})
-        told.setdefault((rows[0]["scale"], seeds), []).append(f"[{name}](zoo/results/experiments/{name}/page.md)")
+        told.setdefault((rows[0]["scale"], seeds), []).append(f"[{name}](../zoo/results/experiments/{name}/page.md)")
         lines += claim_lines(experiment, values)
     if not told:
         return ""
@@ -215,30 +262,42 @@ def _millions(count: str) -> str:
 
 
 PLACES: dict[str, Callable[[], str]] = {
+    "zoo/results/pictograms.csv, in short": short_table,
     "zoo/results/pictograms.csv": retrieval_table,
     "zoo/results/tasks": task_table,
+    "zoo/results/tasks/retrieval.csv": stage_table,
     "zoo/results/baselines.csv": baseline_table,
+    "zoo/results/quantized": quantized_table,
     "zoo/results/speed": speed_table,
     "zoo/results/experiments": experiment_table,
-}  # source of a table, as its marks in the text name it → the table
+}  # source of a table, as its marks in a page name it → the table
+MARKS = re.compile(r"(<!-- results: (.*) -->\n)(?:.*\n)*?(<!-- end of results -->)")
+
+
+def pages() -> list[Path]:
+    """README and the pages of docs in this checkout."""
+    root = ROOT.parent
+    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 
 def renew(text: str) -> str:
-    """Replace each table between its two marks in ``text``.
+    """Replace each table between its two marks in the text of a page.
 
     Raises:
-        ValueError: a table has no place in the text, or several places.
+        ValueError: marks of a table that does not exist.
     """
-    for source, table in PLACES.items():
-        marks = re.compile(rf"(<!-- results: {re.escape(source)} -->\n).*?(<!-- end of results -->)", re.DOTALL)
-        places = list(marks.finditer(text))
-        if len(places) != 1:
-            raise ValueError(f"the text has {len(places)} places for the table of {source}, not one")
-        place = places[0]
-        text = text[: place.start()] + place[1] + table() + place[2] + text[place.end() :]
-    return text
+
+    def table(marks: re.Match[str]) -> str:
+        if marks[2] not in PLACES:
+            raise ValueError(f"no table is made from {marks[2]!r}; there are tables from {', '.join(PLACES)}")
+        return marks[1] + PLACES[marks[2]]() + marks[3]
+
+    return MARKS.sub(table, text)
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    write_atomically(target, renew(target.read_text(encoding="utf-8")).encode())
+    for page in pages():
+        before = page.read_text(encoding="utf-8")
+        after = renew(before)
+        if after != before:
+            print(write_atomically(page, after.encode()))

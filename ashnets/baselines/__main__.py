@@ -1,7 +1,7 @@
 """Train ASH-Nets and its baselines with the same small budget, evaluate them, and write the results file.
 
     python -m ashnets.baselines --corpus data/pictograms --output runs/baselines --csv zoo/results/baselines.csv
-    python -m ashnets.zoo.tables README.md
+    python -m ashnets.zoo.tables
 
 It can be interrupted and run again: finished runs in the folder are not repeated. It takes about 40 minutes on an idle
 core.

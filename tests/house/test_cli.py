@@ -29,6 +29,7 @@ from ashnets.data.pictograms.tasks import PICTOGRAM_TASKS
 from ashnets.export.energy.profiles import TEMPLATE, profile_names
 from ashnets.export.exporting import FORMATS
 from ashnets.tasks.registry import TASKS
+from tests.docs.written import command_lines, documents
 
 ROOT = typer.main.get_command(app)
 
@@ -129,15 +130,13 @@ def test_every_help_has_examples_that_parse(words: tuple[str, ...], capsys: pyte
         assert parse(shlex.split(example)[1:]) == words
 
 
-def test_what_readme_types_parses(repository: Path) -> None:
-    """Command lines of README, also inside sentences, except for incomplete ones with …."""
-    text = (repository / "README.md").read_text(encoding="utf-8")
-    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.startswith("    ashnets ")]
-    lines += [" ".join(line.split()) for line in re.findall(r"`(ashnets [a-z][^`]*)`", text)]
-    whole = [line for line in lines if "…" not in line]
-    assert len(whole) > 25
-    for line in whole:
-        assert parse(shlex.split(line, comments=True)[1:]), line
+def test_what_documents_type_parses(repository: Path) -> None:
+    """Command lines of README, docs and the other documents, also inside sentences."""
+    lines = [line for page in documents(repository) for line in command_lines(page.read_text(encoding="utf-8"))]
+    ours = [line.partition("ashnets ")[2] for line in lines if re.match(r"(torchrun .*-m )?ashnets ", line)]
+    assert len(ours) > 60
+    for line in ours:
+        assert parse(shlex.split(line, comments=True)), line
 
 
 def test_root_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ LEFT_OUT = {
     "lava-dl": {"ninja", "numpy", "opencv-python-headless", "pillow", "pytest", "torch", "torchvision", "unittest2"},
     "lava-nc": {"numpy", "scikit-learn"},
     "neurobench": {"tonic", "torchaudio"},
-    "spikingjelly": {"requests", "scienceplots", "torchaudio", "torchvision"},
+    "spikingjelly": {"scienceplots", "torchaudio", "torchvision"},
 }
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -155,15 +152,3 @@ def test_what_is_not_scored(tmp_path: Path) -> None:
         split = "train" if name in ("nlvr2", "easy-vqa") else None
         with pytest.raises(InputError, match=r"cannot be read|does not exist"):
             score(name, tmp_path / "nothing", tmp_path / name, split)
-
-
-def test_the_lines_of_readme_run(repository, tmp_path, monkeypatch):
-    text = (repository / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"\n\n((?:    from ashnets\.metrics.*\n)(?:(?:    .*)?\n)*?)(?=\S)", text)
-    small.vqa_v2(tmp_path / "data" / "vqa")
-    entries(VQA, (42001, "yes"), (42000, "mesh"))(tmp_path / "answers.json")
-    monkeypatch.chdir(tmp_path)
-    *lines, last = textwrap.dedent(code).strip().splitlines()
-    known: dict[str, Any] = {}
-    exec("\n".join(lines), known)
-    assert eval(last, known)["accuracy"] == pytest.approx((1 + 0.3) / 2)

@@ -1,4 +1,4 @@
-"""README's page "Your own images", by its own commands: a folder of images and text files to a model."""
+"""The section "Your own images" of docs/training.md, by its own commands: images and text files to a model."""
 
 from __future__ import annotations
 

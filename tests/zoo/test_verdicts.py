@@ -1,4 +1,4 @@
-"""Verdicts by hand, and README's section on experiments from small results files."""
+"""Verdicts by hand, and the section on experiments from small results files."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def test_values_are_those_of_the_measures():
     assert verdicts(alone, values, experiment.measures) == {TOO_SMALL: ["TR"]}
 
 
-def test_the_section_of_readme(tmp_path):
+def test_the_section_of_a_page(tmp_path):
     assert experiment_table(tmp_path) == ""
     write_csv(tmp_path / "table-11" / "results.csv", ROWS)
     lines = experiment_table(tmp_path).splitlines()
     assert lines[2] == "| Table 11 of the paper | the spiking branch helps | TR | – | – |"
-    assert lines[-1] == "Scale `lab`, 2 seeds: [table-11](zoo/results/experiments/table-11/page.md)."
+    assert lines[-1] == "Scale `lab`, 2 seeds: [table-11](../zoo/results/experiments/table-11/page.md)."
 
 
 def test_every_experiment_names_rows_and_columns_of_the_paper():
