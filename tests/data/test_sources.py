@@ -525,3 +525,12 @@ def test_check_on_the_command_line(tmp_path, capsys):
 
     assert main(["data", "check", str(tmp_path / "none")]) == 4
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(("written", "title"), [({"title": "drawings"}, "drawings"), ({}, ""), ({"title": 3}, "")])
+def test_the_manifest_names_a_corpus(write_corpus, tmp_path, written, title):
+    folder = write_corpus(tmp_path / "corpus", {"train": [{"image": png(0), "captions": ["a"]}]})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest.pop("title", None)
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **written}))
+    assert open_source(folder, hold_out=0).title == title

@@ -282,26 +282,36 @@ def test_each_answer_equals_that_of_its_item_alone(benchmarks, small_model, task
     records, chosen = data.records(split), CLASSIFICATIONS[task].of_training([], 1)
     model, processor = small_model(task)
 
-    def bare(some, group_size):
+    def inputs_of(some):
         opened = [[data.open_image(image) for image in record.images] for record in some]
         ids = [list(record.images) for record in some]
         images = opened if task == "nlvr2" else [one[0] for one in opened]
-        inputs = processor(images=images, text=[chosen.text(r) for r in some], image_ids=ids)
-        with torch.inference_mode():
-            return model(**inputs, group_size=group_size).logits
+        return processor(images=images, text=[chosen.text(r) for r in some], image_ids=ids)
+
+    def one_axis(some):
+        """All items on one time axis; of pairs, the left images on one and the right images on another."""
+        given = inputs_of(some)
+        if task != "nlvr2":
+            return model(**given, group_size=len(some)).logits
+        texts = (given["input_ids"], given["attention_mask"])
+        sides = [(given["pixel_values"][:, side], *texts, given["image_keys"][:, side]) for side in (0, 1)]
+        pooled = [model.ashnets(*side, group_size=len(some)).pooled for side in sides]
+        return model.classifier(torch.cat(pooled, 1))
 
     asked, options = Questions(chosen, data, records, processor), EvaluationOptions(batch=8, progress=False)
     found = predict(model, asked, options=options)
-    for number in (0, 7, len(records) - 1):
-        torch.testing.assert_close(found[number : number + 1], bare([records[number]], 1), atol=1e-4, rtol=1e-4)
-    each = 2 if task == "nlvr2" else 1
     carried = predict(model, asked, Variant(group_size=4), options)
-    torch.testing.assert_close(carried[4:8], bare(records[4:8], 4 * each), atol=1e-4, rtol=1e-4)
+    with torch.inference_mode():
+        for number in (0, 7, len(records) - 1):
+            alone = model(**inputs_of([records[number]])).logits
+            torch.testing.assert_close(found[number : number + 1], alone, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(carried[4:8], one_axis(records[4:8]), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(carried, found, atol=1e-4), "neighbors change the logits"
     order = np.random.default_rng(3).permutation(len(records))
     shuffled = predict(model, asked, Variant(group_size=4, order=order), options)
     inside = [records[i] for i in order[:4]]
-    torch.testing.assert_close(shuffled[order[:4]], bare(inside, 4 * each), atol=1e-4, rtol=1e-4)
+    with torch.inference_mode():
+        torch.testing.assert_close(shuffled[order[:4]], one_axis(inside), atol=1e-4, rtol=1e-4)
     back = predict(model, asked, Variant(order=order), options)
     torch.testing.assert_close(back, found, atol=1e-4, rtol=1e-4)
 

@@ -15,7 +15,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from ashnets.data.sources.opening import open_source
 from ashnets.runs import train
+from ashnets.training.recipe import load_recipe
+from ashnets.training.run import Run
 
 HERE = Path(__file__).parent
 SPEC = importlib.util.spec_from_file_location("on_two_ranks", HERE / "on_two_ranks.py")
@@ -76,19 +79,17 @@ def test_norms_take_their_statistics_over_all_ranks(found, name):
 
 
 @pytest.fixture(scope="module")
-def both(even_corpus, recipe_data, tmp_path_factory) -> tuple[Path, Path]:
-    """The same run by one process and by two with half the batch each.
+def small_steps(recipe_data, tmp_path_factory) -> Path:
+    """A recipe of SGD with small rates: Adam, or a large rate, makes much of a last bit.
 
-    SGD with small rates: Adam, or a large rate, makes much of a last bit. The spiking branch trains for an epoch of
-    random groups, which are the same in both runs, then for one of similar groups, which a last bit can change.
+    The spiking branch trains for an epoch of random groups, which are the same for any number of processes, then for
+    one of similar groups, which a last bit can change.
     """
-    folder = tmp_path_factory.mktemp("both")
     sgd = {part: {"kind": "sgd", "lr": 1.0e-3} for part in ("transformer", "concrete", "spiking", "collector")}
     concrete, similar = recipe_data["phases"]
     spiking = {**similar, "name": "random", "epochs": 1, "grouping": "random"}
-    phases = [concrete, spiking, {**similar, "epochs": 1}]
     changes = {
-        "phases": phases,
+        "phases": [concrete, spiking, {**similar, "epochs": 1}],
         "queue": 24,
         "momentum": 0.9,
         "distillation": 0.3,
@@ -96,10 +97,17 @@ def both(even_corpus, recipe_data, tmp_path_factory) -> tuple[Path, Path]:
         "accumulate": 2,
         "optimizers": sgd,
     }
-    recipe = folder / "recipe.yaml"
+    recipe = tmp_path_factory.mktemp("steps") / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({**recipe_data, **changes}))
-    train(recipe, corpus=even_corpus, output=folder / "one", progress=False)
-    done = torchrun("-m", "ashnets", "train", str(recipe), "--corpus", str(even_corpus), "-o", str(folder / "two"))
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def both(even_corpus, small_steps, tmp_path_factory) -> tuple[Path, Path]:
+    """The same run by one process and by two with half the batch each."""
+    folder = tmp_path_factory.mktemp("both")
+    train(small_steps, corpus=even_corpus, output=folder / "one", progress=False)
+    done = torchrun("-m", "ashnets", "train", str(small_steps), "--corpus", str(even_corpus), "-o", str(folder / "two"))
     assert done.returncode == 0, done.stderr
     return folder / "one", folder / "two"
 
@@ -107,7 +115,7 @@ def both(even_corpus, recipe_data, tmp_path_factory) -> tuple[Path, Path]:
 def test_two_processes_give_the_losses_of_one(both):
     """24 images, φ = 4, 8 pairs a pass: every pass is full. Every objective, queue, distillation and norm agrees.
 
-    Tolerance: 1e-5 of each figure.
+    A last bit can flip a spike, so the spiking phase has a greater tolerance.
     """
     logs = ([json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()] for run in both)
     one, two = ([record for record in log if "kind" not in record] for log in logs)
@@ -117,18 +125,31 @@ def test_two_processes_give_the_losses_of_one(both):
         names = ["loss", "itc", "itm", "mlm", "tau", "itm_accuracy"]
         if a["phase"] != "concrete":
             names += ["mvm", "stua", "summary_ratio", "training_rate_conv1", "training_rate_concepts"]
-        tolerance = math.inf if a["phase"] == "spiking" else 1e-5
+        tolerance = {"concrete": 1e-4, "random": 2e-3, "spiking": math.inf}[a["phase"]]
         for name in names:
             assert math.isfinite(b[name])
             assert b[name] == pytest.approx(a[name], rel=tolerance), (a["step"], name)
 
 
 @pytest.mark.parametrize("phase", ["concrete", "random"])
-def test_two_processes_end_a_phase_with_the_weights_of_one(both, phase):
+def test_two_processes_move_the_weights_as_one(both, even_corpus, small_steps, tmp_path, phase):
+    """Each parameter differs by a small part of its way from the start; a wrong mean over ranks is half of it or more.
+
+    Running statistics are means over images: they agree as the weights do.
+    """
+    start = Run(load_recipe(small_steps), open_source(even_corpus), tmp_path / "none", progress=False)
+    before = start.learner.published.state_dict()
     one, two = (load_file(run / f"phase-{phase}" / "model.safetensors") for run in both)
     assert one.keys() == two.keys()
+    learned = {name for name, _ in start.learner.published.named_parameters()}
+    assert len(learned & one.keys()) > 100
     for key in one:
-        torch.testing.assert_close(two[key], one[key], rtol=1e-5, atol=1e-5, msg=key)
+        apart, noise = (two[key].double() - one[key].double()).norm(), 1e-6 * math.sqrt(one[key].numel())
+        if key in learned:
+            moved = (one[key].double() - before[key].double()).norm()
+            assert apart <= 0.05 * moved + noise, key
+        else:
+            assert apart <= 5e-3 * one[key].double().norm() + noise, key
 
 
 def test_two_processes_fill_the_queue_of_one(both):

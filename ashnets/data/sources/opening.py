@@ -115,7 +115,8 @@ def _open_folder(path: Path) -> Source:
     if (path / MANIFEST).is_file():
         corpus = open_corpus(path)
         entries = {corpus.file(name): name for name in corpus.splits}
-        return Source(path, "corpus", path, as_table(read_parquet(path, entries, name_comes_first=True)))
+        rows, title = as_table(read_parquet(path, entries, name_comes_first=True)), corpus.manifest.get("title")
+        return Source(path, "corpus", path, rows, title=title if isinstance(title, str) else "")
     found = walk(path)
     files = list(found.files)
     unreadable = tuple(found.faults(lambda file: is_image(file) or PurePosixPath(file).name in METADATA).values())
