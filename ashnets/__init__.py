@@ -35,6 +35,7 @@ _HOMES = {
     "config_of": "ashnets.zoo.registry",
     "create": "ashnets.zoo.creating",
     "describe": "ashnets.zoo.describing",
+    "encode": "ashnets.image_search.encoding",
     "energy": "ashnets.export.models",
     "evaluate": "ashnets.evaluation.evaluating",
     "experiment": "ashnets.experiments.experiment",

@@ -96,8 +96,10 @@ def encode(
     Thread-safe by a lock: a fast tokenizer stores truncation and padding as state. Options are those of a call.
     """
     options = {"padding": True, "truncation": True, **options}
+    cut = options["truncation"] not in (False, "do_not_truncate")
+    length = max_length if cut or options["padding"] == "max_length" else None  # transformers warns if it needs none
     with _one_at_a_time:
-        return tokenizer(texts, max_length=max_length, return_token_type_ids=False, **options)
+        return tokenizer(texts, max_length=length, return_token_type_ids=False, **options)
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> BatchEncoding:

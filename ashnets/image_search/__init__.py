@@ -1,1 +1,1 @@
-"""Search and question your own images: an index on disk, search by text, answers to questions."""
+"""Search and question your own images: vectors, an index on disk, search by text, answers to questions."""

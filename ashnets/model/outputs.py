@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -11,10 +11,11 @@ from transformers.utils import ModelOutput
 
 
 class Output(ModelOutput):
-    """An output whose tuple contains tuples in the place of the outputs in it, as transformers' CLIPOutput."""
+    """An output whose tuple has the order of the fields, and tuples in the place of outputs, as CLIPOutput's."""
 
     def to_tuple(self) -> tuple[Any, ...]:
-        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
+        found = (getattr(self, field.name) for field in fields(cast(Any, self)))
+        return tuple(one.to_tuple() if isinstance(one, ModelOutput) else one for one in found if one is not None)
 
 
 @dataclass

@@ -87,7 +87,7 @@ FUNCTIONS = {"export": "export_encoder", "list": "list_models"}  # others have t
 VERBS = sorted(FUNCTIONS.get(words[0], words[0]) for words in COMMANDS if len(words) == 1 and words != ("demo",))
 
 
-@pytest.mark.parametrize("name", [*VERBS, "config_of", "create", "from_pretrained", "resolve"])
+@pytest.mark.parametrize("name", [*VERBS, "config_of", "create", "encode", "from_pretrained", "resolve"])
 def test_a_command_is_a_function_with_an_example_that_fits_it(name: str) -> None:
     function = getattr(ashnets, name)
     assert inspect.isfunction(function) and function.__name__ == name
