@@ -11,15 +11,16 @@ from ashnets.errors import DataError
 
 LOOKED_AT = 64  # images, which show the kind of a folder
 _SIDE = 32
-_PLAIN = 12 / 255  # mean distance of the border's colors from their median; of plain ground about 0
+_EQUAL = 0.05  # of the range of a channel: as near as this, colors count as one
 
 
 def fills_frame(image: Image.Image) -> bool:
-    """Whether the border of an image has many colors; transparent pixels are white."""
+    """Whether less than half of the border of an image has one color; transparent pixels are white."""
     small = load_image(image).resize((_SIDE, _SIDE), Image.Resampling.BOX)
     pixels = np.asarray(small, dtype=np.float64) / 255  # (S, S, 3)
     border = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])  # (4·S − 4, 3)
-    return float(np.abs(border - np.median(border, axis=0)).mean()) > _PLAIN
+    near = np.abs(border - np.median(border, axis=0)).max(axis=1) < _EQUAL
+    return bool(near.mean() < 0.5)
 
 
 def filling_frame(pairs: Pairs, seed: int = 0) -> tuple[int, int]:
