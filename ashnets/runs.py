@@ -21,7 +21,7 @@ from ashnets.files import JsonObject
 from ashnets.tasks.data import TaskData, open_task_data
 from ashnets.training.memory import keep_freed_memory
 from ashnets.training.recipe import Recipe, TaskRecipe, load_recipe
-from ashnets.training.telling import advice, end_told, interrupted, next_commands, plan_told
+from ashnets.training.telling import OWN, advice, end_told, interrupted, next_commands, plan_told
 from ashnets.training.watching import watched
 from ashnets.words import command
 from ashnets.zoo.registry import recipe_path
@@ -55,8 +55,8 @@ def train(
 
     The folder ``output`` receives ``recipe.yaml``, ``environment.json``, ``log.jsonl`` (epochs), ``steps.jsonl``,
     ``events/`` (TensorBoard), ``plots/``, ``checkpoints/``, ``phase-NAME/`` after every phase, and at the end
-    ``model/``: safetensors in float16, configuration, processor, recipe, log and ``training.json``, the record of the
-    run.
+    ``validation/``, a page of examples, and ``model/``: safetensors in float16, configuration, processor, recipe, log
+    and ``training.json``, the record of the run.
 
     Args:
         recipe: the name of a bundled recipe, or a file.
@@ -91,9 +91,8 @@ def train(
     words = ["train", recipe, *given, "--output", output, *_set(overrides)]
     further = next_commands(output, _evaluated(settings, Path(place)), own)
     result = _run(settings, source, output, resume, dry_run, progress, words, further)
-    if dry_run:
-        images = Pairs(source, source.splits, 32)
-        result["told"] += advice(settings, images, place, output)
+    if dry_run and settings.name in OWN:
+        result["told"] += advice(settings, Pairs(source, settings.train, 32), place, output)
     return result
 
 

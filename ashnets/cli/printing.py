@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -95,7 +96,7 @@ def told_when_interrupted() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stopped:
-        if str(stopped):
+        if str(stopped) and os.environ.get("RANK", "0") == "0":  # under torchrun, only the first process prints
             typer.echo(f"\n{stopped}", err=True)
         raise
 

@@ -55,9 +55,7 @@ def plan_told(plan: JsonObject) -> list[str]:
 
 
 def advice(recipe: Recipe, images: Pairs, corpus: str | os.PathLike, output: str | os.PathLike) -> list[str]:
-    """Which of the recipes for own images fits these; empty for other recipes."""
-    if recipe.name not in OWN:
-        return []
+    """Which of the recipes `OWN` fits these images, one of which is ``recipe``."""
     filled, looked = filling_frame(images, recipe.seed)
     best = "own-photographs" if 2 * filled > looked else "own-pairs"
     told = [f"{filled} of {looked} images looked at fill their frame, as photographs do: {OWN[best]}."]
@@ -116,13 +114,14 @@ def interrupted(output: str | os.PathLike, again: Sequence[str | os.PathLike]) -
         again: the words of the run's command, without ``--resume``.
     """
     folder = Path(output)
+    several = "torchrun … -m " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
     if not (folder / "recipe.yaml").is_file():
-        return f"interrupted before anything was written; start again with `{command(*again)}`"
+        return f"interrupted before anything was written; start again with `{several}{command(*again)}`"
     found = checkpoints(folder / "checkpoints")
     state = read_state(found[-1]) if found else {"epoch": 0, "step": 0}
     return (
         f"interrupted; everything up to step {state['step']} ({state['epoch']} epochs) is kept. To go on from there: "
-        f"`{command(*again, '--resume')}`"
+        f"`{several}{command(*again, '--resume')}`"
     )
 
 
