@@ -14,12 +14,14 @@ import torch
 
 from ashnets.baselines.starting import HEADS
 from ashnets.data.joined import open_joined
+from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import Source, open_source
 from ashnets.errors import ConfigurationError, MissingExtraError
 from ashnets.files import JsonObject
 from ashnets.tasks.data import TaskData, open_task_data
 from ashnets.training.memory import keep_freed_memory
 from ashnets.training.recipe import Recipe, TaskRecipe, load_recipe
+from ashnets.training.telling import OWN, advice, end_told, interrupted, next_commands, plan_told
 from ashnets.training.watching import watched
 from ashnets.words import command
 from ashnets.zoo.registry import recipe_path
@@ -53,8 +55,8 @@ def train(
 
     The folder ``output`` receives ``recipe.yaml``, ``environment.json``, ``log.jsonl`` (epochs), ``steps.jsonl``,
     ``events/`` (TensorBoard), ``plots/``, ``checkpoints/``, ``phase-NAME/`` after every phase, and at the end
-    ``model/``: safetensors in float16, configuration, processor, recipe, log and ``training.json``, the record of the
-    run.
+    ``validation/``, a page of examples, and ``model/``: safetensors in float16, configuration, processor, recipe, log
+    and ``training.json``, the record of the run.
 
     Args:
         recipe: the name of a bundled recipe, or a file.
@@ -67,18 +69,31 @@ def train(
         progress: show a progress bar.
 
     Returns:
-        The record of the run; of a dry run, what it will do and need.
+        The record of the run, with ``validation``, the measures of the model on the held-out images; of a dry run,
+        what it will do and need. ``told`` are the same in sentences, with the page of examples and what comes next.
 
     Raises:
         ConfigurationError, DataError, TrainingError: with file, key, value and remedy.
+        KeyboardInterrupt: its message says how to go on.
     """
     path = recipe_path(recipe)
     settings = load_recipe(path, list(overrides))
     if isinstance(settings, TaskRecipe):
         again = command("finetune", settings.task, recipe, "--data", "FOLDER", "--output", output)
         raise ConfigurationError(f"{path} fine-tunes on a task: run it with `{again}`")
-    kind = run_class(settings)
-    return _run(kind, settings, training_source(settings, corpus), output, resume, dry_run, progress)
+    source = training_source(settings, corpus)
+    place = _default_place(settings) if corpus is None else corpus
+    own = None
+    if source.kind == "folder":
+        (first,) = source.rows.slice(0, 1).to_pylist()
+        own = (Path(place), first["file"], first["name"])
+    given: list[str | os.PathLike] = [] if corpus is None else ["--corpus", corpus]
+    words = ["train", recipe, *given, "--output", output, *_set(overrides)]
+    further = next_commands(output, _evaluated(settings, Path(place)), own)
+    result = _run(settings, source, output, resume, dry_run, progress, words, further)
+    if dry_run and settings.name in OWN:
+        result["told"] += advice(settings, Pairs(source, settings.train, 32), place, output)
+    return result
 
 
 def finetune(
@@ -111,10 +126,11 @@ def finetune(
         progress: show a progress bar.
 
     Returns:
-        The record of the run; of a dry run, what it will do and need.
+        As `train`.
 
     Raises:
         ConfigurationError, DataError, WeightsError, TrainingError: with file, key, value and remedy.
+        KeyboardInterrupt: its message says how to go on.
     """
     path = recipe_path(recipe)
     settings = load_recipe(path, list(overrides))
@@ -127,8 +143,12 @@ def finetune(
         raise ConfigurationError(
             f"{path}: baseline={settings.baseline} has no head for task {task}: fine-tune it on vqa"
         )
-    kind = run_class(settings)
-    return _run(kind, settings, open_task_data(settings.data, data, images), output, resume, dry_run, progress)
+    at: list[str | os.PathLike] = [] if images is None else ["--images", images]
+    words = ["finetune", task, recipe, "--data", data, *at, "--output", output, *_set(overrides)]
+    further = next_commands(output, [task, data, *at], None)
+    return _run(
+        settings, open_task_data(settings.data, data, images), output, resume, dry_run, progress, words, further
+    )
 
 
 def training_source(recipe: Recipe, corpus: str | os.PathLike | None = None) -> Source:
@@ -154,18 +174,48 @@ def run_class(recipe: Recipe) -> type[Run]:
     return RetrievalRun if recipe.task == "retrieval" else TaskRun
 
 
+def _default_place(recipe: Recipe) -> str:
+    return JOINED if isinstance(recipe.corpus, dict) else PICTOGRAMS
+
+
+def _evaluated(recipe: Recipe, place: Path) -> list[str | os.PathLike]:
+    """Task and data on which `ashnets evaluate` measures a pre-trained model."""
+    if not isinstance(recipe.corpus, dict):
+        return ["retrieval", place]
+    name = "coco-captions" if "coco-captions" in recipe.corpus else next(iter(recipe.corpus))
+    return ["retrieval", place / recipe.corpus[name], "--dataset", name]
+
+
+def _set(overrides: Sequence[str]) -> list[str]:
+    return [word for override in overrides for word in ("--set", override)]
+
+
 def _run(
-    kind: type[Run],
     recipe: Recipe,
     data: Source | TaskData,
     output: str | os.PathLike,
     resume: bool,
     dry_run: bool,
     progress: bool,
+    words: Sequence[str | os.PathLike],
+    further: Sequence[str],
 ) -> JsonObject:
+    """Run or plan.
+
+    Args:
+        words: the command line of this run.
+        further: command lines that come after it.
+    """
     if not torch.cuda.is_available():
         keep_freed_memory()
-    with watched(recipe.rank_timeout):
-        run = kind(recipe, data, Path(output), progress, None if dry_run else resume)
-        with deterministic(run.device):
-            return run.plan() if dry_run else run.train()
+    try:
+        with watched(recipe.rank_timeout):
+            run = run_class(recipe)(recipe, data, Path(output), progress, None if dry_run else resume)
+            with deterministic(run.device):
+                if dry_run:
+                    plan = run.plan()
+                    return {"told": plan_told(plan), **plan}
+                record = run.train()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(*([] if dry_run else [interrupted(output, words)])) from None
+    return {"told": end_told(record["validation"], output, further), **record} if "validation" in record else record

@@ -99,10 +99,17 @@ class BaselineRun(Run):
     def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
         if self.recipe.baseline != "vilt":
             return super()._validate(readable, phase)
+        return {"valid_matching_accuracy": round(self._matching(readable), 4)}
+
+    def _close(self, readable: list[int], heading: tuple[str, str]) -> JsonObject:
+        if self.recipe.baseline != "vilt":
+            return super()._close(readable, heading)
+        return {"images": len(readable), "matching_accuracy": self._matching(readable), "chance": 0.5}
+
+    def _matching(self, readable: list[int]) -> float:
         measured = RetrievalSet.of_pairs(self.images.valid, readable)
         model, tokenizer = self.learner.published.eval(), self.processor.tokenizer
-        share = matching_accuracy(model, tokenizer, measured, self.recipe.seed)
-        return {"valid_matching_accuracy": round(share, 4)}
+        return matching_accuracy(model, tokenizer, measured, self.recipe.seed)
 
 
 class BaselineTaskRun(TaskRun):

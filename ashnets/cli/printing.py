@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import typer
 
@@ -73,6 +75,30 @@ def warn(result: JsonObject) -> None:
     """Print the ``warnings`` of a result on stderr, so that stdout contains only the result."""
     for text in result.get("warnings", ()):
         typer.echo(f"warning: {text}", err=True)
+
+
+def tell_run(result: JsonObject, *, dry_run: bool, json_wanted: bool) -> None:
+    """Print the result of a run; for people its sentences, and those of a dry run before its numbers."""
+    if json_wanted:
+        show(result, json_wanted=True)
+        return
+    numbers = {key: value for key, value in result.items() if key != "told"}
+    for sentence in result.get("told", ()):
+        typer.echo(sentence)
+    if dry_run:
+        typer.echo("")
+        show(with_units(numbers), json_wanted=False)
+
+
+@contextmanager
+def told_when_interrupted() -> Iterator[None]:
+    """Print the message of an interruption, which says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        if str(stopped) and os.environ.get("RANK", "0") == "0":  # under torchrun, only the first process prints
+            typer.echo(f"\n{stopped}", err=True)
+        raise
 
 
 def with_units(value: Mapping) -> JsonObject:

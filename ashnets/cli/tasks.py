@@ -10,7 +10,7 @@ import typer
 
 from ashnets.cli import completing
 from ashnets.cli.models import JsonOption
-from ashnets.cli.printing import as_table, show, warn, with_units
+from ashnets.cli.printing import as_table, show, tell_run, told_when_interrupted, warn
 from ashnets.cli.training import DryRunOption, OverridesOption, RecipeArgument, ResumeOption, RunOption
 from ashnets.files import Row
 
@@ -53,30 +53,32 @@ def finetune(
     """Fine-tune a model on a task.
 
     Training starts from the trained weights of the recipe's model; with --set weights=initial, from the initial
-    weights of pre-training. --set model=NAME chooses another architecture, or the model/ folder of one of your runs.
+    weights of pre-training. --set weights=NAME starts from another model: a name, the model/ folder of one of your runs
+    or a Hub repository.
     The output folder has the same contents as for `ashnets train`, and --resume continues an interrupted run.
     --dry-run measures the largest micro-batch of each phase and prints the memory and time that the run will need.
 
     \b
     Examples:
       ashnets finetune vqa finetune-easy-vqa --data site-packages/easy_vqa --output runs/easy-vqa
-      ashnets finetune vqa finetune-vqa-v2 --data vqa --images coco --set model=runs/r152/model --output runs/vqa
+      ashnets finetune vqa finetune-vqa-v2 --data vqa --images coco --set weights=runs/r152/model --output runs/vqa
       ashnets finetune nlvr2 finetune-pictogram-pairs --data data/pictograms --output runs/pairs --dry-run
     """
     import ashnets
 
-    result = ashnets.finetune(
-        task,
-        recipe,
-        data=data,
-        output=output,
-        images=images,
-        overrides=overrides or [],
-        resume=resume,
-        dry_run=dry_run,
-    )
+    with told_when_interrupted():
+        result = ashnets.finetune(
+            task,
+            recipe,
+            data=data,
+            output=output,
+            images=images,
+            overrides=overrides or [],
+            resume=resume,
+            dry_run=dry_run,
+        )
     if os.environ.get("RANK", "0") == "0":  # under torchrun, only the first process prints
-        show(result if as_json_ else with_units(result), json_wanted=as_json_)
+        tell_run(result, dry_run=dry_run, json_wanted=as_json_)
 
 
 def evaluate(

@@ -10,7 +10,7 @@ import typer
 
 from ashnets.cli import completing
 from ashnets.cli.models import JsonOption
-from ashnets.cli.printing import show, with_units
+from ashnets.cli.printing import tell_run, told_when_interrupted
 
 CorpusOption = Annotated[
     Path | None,
@@ -48,20 +48,25 @@ def train(
     The output folder contains checkpoints, logs (JSON lines and TensorBoard), plots and, at the end, the model with
     its processor, recipe and training record. --resume continues an interrupted run and gives the same weights,
     bit for bit on a CPU. For several devices, start the command with torchrun; the recipe's batch_size is the global
-    batch size, divided among the devices. --dry-run measures one step of each phase and prints the memory and time
-    that the run will need.
+    batch size, divided among the devices. --dry-run measures one step of each phase and says what the run will do, the
+    memory and time that it needs, and which recipe fits your images.
+
+    A run ends with the model's results on the held-out images, beside chance and a blank image, and with a page of
+    examples. --set weights=NAME starts from trained weights: a name, a folder or a Hub repository.
 
     \b
     Examples:
       ashnets train tiny-pictograms --output runs/tiny
       ashnets train tiny-pictograms --output runs/tiny --resume
-      ashnets train own-pairs --corpus my-images --output runs/mine --set seed=1 --dry-run
+      ashnets train own-pairs --corpus my-images --output runs/mine --dry-run
+      ashnets train own-pairs --corpus my-images --output runs/more --set weights=runs/mine/model
       torchrun --nproc_per_node 8 -m ashnets train pretrain-coco-vg --corpus data --output runs/r152
     """
     import ashnets
 
-    result = ashnets.train(
-        recipe, corpus=corpus, output=output, overrides=overrides or [], resume=resume, dry_run=dry_run
-    )
+    with told_when_interrupted():
+        result = ashnets.train(
+            recipe, corpus=corpus, output=output, overrides=overrides or [], resume=resume, dry_run=dry_run
+        )
     if os.environ.get("RANK", "0") == "0":  # under torchrun, only the first process prints
-        show(result if as_json_ else with_units(result), json_wanted=as_json_)
+        tell_run(result, dry_run=dry_run, json_wanted=as_json_)

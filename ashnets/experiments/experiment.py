@@ -13,7 +13,7 @@ from pathlib import Path
 from ashnets.data.pictograms.tasks import PictogramTask
 from ashnets.errors import AshNetsError, ConfigurationError, DataError, TrainingError, did_you_mean
 from ashnets.experiments.reporting import PAGE, RESULTS, write_report
-from ashnets.experiments.running import costs_of, devices, join_ranks, run_stage, run_unit
+from ashnets.experiments.running import devices, join_ranks, run_stage, run_unit
 from ashnets.experiments.units import RUNS, Stage, Unit, unit_of
 from ashnets.files import JsonObject, write_json
 from ashnets.result_folder import check_place
@@ -21,6 +21,7 @@ from ashnets.runs import training_source
 from ashnets.tasks.data import open_task_data, require_images
 from ashnets.training.distributed import rank
 from ashnets.training.recipe import TaskRecipe
+from ashnets.training.telling import costs_of
 from ashnets.zoo.experiment_files import SHEET, ExperimentFile, ScaleFile, read_experiment, read_scale
 
 PLACE = "data.json"  # in the folder of runs: where the data of each scale is

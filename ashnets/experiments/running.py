@@ -25,6 +25,7 @@ from ashnets.hub.resolving import weights_sha256
 from ashnets.runs import finetune, train
 from ashnets.training.distributed import rank, world_size
 from ashnets.training.journal import EPOCHS, read_records
+from ashnets.training.telling import costs_of
 
 TRAINED, COSTS, SHEET = "measured-pre-training.json", "measured-costs.json", "measured-sheet.json"
 FLAT_BASELINES = ("majority by text", "bag of words")  # those that read the text alone
@@ -83,16 +84,6 @@ def run_stage(stage: Stage, dry_run: bool = False, progress: bool = True) -> Jso
         return finetune(stage.task, stage.recipe, data=stage.data, images=stage.images, **common)
     finally:
         gc.collect()
-
-
-def costs_of(plan: JsonObject) -> JsonObject:
-    """Seconds of a run, bytes of its largest phase, and parameters of its model, from a dry run."""
-    phases = plan["phases"].values()
-    return {
-        "seconds": sum(phase["seconds_run"] for phase in phases),
-        "bytes": max(phase["bytes_total"] for phase in phases),
-        "parameters": max(phase["parameters"] for phase in phases),
-    }
 
 
 def _measure(unit: Unit, sheet: bool, progress: bool) -> None:

@@ -29,6 +29,7 @@ from ashnets.tasks.items import ItemBatch, answer
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.starting import Started, starting_model
 from ashnets.tasks.training_items import Items
+from ashnets.training.closing import close_classification
 from ashnets.training.distributed import shares
 from ashnets.training.learner import Learner
 from ashnets.training.pretrain import spiking_figures
@@ -103,6 +104,17 @@ class TaskRun(_FineTuning):
     def _valid_images(self, readable: list[int], count: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
         names = list(dict.fromkeys(name for record in self.valid for name in record.images))
         return images_at_reset(TaskImages(self.data, names, self.processor), range(min(count, len(names))))
+
+    def _held_out(self) -> int:
+        return len(self.valid)
+
+    def _close(self, readable: list[int], heading: tuple[str, str]) -> JsonObject:
+        options = EvaluationOptions(
+            progress=self.progress, workers=self.recipe.workers, variants=False, seed=self.recipe.seed
+        )
+        asked = Questions(self.task, self.data, self.valid, self.processor)
+        model = self.learner.published.eval()
+        return close_classification(model, asked, self.items, heading, self.folder.path, options)
 
     def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
         predicted = predicted_labels(

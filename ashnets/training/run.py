@@ -30,6 +30,7 @@ from ashnets.hub.resolving import resolve
 from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.checkpoint import load_checkpoint, read_state
+from ashnets.training.closing import close_retrieval
 from ashnets.training.continuing import continued_model
 from ashnets.training.estimate import bytes_of, estimate
 from ashnets.training.folder import RunFolder
@@ -139,6 +140,7 @@ class Run:
             "devices": self.ranks,
             "device": str(self.device),
             "images": len(self.images.train),
+            "held_out": self._held_out(),
             "steps_per_epoch": self.steps_an_epoch,
             "epochs": recipe.epochs,
             "first_epoch": self.first_epoch,
@@ -148,6 +150,10 @@ class Run:
             **({"notes": notes} if (notes := self._notes()) else {}),
             "phases": phases,
         }
+
+    def _held_out(self) -> int:
+        """The number of validation items."""
+        return min(len(self.images.valid), self.recipe.valid_images or len(self.images.valid))
 
     @property
     def _total_steps(self) -> int:
@@ -461,6 +467,19 @@ class Run:
             "environment": {**environment(), "devices": self.ranks},
         }
 
+    def _close(self, readable: list[int], heading: tuple[str, str]) -> dict[str, Any]:
+        """Measure the published model on the held-out items and write the page of examples (`closing`)."""
+        return close_retrieval(
+            self.learner.published.eval(),
+            self.processor,
+            self.images.valid,
+            readable,
+            self.recipe.phases[-1].concrete_only,
+            heading,
+            self.folder.path,
+            EvaluationOptions(progress=self.progress, seed=self.recipe.seed),
+        )
+
     def _learned(self) -> list[str]:
         """The sketch of all training items of the model, including those of the weights that it started from."""
         return merged(self.learned_before, sketch(self.images.train))
@@ -472,6 +491,8 @@ class Run:
                 record["firing_rates"] = rates
             if found := rates_warnings(rates):
                 record["warnings"] = found
+            heading = (f"{self.recipe.name}: held-out items", f"{self.data_name}, split {self.recipe.valid}")
+            record["validation"] = self._close(readable, heading)
             write_model(self.learner.published.eval(), self.processor, self.folder.path, record, self._learned())
         return record
 
