@@ -5,14 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-DOCUMENTS = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "zoo/README.md",
-    "zoo/pretraining.md",
-    "zoo/paper/README.md",
-)
+OTHERS = ("CONTRIBUTING.md", "zoo/README.md", "zoo/pretraining.md", "zoo/paper/README.md")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 IMAGE = re.compile(r'(?:src|srcset)="([^"]+)"')
 
@@ -24,7 +17,7 @@ def guides(repository: Path) -> list[Path]:
 
 def documents(repository: Path) -> list[Path]:
     """The same and all other documents."""
-    return [*guides(repository), *(repository / name for name in DOCUMENTS[1:])]
+    return [*guides(repository), *(repository / name for name in OTHERS)]
 
 
 def blocks(text: str, language: str) -> list[str]:
