@@ -29,6 +29,7 @@ _HOMES = {
     "AshNetsProcessor": "ashnets.processor",
     "ImageQuestions": "ashnets.image_search.asking",
     "ImageSearch": "ashnets.image_search.searching",
+    "app": "ashnets.web_app.serving",
     "ask": "ashnets.image_search.asking",
     "compare": "ashnets.export.models",
     "config_of": "ashnets.zoo.registry",
