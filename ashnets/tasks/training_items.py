@@ -96,7 +96,7 @@ class Items:
     def _embed(self, device: torch.device, phase: Phase, progress: bool) -> np.ndarray:
         try:
             model = AshNetsForRetrieval.from_pretrained(self.recipe.model).eval()
-            model.to(device)  # type: ignore[arg-type]
+            torch.nn.Module.to(model, device)  # transformers leaves the arguments of its own untyped
         except WeightsError as error:
             raise WeightsError(
                 f"{error}; grouping: similar compares ITC embeddings: set model to a pre-trained one, or set grouping "

@@ -223,4 +223,4 @@ def _refuse_addresses(page: gr.Blocks) -> None:
                 raise gr.Error("an address is no file: upload the image itself", print_exception=False)
             return await move(path)
 
-        block.async_move_resource_to_block_cache = only_files  # type: ignore[method-assign]
+        block.async_move_resource_to_block_cache = only_files  # type: ignore[assignment, method-assign]
