@@ -30,6 +30,7 @@ _HOMES = {
     "ImageQuestions": "ashnets.image_search.asking",
     "ImageSearch": "ashnets.image_search.searching",
     "ImageSpikes": "ashnets.image_search.showing",
+    "app": "ashnets.web_app.serving",
     "ask": "ashnets.image_search.asking",
     "compare": "ashnets.export.models",
     "config_of": "ashnets.zoo.registry",

@@ -8,13 +8,22 @@ catches ``AshNetsError`` or the built-in base class of the error.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`` Did you mean …?`` with the most similar known name, to append to a message; empty if none is similar."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]}?" if near else ""
+
+
+def one_line(error: OSError) -> str:
+    """``FILE: reason`` if the operating system gives both, else the error's own text."""
+    if error.filename is not None and error.strerror:
+        return f"{Path(os.fsdecode(error.filename))}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 class AshNetsError(Exception):

@@ -26,7 +26,9 @@ from ashnets.hub.fetching import FILES, digest, fetch
 from ashnets.hub.licenses import license_problem
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.names import check_repository, check_tag
+from ashnets.hub.remote import Content, digests, remote_files, size
 from ashnets.hub.resolving import resolve
+from ashnets.hub.spaces import send_space, space_files, summary
 from ashnets.zoo.names import split
 from ashnets.zoo.registry import config_of, entry, is_name
 
@@ -52,14 +54,16 @@ class Plan:
         files: path in the repository → a local file, or the content itself.
         left_out: files of the folder that are not uploaded.
         checks: the checks and their results.
+        license: of the weights, as given.
     """
 
     folder: Path
     repository: str
     tag: str | None
-    files: dict[str, Path | bytes]
+    files: dict[str, Content]
     left_out: list[str]
     checks: list[Check]
+    license: str
 
     def to_dict(self) -> JsonObject:
         """For JSON."""
@@ -67,7 +71,7 @@ class Plan:
             "repository": self.repository,
             "tag": self.tag,
             "folder": str(self.folder),
-            "files": {path: _size(content) for path, content in sorted(self.files.items())},
+            "files": {path: size(content) for path, content in sorted(self.files.items())},
             "left_out": self.left_out,
             "checks": [check.to_dict() for check in self.checks],
             **warnings_of(self.checks),
@@ -79,6 +83,7 @@ def publish(
     repository: str,
     *,
     tag: str | None = None,
+    space: str | None = None,
     private: bool = False,
     dry_run: bool = False,
     drafts: Path = DRAFTS,
@@ -94,40 +99,58 @@ def publish(
         source: the folder of a finished run, a folder that ``save_pretrained`` wrote, or a registry name with weights.
         repository: ``org/name``; created if it does not exist.
         tag: a name for this state; a tag never moves.
-        private: make the repository private; an existing public repository is refused.
-        dry_run: check and plan; nothing is sent. Generated files, such as the card, are written to ``drafts/ORG/NAME``.
+        space: ``org/name`` of a Space that runs the app on what was published; created if it does not exist.
+        private: make the repository private; an existing public repository is refused. Of a private model, the Space
+            needs the secret HF_TOKEN.
+        dry_run: check and plan; nothing is sent. Generated files, such as the card, are written to ``drafts/ORG/NAME``,
+            and those of the Space to ``drafts/spaces/ORG/NAME``.
         drafts: the folder for them.
         report: receives a line of text for each step.
         words: see :func:`plan`.
 
     Returns:
-        The plan; and, if something was sent, ``commit``, ``url`` and ``verified``.
+        The plan; and, if something was sent, ``commit``, ``url`` and ``verified``; ``space`` with the Space's own.
 
     Raises:
         WeightsError: a check failed, or the model that was loaded back differs from the one that was sent.
         ConfigurationError: an invalid name, no license, or a tag that exists with other files.
         AshNetsError: the Hub refused, or the connection was lost.
     """
+    if space is not None:
+        check_repository(space)
     report("checking")
     planned = plan(source, repository, tag=tag, token=token, **words)
     if failed := [check for check in planned.checks if not check.passed]:
         problems = " · ".join(f"{check.name}: {check.found}" for check in failed)
         raise WeightsError(f"{planned.folder} cannot be published. {problems}")
     if dry_run:
-        return {**planned.to_dict(), "dry_run": True, "drafts": _write_drafts(planned, drafts / repository)}
+        written = _write_drafts(planned.files, drafts / repository)
+        found: JsonObject = {**planned.to_dict(), "dry_run": True, "drafts": written}
+        if space is not None:
+            app = space_files(space, f"{repository}@{tag or 'main'}", planned.license)
+            written += _write_drafts(app, drafts / "spaces" / space)
+            found["space"] = summary(space, app)
+        return found
     with _hub_errors(repository):
         commit = _send(planned, private, token, report)
     report("loading it back")
     _load_back(planned, commit, token)
-    from huggingface_hub import constants
+    from huggingface_hub import HfApi, constants
 
-    return {
+    found = {
         **planned.to_dict(),
         "dry_run": False,
         "commit": commit,
         "url": f"{constants.ENDPOINT}/{repository}",
         "verified": True,
     }
+    if space is not None:
+        app = space_files(space, f"{repository}@{commit}", planned.license)
+        report(f"sending {len(app)} files to the Space {space}")
+        with _hub_errors(space):
+            sent = send_space(HfApi(token=token, library_name="ashnets"), space, app, private)
+        found["space"] = {**sent, "url": f"{constants.ENDPOINT}/spaces/{space}"}
+    return found
 
 
 def plan(
@@ -200,17 +223,17 @@ def plan(
         files["README.md"] = card(subject).encode()
         if subject.benchmark:
             files[BENCHMARK_FILE] = benchmark_results(subject.benchmark, eval_results(subject, chief=True)).encode()
-    return Plan(folder, repository, tag, files, left_out, checks)
+    return Plan(folder, repository, tag, files, left_out, checks, license or "")
 
 
-def _write_drafts(planned: Plan, folder: Path) -> list[str]:
+def _write_drafts(files: dict[str, Content], folder: Path) -> list[str]:
     """Write the generated files to ``folder``; returns their paths."""
-    made = {path: content for path, content in planned.files.items() if isinstance(content, bytes)}
+    made = {path: content for path, content in files.items() if isinstance(content, bytes)}
     return [str(write_atomically(folder / path, content)) for path, content in sorted(made.items())]
 
 
-def _of_folder(folder: Path) -> tuple[dict[str, Path | bytes], list[str]]:
-    files: dict[str, Path | bytes] = {}
+def _of_folder(folder: Path) -> tuple[dict[str, Content], list[str]]:
+    files: dict[str, Content] = {}
     left_out = []
     for path in sorted(folder.iterdir()):
         if path.is_file() and any(path.match(pattern) for pattern in PUBLISHED):
@@ -233,7 +256,7 @@ def _send(planned: Plan, private: bool, token: str | bool | None, report: Report
         )
     tagged = _tagged(api, planned)
     head = next(ref.target_commit for ref in api.list_repo_refs(repository).branches if ref.name == "main")
-    present = _remote(api, repository, head)
+    present = remote_files(api, repository, head)
     stale = [path for path in present if path not in planned.files and path.startswith(OWN)]
     stale += replaced_weights(present, planned.files)
     report(f"sending {len(planned.files)} files to {repository}")
@@ -263,31 +286,14 @@ def _tagged(api: HfApi, planned: Plan) -> str | None:
         )
     commit = tags.get(planned.tag)
     if commit is not None:
-        there = _remote(api, planned.repository, commit)
+        there = remote_files(api, planned.repository, commit)
         for path, content in planned.files.items():
-            if there.get(path) not in _digests(content):
+            if there.get(path) not in digests(content):
                 raise ConfigurationError(
                     f"{planned.repository} has a tag {planned.tag!r} with another {path}; tags do not move: choose "
                     "another name, or delete the tag on the Hub"
                 )
     return commit
-
-
-def _remote(api: HfApi, repository: str, revision: str) -> dict[str, str]:
-    """Path → digest, for every file of a revision."""
-    from huggingface_hub import RepoFile
-
-    tree = api.list_repo_tree(repository, recursive=True, revision=revision)
-    return {one.path: one.lfs.sha256 if one.lfs else one.blob_id for one in tree if isinstance(one, RepoFile)}
-
-
-def _digests(content: Path | bytes) -> tuple[str, str]:
-    if isinstance(content, Path):
-        return digest(content), digest(content, "git")
-    with tempfile.TemporaryDirectory() as aside:
-        file = Path(aside) / "content"
-        file.write_bytes(content)
-        return digest(file), digest(file, "git")
 
 
 def _load_back(planned: Plan, commit: str, token: str | bool | None) -> None:
@@ -339,7 +345,3 @@ def _hub_errors(repository: str) -> Iterator[None]:
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _size(content: Path | bytes) -> int:
-    return len(content) if isinstance(content, bytes) else content.stat().st_size

@@ -6,7 +6,6 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,9 +24,10 @@ from ashnets.cli import (
     show,
     tasks,
     training,
+    web_app,
 )
 from ashnets.cli.printing import PLAIN
-from ashnets.errors import AshNetsError
+from ashnets.errors import AshNetsError, one_line
 
 app = typer.Typer(
     name="ashnets",
@@ -79,6 +79,7 @@ app.command("search")(search.search)
 app.command("show")(show.show)
 app.command("ask")(search.ask)
 app.command("index")(search.index)
+app.command("app")(web_app.app)
 app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("energy")(energy.energy)
@@ -111,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if _debug():
             raise
-        return _report(_about(error), 1)
+        return _report(one_line(error), 1)
     return 0
 
 
@@ -122,10 +123,3 @@ def _debug() -> bool:
 def _report(message: str, exit_code: int) -> int:
     print(f"error: {message}", file=sys.stderr)
     return exit_code
-
-
-def _about(error: OSError) -> str:
-    """``FILE: reason`` if the system gives both, else the error's own text."""
-    if error.filename is not None and error.strerror:
-        return f"{Path(os.fsdecode(error.filename))}: {error.strerror}"
-    return str(error) or type(error).__name__

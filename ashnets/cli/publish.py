@@ -21,6 +21,10 @@ def publish(
     tag: Annotated[
         str | None, typer.Option("--tag", help="Git tag for this version; an existing tag is never moved.")
     ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option("--space", help="Also publish a Space, USER/NAME, that runs `ashnets app` on the model."),
+    ] = None,
     private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
     license: Annotated[
         str | None,
@@ -77,13 +81,16 @@ def publish(
     reports CO2 emissions if the folder of the run contains emissions.csv of codecarbon: mkdir -p RUN, then
     CODECARBON_OUTPUT_DIR=RUN codecarbon monitor -- ashnets train RECIPE --output RUN.
 
+    With --space, a Space is written and uploaded too: the app, this package, and the name of the published commit. On
+    the Hub it runs for everybody who may see it. A Space of a private model needs the secret HF_TOKEN.
+
     \b
     Examples:
       ashnets publish runs/mine --repo me/ashnets-birds --license cc-by-4.0 --dry-run
       ashnets publish runs/mine --repo me/ashnets-birds --license cc-by-4.0 --tag v1 --private
       ashnets publish runs/mine --repo me/ashnets-birds --license mit --results out/table.csv --exports out/graphs
       ashnets publish runs/vqa --repo me/ashnets-vqa --license mit --results out/vqa.csv --benchmark org/some-benchmark
-      ashnets publish ashnets-tiny.pictograms --repo me/ashnets-tiny.pictograms --json
+      ashnets publish ashnets-tiny.pictograms --repo me/ashnets-tiny.pictograms --space me/ashnets-tiny --json
     """
     import ashnets
 
@@ -91,6 +98,7 @@ def publish(
         source,
         repository,
         tag=tag,
+        space=space,
         private=private,
         dry_run=dry_run,
         license=license,

@@ -1,4 +1,4 @@
-"""Search images by text in an index, with optional re-ranking by the matching head (ITM).
+"""Search images by text or by image in an index, with optional re-ranking by the matching head (ITM).
 
     from ashnets import ImageSearch
     search = ImageSearch("my-images")
@@ -18,6 +18,7 @@ import torch
 
 from ashnets.data.folders import printable
 from ashnets.data.vocabulary import unknown_words
+from ashnets.data.images import ImageSource
 from ashnets.device import own_device
 from ashnets.errors import DataError, InputError
 from ashnets.evaluation.two_stage import log_odds
@@ -77,7 +78,7 @@ def search(
 
 
 class ImageSearch:
-    """A model and an index to search by text.
+    """A model and an index to search by text or by image.
 
     Args:
         images: a folder of images, whose index is created or updated first; or the name or folder of an index,
@@ -164,6 +165,24 @@ class ImageSearch:
         """Write a self-contained HTML page: a contact sheet of hits with their scores, and the unknown words."""
         about = f"{len(hits)} of {len(self)} images of {printable(self.root.name)}, by {self.index.contents.model.name}"
         return write_atomically(path, contact_sheet(query, about, hits, self.unknown_words(query)).encode())
+    @torch.inference_mode()
+    def similar(self, image: ImageSource, top: int = 10) -> list[Hit]:
+        """The images whose ITC embeddings are nearest to that of an image, best first.
+
+        Args:
+            image: a path, a PIL image, bytes or an array; it need not be in the index.
+            top: images to return.
+
+        Raises:
+            InputError: an image that cannot be used, or ``top`` below 1.
+        """
+        if top < 1:
+            raise InputError(f"top={top} must be at least 1")
+        batch = self.processor(images=image)
+        pixels = batch["pixel_values"].to(self.model.device)
+        embeds, _ = self.model.encode_image(pixels, image_keys=batch["image_keys"].tolist())
+        scores, rows = self.index.search(embeds.float().cpu().numpy(), top)
+        return [self._hit(int(row), float(score)) for row, score in zip(rows[0], scores[0], strict=True)]
 
     def _hit(self, row: int, score: float) -> Hit:
         path = self.index.contents.rows[row].path

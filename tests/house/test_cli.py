@@ -60,6 +60,7 @@ def run(*arguments: str, code: str = "", **environment: str) -> subprocess.Compl
 
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
+        ("app",),
         ("ask",),
         ("compare",),
         ("data", "check"),
@@ -155,7 +156,7 @@ def test_what_is_offered_is_what_there_is() -> None:
     assert set(completing.profiles("")) == {*profile_names(every=True), TEMPLATE}
 
 
-@pytest.mark.parametrize("command", ["energy", "export", "compare", "verify", "publish", "describe", "quantize"])
+@pytest.mark.parametrize("command", ["app", "energy", "export", "compare", "verify", "publish", "describe", "quantize"])
 def test_every_command_that_takes_a_model_offers_their_names(command: str) -> None:
     context = ROOT.commands[command].make_context(command, [], resilient_parsing=True)
     (argument,) = [one for one in context.command.params if isinstance(one, typer.core.TyperArgument)]

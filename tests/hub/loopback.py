@@ -25,6 +25,7 @@ from urllib.parse import unquote
 import yaml
 
 LICENSES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "other", "unknown"}
+SDKS = {"gradio", "docker", "static"}
 TEXT = re.compile(rb"[\x09\x0a\x0d\x20-\x7e\x80-\xff]*")
 
 
@@ -225,18 +226,23 @@ class _Api(_Handler):
         ("GET", r"/api/whoami-v2", "whoami"),
         ("POST", r"/api/repos/create", "create"),
         ("POST", r"/api/validate-yaml", "validate_yaml"),
-        ("POST", r"/api/models/(?P<name>[^/]+/[^/]+)/preupload/(?P<revision>.+)", "preupload"),
-        ("POST", r"/(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),
-        ("POST", r"/api/models/(?P<name>[^/]+/[^/]+)/commit/(?P<revision>.+)", "commit"),
-        ("POST", r"/api/models/(?P<name>[^/]+/[^/]+)/tag/(?P<revision>.+)", "tag"),
-        ("GET", r"/api/models/(?P<name>[^/]+/[^/]+)/refs", "refs"),
-        ("GET", r"/api/models/(?P<name>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)(/.*)?", "tree"),
-        ("GET", r"/api/models/(?P<name>[^/]+/[^/]+)(/revision/(?P<revision>.+))?", "info"),
-        ("GET|HEAD", r"/(?P<name>(datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)", "resolve"),
+        ("POST", r"/api/models/(?P<name>(spaces/)?[^/]+/[^/]+)/preupload/(?P<revision>.+)", "preupload"),
+        ("POST", r"/(?P<name>(spaces/)?[^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),
+        ("POST", r"/api/models/(?P<name>(spaces/)?[^/]+/[^/]+)/commit/(?P<revision>.+)", "commit"),
+        ("POST", r"/api/models/(?P<name>(spaces/)?[^/]+/[^/]+)/tag/(?P<revision>.+)", "tag"),
+        ("GET", r"/api/models/(?P<name>(spaces/)?[^/]+/[^/]+)/refs", "refs"),
+        ("GET", r"/api/models/(?P<name>(spaces/)?[^/]+/[^/]+)/tree/(?P<revision>[^/]+)(/.*)?", "tree"),
+        ("GET", r"/api/models/(?P<name>(spaces/)?[^/]+/[^/]+)(/revision/(?P<revision>.+))?", "info"),
+        (
+            "GET|HEAD",
+            r"/(?P<name>(datasets/|spaces/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)",
+            "resolve",
+        ),
     )
     WRITING = ("create", "preupload", "batch", "commit", "tag")
 
     def handle_request(self, path: str, body: bytes) -> None:
+        path = path.replace("/api/spaces/", "/api/models/spaces/", 1)
         for methods, pattern, name in self.ROUTES:
             match = re.fullmatch(pattern, path)
             if match and self.command in methods.split("|"):
@@ -267,7 +273,10 @@ class _Api(_Handler):
 
     def create(self, body: bytes, *_: Any) -> None:
         asked = json.loads(body)
-        name = f"{asked['organization'] or 'someone'}/{asked['name']}"
+        space = asked.get("type") == "space"
+        if space and asked.get("sdk") not in SDKS:
+            return self.answer(400, {"error": "a Space needs an sdk"})
+        name = f"{'spaces/' * space}{asked['organization'] or 'someone'}/{asked['name']}"
         url = {"url": f"{self.hub.endpoint}/{name}"}
         if name in self.hub.repositories:
             return self.answer(409, {**url, "error": "You already created this model repo"})
@@ -276,7 +285,8 @@ class _Api(_Handler):
         return self.answer(200, url)
 
     def validate_yaml(self, body: bytes, *_: Any) -> None:
-        errors = card_errors(json.loads(body)["content"])
+        asked = json.loads(body)
+        errors = card_errors(asked["content"], asked["repoType"] == "space")
         found = {"errors": [{"message": text} for text in errors], "warnings": []}
         return self.answer(400 if errors else 200, found)
 
@@ -381,7 +391,7 @@ class _Api(_Handler):
         )
 
 
-def card_errors(content: str) -> list[str]:
+def card_errors(content: str, space: bool = False) -> list[str]:
     """The Hub's objections to the metadata of a card, as far as its documentation states the rules."""
     match = re.match(r"---\n(.*?)\n---(\n|$)", content, re.DOTALL)
     if not match:
@@ -393,6 +403,8 @@ def card_errors(content: str) -> list[str]:
     if not isinstance(data, dict):
         return ["the YAML is no mapping"]
     errors = []
+    if space and (data.get("sdk") not in SDKS or not data.get("app_file")):
+        errors.append(f'"sdk" must be one of {sorted(SDKS)}, with an "app_file"')
     if data.get("license") not in LICENSES:
         errors.append(f'"license" must be one of {sorted(LICENSES)}')
     if data.get("license") == "other" and not data.get("license_name"):

@@ -1,0 +1,145 @@
+"""Serve the app: on this machine by default, without telemetry and without anything from other machines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ashnets.errors import ConfigurationError, MissingExtraError
+from ashnets.web_app.session import UPLOAD_BYTES, Session
+
+HOST = "127.0.0.1"
+WAITING = 32  # requests; more are refused
+SESSIONS = 64  # visitors whose image is kept
+
+# The browser loads nothing from other machines, whatever Gradio's page asks for. Its scripts need inline code and eval.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    "worker-src 'self' blob:; object-src 'none'; form-action 'self'"
+)
+
+
+def app(
+    model: str | os.PathLike = "ashnets-tiny",
+    *,
+    images: str | os.PathLike | None = None,
+    chip: str | os.PathLike | None = None,
+    host: str = HOST,
+    port: int | None = None,
+    open_browser: bool = False,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Serve a page with a model in the browser until it is interrupted: search, questions, spikes and energy.
+
+        ashnets.app("ashnets-tiny", images="my-images")
+
+    Args:
+        model: a name, folder or Hub repository with weights.
+        images: the collection, a folder of images or an index; the bundled gallery by default. A folder is indexed
+            first, as by ``ashnets.search``.
+        chip: name of a bundled chip, or a chip file, for the placement; by default that of the energy profiles.
+        host: address to listen on. Every machine that reaches it can use the page; there is no password.
+        port: by default the first free one from 7860 on.
+        open_browser: open the page in the default browser.
+        report: receives the address of the page.
+
+    Raises:
+        MissingExtraError: Gradio is not installed.
+        UnknownModelError, WeightsError: no such model, or one without weights.
+        ConfigurationError: the port is in use, or an unusable chip.
+        DataError: no such folder or index, or no images in it.
+    """
+    with serving(model, images=images, chip=chip, host=host, port=port, open_browser=open_browser) as address:
+        report(f"{address} (Ctrl+C stops it)")
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+@contextlib.contextmanager
+def serving(
+    model: str | os.PathLike,
+    *,
+    images: str | os.PathLike | None = None,
+    chip: str | os.PathLike | None = None,
+    host: str = HOST,
+    port: int | None = None,
+    open_browser: bool = False,
+) -> Iterator[str]:
+    """Serve the page in threads of this process, as a context; gives its address. Arguments and errors as in `app`.
+
+    Uploads and shown images lie in a temporary folder, which is removed at the end.
+    """
+    try:
+        import gradio
+    except ImportError as error:
+        raise MissingExtraError(f"the app needs gradio ({error}): pip install 'ashnets[app]'") from error
+    from ashnets.web_app.page import build
+
+    session = Session(model, images, chip)
+    with tempfile.TemporaryDirectory(prefix="ashnets-app-") as folder, _environment(GRADIO_TEMP_DIR=folder):
+        page = build(session).queue(max_size=WAITING)
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                inbrowser=open_browser,
+                prevent_thread_lock=True,
+                quiet=True,
+                inline=False,
+                share=False,
+                footer_links=[],
+                run_history=False,
+                enable_monitoring=False,
+                ssr_mode=False,
+                mcp_server=False,
+                num_workers=0,
+                pwa=False,
+                max_file_size=UPLOAD_BYTES,
+                state_session_capacity=SESSIONS,
+                theme=gradio.themes.Default(),
+                app_kwargs={"middleware": [(OwnOrigin, (), {})]},
+            )
+        except OSError:
+            raise ConfigurationError(f"port {port} of {host} is in use or not allowed: give another --port") from None
+        try:
+            yield address
+        finally:
+            page.close(verbose=False)
+
+
+class OwnOrigin:
+    """ASGI middleware: every answer tells the browser to load only from here, and to name no address elsewhere."""
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        async def with_policy(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer")
+                message = {**message, "headers": [*message.get("headers", ()), *policy]}
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Environment variables that Gradio reads, and a proxy that it must not use for this machine."""
+    around = ",".join(filter(None, (os.environ.get("no_proxy"), os.environ.get("NO_PROXY"), "127.0.0.1,localhost")))
+    values |= {"GRADIO_ANALYTICS_ENABLED": "False", "no_proxy": around, "NO_PROXY": around}
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
