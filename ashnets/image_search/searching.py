@@ -17,8 +17,8 @@ from typing import NotRequired, TypedDict, overload
 import torch
 
 from ashnets.data.folders import printable
-from ashnets.data.vocabulary import unknown_words
 from ashnets.data.images import ImageSource
+from ashnets.data.vocabulary import unknown_words
 from ashnets.device import own_device
 from ashnets.errors import DataError, InputError
 from ashnets.evaluation.two_stage import log_odds
@@ -165,6 +165,7 @@ class ImageSearch:
         """Write a self-contained HTML page: a contact sheet of hits with their scores, and the unknown words."""
         about = f"{len(hits)} of {len(self)} images of {printable(self.root.name)}, by {self.index.contents.model.name}"
         return write_atomically(path, contact_sheet(query, about, hits, self.unknown_words(query)).encode())
+
     @torch.inference_mode()
     def similar(self, image: ImageSource, top: int = 10) -> list[Hit]:
         """The images whose ITC embeddings are nearest to that of an image, best first.
