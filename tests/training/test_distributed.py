@@ -144,10 +144,10 @@ def test_two_processes_move_the_weights_as_one(both, even_corpus, small_steps, t
     learned = {name for name, _ in start.learner.published.named_parameters()}
     assert len(learned & one.keys()) > 100
     for key in one:
-        apart, noise = (two[key].double() - one[key].double()).norm(), 1e-6 * math.sqrt(one[key].numel())
+        apart, noise = (two[key].double() - one[key].double()).norm(), 2e-7 * math.sqrt(one[key].numel())
         if key in learned:
             moved = (one[key].double() - before[key].double()).norm()
-            assert apart <= 0.05 * moved + noise, key
+            assert apart <= 0.1 * moved + noise, key
         else:
             assert apart <= 5e-3 * one[key].double().norm() + noise, key
 
