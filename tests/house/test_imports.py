@@ -229,18 +229,24 @@ def test_no_heavy_library_is_loaded_where_none_is_needed(command: list[str]) -> 
     assert not tops & {"torch", "transformers", "spikingjelly", "matplotlib", "pyarrow", "datasets", "onnx", "scipy"}
 
 
-@pytest.mark.parametrize("first", ["AshNetsConfig", "AshNetsModel", "AshNetsForVQA", "AshNetsProcessor"])
+FIRST_USES = [f"from ashnets import {name}" for name in ("AshNetsConfig", "AshNetsModel", "AshNetsProcessor")]
+FIRST_USES.append("import ashnets; from transformers import pipeline")
+
+
+@pytest.mark.parametrize("first", FIRST_USES)
 def test_the_first_use_of_a_class_registers_all_of_them(first: str) -> None:
     """All or none must be registered: without our processor, AutoProcessor returns only the tokenizer."""
     code = (
-        f"from ashnets import {first}\n"
+        f"{first}\n"
         "from transformers.models.auto import configuration_auto, modeling_auto, processing_auto\n"
         "from transformers.models.auto import image_processing_auto\n"
         "config = configuration_auto.CONFIG_MAPPING['ashnets']\n"
         "print(modeling_auto.MODEL_MAPPING[config].__name__, processing_auto.PROCESSOR_MAPPING[config].__name__,\n"
+        "      modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING[config].__name__,\n"
         "      config in image_processing_auto.IMAGE_PROCESSOR_MAPPING)"
     )
-    assert run_python("-c", code).stdout.split() == ["AshNetsModel", "AshNetsProcessor", "True"]
+    expected = ["AshNetsModel", "AshNetsProcessor", "AshNetsForRetrieval", "True"]
+    assert run_python("-c", code).stdout.split() == expected
 
 
 @pytest.mark.parametrize("package", ["export", "hub", "model", "zoo"])

@@ -245,11 +245,12 @@ def test_evaluation_and_no_grad_run_each_block_once(config):
         assert (a.grad is None and b.grad is None) or torch.equal(a.grad, b.grad)
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed in v6:FutureWarning")
 def test_the_switch_of_transformers(config):
     """On and off again: fewer bytes and the same gradients; a copy of a switched model runs its own blocks."""
     plain, loss, blocks = made("whole", config)
     model = copy.deepcopy(plain)
-    model.activation_checkpointing_enable()
+    model.gradient_checkpointing_enable()  # the older name
     assert model.is_activation_checkpointing and not plain.is_activation_checkpointing
     copied = copy.deepcopy(model)
     with torch.no_grad():
@@ -263,7 +264,7 @@ def test_the_switch_of_transformers(config):
     gradients = [{name: p.grad for name, p in one.named_parameters() if p.grad is not None} for one in (plain, copied)]
     assert gradients[0].keys() == gradients[1].keys()
     assert all(torch.equal(gradient, gradients[1][name]) for name, gradient in gradients[0].items())
-    copied.activation_checkpointing_disable()
+    copied.gradient_checkpointing_disable()
     assert not copied.is_activation_checkpointing
     copied.load_state_dict(plain.state_dict())
     assert kept_bytes(copied, loss) == kept_bytes(plain, loss)
