@@ -42,6 +42,7 @@ th:first-child, td:first-child {{ text-align: left; }}
 .cards {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)); }}
 .card {{ background: var(--panel); border: 1px solid var(--rule); border-radius: 10px; padding: .8rem; min-width: 0; }}
 .card img {{ width: 128px; max-width: 48%; height: auto; border-radius: 6px; background: #fff; }}
+.large .card img {{ width: 100%; max-width: 100%; }}
 .good {{ color: var(--good); font-weight: 600; }}
 .bad {{ color: var(--bad); font-weight: 600; }}
 </style>
@@ -87,9 +88,10 @@ def page(title: str, subject: str, parts: Iterable[str]) -> str:
     return _FRAME.format(title=escape(title), subject=escape(subject), parts="\n".join(parts))
 
 
-def cards(some: Iterable[str]) -> str:
-    """Cards side by side, each in HTML."""
-    return f'<div class="cards">{"".join(f"""<div class="card">{one}</div>""" for one in some)}</div>'
+def cards(some: Iterable[str], large: bool = False) -> str:
+    """Cards side by side, each in HTML; ``large`` shows images as wide as their cards."""
+    kind = "cards large" if large else "cards"
+    return f'<div class="{kind}">{"".join(f"""<div class="card">{one}</div>""" for one in some)}</div>'
 
 
 def paragraph(text: str, kind: str = "") -> str:

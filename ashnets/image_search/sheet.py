@@ -21,7 +21,9 @@ def contact_sheet(query: str, about: str, hits: Sequence[Mapping[str, object]], 
         unknown: words of the query that the model does not know.
     """
     parts = [paragraph(words_unknown(unknown), "bad")] if unknown else []
-    return page(query, about, [*parts, cards(_card(place, hit) for place, hit in enumerate(hits, start=1))])
+    return page(
+        query, about, [*parts, cards((_card(place, hit) for place, hit in enumerate(hits, start=1)), large=True)]
+    )
 
 
 def words_unknown(words: Sequence[str]) -> str:

@@ -70,8 +70,10 @@ class Shown:
         low, high = float(self.summary_ratio.min()), float(self.summary_ratio.max())
         scaled = (self.summary_ratio - low) / max(high - low, 1e-9)
         colors = (255 * matplotlib.colormaps["magma"](scaled)[..., :3]).astype(np.uint8)
-        heat = Image.fromarray(colors).resize(self.image.size, Image.Resampling.NEAREST)
-        return Image.blend(self.image.convert("L").convert("RGB"), heat, 0.6)
+        scale = max(_SIDE / max(self.image.size), 1)  # a small image is enlarged, so that its tokens can be seen
+        size = (round(scale * self.image.width), round(scale * self.image.height))
+        heat = Image.fromarray(colors).resize(size, Image.Resampling.NEAREST)
+        return Image.blend(self.image.resize(size).convert("L").convert("RGB"), heat, 0.6)
 
     def to_dict(self) -> JsonObject:
         """All numbers in JSON's types; of the spikes, the rate of each layer at each time step."""
@@ -121,12 +123,14 @@ class Shown:
             [
                 f"{image_tag(self.image, self.name, _SIDE)}{paragraph('The image')}",
                 f"{image_tag(self.summary_ratio_image(), 'summary ratio', _SIDE)}{paragraph(mean)}",
-            ]
+            ],
+            large=True,
         )
         yield "<h2>Nearest texts</h2>" + table(self.nearest_rows())
         yield "<h2>Spikes</h2>" + table(self.rows())
-        yield cards(
+        rasters = (
             image_tag(self.raster_image(layer), f"spikes of {layer}", _SIDE)
             + paragraph(f"{layer}: {len(self.raster(layer))} of {fired.shape[1]} neurons, one line each", "soft")
             for layer, fired in self.spikes.items()
         )
+        yield cards(rasters, large=True)

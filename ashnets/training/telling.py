@@ -120,7 +120,7 @@ def interrupted(output: str | os.PathLike, again: Sequence[str | os.PathLike]) -
     found = checkpoints(folder / "checkpoints")
     state = read_state(found[-1]) if found else {"epoch": 0, "step": 0}
     return (
-        f"interrupted; everything up to step {state['step']} ({state['epoch']} epochs) is kept. To go on from there: "
+        f"interrupted; everything up to step {state['step']} is kept (finished epochs: {state['epoch']}). To go on: "
         f"`{several}{command(*again, '--resume')}`"
     )
 

@@ -60,7 +60,7 @@ def test_the_whole_hour(hub, my_images, tmp_path, monkeypatch, capsys):
     run("evaluate", model, "retrieval", "my-images", "--split", "all", "--output", "out/mine")
     (own,) = json.loads(Path("out/mine/results.json").read_text())["models"].values()
     (ranking,) = own["splits"]["all"]
-    assert ranking["images"] == 61 and ranking["trained on"] == {"images": 49, "of": 61}
+    assert ranking["images"] == 61 and 0 < ranking["trained on"]["images"] <= 61, "estimated from a sketch"
     for way in ("text_to_image", "image_to_text"):
         assert ranking[way]["R@1"] > 5 * ranking["chance"][way]["R@1"], ranking
     assert Path("out/mine/examples.html").is_file()

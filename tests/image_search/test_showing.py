@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import ashnets
 from ashnets import AshNetsConfig, AshNetsForRetrieval
@@ -61,8 +63,12 @@ def test_rasters_and_the_map_by_hand(image, model):
         assert marks.shape[0] == 3 * len(lines) and marks.shape[1] % shown.steps == 0
         middle = marks[1::3, marks.shape[1] // shown.steps // 2 :: marks.shape[1] // shown.steps]
         assert ((middle != 255).any(-1) == lines).all()
-    over = np.asarray(shown.summary_ratio_image()).astype(int).sum(-1)
-    assert over.shape == (36, 45)
+    over = shown.summary_ratio_image()
+    assert over.size == (480, 384), "of an image of 45 x 36 pixels"
+    plain = dataclasses.replace(shown, image=Image.new("RGB", (480, 384), "gray"))
+    tokens = np.asarray(plain.summary_ratio_image()).astype(int).sum(-1)[48::96, 60::120]  # (4, 4), in their middles
+    order = np.argsort(shown.summary_ratio, axis=None)
+    assert (np.diff(tokens.flatten()[order]) >= 0).all(), "a greater ratio is brighter"
 
 
 def test_the_page_and_the_command(image, model, tmp_path, capsys):

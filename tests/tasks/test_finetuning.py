@@ -55,6 +55,11 @@ def test_the_files_of_a_run(finished, drawings):
     assert all(0 <= r["valid_accuracy"] <= 1 and r["loss"] > 0 and 0 < r["rate_conv1"] < 1 for r in log)
     assert log[1]["loss"] < log[0]["loss"]
     assert result["task"] == "vqa" and result["data"] == "pictogram-questions"
+    measured = result["validation"]
+    assert measured["accuracy"] == pytest.approx(log[-1]["valid_accuracy"], abs=1e-4)
+    assert list(measured["baselines"]) == ["chance", "majority by text", "bag of words"]
+    assert result["told"][0].startswith(f"On {measured['items']} held-out items: accuracy {measured['accuracy']:.3f}.")
+    assert (folder / "validation" / "examples.html").is_file()
     model = ashnets.from_pretrained(folder / "model")
     assert type(model).__name__ == "AshNetsForVQA"
     answers = CLASSIFICATIONS["vqa"].of_config(model.config).labels
@@ -79,8 +84,8 @@ def test_stopped_at_a_step_then_resumed(finished, drawings, tmp_path, monkeypatc
         plain(self, *arguments)
 
     monkeypatch.setattr(Run, "_optimize", until)
-    again = rf"interrupted; .*step {2 * (stop // 2)} .*`ashnets finetune vqa .* --data .* --output .* --resume`"
-    with pytest.raises(KeyboardInterrupt, match=again if stop > 1 else "interrupted; .*step 0 "):
+    again = rf"interrupted; .*step {stop} is kept .*`ashnets finetune vqa .* --data .* --output .* --resume`"
+    with pytest.raises(KeyboardInterrupt, match=again):
         finetune("vqa", recipe, **options)
     monkeypatch.undo()
     finetune("vqa", recipe, resume=True, **options)

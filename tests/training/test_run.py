@@ -205,6 +205,7 @@ def test_what_a_run_leaves(finished):
         "checkpoints",
         "phase-concrete",
         "phase-spiking",
+        "validation",
         "model",
     }
     assert {path.stem for path in (folder / "plots").iterdir()} == {

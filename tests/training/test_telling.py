@@ -123,9 +123,9 @@ def test_commands_can_be_copied_into_a_shell(tmp_path):
         f"start again with `ashnets train own-pairs --corpus 'my images' --output {tmp_path}`"
     )
     (tmp_path / "recipe.yaml").touch()
-    assert "up to step 0 (0 epochs) is kept" in interrupted(tmp_path, again)
+    assert "up to step 0 is kept (finished epochs: 0)" in interrupted(tmp_path, again)
     folder = tmp_path / "checkpoints" / "step-00000040"
     folder.mkdir(parents=True)
     (folder / "state.json").write_text(json.dumps({"epoch": 2, "step": 40, "ranks": 1}))
     told = interrupted(tmp_path, again)
-    assert "up to step 40 (2 epochs) is kept" in told and told.endswith(f"--output {tmp_path} --resume`")
+    assert "up to step 40 is kept (finished epochs: 2)" in told and told.endswith(f"--output {tmp_path} --resume`")
