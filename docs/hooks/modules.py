@@ -29,7 +29,7 @@ def packages() -> dict[str, list[str]]:
     paths = sorted(path for folder in folders for path in folder.rglob("*.py") if not _is_linked(path))
     for path in paths:
         parts = path.relative_to(ROOT).with_suffix("").parts
-        if parts[-1] == "__main__":
+        if parts[-1] == "__main__" or parts[1] == "cli":  # which the reference of the commands shows
             continue
         parts = parts if parts[0] == "ashnets" else ("ashnets", *parts)
         parts = parts[:-1] if parts[-1] == "__init__" else parts
