@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-COLORS = ("#4b86c2", "#ee6677", "#2f9e44", "#ccbb44", "#aa3377", "#66ccee", "#777777")
+COLORS = ("#4b86c2", "#ee6677", "#2f9e44", "#ccbb44", "#c2569b", "#66ccee", "#777777")
 RIGHT = "#1a9850"  # a correct result
 SOFT = "#7a7a7a"  # notes, reference lines and frames, on any background
 

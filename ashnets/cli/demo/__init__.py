@@ -107,7 +107,7 @@ def demonstrate(
     first = {name: one[:, :1] for name, one in fired.items()}
     for name, theme in THEMES.items():
         with style(theme):
-            drawn = figures.at_work(ranking, first, [*queries[:3], queries[-1]], {"weights": weights or "none"})
+            drawn = figures.at_work(ranking, first, [*queries[:2], queries[-1]], {"weights": weights or "none"})
         save(f"at_work_{name}", drawn, f"all of it in one image, on a {name} background")
 
     counted = sorted(torch.randperm(len(gallery), generator=torch.Generator().manual_seed(SEED))[:COUNTED].tolist())

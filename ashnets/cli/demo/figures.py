@@ -159,11 +159,11 @@ def at_work(ranking: Ranking, spikes: dict[str, torch.Tensor], queries: list[int
         len(queries),
         1 + SHOWN_ITEMS,
         squeeze=False,
-        width_ratios=(2.6, *[1] * SHOWN_ITEMS),
-        gridspec_kw={"left": 0.02, "right": 0.98, "top": 0.9, "bottom": 0.02, "wspace": 0.1, "hspace": 0.1},
+        width_ratios=(2.2, *[1] * SHOWN_ITEMS),
+        gridspec_kw={"left": 0.02, "right": 0.98, "top": 0.88, "bottom": 0.02, "wspace": 0.1, "hspace": 0.1},
     )
     for row, query in zip(grid, queries, strict=True):
-        _words(row[0], f"“{ranking.sentences[query]}”", 26, fontsize=12.5)
+        _words(row[0], f"“{ranking.sentences[query]}”", 24, fontsize=12.5)
         for axes, item in zip(row[1:], order[query], strict=True):
             _image(axes, ranking, item, item in ranking.gold[query])
     steps = next(iter(spikes.values())).shape[0]
@@ -171,7 +171,7 @@ def at_work(ranking: Ranking, spikes: dict[str, torch.Tensor], queries: list[int
         1,
         3,
         width_ratios=(1, 2.6, 1),
-        gridspec_kw={"left": 0.02, "right": 0.98, "top": 0.84, "bottom": 0.16, "wspace": 0.3},
+        gridspec_kw={"left": 0.02, "right": 0.98, "top": 0.86, "bottom": 0.18, "wspace": 0.35},
     )
     _image(image, ranking, queries[0])
     image.set_title("an image")
@@ -227,7 +227,7 @@ def _image(axes: Axes, ranking: Ranking, index: int, right: bool = False) -> Non
     axes.imshow(ranking.image(index))
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
-        spine.set(color=RIGHT if right else SOFT, linewidth=4 if right else 0.6)
+        spine.set(visible=True, color=RIGHT if right else SOFT, linewidth=4 if right else 0.6)
 
 
 def _overlay(axes: Axes, ranking: Ranking, index: int, ratios: np.ndarray, low: float, high: float) -> AxesImage:
