@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     data, run = given.output / "data", given.output / "run"
     write_shapes(data, "train", given.images, seed=0)
-    write_shapes(data, "test", 50, seed=1)
+    write_shapes(data, "test", max(2, given.images // 20), seed=1)
     ashnets.finetune("vqa", "finetune-easy-vqa", data=data, output=run, overrides=given.set)
 
     questions = ashnets.ImageQuestions(run / "model")

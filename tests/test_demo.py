@@ -113,7 +113,7 @@ def test_every_step_writes_its_file(
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(summary["files"].values())
     assert all(name in out for name in summary["files"].values())
     assert "\x1b" not in out  # no colors where nobody watches
-    for name in ("contact_sheet", "spikes", "summary_ratio"):
+    for name in ("contact_sheet", "spikes", "summary_ratio", "at_work_light", "at_work_dark"):
         with Image.open(tmp_path / f"{name}.png") as image:
             assert min(image.size) > 400
             assert len(set(image.convert("L").resize((64, 64)).get_flattened_data())) > 10
@@ -154,7 +154,8 @@ def test_the_bundled_model_end_to_end(tmp_path: Path, repository: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert set(summary["files"]) == {"contact_sheet", "spikes", "summary_ratio", "onnx", "summary"}
+    images = {"contact_sheet", "spikes", "summary_ratio", "at_work_light", "at_work_dark"}
+    assert set(summary["files"]) == {*images, "onnx", "summary"}
     assert all((tmp_path / name).is_file() and name in done.stdout for name in summary["files"].values())
 
     for recall in summary["retrieval"]:

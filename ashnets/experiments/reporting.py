@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import statistics
 from collections.abc import Sequence
@@ -11,15 +10,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ashnets.experiments.results import result_rows
 from ashnets.experiments.sheet import SHEET_IMAGE
 from ashnets.experiments.units import Unit
+from ashnets.figures import COLORS, png, style
 from ashnets.files import Row, write_atomically, write_csv
 from ashnets.result_folder import result_folder
-from ashnets.training.plots import COLORS
 from ashnets.zoo.experiment_files import PRETRAINING, SHEET, ExperimentFile, ScaleFile, paper_cells
 from ashnets.zoo.numbers import paper_flags
 from ashnets.zoo.verdicts import CLAIM_HEAD, Values, claim_lines, mean_and_spread, values_of
@@ -45,11 +43,12 @@ def write_report(experiment: ExperimentFile, scale: ScaleFile, units: Sequence[U
             if sheets:
                 shutil.copyfile(sheets[0], aside / SHEET_IMAGE)
                 picture = SHEET_IMAGE
-        elif (figure := draw(experiment, scale, values)) is not None:
-            data = io.BytesIO()
-            FigureCanvasAgg(figure).print_png(data)
-            write_atomically(aside / PLOT, data.getvalue())
-            picture = PLOT
+        else:
+            with style():
+                figure = draw(experiment, scale, values)
+                if figure is not None:
+                    write_atomically(aside / PLOT, png(figure))
+                    picture = PLOT
         write_atomically(aside / PAGE, page(experiment, scale, values, rows, picture).encode())
     return rows
 

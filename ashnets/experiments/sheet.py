@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ashnets.data.pairs import Pairs
@@ -16,6 +13,7 @@ from ashnets.evaluation.embedding import embed_images
 from ashnets.evaluation.options import RESET, EvaluationOptions
 from ashnets.evaluation.own_images import sampled
 from ashnets.experiments.units import Unit
+from ashnets.figures import png, style
 from ashnets.files import JsonObject, write_atomically
 from ashnets.hub.loading import from_pretrained
 from ashnets.runs import training_source
@@ -51,14 +49,14 @@ def contact_sheet(batches: dict[str, torch.Tensor]) -> bytes:
     """A PNG with a grid for each batch of images (φ, 3, S, S) in [0, 1]."""
     size = max(len(images) for images in batches.values())
     across = int(np.ceil(size**0.5))
-    figure = Figure(figsize=(1 + 4 * len(batches), 4.6), layout="constrained")
-    for part, (name, images) in zip(figure.subfigures(1, len(batches), squeeze=False)[0], batches.items(), strict=True):
-        part.suptitle(TITLES[name])
-        grid = part.subplots(-(-size // across), across, squeeze=False).flatten()
-        for axes in grid:
-            axes.axis("off")
-        for axes, image in zip(grid, images, strict=False):
-            axes.imshow(image.permute(1, 2, 0).numpy())
-    data = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(data)
-    return data.getvalue()
+    with style():
+        figure = Figure(figsize=(1 + 4 * len(batches), 4.6), layout="constrained")
+        parts = figure.subfigures(1, len(batches), squeeze=False)[0]
+        for part, (name, images) in zip(parts, batches.items(), strict=True):
+            part.suptitle(TITLES[name])
+            grid = part.subplots(-(-size // across), across, squeeze=False).flatten()
+            for axes in grid:
+                axes.axis("off")
+            for axes, image in zip(grid, images, strict=False):
+                axes.imshow(image.permute(1, 2, 0).numpy())
+        return png(figure)

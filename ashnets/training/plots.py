@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ashnets.figures import COLORS, SOFT, png, style
 from ashnets.files import write_atomically
 from ashnets.training.journal import EPOCHS, STEPS, read_records
 
@@ -26,7 +25,6 @@ LOSSES = {
 }
 WAYS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 RATES = {"rate_": "at inference, weights as published", "training_rate_": "in training mode"}
-COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377", "#66ccee", "#777777")
 BANDS = ("#ffffff", "#eef2f7")
 STEP = "optimizer step"
 
@@ -84,11 +82,10 @@ def plot_run(folder: Path) -> list[Path]:
     }
     written = []
     for name, draw in drawings.items():
-        figure = draw(run)
-        if figure is not None:
-            data = io.BytesIO()
-            FigureCanvasAgg(figure).print_png(data)
-            written.append(write_atomically(Path(folder) / "plots" / f"{name}.png", data.getvalue()))
+        with style():
+            figure = draw(run)
+            if figure is not None:
+                written.append(write_atomically(Path(folder) / "plots" / f"{name}.png", png(figure)))
     return written
 
 
@@ -170,7 +167,7 @@ def _spiking_branch(run: RunLog) -> Figure | None:
             _draw(panels[-1], run, key, COLORS[i % len(COLORS)], label, 100.0)
         panels[-1].set_title("validation, text → image", fontsize=10, pad=16)
         panels[-1].set(xlabel=STEP, ylabel="R@1 (%)", ylim=(0, None))
-        panels[-1].legend(fontsize=9, frameon=False)
+        panels[-1].legend(fontsize=9)
     return figure
 
 
@@ -209,7 +206,7 @@ def _validation(run: RunLog) -> Figure | None:
         axes.set(xlabel=STEP, ylabel="recall (%)" if recall else name.removeprefix("valid_"))
         if recall:
             axes.set_ylim(0, 100)
-            axes.legend(fontsize=9, frameon=False)
+            axes.legend(fontsize=9)
     return figure
 
 
@@ -229,7 +226,7 @@ def _draw_all(axes: Axes, run: RunLog, prefix: str, scale: float = 1.0) -> None:
     for i, key in enumerate(keys):
         _draw(axes, run, key, COLORS[i % len(COLORS)], key.removeprefix(prefix), scale)
     if len(keys) > 1:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
 
 
 def _panels(title: str, number: int) -> tuple[Figure, list[Axes]]:
@@ -241,11 +238,8 @@ def _panels(title: str, number: int) -> tuple[Figure, list[Axes]]:
     for axes in grid[number:]:
         axes.set_visible(False)
     for axes in grid[:number]:
-        axes.grid(True, color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
+        axes.grid(True)
         axes.margins(x=0.01)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
     return figure, list(grid[:number])
 
 
@@ -253,7 +247,7 @@ def _shade(axes: Axes, run: RunLog) -> None:
     for i, (name, begin, end) in enumerate(run.phases()):
         axes.axvspan(begin, end, color=BANDS[i % 2], zorder=0, linewidth=0)
         if i:
-            axes.axvline(begin, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
+            axes.axvline(begin, color=SOFT, linewidth=0.8, linestyle=":", zorder=1)
         axes.annotate(
             name,
             (begin, 1),
@@ -262,7 +256,7 @@ def _shade(axes: Axes, run: RunLog) -> None:
             textcoords="offset points",
             va="bottom",
             fontsize=8,
-            color="#666666",
+            color=SOFT,
             parse_math=False,
         )
 

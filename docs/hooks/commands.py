@@ -44,7 +44,7 @@ def section(command: typer.core.TyperCommand | typer.core.TyperGroup, context: t
     parts = [f"```text\n{usage}\n```", *map(paragraph, (command.help or "").split("\n\n"))]
     records = [found for one in command.get_params(context) if (found := one.get_help_record(context))]
     rows = [f"| `{cell(name)}` | {cell(text)} |" for name, text in records]
-    return "\n\n".join([*parts, "\n".join(["| | |", "|---|---|", *rows])]) + "\n"
+    return "\n\n".join([*parts, "\n".join(["| option | |", "|---|---|", *rows])]) + "\n"
 
 
 def paragraph(text: str) -> str:
@@ -54,8 +54,8 @@ def paragraph(text: str) -> str:
     head, *lines = text[2:].splitlines()
     if head == "Examples:":
         return "Examples:\n\n```sh\n" + "\n".join(line.removeprefix("  ") for line in lines) + "\n```"
-    return "```text\n" + "\n".join([head, *lines]) + "\n```"
+    return "  \n".join([head, *lines])  # a line of its own each
 
 
 def cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(text.split()).replace("|", "\\|").replace("*", "\\*")

@@ -24,6 +24,8 @@ import spiking_memory
 import spiking_model
 from reporting import Report, Settings
 
+from ashnets.figures import png, style
+from ashnets.files import write_atomically
 from ashnets.training.memory import keep_freed_memory
 
 SECTIONS = {
@@ -81,7 +83,8 @@ def main() -> None:
     stem = "-".join(["spiking", *some, *(["quick"] if options.quick else [])])
     output = options.output / machine.folder()
     report.write(output, stem, about)
-    drawing.draw(report.rows, output / f"{stem}.png", title)
+    with style():
+        write_atomically(output / f"{stem}.png", png(drawing.draw(report.rows, title)))
     print(f"{output / stem}.csv, .json, .png")
     sys.exit(not all(target.reached for target in report.targets))
 

@@ -31,7 +31,7 @@ class Elements(HTMLParser):
         if tag == "a" and "href" in found:
             self.links.append(found["href"])
         elif "src" in found or (tag == "link" and "canonical" not in found.get("rel", "")):
-            self.loaded.append(found.get("src") or found.get("href", ""))
+            self.loaded.append((found.get("src") or found.get("href", "")).partition("#")[0])
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,9 @@ from ashnets.export import (
 from ashnets.export.onnx.reading import read_spikes, write_onnx_reading
 from ashnets.export.placement.chips import DEFAULT, load_chip
 from ashnets.export.placement.placing import place
+from ashnets.figures import THEMES, style
 from ashnets.files import JsonObject, require_writable, write_atomically, write_json
+from ashnets.hub.resolving import weights_sha256
 from ashnets.metrics.retrieval import KS
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.processor import AshNetsProcessor
@@ -54,12 +56,19 @@ def run(output: Path) -> None:
         DataError: the bundled gallery is missing or damaged.
     """
     require_writable(output / SUMMARY)
-    demonstrate(ashnets.from_pretrained(MODEL), ashnets.AshNetsProcessor.from_pretrained(MODEL), output)
+    processor = ashnets.AshNetsProcessor.from_pretrained(MODEL)
+    demonstrate(ashnets.from_pretrained(MODEL), processor, output, weights_sha256(MODEL))
 
 
 @torch.inference_mode()
-def demonstrate(model: AshNetsForPreTraining, processor: AshNetsProcessor, output: Path) -> JsonObject:
-    """The demo on a loaded model and its processor; returns what ``summary.json`` receives."""
+def demonstrate(
+    model: AshNetsForPreTraining, processor: AshNetsProcessor, output: Path, weights: str | None = None
+) -> JsonObject:
+    """The demo on a loaded model and its processor; returns what ``summary.json`` receives.
+
+    Args:
+        weights: their digest, which the image for README carries.
+    """
     start = time.perf_counter()
     terminal = Terminal(steps=6)
     files: dict[str, Path] = {}
@@ -82,15 +91,24 @@ def demonstrate(model: AshNetsForPreTraining, processor: AshNetsProcessor, outpu
     recalls = ranking.recalls()
     _show_recalls(terminal, recalls)
     queries = ranking.choose("seen", 5, SEED) + ranking.choose("new", 3, SEED)
-    save("contact_sheet", figures.contact_sheet(ranking, queries), "randomly chosen queries with their results")
+    with style():
+        sheet = figures.contact_sheet(ranking, queries)
+    save("contact_sheet", sheet, "randomly chosen queries with their results")
 
     terminal.step("Spikes of the spiking branch")
     graph = from_model(model, MODEL)
     shown = queries[:SHOWN]
     fired, _ = graph.run(ranking.spikes[:, shown])
     _show_rates(terminal, ranking)
-    save("spikes", figures.spike_raster(ranking, fired, shown), "spike raster of every layer, and firing rates")
-    save("summary_ratio", figures.summary_ratio_map(ranking, shown), "how much of the spiking feature each token gets")
+    with style():
+        raster, ratios = figures.spike_raster(ranking, fired, shown), figures.summary_ratio_map(ranking, shown)
+    save("spikes", raster, "spike raster of every layer, and firing rates")
+    save("summary_ratio", ratios, "how much of the spiking feature each token gets")
+    first = {name: one[:, :1] for name, one in fired.items()}
+    for name, theme in THEMES.items():
+        with style(theme):
+            drawn = figures.at_work(ranking, first, [*queries[:2], queries[-1]], {"weights": weights or "none"})
+        save(f"at_work_{name}", drawn, f"all of it in one image, on a {name} background")
 
     counted = sorted(torch.randperm(len(gallery), generator=torch.Generator().manual_seed(SEED))[:COUNTED].tolist())
     spikes = ranking.spikes[:, counted]
