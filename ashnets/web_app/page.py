@@ -82,8 +82,9 @@ def _image(session: Session, given: gr.State) -> None:
         return None, gr.update(value=None, visible=False), ""
 
     outputs = [given, shown, name]
-    _on(upload.upload, read_upload, [upload], outputs)
-    _on(upload.clear, clear_image, [], outputs)
+    cleared = _on(upload.upload, clear_image, [], outputs)  # so that a damaged upload leaves no earlier image
+    _on(cleared.success, read_upload, [upload], outputs)
+    _on(upload.clear, clear_image, [], outputs, name="clear_image_1")
     _on(draw.click, random_image, [], outputs)
 
 
@@ -166,7 +167,7 @@ def _on(
     inputs: Sequence[gr.Component],
     outputs: Sequence[gr.Component],
     name: str | None = None,
-) -> None:
+) -> gr.events.Dependency:
     """Run ``function`` at an event; one at a time, since all of them compute on the same model."""
     name = name or getattr(function, "__name__", "")
 
@@ -179,7 +180,7 @@ def _on(
         except OSError as error:
             raise _shown(one_line(error)) from None
 
-    event(told, list(inputs), list(outputs), api_name=name, concurrency_limit=1, concurrency_id="model")
+    return event(told, list(inputs), list(outputs), api_name=name, concurrency_limit=1, concurrency_id="model")
 
 
 def _shown(message: str) -> gr.Error:

@@ -56,6 +56,24 @@ def test_the_order_is_that_of_all_images_one_by_one(images, model):
     assert len(search("fox", top=1000)) == 21
 
 
+@torch.inference_mode()
+def test_an_image_finds_itself_then_the_nearest_embeddings(images, model):
+    search = ImageSearch(images, model, progress=False)
+    loaded = ashnets.from_pretrained(model, task="retrieval")
+    embeds = {}
+    for path in sorted(images.rglob("[0-9][0-9].png")):
+        embeds[path.relative_to(images).as_posix()] = loaded(**search.processor(images=path)).image_embeds[0]
+    cosines = {name: float(embed @ embeds["a/04.png"]) for name, embed in embeds.items()}
+    hits = search.similar(images / "a" / "04.png", top=30)
+    assert hits[0]["image"] == "a/04.png" and len(hits) == 21
+    assert {hit["image"]: hit["score"] for hit in hits} == pytest.approx(cosines, abs=1e-5)
+    assert search.similar((images / "a" / "04.png").read_bytes(), top=3) == hits[:3], "the content alone counts"
+    with pytest.raises(InputError, match="damaged"):
+        search.similar(images / "a" / "broken.jpg")
+    with pytest.raises(InputError, match="top=0"):
+        search.similar(images / "a" / "04.png", top=0)
+
+
 def test_matching_orders_the_candidates_anew(images, model):
     search = ImageSearch(images, model, progress=False)
     exact = brute_force(model, images, "fox")

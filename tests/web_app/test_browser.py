@@ -67,11 +67,13 @@ def test_an_upload_is_shown_searched_and_looked_at(browser: Browser, tmp_path: P
 
 
 def test_a_damaged_upload_is_told(browser: Browser, tmp_path: Path) -> None:
+    browser.click("button", "Random image of the collection")
+    browser.wait(lambda: ".png" in browser.text(), "the name")
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes((FOLDER / "1f34d.png").read_bytes()[:700])
     browser.type("input[type=file]", str(damaged))
     browser.wait(lambda: "Image 'damaged.png' is damaged or cut short" in browser.text(), "the message")
-    browser.screenshot(tmp_path / "damaged.png.png")
+    browser.screenshot(tmp_path / "told.png")
     browser.click("button", "Search by the image")
     browser.wait(lambda: "there is no image yet" in browser.text(), "the message")
 
