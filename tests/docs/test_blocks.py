@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ashnets.cli import main
 from ashnets.data.corpus import open_gallery
+from ashnets.hub.resolving import resolve
 from tests.data import benchmark_files
 from tests.docs.written import anchors, blocks, documents, guides, links
 
@@ -23,12 +25,17 @@ ANSWERS = '[{"question_id": 42001, "answer": "yes"}, {"question_id": 42000, "ans
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the blocks use: the gallery, a folder of images, a benchmark with answers to it."""
+    """What the blocks use: the gallery, captioned images, a trained model, a benchmark with answers to it."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "zoo").symlink_to(ROOT / "zoo")
     (folder / "my-images").mkdir()
-    for row in list(open_gallery(ROOT / "zoo" / "gallery"))[:6]:
-        shutil.copy(row["path"], folder / "my-images")
+    rows = list(open_gallery(ROOT / "zoo" / "gallery"))[:6]
+    for row in rows:
+        copied = Path(shutil.copy(row["path"], folder / "my-images"))
+        copied.with_suffix(".txt").write_text("\n".join(row["captions"]), encoding="utf-8")
+    Image.open(rows[0]["path"]).convert("RGB").save(folder / "my-images" / "heron.jpg")
+    (folder / "my-images" / "heron.txt").write_text("a grey heron", encoding="utf-8")
+    shutil.copytree(resolve("ashnets-tiny"), folder / "runs" / "mine" / "model")
     benchmark_files.vqa_v2(folder / "data" / "vqa")
     (folder / "answers.json").write_text(ANSWERS, encoding="utf-8")
     return folder
@@ -39,9 +46,10 @@ def test_every_python_block_runs(
     page: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(place)
+    known = {"__name__": "__main__"}  # a page is one program
     for code in blocks(page.read_text(encoding="utf-8"), "python"):
-        exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
-        assert capsys.readouterr().out, "the block shows nothing"
+        exec(compile(code, str(page), "exec"), known)
+    assert capsys.readouterr().out, "the page shows nothing"
 
 
 def test_readme_in_a_process_of_its_own_prefers_the_right_texts() -> None:

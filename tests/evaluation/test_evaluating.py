@@ -295,7 +295,7 @@ def test_each_answer_equals_that_of_its_item_alone(benchmarks, small_model, task
             return model(**given, group_size=len(some)).logits
         texts = (given["input_ids"], given["attention_mask"])
         sides = [(given["pixel_values"][:, side], *texts, given["image_keys"][:, side]) for side in (0, 1)]
-        pooled = [model.ashnets(*side, group_size=len(some)).pooled for side in sides]
+        pooled = [model.ashnets(*side, group_size=len(some)).pooler_output for side in sides]
         return model.classifier(torch.cat(pooled, 1))
 
     asked, options = Questions(chosen, data, records, processor), EvaluationOptions(batch=8, progress=False)

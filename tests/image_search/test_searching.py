@@ -124,7 +124,7 @@ def test_what_cannot_be_searched(images, model, other_model, vqa_model, tmp_path
     ashnets.index(images, "mine", model, progress=False)
     with pytest.raises(WeightsError, match="cannot be compared"):
         ImageSearch("mine", other_model)
-    with pytest.raises(WeightsError, match="do not fit"):
+    with pytest.raises(WeightsError, match="lack the task 'retrieval'"):
         ImageSearch(images, vqa_model, progress=False)
     with pytest.raises(DataError, match="neither a folder of images nor the name of an index"):
         ImageSearch("no-such-index")

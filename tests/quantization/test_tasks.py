@@ -160,6 +160,6 @@ def test_what_does_not_fit_is_refused(quantized, finetuned, drawings, tmp_path):
         quantize(quantized[0], output=tmp_path / "a", data=drawings)
     with pytest.raises(OutputError, match="is there already"):
         quantize(finetuned("vqa"), output=quantized[0], data=drawings)
-    with pytest.raises(WeightsError, match="classifier"):
+    with pytest.raises(WeightsError, match="lack the task 'vqa'"):
         quantize("ashnets-tiny", output=tmp_path / "a", data=drawings, recipe=finetuned("vqa") / "recipe.yaml")
     assert not (tmp_path / "a").exists()
