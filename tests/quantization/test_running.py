@@ -140,11 +140,18 @@ def test_what_the_spikes_say_of_a_text_is_eq_9_over_single_images(quantized, che
         ranks = []
         texts = [tokenizer(text, return_tensors="pt", return_token_type_ids=False) for text in pairs.names]
         hidden = [model.ashnets.transformer(t["input_ids"], t["attention_mask"], None)[0][0, 0] for t in texts]
-        w = np.stack([h.double().numpy() for h in hidden]) @ weight["stua.text.weight"].T + weight["stua.text.bias"]
+        assert model.config.stua_projections == "itc" and model.config.token_reading == "positions"
+
+        def linear(name, x, weight=weight):
+            return x @ weight[f"{name}.weight"].T + weight[f"{name}.bias"]
+
+        w = linear("text_projection", np.stack([h.double().numpy() for h in hidden]))
         for i in range(len(pairs)):
             visual = model.ashnets.vision(pairs.on_white([i]), image_keys=[image_key(pairs.image_ids[i])])
             tokens = visual.summary_ratio[0].double().numpy() * visual.abstract[0].double().numpy()  # (N, M1)
-            v = tokens.sum(0) / len(tokens) @ weight["stua.spiking.weight"].T + weight["stua.spiking.bias"]
+            places = np.concatenate([linear("image_projection.narrow", token) for token in tokens])
+            v = linear("image_projection", tokens.sum(0) / len(tokens))
+            v = v + places @ weight["image_projection.joined.weight"].T
             cosines = w @ v / np.linalg.norm(w, axis=1) / np.linalg.norm(v)
             ranks.append(1 + int((cosines > cosines[i]).sum()))
         found = report["spiking_to_text"][name]
@@ -252,7 +259,7 @@ def test_recomputed_activations_give_the_same_gradient(quantized, corpus):
     for recomputed in (False, True):
         encoder = ashnets.from_pretrained(quantized[0]).ashnets.vision.abstract_encoder.train()
         if recomputed:
-            assert recompute_activations(encoder) == 5
+            assert recompute_activations(encoder) == 6
         outputs, _ = encoder.run(spikes)
         outputs["concepts"].sum().backward()
         found.append([p.grad for p in encoder.parameters()])
@@ -268,7 +275,7 @@ def test_the_command_prints_tables(checkpoint, corpus, tmp_path):
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert lines[0].split()[:5] == ["weights", "direction", "split", "images", "R@1"]
-    assert sum(line.startswith("rounded") for line in lines) == 3 + 5, "three directions, five layers"
+    assert sum(line.startswith("rounded") for line in lines) == 3 + 6, "three directions, six layers"
     assert sum(line.startswith("concrete alone") for line in lines) == 2
     assert sum("spiking_to_text" in line for line in lines) == 2, "of the float model, and rounded"
     done = CliRunner().invoke(app, [*words[:2], str(tmp_path / "again"), *words[3:], "--json"])

@@ -15,12 +15,12 @@ from PIL import Image
 
 from ashnets.training.plots import RunLog, _firing_rates, _learning_rates, _losses, _validation, plot_run
 
-ALL = ["losses", "learning_rates", "firing_rates", "summary_ratio", "validation"]
+ALL = ["losses", "learning_rates", "firing_rates", "summary_ratio", "spiking_branch", "validation"]
 
 
 @pytest.fixture
 def bundled(repository: Path, tmp_path: Path) -> Path:
-    """The log of the bundled model: 20 epochs of the phase `concrete`, then 12 of `spiking`, 53 steps each."""
+    """The log of the bundled model: 15 epochs of the phase `concrete`, then 9 of `spiking`, 65 steps each."""
     shutil.copy(repository / "zoo" / "checkpoints" / "ashnets-tiny.pictograms" / "log.jsonl", tmp_path)
     return tmp_path
 
@@ -55,7 +55,7 @@ def test_every_image_of_a_real_log(bundled: Path) -> None:
 def test_curves_are_the_numbers_of_the_log(bundled: Path) -> None:
     log = [json.loads(line) for line in (bundled / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     run = RunLog(bundled)
-    assert run.phases() == [("concrete", 0, 1060), ("spiking", 1060, 1696)]
+    assert run.phases() == [("concrete", 0, 975), ("spiking", 975, 1560)]
     (line,) = lines_of(_losses(run), "STUA: spikes and text")
     assert list(line.get_xdata()) == [r["step"] for r in log if "stua" in r]
     assert list(line.get_ydata()) == [r["stua"] for r in log if "stua" in r]
@@ -63,7 +63,7 @@ def test_curves_are_the_numbers_of_the_log(bundled: Path) -> None:
     assert [line.get_label() for line in recalls] == ["R@1", "R@5", "R@10"]
     assert recalls[1].get_ydata() == pytest.approx([100 * r["valid_image_to_text_R@5"] for r in log])
     rates = lines_of(_firing_rates(run), "")
-    assert [line.get_label() for line in rates] == ["conv1", "conv2", "conv3", "conv4", "concepts"]
+    assert [line.get_label() for line in rates] == ["conv1", "conv2", "conv3", "conv4", "conv5", "concepts"]
     assert rates[-1].get_ydata() == pytest.approx([100 * r["rate_concepts"] for r in log if "rate_concepts" in r])
     assert _learning_rates(run) is None
 
