@@ -36,7 +36,7 @@ except ImportError as error:
     raise MissingExtraError("Training needs accelerate: pip install 'ashnets[train]'.") from None
 
 log = logging.getLogger("ashnets.data")
-PICTOGRAMS, JOINED = "data/pictograms", "data"  # where corpora are searched by default
+DATA = Path("data")  # where corpora are searched by default
 
 
 def train(
@@ -61,8 +61,9 @@ def train(
     Args:
         recipe: the name of a bundled recipe, or a file.
         output: folder of the run.
-        corpus: images with captions, in any form that ``open_source`` accepts; ``data/pictograms`` by default. For a
-            recipe that joins published sets, the folder that theirs are relative to; ``data`` by default.
+        corpus: images with captions, in any form that ``open_source`` accepts; by default ``data/NAME``, with
+            the recipe's ``corpus`` as the name. For a recipe that joins published sets, the folder that theirs are
+            relative to; ``data`` by default.
         overrides: ``key=value`` for the recipe.
         resume: continue from the last checkpoint of ``output``.
         dry_run: check recipe, images and initial weights, measure a micro-batch of each phase, write nothing.
@@ -158,11 +159,11 @@ def training_source(recipe: Recipe, corpus: str | os.PathLike | None = None) -> 
         ConfigurationError, DataError: with key, file and remedy.
     """
     if isinstance(recipe.corpus, dict):
-        source, counts = open_joined(recipe.corpus, JOINED if corpus is None else corpus)
+        source, counts = open_joined(recipe.corpus, DATA if corpus is None else corpus)
         for note in counts["notes"]:
             log.warning(note)
         return source
-    return open_source(PICTOGRAMS if corpus is None else corpus, recipe.hold_out)
+    return open_source(_default_place(recipe) if corpus is None else corpus, recipe.hold_out)
 
 
 def run_class(recipe: Recipe) -> type[Run]:
@@ -174,8 +175,8 @@ def run_class(recipe: Recipe) -> type[Run]:
     return RetrievalRun if recipe.task == "retrieval" else TaskRun
 
 
-def _default_place(recipe: Recipe) -> str:
-    return JOINED if isinstance(recipe.corpus, dict) else PICTOGRAMS
+def _default_place(recipe: Recipe) -> Path:
+    return DATA if isinstance(recipe.corpus, dict) else DATA / recipe.corpus
 
 
 def _evaluated(recipe: Recipe, place: Path) -> list[str | os.PathLike]:

@@ -16,8 +16,9 @@ CorpusOption = Annotated[
     Path | None,
     typer.Option(
         "--corpus",
-        help="Captioned images: a corpus, parquet files or a folder of images. Default: data/pictograms. For a recipe "
-        "that joins published sets, the folder that contains theirs. Default: data.",
+        help="Captioned images: a corpus, parquet files or a folder of images. Default: data/NAME, with the "
+        "corpus of the recipe as the name. For a recipe that joins published sets, the folder that contains theirs. "
+        "Default: data.",
         show_default=False,
     ),
 ]

@@ -104,8 +104,8 @@ class Recipe:
 
     Attributes:
         model: registry name of the architecture, trained from its configuration with ``changes``.
-        corpus: name of the corpus, for documentation only; or the published sets to join (`ashnets.data.joined`), each
-            with its folder, relative to that of the command line.
+        corpus: name of the corpus, which is read from ``data/NAME`` by default; or the published sets to join
+            (`ashnets.data.joined`), each with its folder, relative to that of the command line.
         train, valid: splits.
         valid_images: validate on so many images of ``valid``, drawn by the seed; 0 takes all.
         hold_out: share of the images that become ``valid`` if the data has no such split (`open_source`).
