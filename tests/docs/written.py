@@ -26,8 +26,9 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def command_lines(text: str) -> list[str]:
-    """Lines of shell blocks and command lines inside sentences, except for incomplete ones: with …, or a bare name."""
-    lines = [line.strip() for block in blocks(text, "sh") for line in block.replace("\\\n", " ").splitlines()]
+    """Lines of shell blocks, indented lines, command lines in sentences; without incomplete ones (…, bare names)."""
+    shell = [*blocks(text, "sh"), *re.findall(r"^    ashnets (?:.*\\\n)*.*\n", text, re.MULTILINE)]
+    lines = [line.strip() for block in shell for line in block.replace("\\\n", " ").splitlines()]
     lines += [" ".join(line.split()) for line in re.findall(r"`(ashnets [a-z]+ [^`]*)`", text)]
     return [line for line in lines if "…" not in line]
 
