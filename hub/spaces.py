@@ -6,13 +6,13 @@ The Space holds the package itself, since no package index has it, and fetches t
 from __future__ import annotations
 
 import sys
+from importlib import resources
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-import ashnets
 from ashnets.errors import MissingExtraError, WeightsError
 from ashnets.files import JsonObject
 from ashnets.hub.licenses import license_fields
@@ -105,7 +105,8 @@ def summary(space: str, files: dict[str, Content]) -> JsonObject:
 def _package() -> dict[str, Content]:
     """The files of the package; zoo, export and hub are links in a checkout, which are followed."""
     found: dict[str, Content] = {}
-    pending = [Path(ashnets.__path__[0])]
+    root = Path(str(resources.files("ashnets")))
+    pending = [root]
     while pending:
         for path in pending.pop().iterdir():
             if path.name.startswith(".") or path.name in LEFT_OUT:
@@ -113,7 +114,7 @@ def _package() -> dict[str, Content]:
             if path.is_dir():
                 pending.append(path)
             else:
-                found[PACKAGE + path.relative_to(ashnets.__path__[0]).as_posix()] = path
+                found[PACKAGE + path.relative_to(root).as_posix()] = path
     return found
 
 
