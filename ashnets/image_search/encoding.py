@@ -25,6 +25,7 @@ from ashnets.device import own_device
 from ashnets.errors import ConfigurationError, InputError
 from ashnets.hub.loading import from_pretrained
 from ashnets.model.heads import AshNetsForRetrieval
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 
 Input = ImageSource | torch.Tensor  # a string is a text
@@ -136,13 +137,16 @@ def _ready(
         return loaded, processor or AshNetsProcessor.from_pretrained(model)
     if not isinstance(model, AshNetsForRetrieval):
         raise InputError(f"model is a {type(model).__name__}, which has no embeddings: load it with task='retrieval'")
-    if processor is None:
-        if not model.name_or_path:
-            raise InputError("this model was not loaded from a folder: give its processor too, processor=...")
-        processor = AshNetsProcessor.from_pretrained(model.name_or_path)
     if device is not None:
         model.to(device)  # type: ignore[arg-type]
-    return model, processor
+    return model, processor or processor_of(model)
+
+
+def processor_of(model: AshNetsPreTrainedModel) -> AshNetsProcessor:
+    """The processor in the folder of a loaded model. Raises InputError if it has none."""
+    if not model.name_or_path:
+        raise InputError("this model was not loaded from a folder: give its processor too, processor=...")
+    return AshNetsProcessor.from_pretrained(model.name_or_path)
 
 
 @contextmanager

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from ashnets.evaluation.page import cards, image_tag, page, paragraph, table
+from ashnets.figures import COLORS
 from ashnets.files import JsonObject, Row
 
 WITH_SPIKES, WITHOUT_SPIKES, SPIKES_ALONE = "with spikes", "without spikes", "spikes alone"
 NEURONS = 80  # of a raster: as many lines as can be told apart
 _SIDE = 480  # px, of images on the page
-_BLUE = (68, 119, 170)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,8 @@ class Shown:
         spikes: layer → (T, neurons), bool.
         summary_ratio: (√N, √N), how much of the spiking feature each visual token gets (eq. 7).
         texts: ``with spikes``, ``without spikes`` (the concrete branch alone, if the model has one) and ``spikes
-            alone`` → the nearest texts with their cosines, best first.
+            alone`` → the nearest texts with their cosines, best first; empty if the model has no retrieval head. Spikes
+            alone are the spiking feature times the summary ratio (eq. 9).
     """
 
     image: Image.Image
@@ -58,9 +60,10 @@ class Shown:
     def raster_image(self, layer: str) -> Image.Image:
         """The raster of a layer: a line for each neuron, a column for each time step, a mark for each spike."""
         fired = self.raster(layer)
+        color = COLORS[list(self.spikes).index(layer) % len(COLORS)]
         wide = min(max(_SIDE // fired.shape[1], 2), 24)
         pixels = np.full((*fired.shape, 3), 255, np.uint8)
-        pixels[fired] = _BLUE
+        pixels[fired] = np.round(255 * np.array(to_rgb(color)))
         marks = np.kron(pixels, np.ones((3, wide, 1), np.uint8))
         marks[:, ::wide] = 235  # between the steps
         return Image.fromarray(marks)
@@ -105,7 +108,7 @@ class Shown:
 
     def nearest_rows(self) -> list[Row]:
         """A row for each place: the nearest texts, with their cosines."""
-        places = range(len(next(iter(self.texts.values()))))
+        places = range(len(next(iter(self.texts.values()), ())))
         return [
             {"rank": place + 1, **{name: "{} ({:.3f})".format(*found[place]) for name, found in self.texts.items()}}
             for place in places
@@ -126,11 +129,16 @@ class Shown:
             ],
             large=True,
         )
-        yield "<h2>Nearest texts</h2>" + table(self.nearest_rows())
+        if self.texts:
+            yield "<h2>Nearest texts</h2>" + table(self.nearest_rows())
         yield "<h2>Spikes</h2>" + table(self.rows())
         rasters = (
             image_tag(self.raster_image(layer), f"spikes of {layer}", _SIDE)
-            + paragraph(f"{layer}: {len(self.raster(layer))} of {fired.shape[1]} neurons, one line each", "soft")
-            for layer, fired in self.spikes.items()
+            + paragraph(
+                f"{layer}: {len(self.raster(layer))} of {fired.shape[1]:,} neurons, a line each, over "
+                f"{self.steps} time steps; {rate:.1%} of all fire at a step",
+                "soft",
+            )
+            for (layer, fired), rate in zip(self.spikes.items(), self.rates.values(), strict=True)
         )
         yield cards(rasters, large=True)

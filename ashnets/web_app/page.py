@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
@@ -17,13 +16,12 @@ from ashnets.errors import AshNetsError, InputError, one_line
 from ashnets.export.energy.html import page as energy_page
 from ashnets.export.energy.placement_page import heading, latency_sentence
 from ashnets.image_search.searching import Hit
-from ashnets.web_app.figures import spiking_figure
 from ashnets.web_app.session import PREVIEW, Given, Session
 from ashnets.zoo.gallery_images import FOLDER
 
 LONGEST = 2000  # characters of a text
 MAPPINGS = ("best", "spatial", "linear")
-FRAME = '<iframe sandbox="" title="Energy report" style="width: 100%; height: 80vh; border: 0" srcdoc="{}"></iframe>'
+FRAME = '<iframe sandbox="" title="{}" style="width: 100%; height: 80vh; border: 0" srcdoc="{}"></iframe>'
 CACHE = (600, 3600)  # seconds: every ten minutes, files that are older than an hour are deleted
 
 
@@ -123,24 +121,19 @@ def _ask(session: Session, given: gr.State) -> None:
 
 def _spikes(session: Session, given: gr.State) -> None:
     texts = gr.Textbox(
-        label="Texts to compare the spikes with, one a line; empty: the sentences of the bundled gallery",
+        label="Texts to compare the image with, one a line; empty: the names of the bundled images",
         lines=2,
         max_lines=6,
         max_length=10 * LONGEST,
+        visible=session.spiking is not None and session.spiking.reads_texts,
     )
     run = gr.Button("Run the spiking branch", variant="primary")
-    figure = gr.Image(format="png", interactive=False, buttons=[], show_label=False)
-    nearest = gr.Dataframe(
-        headers=["nearest text by the spikes alone", "cosine"], interactive=False, buttons=[], wrap=True
-    )
+    shown = gr.HTML()
 
-    def spikes(given: Given | None, texts: str) -> tuple[Image.Image, list[list[Any]]]:
-        image = _required(given)
-        view = session.spikes(image, texts.splitlines())
-        png = Image.open(io.BytesIO(spiking_figure(view, image.square)))
-        return png, [[text, round(score, 3)] for text, score in view.nearest]
+    def spikes(given: Given | None, texts: str) -> str:
+        return _frame("Spikes", session.spikes(_required(given), texts.splitlines()).page())
 
-    _on(run.click, spikes, [given, texts], [figure, nearest])
+    _on(run.click, spikes, [given, texts], [shown])
 
 
 def _energy(session: Session, given: gr.State) -> None:
@@ -152,11 +145,7 @@ def _energy(session: Session, given: gr.State) -> None:
         found = session.energy(_required(given), mapping)
         placed = found["placement"]
         text = f"{heading(placed)} {latency_sentence(placed)}" if placed["fits"] else placed["reason"]
-        style = "width: 100%; height: 80vh; border: 0"
-        frame = (
-            f'<iframe sandbox="" title="Energy report" style="{style}" srcdoc="{escape(energy_page(found))}"></iframe>'
-        )
-        return _plain(text), frame
+        return _plain(text), _frame("Energy report", energy_page(found))
 
     _on(run.click, energy, [given, mapping], [summary, report])
 
@@ -207,6 +196,11 @@ def _thumbnails(hits: list[Hit]) -> list[tuple[Image.Image, str]]:
         scores = f"{hit['score']:.3f}" + ("" if matching is None else f", matching {matching:.3f}")
         shown.append((image, f"{scores} · {hit['image']}"))
     return shown
+
+
+def _frame(title: str, html: str) -> str:
+    """A whole page, without scripts, inside this one."""
+    return FRAME.format(title, escape(html))
 
 
 def _plain(text: str) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,16 @@ from ashnets.errors import ConfigurationError, InputError, WeightsError
 from ashnets.export.energy.profiles import load_profile, profile_names
 from ashnets.export.energy.report import energy_report
 from ashnets.export.graph import from_model
-from ashnets.export.onnx.reading import has_reading
 from ashnets.export.placement.chips import Chip, load_chip
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import weights_sha256
 from ashnets.image_search.asking import Answer, ImageQuestions
 from ashnets.image_search.searching import Hit, ImageSearch
+from ashnets.image_search.showing import ImageSpikes
+from ashnets.image_search.shown import Shown
 from ashnets.processor import AshNetsProcessor
-from ashnets.web_app.spiking import SpikingView, Texts, embed_for_spikes, view_spikes
 from ashnets.zoo.comparing import weights_of
-from ashnets.zoo.gallery_images import FOLDER, Images, gallery_sentences
+from ashnets.zoo.gallery_images import FOLDER, Images
 
 UPLOAD_BYTES = 32 * 2**20  # of an uploaded file
 UPLOAD_PIXELS = 36_000_000  # of an uploaded image, before any decoding
@@ -61,7 +60,7 @@ class Session:
 
     Attributes:
         name: of the model.
-        search, questions: None if the model cannot; ``cannot`` has the reason.
+        search, questions, spiking: None if the model cannot; ``cannot`` has the reason.
         cannot: ``search``, ``ask`` or ``spikes`` → why this model cannot do it.
 
     Raises:
@@ -84,6 +83,7 @@ class Session:
         self.processor = AshNetsProcessor.from_pretrained(model)
         self.search: ImageSearch | None = None
         self.questions: ImageQuestions | None = None
+        self.spiking: ImageSpikes | None = None
         self.cannot: dict[str, str] = {}
         try:
             self.search = ImageSearch(FOLDER if images is None else images, model, device=device)
@@ -96,7 +96,8 @@ class Session:
         except WeightsError as error:
             self.cannot["ask"] = str(error)
         try:
-            self.graph = from_model(self.model, self.name)
+            from_model(self.model, self.name)
+            self.spiking = ImageSpikes(self.model, processor=self.processor)
         except ConfigurationError as error:
             self.cannot["spikes"] = str(error)
 
@@ -140,18 +141,14 @@ class Session:
             raise WeightsError(self.cannot["ask"])
         return self.questions(given.square, question, top)
 
-    def spikes(self, given: Given, texts: Sequence[str] = ()) -> SpikingView:
-        """The spiking branch of an image; texts are those of the bundled gallery by default."""
-        self._require_spikes()
-        compared: Texts | None = None
-        if has_reading(self.model):
-            compared = embed_for_spikes(self.model, self.processor, list(texts)) if texts else self._gallery_texts
-        batch = self.processor(images=given.square)
-        return view_spikes(self.model, self.graph, batch["pixel_values"], int(batch["image_keys"][0]), compared)
+    def spikes(self, given: Given, texts: Sequence[str] = ()) -> Shown:
+        """The spiking branch of an image; see `ImageSpikes.__call__`. By default with the names of the gallery."""
+        shown = self._spiking()(given.square, texts=texts or None)
+        return replace(shown, name=given.name, model=self.name)
 
     def energy(self, given: Given, mapping: str = "best") -> dict[str, Any]:
         """The energy report of one image, as `ashnets.energy` gives it for a folder of this image alone."""
-        self._require_spikes()
+        self._spiking()
         batch = self.processor(images=given.square)
         return energy_report(
             self.model,
@@ -166,15 +163,12 @@ class Session:
             progress=False,
         )
 
-    @cached_property
-    def _gallery_texts(self) -> Texts:
-        return embed_for_spikes(self.model, self.processor, gallery_sentences())
-
     def _searching(self) -> ImageSearch:
         if self.search is None:
             raise WeightsError(self.cannot["search"])
         return self.search
 
-    def _require_spikes(self) -> None:
-        if "spikes" in self.cannot:
+    def _spiking(self) -> ImageSpikes:
+        if self.spiking is None:
             raise ConfigurationError(self.cannot["spikes"])
+        return self.spiking

@@ -56,11 +56,11 @@ def test_an_upload_is_shown_searched_and_looked_at(browser: Browser, tmp_path: P
     browser.wait(lambda: "1.000 · 1f34d.png" in browser.text(), "the image itself")
     browser.click("button[role=tab]", "Spikes")
     browser.click("button", "Run the spiking branch")
-    browser.wait(lambda: browser.run("return [...document.images].some(one => one.naturalWidth > 900)"), "the figure")
+    browser.find("iframe[title=Spikes]")
     browser.screenshot(tmp_path / "spikes.png")
     browser.click("button[role=tab]", "Energy")
     browser.click("button", "Count, place and estimate")
-    browser.find("iframe")
+    browser.find("iframe[title='Energy report']")
     assert "messages" not in browser.text(), "the report lies in its frame"
     assert "mapping" in browser.text() and "cores on" in browser.text() and "Latency" in browser.text()
     browser.screenshot(tmp_path / "energy.png")

@@ -12,8 +12,6 @@ from PIL import Image
 
 import ashnets
 from ashnets.errors import ConfigurationError, DataError, InputError, UnknownModelError, WeightsError
-from ashnets.model.outputs import VisualOutput
-from ashnets.web_app.figures import spiking_figure
 from ashnets.web_app.session import Session
 
 TEXTS = ["a b c", "d e", "j"]
@@ -37,37 +35,20 @@ def test_an_uploaded_image_gives_the_results_of_its_file(session: Session, model
     assert found["placement"]["fits"] and found["data"]["source"] == "one image, 3.png"
 
 
-@torch.inference_mode()
-def test_spikes_are_those_of_the_model(session: Session, images: Path) -> None:
-    """The view runs the exported graph; here the model runs with tdBN unfolded."""
+def test_spikes_are_those_of_the_command_on_the_file(session: Session, model: Path, images: Path) -> None:
     given = session.read(images / "2.png")
-    view = session.spikes(given, TEXTS)
-    model, batch = session.model, session.processor(images=given.square)
-    visual = model.ashnets.vision(batch["pixel_values"], batch["image_keys"])
-    assert view.rates == pytest.approx({name: float(rate) for name, rate in visual.layer_rates.items()}, abs=0.01)
-    assert all(0 < rate < 1 for rate in view.rates.values())
-    for name, spikes in view.spikes.items():
-        assert float(spikes.sum()) == pytest.approx(view.rates[name] * spikes.numel())
-    assert torch.allclose(view.summary_ratio.flatten(), visual.summary_ratio.flatten(), atol=0.01)
-    alone = VisualOutput(abstract=visual.abstract, summary_ratio=torch.ones_like(visual.summary_ratio))
-    embed = model.project_spiking(alone)[0]
-    cosines = {}
-    for text in TEXTS:
-        words = session.processor(text=text)
-        hidden, _ = model.ashnets.transformer(words["input_ids"], words["attention_mask"], None)
-        cosines[text] = float(embed @ model.project_text_for_spikes(hidden)[0])
-    assert dict(view.nearest) == pytest.approx(cosines, abs=0.02)
-    assert [score for _, score in view.nearest] == sorted((score for _, score in view.nearest), reverse=True)
-    assert len(session.spikes(given).nearest) == 5, "without texts, those of the bundled gallery"
-
-
-def test_the_figure_shows_the_spikes(session: Session, images: Path, tmp_path: Path) -> None:
-    first, second = (session.read(images / name) for name in ("1.png", "5.png"))
-    drawn = [spiking_figure(session.spikes(one), first.square) for one in (first, first, second)]
-    assert drawn[0] == drawn[1] != drawn[2]
-    (tmp_path / "figure.png").write_bytes(drawn[0])
-    with Image.open(tmp_path / "figure.png") as figure:
-        assert figure.width > 800 and len(set(figure.convert("RGB").resize((90, 60)).get_flattened_data())) > 50
+    found, expected = (
+        session.spikes(given, TEXTS),
+        ashnets.show(images / "2.png", model=model, texts=TEXTS, device="cpu"),
+    )
+    assert all((found.spikes[layer] == fired).all() for layer, fired in expected.spikes.items())
+    assert (found.summary_ratio == expected.summary_ratio).all() and found.name == "2.png"
+    for name, nearest in expected.texts.items():
+        assert dict(found.texts[name]) == pytest.approx(dict(nearest)) and len(nearest) == 3
+    gallery = session.spikes(given).texts
+    assert all(len(nearest) == 5 and not {*dict(nearest)} & {*TEXTS} for nearest in gallery.values()), "its names"
+    with pytest.raises(DataError, match="no texts"):
+        session.spikes(given, [" "])
 
 
 def test_what_a_model_cannot_do_is_said(vqa_model: Path, images: Path) -> None:
@@ -77,7 +58,11 @@ def test_what_a_model_cannot_do_is_said(vqa_model: Path, images: Path) -> None:
     assert set(session.cannot) == {"search"} and "AshNetsForRetrieval" in session.cannot["search"]
     with pytest.raises(WeightsError, match=re.escape(session.cannot["search"])):
         session.by_text("a", 3)
-    assert session.spikes(given, TEXTS).nearest == [], "its head does not read spikes"
+    shown = session.spikes(given, TEXTS)
+    assert shown.texts == {} and shown.nearest_rows() == [], "its head does not compare images with texts"
+    assert "Nearest texts" not in shown.page() and list(shown.rates) == list(
+        session.model.base_model.vision.abstract_encoder.layers
+    )
 
 
 def test_what_cannot_be_served_is_refused_before(model: Path, images: Path, tmp_path: Path) -> None:
