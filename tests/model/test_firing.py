@@ -66,6 +66,6 @@ def test_bounds_by_hand():
 def test_the_bundled_model_is_healthy_and_a_model_without_spikes_has_no_rates():
     model = ashnets.from_pretrained("ashnets-tiny")
     rates = layer_rates(model, gallery_images(model.config.image_size))
-    assert len(rates) == 5 and rates_warnings(rates) == []
+    assert len(rates) == 6 and rates_warnings(rates) == []
     without = AshNetsModel(small_config(summary_ratio="ann")).eval()
     assert layer_rates(without, [(random_images(2), [1, 2])]) == {}

@@ -135,7 +135,7 @@ def test_two_processes_give_the_losses_of_one(both):
 def test_two_processes_move_the_weights_as_one(both, even_corpus, small_steps, tmp_path, phase):
     """Each parameter differs by a small part of its way from the start; a wrong mean over ranks is half of it or more.
 
-    Running statistics are means over images: they agree as the weights do.
+    Running statistics are means over images; a last bit can flip a spike, which moves those of deeper layers.
     """
     start = Run(load_recipe(small_steps), open_source(even_corpus), tmp_path / "none", progress=False)
     before = start.learner.published.state_dict()
@@ -149,7 +149,7 @@ def test_two_processes_move_the_weights_as_one(both, even_corpus, small_steps, t
             moved = (one[key].double() - before[key].double()).norm()
             assert apart <= 0.1 * moved + noise, key
         else:
-            assert apart <= 5e-3 * one[key].double().norm() + noise, key
+            assert apart <= 3e-2 * one[key].double().norm() + noise, key
 
 
 def test_two_processes_fill_the_queue_of_one(both):

@@ -64,8 +64,8 @@ def test_a_run_with_kept_features_is_the_run_without(even_corpus, recipe_data, t
     # the second phase chooses its groups by similarity, which a last bit can change
     assert losses["true"][concrete:] == pytest.approx(losses["false"][concrete:], rel=0.3)
     keys = b"".join(path.read_bytes() for path in (tmp_path / "cache").rglob("*.keys"))
-    # two variants and the plain form of 24 images, and the plain form of 6 to validate by
-    assert len(keys) // 16 == 3 * 24 + 6
+    # two variants and the plain form of 24 images, the plain form of 6 to validate by, and the blank image at the end
+    assert len(keys) // 16 == 3 * 24 + 6 + 1
     unlike = (tmp_path / "true" / "model" / "model.safetensors").stat().st_size
     assert unlike == (tmp_path / "false" / "model" / "model.safetensors").stat().st_size
 

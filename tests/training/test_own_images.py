@@ -81,7 +81,7 @@ def test_the_plan_is_for_people_and_for_programs(my_images, tmp_path, capsys):
     sentences, _, numbers = capsys.readouterr().out.partition("\n\n")
     assert "on 39 images; 9 others are held out" in sentences
     assert "All tensors: trained weights of ashnets-tiny." in sentences and "Nothing was written." in sentences
-    assert "of 48 images looked at fill their frame" in sentences and "drawings and cut-outs fit own-pairs" in sentences
+    assert "of 39 images looked at fill their frame" in sentences and "drawings and cut-outs fit own-pairs" in sentences
     assert "ashnets evaluate ashnets-tiny retrieval" in sentences, "few images"
     assert "GFLOP" in numbers and "MB" in numbers
     assert not (tmp_path / "run").exists()

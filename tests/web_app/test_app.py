@@ -67,7 +67,7 @@ def test_an_upload_is_searched_looked_at_and_placed(client: Client, images: Path
     assert best["caption"] == "1.000 · 4.png"
     frame = unescape(client.predict("a b\nc", api_name="/spikes"))
     assert all(len(re.findall(rf"<td>{text} \(-?[01]\.\d+\)", frame)) == 3 for text in ("a b", "c"))
-    assert frame.count("<img") == 2 + 4 and "<h1>4.png</h1>" in frame and "<script" not in frame
+    assert frame.count("<img") == 2 + 5 and "<h1>4.png</h1>" in frame and "<script" not in frame
     summary, report = client.predict("spatial", api_name="/energy")
     assert "mapping spatial" in summary and "srcdoc=" in report and "<script" not in report
     client.predict(api_name="/clear_image")
