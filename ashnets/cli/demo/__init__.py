@@ -323,7 +323,7 @@ def _show_way_on(terminal: Terminal, output: Path, seconds: float) -> None:
     for command, what in (
         ("ashnets list", "list all models"),
         (f"ashnets describe {MODEL}", "its configuration, parameters and results"),
-        ("ashnets data pictograms", "build its training corpus"),
+        ("ashnets data pictograms --with openclipart", "build its training corpus"),
         ("ashnets train tiny-pictograms -o runs/tiny", "train it again"),
     ):
         terminal.say(f"{command:<44}{what}")
