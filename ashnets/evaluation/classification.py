@@ -54,7 +54,11 @@ class Classified:
     def rows(self) -> list[Row]:
         """Flat rows, one for each variant and each baseline."""
         return [
-            {"variant": name, "n": metrics["n"], **{key: round(one, 5) for key, one in _flat(metrics) if key != "n"}}
+            {
+                "variant": name,
+                "n": metrics["n"],
+                **{key: round(one, 5) for key, one in flat_metrics(metrics) if key != "n"},
+            }
             for name, metrics in [*self.variants.items(), *self.baselines.items()]
         ]
 
@@ -178,10 +182,10 @@ def confusion(truths: Sequence[str], predicted: Sequence[str]) -> list[Row]:
     return [{"truth": truth, "said": label, "count": counts[truth, label]} for truth, label in order]
 
 
-def _flat(metrics: JsonObject, before: str = "") -> Iterator[tuple[str, float]]:
+def flat_metrics(metrics: JsonObject, before: str = "") -> Iterator[tuple[str, float]]:
     """Numbers with their keys; the key of an inner mapping is put before its keys."""
     for key, value in metrics.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{before}{key} ")
+            yield from flat_metrics(value, f"{before}{key} ")
         elif isinstance(value, int | float):
             yield f"{before}{key}", value

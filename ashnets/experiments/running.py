@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ashnets.environment import environment
+from ashnets.evaluation.classification import flat_metrics
 from ashnets.evaluation.evaluating import DataPlace, evaluate_models
 from ashnets.evaluation.options import EvaluationOptions
 from ashnets.evaluation.record import training_record
@@ -148,9 +149,9 @@ def flat(result: JsonObject) -> JsonObject:
 
     ``blind`` is the better of the baselines that read the text alone; in retrieval, text alone is at chance.
     """
-    metrics = dict(_flat(result["variants"]["reset"]))
+    metrics = dict(flat_metrics(result["variants"]["reset"]))
     metrics = {key: value for key, value in metrics.items() if key not in ("n", "images", "captions", "sentences")}
-    baselines = {name: dict(_flat(found)) for name, found in result.get("baselines", {}).items()}
+    baselines = {name: dict(flat_metrics(found)) for name, found in result.get("baselines", {}).items()}
     chance = baselines.pop("chance", {})
     blind: dict[str, float] = {}
     for name in FLAT_BASELINES:
@@ -164,14 +165,6 @@ def flat(result: JsonObject) -> JsonObject:
         "chance": {key: pair[0] for key, pair in known.items() if pair[0] is not None},
         "blind": {key: pair[1] for key, pair in known.items() if pair[1] is not None},
     }
-
-
-def _flat(metrics: JsonObject, before: str = "") -> Iterator[tuple[str, float]]:
-    for key, value in metrics.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{before}{key} ")
-        elif isinstance(value, int | float):
-            yield f"{before}{key}", value
 
 
 def read_measured(file: Path) -> JsonObject | None:
