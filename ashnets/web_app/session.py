@@ -79,22 +79,26 @@ class Session:
     ) -> None:
         self.name = os.fspath(model)
         self.chip: Chip | None = None if chip is None else load_chip(os.fspath(chip))
-        self.model = from_pretrained(model)
         self.processor = AshNetsProcessor.from_pretrained(model)
         self.search: ImageSearch | None = None
         self.questions: ImageQuestions | None = None
         self.spiking: ImageSpikes | None = None
         self.cannot: dict[str, str] = {}
+        no_search = None
         try:
             self.search = ImageSearch(FOLDER if images is None else images, model, device=device)
         except WeightsError as error:
-            if hasattr(self.model, "encode_image"):  # the index was made by other weights
-                raise
+            no_search = error
             self.cannot["search"] = str(error)
         try:
             self.questions = ImageQuestions(model, device=device)
         except WeightsError as error:
             self.cannot["ask"] = str(error)
+        loaded = [one.model for one in (self.search, self.questions) if one is not None]
+        on_cpu = [one for one in loaded if one.device.type == "cpu"]  # where energy is counted
+        self.model = on_cpu[0] if on_cpu else from_pretrained(model)
+        if no_search is not None and hasattr(self.model, "encode_image"):  # the index was made by other weights
+            raise no_search
         try:
             from_model(self.model, self.name)
             self.spiking = ImageSpikes(self.model, processor=self.processor)
