@@ -26,7 +26,7 @@ class EvaluationOptions:
             image, and from spikes alone.
         variants: also evaluate carried states and constant images, not only reset states.
         batch: batch size.
-        workers: number of processes that read images; 0 reads them in this process.
+        workers: number of processes that read images; 0 reads them in a thread of this process.
         seed: for the sample, the shuffled order and the choice of examples.
         progress: show a progress bar.
         output: folder for predictions, items and a page of examples; None writes nothing.

@@ -140,7 +140,7 @@ class Recipe:
         activation_checkpointing: recompute activations in the backward pass; saves memory, takes a third more time.
         memory_saving: train the spiking encoder from packed spikes (:mod:`ashnets.model.memory_saving`): at most
             an eighth of its activation memory; gradients agree to single precision.
-        workers: processes per device that read images; 0 reads in the main process, between the steps.
+        workers: processes per device that read images; 0 reads in a thread of the main process. Either reads ahead.
         rank_timeout: seconds that a device waits for the others before the run ends (`ashnets.training.watching`).
         max_skipped: a run skips this many unreadable images; with more it stops.
         log_every: optimizer steps between two lines of ``steps.jsonl``.

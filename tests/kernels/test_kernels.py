@@ -200,8 +200,8 @@ def test_operators_describe_themselves_to_the_compiler():
     x, v, scale = numbers(7, (4, 6), (6,), (6,))
     torch.library.opcheck(operators.lif_operator, (x, v, None, None, 0.5, 1.0))
     torch.library.opcheck(operators.lif_operator, (x, v, scale, v, 0.5, 1.0))
-    torch.library.opcheck(operators.lif_backward, (x, v, scale, v, None, x, v, 0.5, 1.0, 2.0, True))
-    torch.library.opcheck(operators.lif_backward, (x, v, scale, v, v, x, v, 0.5, 1.0, 2.0, True))
+    torch.library.opcheck(operators.lif_backward_operator, (x, v, scale, v, None, x, v, 0.5, 1.0, 2.0, True))
+    torch.library.opcheck(operators.lif_backward_operator, (x, v, scale, v, v, x, v, 0.5, 1.0, 2.0, True))
     torch.library.opcheck(operators.moments, (x,))
     torch.library.opcheck(operators.norm_backward, (x.clone(), x, v, v, v, v))
 

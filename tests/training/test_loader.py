@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import threading
 from collections import Counter
 from math import sqrt
 
@@ -13,7 +14,7 @@ import torch
 from ashnets.data.batches import Share
 from ashnets.data.corpus import open_corpus
 from ashnets.data.draws import draw
-from ashnets.data.loading import load_epoch
+from ashnets.data.loading import Batches, load_epoch
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import open_source
 from ashnets.data.vocabulary import SPECIAL_TOKENS, tokenizer_from_vocabulary
@@ -200,6 +201,66 @@ def test_a_batch_without_a_readable_image_ends_the_epoch(damaged, recipe, tokeni
     with pytest.raises(DataError, match=r"^none of 2 images could be read: image ") as error:
         next(loader)
     assert "Traceback" not in str(error.value) and damaged.image_ids[5] in str(error.value)
+
+
+class Numbers(Batches[int]):
+    """Each batch is its number; notes which thread has read which."""
+
+    def __init__(self, count: int, fails_at: int = -1) -> None:
+        self.shares = [Share(np.array([0]), 1)] * count
+        self.fails_at = fails_at
+        self.readers: dict[int, str] = {}
+        self.read_now = [threading.Event() for _ in range(count)]
+
+    def read(self, number: int) -> int:
+        if number == self.fails_at:
+            raise ZeroDivisionError("a bug")
+        self.readers[number] = threading.current_thread().name
+        self.read_now[number].set()
+        return number
+
+
+def test_the_next_batch_is_read_while_one_is_used():
+    batches = Numbers(4)
+    for number in (loaded := load_epoch(batches, 0, 0, pin=False)):
+        assert number == 3 or batches.read_now[number + 1].wait(60), "while this one is in use"
+        assert number > 1 or not batches.read_now[number + 2].is_set(), "one batch ahead, no more"
+    assert threading.current_thread().name not in batches.readers.values() and not list(loaded)
+    begun = load_epoch(Numbers(4), 0, 0, pin=False)
+    next(begun)
+    begun.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
+
+
+def test_a_bug_in_the_reading_thread_is_raised_where_its_batch_is_taken():
+    loaded = load_epoch(Numbers(3, fails_at=1), 0, 0, pin=False)
+    assert next(loaded) == 0
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        next(loaded)
+
+
+def test_reading_does_not_depend_on_the_state_of_the_step(batches_of):
+    """Autocast, the generator and the threads are those of the step; reading neither sees nor changes them."""
+    batches = batches_of(([4, 9, 0, 22], 4), ([13, 7], 2), ([26, 2, 1], 3))
+    alone, threads, found = [batches[number] for number in range(3)], torch.get_num_threads(), []
+    torch.manual_seed(5)
+    expected, drawn = [torch.rand(2) for _ in alone], []
+    loaded = load_epoch(batches, 0, 0, pin=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        for batch in loaded:
+            torch.manual_seed(5) if not found else None
+            found.append(batch)
+            drawn.append(torch.rand(2))
+    assert torch.equal(torch.stack(drawn), torch.stack(expected))
+    for batch, one in zip(found, alone, strict=True):
+        rows, own = rows_of(batch), rows_of(one)
+        for name in own:
+            assert_same(rows[name], own[name])
+    later: list[int] = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert [torch.get_num_threads(), *later] == [threads, threads]
 
 
 def test_without_variation_a_image_stands_on_white(batches_of, pairs):
