@@ -173,7 +173,7 @@ def _joined(dataset: str) -> dict[str, str] | None:
     file = Path(dataset)
     if dataset in BENCHMARKS or (file.exists() and file.suffix != ".yaml"):
         return None
-    from ashnets.training.recipe import load_recipe
+    from ashnets.training.reading import load_recipe
     from ashnets.zoo.registry import recipe_path
 
     try:

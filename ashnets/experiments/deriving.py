@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ashnets.configuration import AshNetsConfig
-from ashnets.training.recipe import SINGLE, Recipe, load_recipe
+from ashnets.training.reading import load_recipe
+from ashnets.training.recipe import SINGLE, Recipe
 from ashnets.zoo.registry import config_of
 
 

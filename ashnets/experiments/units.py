@@ -18,7 +18,8 @@ from typing import Any
 from ashnets.evaluation.record import TRAINING_RECORD
 from ashnets.experiments.deriving import as_overrides, configuration_of, row_overrides
 from ashnets.training.folder import MODEL
-from ashnets.training.recipe import SINGLE, Recipe, TaskRecipe, load_recipe
+from ashnets.training.reading import load_recipe
+from ashnets.training.recipe import SINGLE, Recipe, TaskRecipe
 from ashnets.words import command
 from ashnets.zoo.experiment_files import RowFile, ScaleFile, TaskFile
 from ashnets.zoo.registry import recipe_path

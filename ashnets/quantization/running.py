@@ -44,7 +44,8 @@ from ashnets.environment import environment
 from ashnets.evaluation.record import TRAINING_RECORD, training_record
 from ashnets.quantization.spikes_changed import spikes_changed
 from ashnets.training.memory import keep_freed_memory
-from ashnets.training.recipe import Recipe, Schedule, load_recipe
+from ashnets.training.reading import load_recipe
+from ashnets.training.recipe import Recipe, Schedule
 
 REPORT = "quantization.json"
 RECIPE = "recipe.yaml"

@@ -30,7 +30,7 @@ from ashnets.data.similar import random_groups, similar_groups
 from ashnets.data.vocabulary import prune_vocabulary, tokenizer_from_vocabulary
 from ashnets.files import write_json
 from ashnets.training.loader import EpochBatches
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.training.setup import weights_folder
 from ashnets.zoo.registry import recipe_path
 

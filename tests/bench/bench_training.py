@@ -34,7 +34,7 @@ from ashnets.data.sources.opening import open_source
 from ashnets.training import pretrain
 from ashnets.training.means import Means
 from ashnets.training.memory import keep_freed_memory
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.training.run import Run, deterministic
 from ashnets.zoo.registry import recipe_path
 

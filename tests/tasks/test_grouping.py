@@ -19,7 +19,7 @@ from ashnets.tasks.data import open_task_data
 from ashnets.tasks.items import ItemBatches, answer
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.training_items import Items
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 
 
 @pytest.fixture

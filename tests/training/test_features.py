@@ -12,7 +12,7 @@ from ashnets.errors import ConfigurationError
 from ashnets.model.concrete_encoder import ConcreteEncoder
 from ashnets.runs import train
 from ashnets.training.features import FeatureMemory
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from ashnets.data.vocabulary import SPECIAL_TOKENS, tokenizer_from_vocabulary
 from ashnets.errors import DataError
 from ashnets.model.sampling import image_key
 from ashnets.training.loader import EpochBatches, chosen_caption, read_group_by_group
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 
 LENGTH = 24
 UNREADABLE = (1, 5, 7, 9)  # cut short, noise, absent, empty

