@@ -30,7 +30,8 @@ from ashnets.zoo.registry import recipe_path
 try:
     from ashnets.baselines.training import BaselineRun, BaselineTaskRun
     from ashnets.tasks.finetuning import RetrievalRun, TaskRun
-    from ashnets.training.run import Run, deterministic
+    from ashnets.training.determinism import deterministic
+    from ashnets.training.run import Run
 except ImportError as error:
     if error.name != "accelerate":
         raise

@@ -18,7 +18,7 @@ from ashnets.files import JsonObject
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.model.tdbn import calibrating
 from ashnets.processor import AshNetsProcessor
-from ashnets.training.estimate import estimate
+from ashnets.training.estimate import estimate_step
 from ashnets.training.images import TrainingImages
 from ashnets.training.journal import Progress
 from ashnets.training.learner import Learner, NotFinite
@@ -125,17 +125,7 @@ class Quantizing:
             "phase": self.phase.name,
             self.items: len(self.images.train),
             "steps": self.steps,
-            **estimate(
-                model,
-                lambda: learner.forward(batch)[0].backward(),
-                optimizers=learner.optimizers,
-                copies=len(learner.copies),
-                queue_bytes=0,
-                pairs=len(batch.image_ids),
-                steps=self.steps * self.recipe.accumulate,
-                device=learner.device,
-                beside=list(learner.modules.values())[1:],
-            ),
+            **estimate_step(learner, batch, len(batch.image_ids), self.steps * self.recipe.accumulate),
         }
 
     def calibrate(self, model: Any, count: int) -> int:

@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from ashnets.errors import ConfigurationError
+from ashnets.training.learner import Learner
 from ashnets.training.optim import part_of
 
 TIMED_STEPS = 2
@@ -101,6 +102,21 @@ def estimate(
         "pairs_a_second": pairs / a_step,
         "seconds_run": a_step * steps,
     }
+
+
+def estimate_step(learner: Learner, batch: Any, pairs: int, steps: int) -> dict[str, int | float]:
+    """`estimate` for a learner that is prepared for a phase, from one batch."""
+    return estimate(
+        learner.model,
+        lambda: learner.forward(batch)[0].backward(),
+        optimizers=learner.optimizers,
+        copies=len(learner.copies),
+        queue_bytes=0 if learner.queue is None else bytes_of(learner.queue),
+        pairs=pairs,
+        steps=steps,
+        device=learner.device,
+        beside=list(learner.modules.values())[1:],
+    )
 
 
 def bytes_of(module: nn.Module) -> int:
