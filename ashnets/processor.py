@@ -12,7 +12,6 @@ import os
 import tempfile
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from ashnets.files import JsonObject
 from ashnets.hub.resolving import resolve
 from ashnets.model.pretrained import HUB_OPTIONS
 from ashnets.model.sampling import content_key, image_key
-from ashnets.result_folder import complete, result_folder
+from ashnets.result_folder import result_folder
 
 FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
 PADDING = (True, False, "longest", "max_length", "do_not_pad")
@@ -131,8 +130,6 @@ class AshNetsProcessor(ProcessorMixin):
         found = {key: kwargs.pop(key) for key in HUB_OPTIONS if kwargs.get(key) is not None}
         folder = resolve(name, **found)
         kwargs = {key: value for key, value in kwargs.items() if key not in HUB_OPTIONS}
-        with suppress(OSError):
-            complete(Path(folder), FILES[0])
         for file in FILES:  # without tokenizer.json the library would return an empty vocabulary
             if not (Path(folder) / file).is_file():
                 raise ConfigurationError(

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -28,6 +27,7 @@ from ashnets.export.placement.chips import Chip
 from ashnets.export.placement.latency import Clock, Latency
 from ashnets.export.placement.placed import Placement
 from ashnets.export.placement.traffic import SILENCE, Traffic, traffic_tables
+from ashnets.files import JsonObject
 from ashnets.model.abstract_encoder import as_sequence
 from ashnets.zoo.macs import DenseLayer
 
@@ -230,7 +230,7 @@ class Counts:
         both = replace(self, steps=self.steps + later.steps, layers=tuple(layers))
         return both.first(both.steps)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """For JSON: totals, then each layer with its firing rate."""
         totals = (
             "input_spikes",

@@ -28,7 +28,7 @@ from ashnets.export.onnx.parts import OPSET
 from ashnets.export.onnx.reading import has_reading, write_onnx_reading
 from ashnets.export.placement.chips import DEFAULT, Chip, load_chip
 from ashnets.export.readme import readme
-from ashnets.files import write_atomically, write_json
+from ashnets.files import JsonObject, write_atomically, write_json
 from ashnets.model.firing import rates_warnings
 from ashnets.model.sampling import probabilistic_sampling
 from ashnets.result_folder import check_place, entries, result_folder
@@ -62,7 +62,7 @@ def export_model(
     mapping: str = "best",
     python: str | os.PathLike | None = None,
     texts: tuple[Sequence[str], torch.Tensor] | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Write a network, read it back and compare its spikes.
 
     Args:
@@ -174,7 +174,7 @@ def _rates(
     return {name: sum(one[name] for one in means) / len(means) for name in means[0]}
 
 
-def _writer(to: str) -> Callable[..., dict[str, Any]]:
+def _writer(to: str) -> Callable[..., JsonObject]:
     if to == "lava":
         return _lava
     if to == "nir":
@@ -186,7 +186,7 @@ def _writer(to: str) -> Callable[..., dict[str, Any]]:
     return lambda *arguments: _onnx(to, *arguments)
 
 
-def _lava(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> dict[str, Any]:
+def _lava(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> JsonObject:
     from ashnets.export.emulator import IntegerLayer, emulate
     from ashnets.export.lava import read_lava, write_lava
 
@@ -213,7 +213,7 @@ def _lava(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: P
 
 def _onnx(
     to: str, model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict
-) -> dict[str, Any]:
+) -> JsonObject:
     from ashnets.export.onnx.running import run_onnx
     from ashnets.export.onnx.sequence import write_onnx_sequence
     from ashnets.export.onnx.step import write_onnx_step
@@ -235,7 +235,7 @@ def _onnx(
     return {"mismatches": found, "not_run": not_run, **_compared(expected.values())}
 
 
-def _onnx_model(model: Any, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> dict[str, Any]:
+def _onnx_model(model: Any, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> JsonObject:
     from ashnets.export.onnx.model import TOLERANCE, largest_difference, run_onnx_model, sample_inputs, write_onnx_model
 
     path = write_onnx_model(model, folder / "network.onnx", wanted["counts"])
@@ -257,7 +257,7 @@ def _onnx_model(model: Any, graph: SpikingGraph, spikes: torch.Tensor, folder: P
     }
 
 
-def _nir(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> dict[str, Any]:
+def _nir(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> JsonObject:
     from ashnets.export.nir_graph import compare_nir, write_nir
 
     expected, _ = graph.run(spikes)
@@ -268,7 +268,7 @@ def _nir(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Pa
     return {"mismatches": found, "not_run": missing, **_compared([expected[graph.layers[-1].name]])}
 
 
-def _sanafe(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> dict[str, Any]:
+def _sanafe(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> JsonObject:
     from ashnets.export.energy.placed import place_by_spikes
     from ashnets.export.sanafe.simulation import compare_sanafe, python_of
     from ashnets.export.sanafe.writing import write_sanafe
@@ -278,7 +278,7 @@ def _sanafe(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder:
     placement = place_by_spikes(graph, wanted["chip"] or load_chip(DEFAULT), wanted["mapping"], spikes)
     write_sanafe(graph, placement, folder)
     _save_sample(folder, spikes, expected)
-    result: dict[str, Any] = {"mismatches": {}, "not_run": {"SANA-FE": "takes minutes: --simulate SECONDS runs it"}}
+    result: JsonObject = {"mismatches": {}, "not_run": {"SANA-FE": "takes minutes: --simulate SECONDS runs it"}}
     if python is not None:
         compared = compare_sanafe(folder, graph, placement, spikes, python, timeout=wanted["simulate"])
         found = {"SANA-FE": compared["differ"]}
@@ -319,7 +319,7 @@ def _savez(path: Path, arrays: dict[str, np.ndarray]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _report(graph: SpikingGraph, to: str, weights_sha256: str | None, result: dict[str, Any]) -> dict[str, Any]:
+def _report(graph: SpikingGraph, to: str, weights_sha256: str | None, result: JsonObject) -> JsonObject:
     family = to.partition("-")[0]
     versions = {"ashnets": graph.provenance["ashnets"], "torch": torch.__version__}
     for library in _LIBRARIES[family]:

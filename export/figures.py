@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ashnets.errors import ConfigurationError
+from ashnets.files import JsonObject
 
 PICOJOULES = {"fJ": 1e-3, "pJ": 1.0, "nJ": 1e3, "µJ": 1e6}
 NANOSECONDS = {"ps": 1e-3, "ns": 1.0, "µs": 1e3, "ms": 1e6}
@@ -47,7 +48,7 @@ class FigureFile:
     def __init__(self, path: Path, example: str) -> None:
         self.path, self.example = path, example
 
-    def yaml(self) -> dict[str, Any]:
+    def yaml(self) -> JsonObject:
         """The file's keys; raises ConfigurationError if it cannot be read."""
         try:
             found = yaml.safe_load(self.path.read_text(encoding="utf-8"))
@@ -79,7 +80,7 @@ class FigureFile:
         self.source(key, entry)
         return Constant(value, unit, entry["source"], entry["year"])
 
-    def source(self, key: str, entry: dict[str, Any]) -> None:
+    def source(self, key: str, entry: JsonObject) -> None:
         """Require the source in words and its year."""
         source, year = entry["source"], entry["year"]
         if not isinstance(source, str) or not source.strip():

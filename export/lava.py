@@ -15,8 +15,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ import torch
 from ashnets.errors import ConfigurationError, MissingExtraError, WeightsError
 from ashnets.export.folding import float32
 from ashnets.export.graph import GraphLayer, InputEncoding, SpikingGraph
-from ashnets.files import write_atomically
+from ashnets.files import JsonObject, write_atomically
 from ashnets.model.integer import BIAS_LIMIT, CURRENT_LIMIT, DECAY_ONE, IntegerConstants
 
 FORMAT = "ashnets-netx/1"
@@ -128,13 +130,13 @@ def read_lava(path: str | os.PathLike) -> SpikingGraph:
         ) from error
 
 
-def _contents(graph: SpikingGraph) -> list[dict[str, Any]]:
+def _contents(graph: SpikingGraph) -> list[dict[str, object]]:
     """What netx reads, in order; keys with a slash are in a group."""
 
     def whole(*values: int) -> np.ndarray:
         return np.array(values, dtype=np.int64)
 
-    layers: list[dict[str, Any]] = [{"type": b"input", "shape": whole(*graph.input_shape)}]
+    layers: list[dict[str, object]] = [{"type": b"input", "shape": whole(*graph.input_shape)}]
     for layer in graph.layers:
         c = layer.integer
         assert c is not None  # check_for_lava
@@ -157,7 +159,7 @@ def _contents(graph: SpikingGraph) -> list[dict[str, Any]]:
     return layers
 
 
-def _notes(graph: SpikingGraph) -> dict[str, Any]:
+def _notes(graph: SpikingGraph) -> JsonObject:
     return {
         "format": FORMAT,
         "name": graph.name,
@@ -172,12 +174,12 @@ def _notes(graph: SpikingGraph) -> dict[str, Any]:
     }
 
 
-def _put(group: Any, values: dict[str, Any]) -> None:
+def _put(group: Any, values: Mapping[str, object]) -> None:
     for key, value in values.items():
         group.create_dataset(key, data=value)
 
 
-def _digest(file: Any, notes: dict[str, Any]) -> str:
+def _digest(file: Any, notes: JsonObject) -> str:
     """sha256 over every dataset's name, shape and values, and over the attributes."""
     found = hashlib.sha256(json.dumps({key: str(value) for key, value in sorted(notes.items())}).encode())
     names: list[str] = []
@@ -189,7 +191,7 @@ def _digest(file: Any, notes: dict[str, Any]) -> str:
     return found.hexdigest()
 
 
-def _graph(file: Any, notes: dict[str, Any]) -> SpikingGraph:
+def _graph(file: Any, notes: JsonObject) -> SpikingGraph:
     names, steps = json.loads(notes["layers"]), json.loads(notes["steps"])
     shape = tuple(int(n) for n in file["layer/0/shape"][()])
     layers = []
@@ -231,7 +233,7 @@ def _graph(file: Any, notes: dict[str, Any]) -> SpikingGraph:
     )
 
 
-def _require_h5py() -> Any:
+def _require_h5py() -> ModuleType:
     try:
         import h5py
     except ImportError as error:

@@ -18,7 +18,7 @@ from ashnets.export.energy.report import REPORT, count_and_estimate, energy_repo
 from ashnets.export.exporting import READ_FROM, export_model
 from ashnets.export.onnx.reading import has_reading
 from ashnets.export.placement.chips import load_chip
-from ashnets.files import require_writable
+from ashnets.files import JsonObject, require_writable
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import resolve, weights_sha256
 from ashnets.processor import FILES, AshNetsProcessor
@@ -43,7 +43,7 @@ def energy(
     weights: str = "trained",
     output: str | os.PathLike | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Count what a model computes for an image, place it on a chip, and estimate its energy.
 
         ashnets.energy("ashnets-tiny", images="my-images", profiles=["45nm-int8"])
@@ -155,7 +155,7 @@ def export_encoder(
     mapping: str = "best",
     python: str | os.PathLike | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Export the spiking encoder of a model to another tool, and compare every spike.
 
         ashnets.export_encoder("ashnets-tiny", "onnx", output="out/onnx")

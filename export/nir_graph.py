@@ -22,6 +22,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ import torch
 
 from ashnets.errors import ConfigurationError, MissingExtraError, WeightsError
 from ashnets.export.graph import SpikingGraph, check_spikes
-from ashnets.files import write_atomically
+from ashnets.files import JsonObject, write_atomically
 
 FORMAT = "ashnets-nir/1"
 Stepper = Callable[[torch.Tensor], torch.Tensor]
@@ -58,7 +59,7 @@ def write_nir(graph: SpikingGraph, path: str | os.PathLike) -> Path:
         "input_encoding": json.dumps(asdict(graph.encoding)),
         "provenance": json.dumps(graph.provenance),
     }
-    nodes: dict[str, Any] = {"input": nir.Input({"input": np.array(graph.input_shape)})}
+    nodes: JsonObject = {"input": nir.Input({"input": np.array(graph.input_shape)})}
     for layer in graph.layers:
         if layer.integer is not None:
             raise ConfigurationError(
@@ -219,7 +220,7 @@ def _digest(graph: Any, notes: dict[str, str]) -> str:
     return found.hexdigest()
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -230,7 +231,7 @@ def _quiet():
         yield
 
 
-def _require(library: str) -> Any:
+def _require(library: str) -> ModuleType:
     try:
         return __import__(library)
     except ImportError as error:

@@ -6,8 +6,8 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +25,7 @@ from ashnets.hub.resolving import resolve
 from ashnets.model.collector import SemanticCollector
 from ashnets.model.recompute import keep_activations, recompute_activations, recomputes
 from ashnets.model.tdbn import TdBN
-from ashnets.result_folder import MODEL_MARK, complete, result_folder
+from ashnets.result_folder import MODEL_MARK, result_folder
 from ashnets.zoo.registry import config_of
 
 # Options for finding a name; see ashnets.resolve.
@@ -250,8 +250,6 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
     Raises:
         WeightsError: one is missing, or there is a pickle instead.
     """
-    with suppress(OSError):
-        complete(folder, MODEL_MARK)
     config = folder / MODEL_MARK
     if not config.is_file():
         raise WeightsError(f"{folder} has no config.json: it is not a model that save_pretrained wrote")
@@ -278,7 +276,7 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
     )
 
 
-def _refuse_differences(name: str, cls: type, report: dict[str, Any]) -> None:
+def _refuse_differences(name: str, cls: type, report: Mapping[str, list]) -> None:
     problems = []
     for kind, remedy in (
         ("missing_keys", f"the checkpoint belongs to another class than {cls.__name__} or is incomplete"),
@@ -295,7 +293,7 @@ def _refuse_differences(name: str, cls: type, report: dict[str, Any]) -> None:
         raise WeightsError(f"{name}: the weights do not fit. " + " · ".join(problems))
 
 
-def _named(key: Any) -> str:
+def _named(key: str | tuple) -> str:
     """A key of transformers' report: a name, or a name with the two shapes."""
     if isinstance(key, str):
         return key
@@ -303,7 +301,7 @@ def _named(key: Any) -> str:
     return f"{name} {tuple(stored)} instead of {tuple(expected)}"
 
 
-def _changed(config: AshNetsConfig, changes: dict[str, Any]) -> AshNetsConfig:
+def _changed(config: AshNetsConfig, changes: Mapping[str, object]) -> AshNetsConfig:
     """The configuration with changed keys, checked again."""
     return AshNetsConfig(**{**config.to_dict(), **changes}) if changes else config
 

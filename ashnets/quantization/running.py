@@ -16,7 +16,6 @@ import copy
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -200,7 +199,7 @@ def fine_tuning_recipe(folder: Path, recipe: Path | None, overrides: list[str] |
     phases = [phase for phase in found.phases if not phase.concrete_only and "spiking" not in phase.frozen]
     if not phases:
         raise ConfigurationError(f"{path}: no phase trains the spiking branch, which rounding changes")
-    changes: dict[str, Any] = {"phases": [phases[-1]], "stdp": None, "start": None, "changes": {}}
+    changes: JsonObject = {"phases": [phases[-1]], "stdp": None, "start": None, "changes": {}}
     if own:
         changes |= {
             "schedule": Schedule(kind="cosine", warmup_steps=found.schedule.warmup_steps),

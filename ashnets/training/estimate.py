@@ -149,7 +149,7 @@ def _fixed_bytes(model: nn.Module, optimizers: Mapping[str, torch.optim.Optimize
     }
 
 
-def _state_copies(part: str, optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> int:
+def _state_copies(part: str, optimizer: torch.optim.Optimizer, group: Mapping[str, object]) -> int:
     """How many tensors like the parameter the optimizer keeps for it."""
     if isinstance(optimizer, torch.optim.Adam):  # AdamW is one
         return 3 if group["amsgrad"] else 2

@@ -14,10 +14,10 @@ matter beside F_CNN, or equal for all images. These values show it in each epoch
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from ashnets.evaluation.options import EvaluationOptions, Variant
 from ashnets.evaluation.retrieval import Ranked, RetrievalSet, rank
@@ -67,7 +67,7 @@ def feature_gauges(model: AshNetsForPreTraining, batches: Iterable[tuple[torch.T
 
 def ablation_gauges(
     model: AshNetsForPreTraining,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     measured: RetrievalSet,
     main: Ranked,
     shown: Iterable[Variant],

@@ -245,13 +245,8 @@ class Loop:
         sizes = [len(group) for group in within.groups]
         order = {"indices": torch.as_tensor(np.concatenate(within.groups)).long(), "sizes": torch.tensor(sizes)}
         done = {"micro_batches": within.micro_batches, "sums": within.sums, "figures": within.figures}
-        self.folder.save(
-            self.step,
-            modules=self.learner.modules,
-            state={**self._state(phase, epoch), **done},
-            optimizers=self.learner.optimizers,
-            order=order,
-        )
+        state = {**self._state(phase, epoch), **done}
+        self.folder.save(self.step, self.learner.modules, state, self.learner.optimizers, order)
 
     def _resume_from(self, folder: Path) -> None:
         # checked first: other captions give another vocabulary, whose tensors would fail with another message

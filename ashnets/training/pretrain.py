@@ -270,10 +270,8 @@ class PreTrainingStep(nn.Module):
             words, special = batch.draws.words[fused], batch.special[fused][:, :length]
             ids, labels = obj.mask_tokens(ids, special, self.mask_id, model.config.vocab_size, words)  # (F, L) each
         if "mvm" in names:
-            spikes, drawn = (
-                cast(torch.Tensor, visual.concept_counts)[fused],
-                batch.draws.concept[fused],
-            )  # (F, N, M2), (F,)
+            spikes = cast(torch.Tensor, visual.concept_counts)[fused]  # (F, N, M2)
+            drawn = batch.draws.concept[fused]  # (F,)
             collector = cast(SemanticCollector, model.ashnets.vision.collector)
             z = collector.standing_out(spikes, model.config.time_steps)  # (F, N, M2)
             concepts, tied = obj.spike_labels(z, spikes, drawn)  # (F, N) each

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ashnets.errors import ConfigurationError, did_you_mean
+from ashnets.files import JsonObject
 from ashnets.training.recipe import INITIAL, PRETRAINED, Optimizer, Phase, Recipe, Schedule, TaskRecipe
 from ashnets.training.rules import check_recipe
 from ashnets.training.stdp import STDP
@@ -48,7 +49,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     return recipe
 
 
-def _override(data: dict[str, Any], override: str) -> None:
+def _override(data: JsonObject, override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals:
         raise ConfigurationError(f"override {override!r}: write it as key=value or key.sub=value")
@@ -115,7 +116,7 @@ def _build(kind: type, data: Any, where: str) -> Any:
     return kind(**values)
 
 
-def _typed(value: Any, kind: str, where: str) -> Any:
+def _typed(value: object, kind: str, where: str) -> object:
     """Check a value and its entries; YAML 1.1 reads ``1e-4`` (no point) as text, which is converted to a number."""
     kinds = kind.split(" | ")
     if "None" in kinds and value is None:
@@ -128,7 +129,7 @@ def _typed(value: Any, kind: str, where: str) -> Any:
         return {key: _typed(item, inside.partition(", ")[2], f"{where}.{key}") for key, item in value.items()}
     if kind == "float" and not isinstance(value, bool):
         try:
-            return float(value)
+            return float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             pass
     elif container not in (*_PLAIN, "list", "dict") or type(value).__name__ == kind:

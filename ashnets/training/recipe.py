@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from ashnets.files import JsonObject
 from ashnets.training.stdp import STDP
 
 GROUPINGS = ("random", "similar")
@@ -158,7 +159,7 @@ class Recipe:
     schedule: Schedule
     transformer_weights: str
     corpus: str | dict[str, str] = "pictograms"
-    changes: dict[str, Any] = field(default_factory=dict)
+    changes: JsonObject = field(default_factory=dict)
     train: list[str] = field(default_factory=lambda: ["train"])
     valid: str = "valid"
     valid_images: int = 0
@@ -202,14 +203,14 @@ class Recipe:
     def epochs(self) -> int:
         return sum(phase.epochs for phase in self.phases)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         found = dataclasses.asdict(self)
         if not self.schedule.phase_warmup_steps:
             del found["schedule"]["phase_warmup_steps"]
         later = _LATER if isinstance(self, TaskRecipe) else {**_LATER, "weights": INITIAL}
         return {key: value for key, value in found.items() if key not in later or value != later[key]}
 
-    def settled(self, saved: dict[str, Any]) -> Recipe:
+    def settled(self, saved: JsonObject) -> Recipe:
         """This recipe with the precision that an earlier start chose, from its saved dictionary, if it is ``auto``."""
         return dataclasses.replace(self, precision=saved["precision"]) if self.precision == AUTO else self
 
@@ -247,7 +248,7 @@ class TaskRecipe(Recipe):
     valid_items: int = 0
 
 
-def differences(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(saved: Mapping[str, object], wanted: Mapping[str, object], prefix: str = "") -> list[str]:
     """Differences of two recipes given as dictionaries: one line ``key: was …, is …`` for each single value."""
     lines = []
     for key in dict.fromkeys([*saved, *wanted]):

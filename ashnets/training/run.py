@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from safetensors import SafetensorError
 
-from ashnets.configuration import AshNetsConfig
 from ashnets.data.learned import merged, read_sketch, sketch
 from ashnets.environment import environment
 from ashnets.errors import TrainingError
@@ -24,7 +23,7 @@ from ashnets.evaluation.retrieval import RetrievalSet, rank
 from ashnets.files import JsonObject
 from ashnets.hub.resolving import resolve
 from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
-from ashnets.processor import AshNetsProcessor
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.training.closing import close_retrieval
 from ashnets.training.continuing import continued_model
 from ashnets.training.estimate import estimate_step
@@ -37,7 +36,7 @@ from ashnets.training.optim import warmup_steps
 from ashnets.training.precision import with_precision
 from ashnets.training.publish import write_model
 from ashnets.training.recipe import PRETRAINED, Phase, Recipe
-from ashnets.training.setup import build_model, start_from
+from ashnets.training.setup import Started, build_model, start_from
 from ashnets.training.stdp import STDP, stdp_stage
 from ashnets.words import without_place
 
@@ -95,7 +94,7 @@ class Run(Loop):
             self._resume_from(checkpoint)
         self.began = time.monotonic()
 
-    def _model(self, source: Any) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+    def _model(self, source: Any) -> Started:
         recipe = self.recipe
         captions = (c for split in recipe.train for row in source.split(split)["captions"].to_pylist() for c in row)
         return (continued_model if recipe.weights == PRETRAINED else build_model)(recipe, captions)
@@ -103,7 +102,7 @@ class Run(Loop):
     def _images(self, source: Any) -> Any:
         return TrainingImages(self.recipe, self.config, source, self.processor.tokenizer, self._left_out)
 
-    def _learner(self, model: Any) -> Learner:
+    def _learner(self, model: AshNetsPreTrainedModel) -> Learner:
         return Learner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
 
     def plan(self) -> JsonObject:
@@ -177,10 +176,8 @@ class Run(Loop):
                         journal.warn(warning)
                 state = self._state(phase, epoch + 1)
                 if epoch + 1 == recipe.epochs or recipe.phase_of(epoch + 1) is not phase:
-                    self.folder.save_phase(phase.name, modules={"model": self.learner.published}, state=state)
-                self.folder.save(
-                    self.step, modules=self.learner.modules, state=state, optimizers=self.learner.optimizers
-                )
+                    self.folder.save_phase(phase.name, self.learner.published, state)
+                self.folder.save(self.step, self.learner.modules, state, self.learner.optimizers)
             self.accelerator.wait_for_everyone()
             return self._finish(readable)
         except (OSError, SafetensorError) as error:

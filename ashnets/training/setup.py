@@ -27,13 +27,15 @@ from ashnets.training.optim import part_of
 from ashnets.training.recipe import BACKBONE, Phase, Recipe
 from ashnets.zoo.registry import config_of
 
+Started = tuple[AshNetsConfig, AshNetsProcessor, AshNetsPreTrainedModel, list[str]]  # and the origin of its weights
+
 
 def build_model(
     recipe: Recipe,
     captions: Iterable[str],
     head: type[AshNetsPreTrainedModel] = AshNetsForPreTraining,
-    **keys: Any,
-) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+    **keys: object,
+) -> Started:
     """Configuration, processor and starting model of a recipe, and a sentence for each source of its weights.
 
     Args:

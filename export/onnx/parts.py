@@ -19,7 +19,8 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ DIGEST = "graph_sha256"
 EXTERNAL_ABOVE = (1 << 31) - (1 << 24)  # protobuf ends at 2 GiB; what is not weights takes some of it
 
 
-def require(library: str) -> Any:
+def require(library: str) -> ModuleType:
     """Import a library of the extra ``onnx``, or raise MissingExtraError."""
     try:
         return __import__(library)
@@ -63,17 +64,17 @@ class Parts:
         graph: what is written.
     """
 
-    def __init__(self, library: Any, graph: SpikingGraph) -> None:
+    def __init__(self, library: ModuleType, graph: SpikingGraph) -> None:
         self.onnx, self.graph = library, graph
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-        self.inputs: list[Any] = []
-        self.outputs: list[Any] = []
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
         self.real = library.TensorProto.FLOAT
         self.whole = library.TensorProto.INT64
         self.short = library.TensorProto.INT32
 
-    def node(self, kind: str, inputs: list[str], outputs: list[str], name: str, **attributes: Any) -> Any:
+    def node(self, kind: str, inputs: list[str], outputs: list[str], name: str, **attributes: object) -> onnx.NodeProto:
         """A node, for the caller to place."""
         return self.onnx.helper.make_node(kind, inputs, outputs, name=name, **attributes)
 
@@ -83,7 +84,7 @@ class Parts:
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
 
-    def value(self, name: str, shape: list[int | str | None], kind: int | None = None) -> Any:
+    def value(self, name: str, shape: list[int | str | None], kind: int | None = None) -> onnx.ValueInfoProto:
         """Name, type and shape of an input or output; float32 by default."""
         return self.onnx.helper.make_tensor_value_info(name, self.real if kind is None else kind, shape)
 
@@ -91,7 +92,7 @@ class Parts:
         """Name of a layer's spikes: the last one's are the graph's output."""
         return layer.name if layer is self.graph.layers[-1] else f"spikes_{layer.name}"
 
-    def current(self, layer: GraphLayer, spikes: str, output: str) -> Any:
+    def current(self, layer: GraphLayer, spikes: str, output: str) -> onnx.NodeProto:
         """Conv: (B, C, H, W) spikes to currents, in the membrane's unit."""
         weight, bias = layer.weight, layer.bias
         if layer.integer is not None:
@@ -123,11 +124,13 @@ class Parts:
         for key, value in values.items():
             self.constant(f"{n}.{key}", torch.tensor(float(value)))
 
-    def neuron(self, layer: GraphLayer, current: str, v: str, fired: str, v_next: str, step: str = "") -> list[Any]:
+    def neuron(
+        self, layer: GraphLayer, current: str, v: str, fired: str, v_next: str, step: str = ""
+    ) -> list[onnx.NodeProto]:
         """One step of the layer's neurons; ``step`` keeps names apart where a graph holds many."""
         n, s, nodes = layer.name, step, []
 
-        def add(kind: str, inputs: list[str], output: str, what: str, **attributes: Any) -> str:
+        def add(kind: str, inputs: list[str], output: str, what: str, **attributes: object) -> str:
             nodes.append(self.node(kind, inputs, [output], f"{n}/{what}{s}", **attributes))
             return output
 
@@ -197,7 +200,7 @@ def describe(graph: SpikingGraph) -> dict[str, str]:
     return {**lines, **{f"provenance.{key}": value for key, value in graph.provenance.items()}}
 
 
-def label(library: Any, model: onnx.ModelProto, notes: dict[str, str]) -> None:
+def label(library: ModuleType, model: onnx.ModelProto, notes: dict[str, str]) -> None:
     """Give a model its metadata, and a sha256 over itself and them."""
     library.helper.set_model_props(model, {**notes, DIGEST: _digest(model, notes)})
 
@@ -217,7 +220,9 @@ def _digest(model: onnx.ModelProto, notes: dict[str, str]) -> str:
     return found.hexdigest()
 
 
-def save(library: Any, model: onnx.ModelProto, path: str | os.PathLike, external_above: int = EXTERNAL_ABOVE) -> Path:
+def save(
+    library: ModuleType, model: onnx.ModelProto, path: str | os.PathLike, external_above: int = EXTERNAL_ABOVE
+) -> Path:
     """Check a model and write it, aside first; weights of more than ``external_above`` bytes go to ``path.data``."""
     given, path = Path(path), Path(os.path.realpath(path))  # weights are beside the file, not beside a link to it
     if sum(len(constant.raw_data) for constant in model.graph.initializer) <= external_above:
@@ -244,7 +249,7 @@ def data_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
-def read(library: Any, path: str | os.PathLike, forms: tuple[str, ...]) -> tuple[bytes | str, dict[str, str]]:
+def read(library: ModuleType, path: str | os.PathLike, forms: tuple[str, ...]) -> tuple[bytes | str, dict[str, str]]:
     """Check a file of :func:`save`.
 
     Returns:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def write_onnx_sequence(
 
 
 def _build(
-    library: Any, graph: SpikingGraph, unrolled: int | None, layer_spikes: bool, layer_counts: bool
+    library: ModuleType, graph: SpikingGraph, unrolled: int | None, layer_spikes: bool, layer_counts: bool
 ) -> onnx.ModelProto:
     parts = Parts(library, graph)
     time: int | str = unrolled or "T"

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def write_onnx_step(
     return save(library, _build(library, graph, layer_spikes, layer_counts), path, external_above)
 
 
-def _build(library: Any, graph: SpikingGraph, layer_spikes: bool, layer_counts: bool) -> onnx.ModelProto:
+def _build(library: ModuleType, graph: SpikingGraph, layer_spikes: bool, layer_counts: bool) -> onnx.ModelProto:
     parts = Parts(library, graph)
     parts.inputs.append(parts.value("spikes", ["B", *graph.input_shape]))
     states, spikes, counts = [], [], []
