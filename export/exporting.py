@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,11 +29,12 @@ from ashnets.export.placement.chips import DEFAULT, Chip, load_chip
 from ashnets.export.readme import readme
 from ashnets.files import JsonObject, write_atomically, write_json
 from ashnets.model.firing import rates_warnings
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.model.sampling import probabilistic_sampling
 from ashnets.result_folder import check_place, entries, result_folder
 
 FORMATS = ("lava", "onnx", "onnx-sequence", "onnx-unrolled", "onnx-model", "nir", "sana-fe")
-READ_FROM = ("onnx", "onnx-sequence", "onnx-unrolled")  # formats beside which the reading of texts is written
+READ_FROM = ("onnx", "onnx-sequence", "onnx-unrolled")  # formats that also get the reading of texts
 MARK = "ashnets-export/1"
 REPORT = "report.json"
 SAMPLES = 3
@@ -71,12 +71,12 @@ def export_model(
         output: a folder; the folder of an earlier export is replaced.
         name: of the model, for the provenance.
         quantize: round a float graph to integers first.
-        counts: for the ONNX forms: the spike counts of each layer as further outputs.
+        counts: for the ONNX forms: add the spike counts of each layer as outputs.
         simulate: for lava and sana-fe: run the simulation on the sample, for at most so many seconds.
         progress: show a bar over the simulation.
         images: real images (B, 3, S, S) in [0, 1], in batches with their keys, to find silent and saturated layers; by
             default the smooth noise of the sample.
-        weights_sha256: digest of the weights' files (`ashnets.digests`), which identifies the exports of a model card.
+        weights_sha256: digest of the weights' files (`ashnets.digests`), which connects an export with a model card.
         chip, mapping: for sana-fe: the chip, Loihi 1 by default, and how neurons are mapped to its cores.
         python: for sana-fe: a Python that has sanafe; the running one by default.
         texts: for the ONNX forms of the encoder: texts with their embeddings (M, D) for spikes; the folder then also
@@ -146,7 +146,7 @@ def sample_images(count: int, size: tuple[int, int], seed: int = 0) -> torch.Ten
 
 
 def sample_jpeg() -> bytes:
-    """A small image file, the same for every export, for the README's way from a file to spikes."""
+    """A small image file, the same for every export: the README shows how it becomes spikes."""
     noise = sample_images(1, (120, 160), seed=1)[0]
     image = Image.fromarray((noise * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
     buffer = io.BytesIO()
@@ -235,7 +235,9 @@ def _onnx(
     return {"mismatches": found, "not_run": not_run, **_compared(expected.values())}
 
 
-def _onnx_model(model: Any, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> JsonObject:
+def _onnx_model(
+    model: AshNetsPreTrainedModel, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict
+) -> JsonObject:
     from ashnets.export.onnx.model import TOLERANCE, largest_difference, run_onnx_model, sample_inputs, write_onnx_model
 
     path = write_onnx_model(model, folder / "network.onnx", wanted["counts"])

@@ -1,4 +1,4 @@
-"""Data files of figures: every figure has value, unit, source and year, and anything unexpected is refused by name."""
+"""Data files of figures: every figure has value, unit, source and year; unexpected keys are errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIELDS = ("value", "unit", "source", "year")
 
 @dataclass(frozen=True)
 class Constant:
-    """A figure as its source gives it, with the source and its year."""
+    """A figure from a source, with the source and its year."""
 
     value: float
     unit: str

@@ -61,6 +61,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
     base_model_prefix = "ashnets"
     main_input_name = "pixel_values"
     config: AshNetsConfig
+    ashnets: Any  # of a head: the AshNetsModel that it reads, or the core of a baseline
     accepts_loss_kwargs = False  # for transformers' Trainer: losses are means over a batch, not over a number of items
     _no_split_modules = ["SpikingLayer", "IntegerSpikingLayer"]  # noqa: RUF012 - each runs as one kernel
     _supports_sdpa = True

@@ -90,13 +90,13 @@ class Quantizing:
         """The report's entries on the task."""
         return {}
 
-    def evaluate(self, model: Any, concrete_only: bool = False) -> JsonObject:
+    def evaluate(self, model: AshNetsPreTrainedModel, concrete_only: bool = False) -> JsonObject:
         """The metric on the split, each image from a reset state."""
         variant, options = Variant(concrete_only=concrete_only), EvaluationOptions(progress=self.progress)
         measured = RetrievalSet.of_pairs(self.held_out)
         return rank(model.eval(), self.processor.tokenizer, measured, variant, options).to_list()[0]
 
-    def evaluate_spikes(self, model: Any) -> JsonObject:
+    def evaluate_spikes(self, model: AshNetsPreTrainedModel) -> JsonObject:
         """Retrieval of texts by spikes alone; empty without a STUA head."""
         if not hasattr(model, "stua"):
             return {}
@@ -128,7 +128,7 @@ class Quantizing:
             **estimate_step(learner, batch, len(batch.image_ids), self.steps * self.recipe.accumulate),
         }
 
-    def calibrate(self, model: Any, count: int) -> int:
+    def calibrate(self, model: AshNetsPreTrainedModel, count: int) -> int:
         """Compute the running statistics as training does, over augmented images in groups; returns their number.
 
         Images on white, each from a reset state, would have other statistics than the images of the training.

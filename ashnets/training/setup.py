@@ -138,7 +138,7 @@ def save_memory(model: nn.Module) -> None:
             module.memory_saving = True
 
 
-def resting(model: Any, phase: Phase) -> list[nn.Module]:
+def resting(model: AshNetsPreTrainedModel, phase: Phase) -> list[nn.Module]:
     """The parts that a phase does not train: they have no dropout, and their running statistics do not change."""
     concrete = getattr(model.ashnets.vision, "concrete_encoder", None)
     parts: dict[str, nn.Module | None] = {

@@ -4,8 +4,8 @@ r"""The spiking graph over a whole sequence in one call: with a Scan over T, or 
     outputs  <last layer> (T, B, C, h, w)  v_<layer>_next
     on request   spikes_<layer> of every other layer, count_<layer> (B,), whole numbers, summed over T
 
-A convolution sees no time, so each layer's runs over all T·B images at once and only its neurons go step by step.
-B is dynamic; so is T with Scan, while an unrolled graph has the T it was written for.
+A convolution does not depend on time: it runs on all T·B images at once, and only the neurons run step by step. B is
+dynamic. T is dynamic with Scan; an unrolled graph has a fixed T.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def write_onnx_sequence(
 
     Args:
         graph: see :func:`ashnets.export.graph.from_model`.
-        path: of the file; written aside, then renamed.
+        path: of the file, which appears when it is complete.
         unrolled: T of an unrolled graph; ``None`` writes a Scan, which takes any T.
         layer_spikes, layer_counts, external_above: as in :func:`ashnets.export.onnx.step.write_onnx_step`.
 

@@ -1,4 +1,4 @@
-"""Items on one time axis: alone by default, else with similar ones; never the two images of a pair."""
+"""Items on one time axis: single by default, otherwise with similar ones. The two images of a pair never share one."""
 
 from __future__ import annotations
 

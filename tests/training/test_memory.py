@@ -1,4 +1,4 @@
-"""Freed memory is kept, for real: pages that the kernel had to give, counted in processes of their own."""
+"""Freed memory is reused: counts the pages that the kernel provides, in separate processes."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def timeless(lines: list[dict]) -> list[dict]:
 
 
 def assert_same_end(a, b) -> None:
-    """The last checkpoints of two runs hold the same bits: model, averages, queue, optimizers."""
+    """The last checkpoints of two runs have the same bits: model, averages, queue, optimizers."""
     last = [checkpoints(run / "checkpoints")[-1] for run in (a, b)]
     assert last[0].name == last[1].name
     files = sorted(path.name for path in last[0].glob("*.safetensors"))

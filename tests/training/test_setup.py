@@ -1,4 +1,4 @@
-"""What a run starts with: weights from elsewhere, averages, and what a phase leaves frozen."""
+"""The start of a run: weights of other models, averages, and the frozen parts of a phase."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_a_concrete_phase_freezes_the_spiking_branch_and_its_heads(small):
 
 
 def test_frozen_parts(small):
-    """All heads go with the transformer; collector and summary ratio are a part of their own."""
+    """All heads belong to the transformer; collector and summary ratio are a separate part."""
     model = small(0)
     vision, everything = model.ashnets.vision, {name for name, _ in model.named_parameters()}
     concrete, spiking = names_in(model, vision.concrete_encoder), names_in(model, vision.abstract_encoder)

@@ -1,4 +1,4 @@
-"""What a run says: by hand, and which recipe fits drawings and photographs."""
+"""The messages of a run: a case computed by hand, and the recipes for drawings and photographs."""
 
 from __future__ import annotations
 
