@@ -1,7 +1,7 @@
 """Model cards, made from the registry, the files of a run and the results files; nothing in them is written by hand.
 
 ``card.md`` is the form, ``card-data.yaml`` its words. What was measured, what the paper reports and what is estimated
-stand in sections of their own.
+have separate sections.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Located:
 
 
 def resolve(name: str | os.PathLike, **options: Any) -> str:
-    """The folder that ``name`` stands for; see :func:`locate`, which takes the same arguments.
+    """The folder of the model ``name``; see :func:`locate`, which takes the same arguments.
 
     ashnets.resolve("ashnets-tiny")
     """
@@ -57,7 +57,7 @@ def locate(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Located:
-    """Find the model that ``name`` stands for.
+    """Find a model by its name.
 
     Args:
         name: a registry name, ``model[.tag][@revision]``; a folder; or a Hub repository, ``org/repo[@revision]`` or

@@ -1,4 +1,4 @@
-"""The files of experiments: rows as changes of one base recipe, what is measured, the paper's numbers beside.
+"""The files of experiments: rows as changes of one base recipe, what is measured, and the paper's numbers.
 
     experiment, scale = read_experiment("table-11"), read_scale("lab")
 
@@ -84,7 +84,7 @@ class ExperimentFile:
     """One experiment.
 
     Attributes:
-        measures: what is measured → the paper's column beside it, or None.
+        measures: what is measured → the paper's column for it, or None.
         table, figure: its number in the paper.
         plot: ``bars``, ``lines`` over the rows' names, or ``sheet``, a contact sheet.
         axis: label of the x axis of lines.

@@ -18,7 +18,7 @@ GALLERY = Path("out/gallery")
 
 
 class Extra(StrEnum):
-    """Collections for training beside the pictograms."""
+    """Collections for training, in addition to the pictograms."""
 
     openclipart = "openclipart"
 

@@ -9,7 +9,7 @@
 About half of Visual Genome's images are COCO's; ``image_data.json`` says which. An image of both sets is one sample:
 COCO's file, COCO's captions and Visual Genome's regions. Left out by id are images of COCO's val and test, images of
 COCO's own test sets (an id that Karpathy's split does not contain), and Flickr30K's val and test, if
-``dataset_flickr30k.json`` lies beside ``dataset_coco.json`` (both are in Karpathy's archive).
+``dataset_flickr30k.json`` is in the folder of ``dataset_coco.json`` (both are in Karpathy's archive).
 
 How many captions of an image an epoch shows is the recipe's ``passes``. The paper does not say what its epoch is, but
 that it takes 2.3 to 2.8 hours on eight A100 with 16 pairs each. Some 170,000 images remain here:

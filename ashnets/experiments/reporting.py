@@ -1,4 +1,4 @@
-"""What an experiment leaves: the results file, a table, a plot, and a page with the paper's numbers beside ours."""
+"""The output of an experiment: the results file, a table, a plot, and a page with the paper's numbers next to ours."""
 
 from __future__ import annotations
 

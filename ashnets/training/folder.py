@@ -119,7 +119,7 @@ class RunFolder:
             save_checkpoint(self.path / f"phase-{name}", {"model": model}, state)
 
     def write(self, name: str, data: Mapping[str, object]) -> Path:
-        """Write a JSON file beside the logs; returns its path on every rank."""
+        """Write a JSON file next to the logs; returns its path on every rank."""
         if self.main:
             write_json(self.path / name, data)
         return self.path / name

@@ -1,7 +1,7 @@
 """Gauges of the spiking branch: whether a run uses it, and which objective trains which part.
 
-A branch can be healthy, with no silent layer and exact exports, and still do nothing: its features may be too short to
-matter beside F_CNN, or equal for all images. These values show it in each epoch.
+A branch can be healthy, with no silent layer and exact exports, and still do nothing: its features may be too short,
+compared with F_CNN, or equal for all images. These values show it in each epoch.
 
     branch_ratio              ‖SR·F_SNN‖/‖F_CNN‖, the mean over tokens of both norms
     branch_concepts           effective number of concepts of a token: exp of the entropy of its spikes over concepts

@@ -36,7 +36,7 @@ class Phase:
     Attributes:
         concrete_only: the visual tokens are F_CNN alone. The spiking branch, collector and summary ratio are frozen and
             switched off. With ``stua`` among the objectives, the spiking branch and collector are not: STUA trains them
-            beside the concrete branch, so that F_SNN means something before SR gates it into the tokens.
+            next to the concrete branch, so that F_SNN means something before SR gates it into the tokens.
         grouping: ``random``, or ``similar``: regrouped by ITC similarity before each epoch.
         objectives: name → weight in the loss.
         negative_temperature: τ of the draw of ITM's negatives; ITC's own τ by default. A matching head that is
@@ -60,7 +60,7 @@ class Phase:
 
     @property
     def beside(self) -> bool:
-        """Whether it is trained beside the concrete branch, without being gated into the tokens."""
+        """Whether it is trained next to the concrete branch, without being gated into the tokens."""
         return self.concrete_only and self.spiking
 
 

@@ -16,7 +16,7 @@ HOST = "127.0.0.1"
 WAITING = 32  # requests; more are refused
 SESSIONS = 64  # visitors whose image is kept
 
-# The browser loads nothing from other machines, whatever Gradio's page asks for. Its scripts need inline code and eval.
+# The browser loads nothing from other machines, even if the page asks for it. Its scripts need inline code and eval.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "

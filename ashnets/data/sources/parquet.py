@@ -29,7 +29,7 @@ _SHARD = re.compile(r"[-_.](part[-_.]?)?\d+([-_.]of[-_.]\d+)?([-_.][0-9a-f]{8,})
 
 
 def split_of_file(file: str) -> str:
-    """The split that a file's name, or else its folder's, begins with; ``train`` where neither does.
+    """The split at the start of the file's name, otherwise of its folder's; ``train`` if there is none.
 
     ``train-00000-of-00002.parquet`` → train, ``validation.parquet`` → valid, ``test-seen.parquet`` → test-seen.
     """
