@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from ashnets.export.folding import float32
 from ashnets.export.graph import GraphLayer, InputEncoding, SpikingGraph
 from ashnets.files import JsonObject, write_atomically
 from ashnets.model.integer import BIAS_LIMIT, CURRENT_LIMIT, DECAY_ONE, IntegerConstants
+
+if TYPE_CHECKING:
+    import h5py
 
 FORMAT = "ashnets-netx/1"
 NO_MEMORY = 4096  # iDecay: the current decays completely at each step
@@ -174,12 +177,12 @@ def _notes(graph: SpikingGraph) -> JsonObject:
     }
 
 
-def _put(group: Any, values: Mapping[str, object]) -> None:
+def _put(group: h5py.Group, values: Mapping[str, object]) -> None:
     for key, value in values.items():
         group.create_dataset(key, data=value)
 
 
-def _digest(file: Any, notes: JsonObject) -> str:
+def _digest(file: h5py.File, notes: JsonObject) -> str:
     """The sha256 of the name, shape and values of every dataset, and of the attributes."""
     found = hashlib.sha256(json.dumps({key: str(value) for key, value in sorted(notes.items())}).encode())
     names: list[str] = []
@@ -191,7 +194,7 @@ def _digest(file: Any, notes: JsonObject) -> str:
     return found.hexdigest()
 
 
-def _graph(file: Any, notes: JsonObject) -> SpikingGraph:
+def _graph(file: h5py.File, notes: JsonObject) -> SpikingGraph:
     names, steps = json.loads(notes["layers"]), json.loads(notes["steps"])
     shape = tuple(int(n) for n in file["layer/0/shape"][()])
     layers = []

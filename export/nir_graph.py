@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ import torch
 from ashnets.errors import ConfigurationError, MissingExtraError, WeightsError
 from ashnets.export.graph import SpikingGraph, check_spikes
 from ashnets.files import JsonObject, write_atomically
+
+if TYPE_CHECKING:
+    import nir
 
 FORMAT = "ashnets-nir/1"
 Stepper = Callable[[torch.Tensor], torch.Tensor]
@@ -98,7 +101,7 @@ def write_nir(graph: SpikingGraph, path: str | os.PathLike) -> Path:
     return write_atomically(path, buffer.getvalue())
 
 
-def read_nir(path: str | os.PathLike) -> Any:
+def read_nir(path: str | os.PathLike) -> nir.NIRGraph:
     """Read and verify the ``NIRGraph`` in a file of :func:`write_nir`.
 
     Raises:
@@ -206,7 +209,7 @@ def compare_nir(path: str | os.PathLike, graph: SpikingGraph, spikes: torch.Tens
     return found
 
 
-def _digest(graph: Any, notes: dict[str, str]) -> str:
+def _digest(graph: nir.NIRGraph, notes: dict[str, str]) -> str:
     """The sha256 of the arrays of all nodes, the edges and the notes."""
     found = hashlib.sha256(json.dumps(sorted(notes.items())).encode())
     found.update(json.dumps(sorted([str(a), str(b)] for a, b in graph.edges)).encode())

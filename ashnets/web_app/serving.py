@@ -6,10 +6,10 @@ import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
 
 from ashnets.errors import ConfigurationError, MissingExtraError
+from ashnets.files import JsonObject
 from ashnets.web_app.session import UPLOAD_BYTES, Session
 
 HOST = "127.0.0.1"
@@ -112,14 +112,17 @@ def serving(
             page.close(verbose=False)
 
 
+Application = Callable[..., Awaitable[object]]  # of ASGI; so are its channels
+
+
 class OwnOrigin:
     """ASGI middleware: every answer tells the browser to load only from here, and to name no address elsewhere."""
 
-    def __init__(self, app: Callable[..., Any]) -> None:
+    def __init__(self, app: Application) -> None:
         self.app = app
 
-    async def __call__(self, scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-        async def with_policy(message: dict[str, Any]) -> None:
+    async def __call__(self, scope: JsonObject, receive: Application, send: Application) -> None:
+        async def with_policy(message: JsonObject) -> None:
             if message["type"] == "http.response.start":
                 policy = (b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer")
                 message = {**message, "headers": [*message.get("headers", ()), *policy]}
