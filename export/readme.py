@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ashnets.export.graph import SpikingGraph
+from ashnets.files import JsonObject
 
 _LAVA = """
 import dataclasses, sys, types
@@ -226,7 +227,7 @@ Other readers:
 }
 
 
-def readme(graph: SpikingGraph, to: str, report: dict[str, Any]) -> str:
+def readme(graph: SpikingGraph, to: str, report: JsonObject) -> str:
     """The README as Markdown."""
     values = {
         "steps": graph.time_steps,
@@ -287,7 +288,7 @@ expected output, `sample.jpg` is a small image; `report.json` contains sizes, ha
 """
 
 
-def _reading(report: dict[str, Any]) -> str:
+def _reading(report: JsonObject) -> str:
     """The section on texts."""
     code = _READING.strip("\n")
     return f"""
@@ -302,7 +303,7 @@ def _reading(report: dict[str, Any]) -> str:
 """
 
 
-def _simulated(report: dict[str, Any]) -> str:
+def _simulated(report: JsonObject) -> str:
     """The table of a simulation in SANA-FE."""
     if "simulated" not in report:
         return ""

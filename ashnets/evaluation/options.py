@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ SPIKES_ALONE = Variant("spikes alone", spikes="alone")
 ABLATED = (CONCRETE_ALONE, ANOTHER, SPIKES_ALONE)
 
 
-def ablated(config: Any) -> list[Variant]:
+def ablated(config: AshNetsConfig) -> list[Variant]:
     """The variants that show what the spiking branch adds; an ``snn`` has no trained concrete features."""
     if not config.has_spiking_branch:
         return []

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from transformers import PreTrainedTokenizerBase
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.data.batches import Share, plan_epoch
@@ -18,6 +19,7 @@ from ashnets.data.sources.opening import Source
 from ashnets.errors import ConfigurationError, DataError
 from ashnets.evaluation.embedding import embed_images
 from ashnets.evaluation.options import EvaluationOptions, Variant
+from ashnets.files import JsonObject
 from ashnets.model.ashnets import VisualSemanticModule
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.sampling import image_key
@@ -42,7 +44,7 @@ class TrainingImages:
         recipe: Recipe,
         config: AshNetsConfig,
         source: Source,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         warn: Callable[[str, str, int], None],
     ) -> None:
         group = config.group_size
@@ -67,8 +69,8 @@ class TrainingImages:
         return [usable[g] for seed in self.seeds(epoch) for g in random_groups(len(usable), size, seed)]
 
     def similar_groups(
-        self, model: AshNetsForPreTraining, epoch: int, phase: Phase, device_precision: Any, progress: bool
-    ) -> tuple[list[np.ndarray], dict[str, Any]]:
+        self, model: AshNetsForPreTraining, epoch: int, phase: Phase, device_precision: torch.autocast, progress: bool
+    ) -> tuple[list[np.ndarray], JsonObject]:
         """Retrieve(Pic, φ) by ITC similarity, the same on every rank; and values for the log.
 
         Each rank embeds its part of the images; the first one searches.

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from ashnets.export.energy.profiles import load_profile, profile_names
 from ashnets.export.energy.report import energy_report
 from ashnets.export.graph import from_model
 from ashnets.export.placement.chips import Chip, load_chip
+from ashnets.files import JsonObject
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import weights_sha256
 from ashnets.image_search.asking import Answer, ImageQuestions
@@ -150,7 +150,7 @@ class Session:
         shown = self._spiking()(given.square, texts=texts or None)
         return replace(shown, name=given.name, model=self.name)
 
-    def energy(self, given: Given, mapping: str = "best") -> dict[str, Any]:
+    def energy(self, given: Given, mapping: str = "best") -> JsonObject:
         """The energy report of one image, as `ashnets.energy` gives it for a folder of this image alone."""
         self._spiking()
         batch = self.processor(images=given.square)

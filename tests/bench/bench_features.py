@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ashnets.runs import run_class, training_source
 from ashnets.training.means import Means
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.zoo.registry import recipe_path
 
 

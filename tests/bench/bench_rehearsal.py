@@ -28,9 +28,9 @@ from ashnets.data.loading import load_epoch
 from ashnets.data.pairs import Pairs
 from ashnets.data.similar import random_groups, similar_groups
 from ashnets.data.vocabulary import prune_vocabulary, tokenizer_from_vocabulary
-from ashnets.files import write_json
+from ashnets.files import JsonObject, write_json
 from ashnets.training.loader import EpochBatches
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.training.setup import weights_folder
 from ashnets.zoo.registry import recipe_path
 
@@ -44,7 +44,7 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def joining(folders: dict[str, str], root: Path) -> tuple[Any, dict[str, Any]]:
+def joining(folders: dict[str, str], root: Path) -> tuple[Any, JsonObject]:
     began = time.process_time()
     source, counts = open_joined(folders, root)
     seconds = time.process_time() - began
@@ -87,7 +87,7 @@ def main() -> int:
         published_sets.write_sets(options.folder, options.coco, options.genome)
     recipe = load_recipe(recipe_path("pretrain-coco-vg"), [f"batch_size={PAIRS}", f"fused_pairs={PAIRS}"])
     assert isinstance(recipe.corpus, dict)
-    found: dict[str, Any] = {"machine": machine.describe()}
+    found: JsonObject = {"machine": machine.describe()}
     source, found["joining"] = joining(recipe.corpus, options.folder)
     pairs = Pairs(source, ["train"], SIDE)
     found["decoding_images_a_core_second"] = round(decoding(pairs, min(options.images, len(pairs))), 1)

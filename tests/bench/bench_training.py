@@ -33,11 +33,12 @@ from ashnets.data.batches import Share
 from ashnets.data.loading import load_epoch
 from ashnets.data.sources.opening import open_source
 from ashnets.training import pretrain
+from ashnets.training.determinism import deterministic
 from ashnets.training.loader import EpochBatches
 from ashnets.training.means import Means
 from ashnets.training.memory import keep_freed_memory
-from ashnets.training.recipe import load_recipe
-from ashnets.training.run import Run, deterministic
+from ashnets.training.reading import load_recipe
+from ashnets.training.run import Run
 from ashnets.zoo.registry import recipe_path
 
 OURS, PLAIN = "recipe", "plain settings"

@@ -96,7 +96,7 @@ def test_a_truncated_file_is_refused(exported: Path, tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_is_noticed_or_harmless(exported: Path, tmp_path: Path) -> None:
-    """HDF5 holds bytes that nobody reads; wherever one is read, its change is an error."""
+    """HDF5 files contain bytes that are never read. A change of any byte that is read must be an error."""
     data, edited, right = exported.read_bytes(), tmp_path / "edited.nir", read_nir(exported)
     arrays = {(n, k): v for n, node in right.nodes.items() for k, v in vars(node).items() if isinstance(v, np.ndarray)}
     # the first byte of each array that HDF5 keeps in one piece, and places anywhere

@@ -29,7 +29,7 @@ LEFT_OUT = {
 def pins(repository: Path) -> dict[str, Version]:
     """Distribution → version, from the lock files of this environment; every line must be an exact pin.
 
-    A line with a marker counts where the marker holds.
+    A line with a marker counts only if the marker is true.
     """
     found: dict[str, Version] = {}
     for name in ("requirements.lock", "requirements-lava.lock", *(["requirements-triton.lock"] if not CUDA else [])):

@@ -15,7 +15,7 @@ from ashnets.errors import ConfigurationError, DataError
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.sampling import image_key
 from ashnets.training.images import TrainingImages
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 
 LOST = {"train": (3, 20), "valid": (1,)}
 

@@ -1,4 +1,4 @@
-"""Batches of an epoch: real damaged images, captions by hand, and an image that is the same wherever it stands."""
+"""Batches of an epoch: real damaged images, captions computed by hand, and images that do not depend on their place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ashnets.data.vocabulary import SPECIAL_TOKENS, tokenizer_from_vocabulary
 from ashnets.errors import DataError
 from ashnets.model.sampling import image_key
 from ashnets.training.loader import EpochBatches, chosen_caption, read_group_by_group
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 
 LENGTH = 24
 UNREADABLE = (1, 5, 7, 9)  # cut short, noise, absent, empty
@@ -62,7 +62,7 @@ def batches_of(pairs, recipe, tokenizer):
 
 
 def rows_of(batch) -> dict[str, dict]:
-    """All that a batch holds of each image, by its name, without the padding of its text."""
+    """Everything in a batch that belongs to each image, by its name, without the padding of its text."""
     found = {}
     for place, name in enumerate(batch.image_ids):
         words = batch.attention_mask[place].bool()
@@ -108,7 +108,7 @@ def test_no_readable_image_at_all(damaged):
 
 
 def test_a_batch_names_what_it_could_not_read(damaged, recipe, tokenizer):
-    """The pair that stands in is one with its own caption and draws, not the lost one's."""
+    """The pair that replaces an unreadable one has its own caption and draws."""
     batch = EpochBatches(damaged, [Share(np.array([0, 1, 2, 3]), 4)], load_recipe(recipe), 0, tokenizer, LENGTH)[0]
     names = damaged.image_ids
     assert batch.image_ids == [names[0], names[0], names[2], names[3]] and list(batch.skipped) == [names[1]]
@@ -272,7 +272,7 @@ def test_without_variation_a_image_stands_on_white(batches_of, pairs):
 
 
 def test_photographs_are_varied_by_their_own_draws(batches_of, pairs):
-    """Alone or beside others an image has the same variant, made from its draws and the caption it is shown with."""
+    """An image has the same variant in any batch; it depends only on its draws and its caption."""
     indices = [3, 11, 20]
     together = batches_of((indices, 3), changes=("augment=photographs",))[0]
     for place, index in enumerate(indices):
