@@ -6,7 +6,6 @@ import importlib.util
 import os
 import sys
 import types
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ from torch.nn import functional as F
 
 from ashnets.errors import AshNetsError, MissingExtraError
 from ashnets.export.exporting import export_model, sample_spikes
-from ashnets.export.graph import SpikingGraph, from_model, quantized
+from ashnets.export.graph import SpikingGraph, quantized
 from ashnets.export.placement.chips import load_chip
 from ashnets.export.placement.placing import place
 from ashnets.export.sanafe.simulation import compare_sanafe, python_of, simulate
 from ashnets.export.sanafe.writing import ACCESS_TIME, write_sanafe
-from ashnets.hub.loading import from_pretrained
 from ashnets.model.abstract_encoder import AbstractEncoder
 
 PYTHON = os.environ.get("ASHNETS_SANAFE_PYTHON")  # a Python that has sanafe
@@ -131,14 +129,6 @@ def test_without_sanafe_it_says_how_to_get_it(encoder: AbstractEncoder, written:
 @pytest.mark.parametrize("mapping", ["best", "spatial", "linear"])
 def test_sanafe_counts_the_same(graph: SpikingGraph, mapping: str, tmp_path: Path) -> None:
     check_in_sanafe(quantized(graph), mapping, 2, tmp_path)
-
-
-@pytest.mark.full
-@pytest.mark.timeout(3600)
-def test_sanafe_counts_the_same_for_layers_of_the_bundled_model(tmp_path: Path) -> None:
-    """Four layers at full size, 7.5 million synapses: SANA-FE takes 6 GB for them, and 10 GB for all six layers."""
-    whole = quantized(from_model(from_pretrained("ashnets-tiny")))
-    check_in_sanafe(replace(whole, layers=whole.layers[:4]), "best", 1, tmp_path)
 
 
 def check_in_sanafe(graph: SpikingGraph, mapping: str, images: int, folder: Path) -> None:
