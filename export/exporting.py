@@ -41,7 +41,7 @@ SAMPLES = 3
 _LIBRARIES = {
     "lava": ("h5py", "lava-nc", "lava-dl"),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
-    "nir": ("nir", "nirtorch", "spikingjelly", "snntorch"),
+    "nir": ("nir", "nirtorch", "spikingjelly", "snntorch", "norse"),
     "sana": (),
 }
 
@@ -260,12 +260,12 @@ def _onnx_model(
 
 
 def _nir(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> JsonObject:
-    from ashnets.export.nir_graph import compare_nir, write_nir
+    from ashnets.export.nir_graph import LOADERS, compare_nir, write_nir
 
     expected, _ = graph.run(spikes)
     path = write_nir(graph, folder / "network.nir")
     found = compare_nir(path, graph, spikes)
-    missing = {name: "not installed" for name in ("spikingjelly", "snntorch") if name not in found}
+    missing = {name: "not installed" for name in LOADERS if name not in found}
     _save_sample(folder, spikes, expected)
     return {"mismatches": found, "not_run": missing, **_compared([expected[graph.layers[-1].name]])}
 

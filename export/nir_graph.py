@@ -1,11 +1,11 @@
-r"""The spiking graph as a NIR file, and the two readers that test it: spikingjelly and snntorch.
+r"""The spiking graph as a NIR file, and the readers that test it: spikingjelly, snntorch and norse.
 
     τ·dv/dt = −v + r·i        stepped by dt:   v[t] = v[t−1] + (dt/τ)·(r·i[t] − v[t−1]) = β·v[t−1] + (1 − β)·r·i[t]
 
 with τ = dt/(1 − β) and r = 1. The weights of the file are W'/(1 − β), so that its neurons receive our currents; for β =
 1/2 the factor is 2, and nothing is rounded. As the format requires, every neuron has its own entry in τ, r, v_leak (0),
 v_reset (0) and v_threshold (θ). The sum i has the same bits in any order (``folding.py``), but each reader updates v by
-its own arithmetic: snntorch as we do, spikingjelly by v + (i − v)/τ, whose last bit may differ. :func:`compare_nir`
+its own arithmetic: snntorch as we do, spikingjelly and norse by v + (i − v)·dt/τ, whose last bit may differ. :func:`compare_nir`
 counts the differences.
 
 In NIR a neuron fires above its threshold; in spikingjelly it also fires at the threshold. :func:`load_in_spikingjelly`
@@ -151,14 +151,7 @@ def load_in_spikingjelly(path: str | os.PathLike) -> Stepper:
     for module in network.modules():
         if isinstance(module, neuron.LIFNode):
             module.v_threshold = float(np.nextafter(np.float32(module.v_threshold), np.float32(np.inf)))
-    state: Any = None
-
-    def step(spikes: torch.Tensor) -> torch.Tensor:
-        nonlocal state
-        out, state = network(spikes, state)
-        return out
-
-    return step
+    return _stepper(network)
 
 
 def load_in_snntorch(path: str | os.PathLike) -> Stepper:
@@ -175,14 +168,32 @@ def load_in_snntorch(path: str | os.PathLike) -> Stepper:
         raise MissingExtraError(f"snntorch is not installed ({error}): pip install ashnets[nir]") from error
     with _quiet():
         network = import_from_nir(read_nir(path))
-    state: Any = None
+    return _stepper(network)
 
-    def step(spikes: torch.Tensor) -> torch.Tensor:
-        nonlocal state
-        out, state = network(spikes, state)
-        return out
 
-    return step
+def load_in_norse(path: str | os.PathLike) -> Stepper:
+    """The same as norse's network, which needs dt and ignores r.
+
+    Raises:
+        MissingExtraError: nir, nirtorch or norse is not installed.
+        WeightsError: see :func:`read_nir`.
+    """
+    _require("nirtorch")
+    try:
+        from norse.torch import from_nir
+    except ImportError as error:
+        raise MissingExtraError(f"norse is not installed ({error}): pip install ashnets[nir]") from error
+    graph = read_nir(path)
+    with _quiet():
+        network = from_nir(graph, dt=float(_text(graph.metadata["dt"])))
+    return _stepper(network)
+
+
+LOADERS: dict[str, Callable[[str | os.PathLike], Stepper]] = {
+    "spikingjelly": load_in_spikingjelly,
+    "snntorch": load_in_snntorch,
+    "norse": load_in_norse,
+}
 
 
 @torch.no_grad()
@@ -203,10 +214,22 @@ def compare_nir(path: str | os.PathLike, graph: SpikingGraph, spikes: torch.Tens
     check_spikes(spikes, graph.input_shape)
     expected = graph.run(spikes)[0][graph.layers[-1].name]
     found = {}
-    for name, load in (("spikingjelly", load_in_spikingjelly), ("snntorch", load_in_snntorch)):
+    for name, load in LOADERS.items():
         with contextlib.suppress(MissingExtraError):
             found[name] = int((run_nir(load(path), spikes) != expected).sum())
     return found
+
+
+def _stepper(network: Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]]) -> Stepper:
+    """One step of nirtorch's executor, which keeps its state here."""
+    state: Any = None
+
+    def step(spikes: torch.Tensor) -> torch.Tensor:
+        nonlocal state
+        out, state = network(spikes, state)
+        return out
+
+    return step
 
 
 def _digest(graph: nir.NIRGraph, notes: dict[str, str]) -> str:
