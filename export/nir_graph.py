@@ -5,8 +5,8 @@ r"""The spiking graph as a NIR file, and the readers that test it: spikingjelly,
 with τ = dt/(1 − β) and r = 1. The weights of the file are W'/(1 − β), so that its neurons receive our currents; for β =
 1/2 the factor is 2, and nothing is rounded. As the format requires, every neuron has its own entry in τ, r, v_leak (0),
 v_reset (0) and v_threshold (θ). The sum i has the same bits in any order (``folding.py``), but each reader updates v by
-its own arithmetic: snntorch as we do, spikingjelly and norse by v + (i − v)·dt/τ, whose last bit may differ. :func:`compare_nir`
-counts the differences.
+its own arithmetic: snntorch as we do, spikingjelly and norse by v + (i − v)·dt/τ, whose last bit may differ.
+:func:`compare_nir` counts the differences.
 
 In NIR a neuron fires above its threshold; in spikingjelly it also fires at the threshold. :func:`load_in_spikingjelly`
 therefore replaces θ by the next larger float32. NIR has no neuron that truncates, so an integer graph is refused.
