@@ -1,6 +1,6 @@
-"""A rehearsal of the input of large pre-training: joining, decoding, the whole input path by workers, memory, grouping.
+"""A rehearsal of large pre-training: joining, decoding, the whole input path by workers, memory, grouping; and a run.
 
-    python tests/bench/bench_rehearsal.py --coco 3000 --genome 2600 --folder out/sets
+    python tests/bench/bench_rehearsal.py --coco 21000 --genome 21000 --output zoo/results/rehearsal.json
 
 The folders are those of `published_sets`, written if ``--folder`` has none. What one process does alone is given by
 the time of its core, which other programs on the machine do not change; with workers it is the time on the wall.
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 import machine
 import numpy as np
 import published_sets
+import rehearsed_run
 
 from ashnets.data.batches import plan_epoch
 from ashnets.data.joined import open_joined
@@ -81,10 +84,13 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=320, help="images that are read in each measurement")
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--grouped", type=int, default=20_000, help="embeddings that are grouped")
+    parser.add_argument("--distinct", type=int, help="photographs that are painted; default: all")
+    parser.add_argument("--batch", type=int, default=64, help="pairs of a step of the run, over two processes")
+    parser.add_argument("--valid", type=int, default=200, help="validation images of the run")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args()
     if not (options.folder / "coco").is_dir():
-        published_sets.write_sets(options.folder, options.coco, options.genome)
+        published_sets.write_sets(options.folder, options.coco, options.genome, distinct=options.distinct)
     recipe = load_recipe(recipe_path("pretrain-coco-vg"), [f"batch_size={PAIRS}", f"fused_pairs={PAIRS}"])
     assert isinstance(recipe.corpus, dict)
     found: dict[str, Any] = {"machine": machine.describe()}
@@ -112,6 +118,11 @@ def main() -> int:
     index = similar_groups(vectors, PAIRS, 0).index
     seconds = time.process_time() - began
     found["grouping"] = {"images": options.grouped, "core_seconds": round(seconds, 1), "index": index}
+    with tempfile.TemporaryDirectory() as folder:
+        found["whole_run"] = rehearsed_run.rehearse(options.folder, Path(folder) / "run", options.batch, options.valid)
+    reading_core = found["input_path"][0]["images_a_core_second"] if 0 in options.workers else math.nan
+    decoding_core = found["decoding_images_a_core_second"]
+    found["ratios"] = rehearsed_run.costs(found["whole_run"], 1 / decoding_core, 1 / reading_core)
     found["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     print(json.dumps(found, indent=1))
     write_json(options.output, found)
