@@ -79,15 +79,17 @@ def test_no_process_waits_alone(folder, recipe_data, tmp_path, how, second, firs
     assert second is None or second in said[1], said[1]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_all_processes_leave_out_what_one_cannot_read(folder, recipe_data, tmp_path):
     """Also what it first meets while statistics are gathered; else the plans of the next epoch would differ."""
     phases = [{**phase, "epochs": epochs} for phase, epochs in zip(recipe_data["phases"], (2, 1), strict=True)]
     stdp = {"layers": 1, "images": 8, "batch": 4}
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({**recipe_data, "phases": phases, "stdp": stdp, "max_skipped": 100}))
+    recipe.write_text(
+        yaml.safe_dump({**recipe_data, "phases": phases, "stdp": stdp, "max_skipped": 100, "rank_timeout": 300})
+    )
     process = start("partly", recipe, folder, tmp_path)
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate(timeout=800)
     assert process.returncode == 0, said
     planned = [json.loads((tmp_path / f"planned-{rank}.json").read_text()) for rank in (0, 1)]
     assert planned[0] == planned[1] and len(planned[0]) > 4
