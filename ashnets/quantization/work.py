@@ -195,4 +195,5 @@ class Quantizing:
             yield from load_epoch(
                 self.images.batches(planned, self.epoch), 0, self.recipe.workers, pin=learner.device.type == "cuda"
             )
+            self.images.share_notes()
             self.epoch += 1

@@ -217,6 +217,7 @@ class Loop:
         All ranks take part.
         """
         self.learner.calibrate(phase, self._calibration_batches())
+        self.images.share_notes()
 
     def _calibration_batches(self) -> Iterator[Any]:
         return calibration_batches(self.images, CALIBRATED, self.recipe.workers, pin=self.device.type == "cuda")
