@@ -253,6 +253,29 @@ def experiment_table(folder: Path = RESULTS / "experiments") -> str:
     return f"{table}{about[:1].upper()}{about[1:]}.\n"
 
 
+def own_images_table(path: Path = RESULTS / "own-images.csv") -> str:
+    """Ways to a model of own images, text → image: a line for each way, learning rate and number of training images.
+
+    A value is the mean over seeds, as in `retrieval_table`. Empty without the file.
+    """
+    if not path.is_file():
+        return ""
+    found: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in read_csv(path):
+        if row["direction"] == "text_to_image":
+            found.setdefault(tuple(row[key] for key in ("data", "way", "trained on", "rate")), []).append(row)
+    heads = ["images", "way", "trained on", "learning rates", "n", "seeds", *KS, "chance R@10", "blank image R@10"]
+    lines = [f"| {' | '.join(heads)} | minutes of a core |", "|" + "---|" * (len(heads) + 1)]
+    for (data, way, learned, rate), rows in found.items():
+        trained = learned != "0"
+        cells = [over_seeds([float(row[key]) for row in rows]) for key in (*KS, "chance R@10", "blank R@10")]
+        minutes = statistics.fmean(float(row["core seconds"]) for row in rows) / 60
+        start = [data.removeprefix("stamps-"), way if way == "as it is" else f"`{way}`", learned if trained else "–"]
+        start += [f"× {float(rate):g}" if trained else "–", rows[0]["n"], str(len(rows))]
+        lines.append(f"| {' | '.join([*start, *cells, f'{minutes:.1f}' if trained else '–'])} |")
+    return "\n".join(lines) + "\n"
+
+
 def _variant(row: dict[str, str]) -> str:
     return dict(change.split("=") for change in row["changes"].split()).get("summary_ratio", "trainable")
 
@@ -270,6 +293,7 @@ PLACES: dict[str, Callable[[], str]] = {
     "zoo/results/quantized": quantized_table,
     "zoo/results/speed": speed_table,
     "zoo/results/experiments": experiment_table,
+    "zoo/results/own-images.csv": own_images_table,
 }  # source of a table, as its marks in a page name it → the table
 MARKS = re.compile(r"(<!-- results: (.*) -->\n)(?:.*\n)*?(<!-- end of results -->)")
 
