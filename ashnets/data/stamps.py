@@ -90,7 +90,8 @@ def build_stamps(
         force: overwrite an earlier result.
 
     Returns:
-        ``{"folder", "splits": {name: images}, "kinds": {name: images}, "left out": {why: stamps}}``.
+        ``{"folder", "splits": {name: images}, "kinds": {name: images}, "left out": {why: stamps}}``, of the kind that
+        was asked for.
 
     Raises:
         DataError: the package cannot be fetched, is damaged or another one.
@@ -100,9 +101,7 @@ def build_stamps(
     with result_folder(output, METADATA, "replace" if force else "refuse") as folder:
         deb = fetch_deb(package, cache)
         lost: Counter[str] = Counter()
-        stamps, copyright_ = read_stamps(deb, lost)
-        if only is not None:
-            stamps = [stamp for stamp in stamps if stamp.kind == only]
+        stamps, copyright_ = read_stamps(deb, lost, only)
         rows = []
         for stamp in tqdm(stamps, desc="stamps", unit="image", disable=not progress):
             image = _draw(stamp, size)
@@ -127,7 +126,7 @@ def build_stamps(
     }
 
 
-def read_stamps(deb: Path, lost: Counter[str]) -> tuple[list[Stamp], bytes]:
+def read_stamps(deb: Path, lost: Counter[str], only: Kind | None = None) -> tuple[list[Stamp], bytes]:
     """The stamps of the package in the order of their paths, and its copyright file; ``lost`` counts the others."""
     wanted = (".png", ".svg", ".txt")
     files = read_deb(
@@ -137,16 +136,18 @@ def read_stamps(deb: Path, lost: Counter[str]) -> tuple[list[Stamp], bytes]:
     stamps = {path.removeprefix(_ROOT): data for path, data in sorted(files.items()) if path.startswith(_ROOT)}
     if not stamps or copyright_ is None:
         raise DataError(f"{deb}: no stamps in {_ROOT}, or no copyright file; it is not the expected package.")
-    return list(_chosen(deb, stamps, lost)), copyright_
+    return list(_chosen(deb, stamps, lost, only)), copyright_
 
 
-def _chosen(deb: Path, files: Mapping[str, bytes], lost: Counter[str]) -> Iterator[Stamp]:
+def _chosen(deb: Path, files: Mapping[str, bytes], lost: Counter[str], only: Kind | None) -> Iterator[Stamp]:
     taken: set[tuple[Kind, str]] = set()
     for file, image in files.items():
         path, suffix = os.path.splitext(file)
         if suffix == ".txt" or (suffix == ".png" and f"{path}.svg" in files):
             continue
         kind, caption = _kind(path, suffix), _caption(deb, path, files)
+        if only is not None and kind not in (only, None):
+            continue
         if path.startswith(_LEFT_OUT):
             lost["symbols and weapons"] += 1
         elif kind is None:

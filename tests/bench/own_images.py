@@ -59,14 +59,13 @@ def measure(model: str | Path, folder: Path) -> list[Row]:
 
 
 def part_of(folder: Path, images: int, place: Path) -> Path:
-    """A folder with ``images`` training images and all test images of ``folder``, by links."""
+    """A folder with ``images`` training images and all test images of ``folder``."""
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     train = [row for row in rows if row["split"] == "train"]
     kept = [*random.Random(0).sample(train, images), *(row for row in rows if row["split"] == "test")]
-    place.mkdir(parents=True, exist_ok=True)
-    for name in {row["file_name"].partition("/")[0] for row in kept}:
-        if not (place / name).exists():
-            (place / name).symlink_to((folder / name).resolve())
+    for row in kept:
+        (place / row["file_name"]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / row["file_name"], place / row["file_name"])
     write_atomically(place / "metadata.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
     return place
 

@@ -78,7 +78,8 @@ def test_photographs_and_drawings_with_their_sentences(built, tmp_path):
 
 def test_a_caption_is_in_one_split_and_the_folder_opens_as_images_of_a_user(built, tmp_path):
     built("all")
-    built("drawings", only="drawings")
+    assert built("drawings", only="drawings")["left out"]["an SVG that cannot be rendered"] == 2
+    assert "a caption that occurs before" not in built("drawings", only="drawings", force=True)["left out"]
     rows = open_source(tmp_path / "all", hold_out=0).rows.to_pylist()
     splits = {}
     for row in rows:
