@@ -254,25 +254,36 @@ def experiment_table(folder: Path = RESULTS / "experiments") -> str:
 
 
 def own_images_table(path: Path = RESULTS / "own-images.csv") -> str:
-    """Ways to a model of own images, text → image: a line for each way, learning rate and number of training images.
+    """Ways to a model of own images: a line for each way, learning rate and number of training images.
 
-    A value is the mean over seeds, as in `retrieval_table`. Empty without the file.
+    A value is the mean over seeds, as in `retrieval_table`. The blank image ranks texts: among equal images no text
+    finds its own. Empty without the file.
     """
     if not path.is_file():
         return ""
-    found: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    found: dict[tuple[str, ...], dict[str, list[dict[str, str]]]] = {}
     for row in read_csv(path):
-        if row["direction"] == "text_to_image":
-            found.setdefault(tuple(row[key] for key in ("data", "way", "trained on", "rate")), []).append(row)
-    heads = ["images", "way", "trained on", "learning rates", "n", "seeds", *KS, "chance R@10", "blank image R@10"]
-    lines = [f"| {' | '.join(heads)} | minutes of a core |", "|" + "---|" * (len(heads) + 1)]
-    for (data, way, learned, rate), rows in found.items():
+        way = tuple(row[key] for key in ("data", "way", "trained on", "rate"))
+        found.setdefault(way, {}).setdefault(row["direction"], []).append(row)
+    heads = ["images", "way", "trained on", "learning rates", "n", "seeds"]
+    heads += ["text → image R@1", *KS[1:], "image → text R@10", "chance R@10", "blank image R@10", "minutes of a core"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for (data, way_name, learned, rate), ways in found.items():
+        of_texts, of_images = ways["text_to_image"], ways["image_to_text"]
         trained = learned != "0"
-        cells = [over_seeds([float(row[key]) for row in rows]) for key in (*KS, "chance R@10", "blank R@10")]
-        minutes = statistics.fmean(float(row["core seconds"]) for row in rows) / 60
-        start = [data.removeprefix("stamps-"), way if way == "as it is" else f"`{way}`", learned if trained else "–"]
-        start += [f"× {float(rate):g}" if trained else "–", rows[0]["n"], str(len(rows))]
-        lines.append(f"| {' | '.join([*start, *cells, f'{minutes:.1f}' if trained else '–'])} |")
+        shown = [(of_texts, key) for key in KS]
+        shown += [(of_images, "R@10"), (of_texts[:1], "chance R@10"), (of_images, "blank R@10")]
+        minutes = statistics.fmean(float(row["core seconds"]) for row in of_texts) / 60
+        cells = [
+            data.removeprefix("stamps-"),
+            way_name if way_name == "as it is" else f"`{way_name}`",
+            *((learned, f"× {float(rate):g}") if trained else ("–", "–")),
+            of_texts[0]["n"],
+            str(len(of_texts)),
+            *(over_seeds([float(row[key]) for row in rows]) for rows, key in shown),
+            f"{minutes:.1f}" if trained else "–",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

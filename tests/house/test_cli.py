@@ -66,6 +66,7 @@ def test_the_commands_are_these() -> None:
         ("data", "check"),
         ("data", "gallery"),
         ("data", "pictograms"),
+        ("data", "stamps"),
         ("demo",),
         ("describe",),
         ("energy",),
