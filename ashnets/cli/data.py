@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,13 +16,6 @@ from ashnets.files import JsonObject
 CORPUS = Path("data/pictograms")
 GALLERY = Path("out/gallery")
 STAMPS = Path("data/stamps")
-
-
-class StampKind(StrEnum):
-    """Kinds of Tux Paint's stamps."""
-
-    photographs = "photographs"
-    drawings = "drawings"
 
 
 class Extra(StrEnum):
@@ -91,7 +84,9 @@ def pictograms(
 @app.command()
 def stamps(
     output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Folder to create.")] = STAMPS,
-    only: Annotated[StampKind | None, typer.Option(help="Only one kind.", show_default=False)] = None,
+    only: Annotated[
+        Literal["photographs", "drawings"] | None, typer.Option(help="Only one kind.", show_default=False)
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(file_okay=False, help="Folder for the downloaded package, reused by the next build.")
     ] = None,
@@ -113,8 +108,7 @@ def stamps(
     """
     from ashnets.data.stamps import build_stamps
 
-    kind = None if only is None else only.value
-    found = build_stamps(output, only=kind, size=size, cache=cache, force=force, progress=progress)
+    found = build_stamps(output, only=only, size=size, cache=cache, force=force, progress=progress)
     show(found, json_wanted=as_json_)
 
 
