@@ -302,12 +302,12 @@ class AshNetsConfig(PreTrainedConfig):
 
 
 @cache
-def _types() -> dict[str, Any]:
+def _types() -> dict[str, object]:
     labels = {"id2label": dict[int, str] | dict[str, str] | None, "label2id": dict[str, Any] | None}
     return {**inspect.get_annotations(AshNetsConfig, eval_str=True), "architectures": list[str] | None, **labels}
 
 
-def dtype_of(value: Any) -> torch.dtype:
+def dtype_of(value: object) -> torch.dtype:
     """A type given as such or by its name. Raises ConfigurationError if it is not a floating-point type."""
     kind = getattr(torch, value, None) if isinstance(value, str) else value
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:

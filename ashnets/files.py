@@ -10,8 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,23 +70,6 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> Path:
     except OSError as error:
         raise not_written(path, error) from error
     return path
-
-
-@contextmanager
-def saved_aside(folder: str | os.PathLike) -> Iterator[Path]:
-    """A temporary folder; after the block its files replace those of the same names in ``folder``, which is created.
-
-    Older weights are removed, see :func:`replaced_weights`; all other files stay.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as aside:
-        yield Path(aside)
-        written = sorted(os.listdir(aside))
-        for name in written:
-            os.replace(Path(aside) / name, folder / name)
-    for name in replaced_weights((path.name for path in folder.iterdir() if path.is_file()), written):
-        (folder / name).unlink(missing_ok=True)
 
 
 def require_writable(path: str | os.PathLike) -> None:

@@ -26,10 +26,11 @@ from ashnets.configuration import AshNetsConfig
 from ashnets.data.images import ImageSource, load_image
 from ashnets.data.vocabulary import encode, read_vocabulary, tokenizer_from_vocabulary
 from ashnets.errors import AshNetsError, ConfigurationError, InputError
-from ashnets.files import JsonObject, saved_aside
+from ashnets.files import JsonObject
 from ashnets.hub.resolving import resolve
 from ashnets.model.pretrained import HUB_OPTIONS
 from ashnets.model.sampling import content_key, image_key
+from ashnets.result_folder import result_folder
 
 FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
 PADDING = (True, False, "longest", "max_length", "do_not_pad")
@@ -145,8 +146,8 @@ class AshNetsProcessor(ProcessorMixin):
             ) from error
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """As in transformers, but written aside and then moved; see ``AshNetsModel.save_pretrained``."""
-        with saved_aside(save_directory) as aside:
+        """As in transformers, but never half-written; see ``AshNetsModel.save_pretrained``."""
+        with result_folder(save_directory, FILES[0], "keep") as aside:
             super().save_pretrained(str(aside))
         if push_to_hub:
             with tempfile.TemporaryDirectory() as copy:

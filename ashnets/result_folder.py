@@ -9,7 +9,8 @@ result is made in a hidden folder inside it, and then the entries are exchanged:
     .ashnets.last           the old entries are out; the new entries are moved in, the mark last
 
 The mark is the file without which a folder is no result, so that a half-finished exchange is never taken for a result.
-A process that is killed during the exchange loses no entry, and the next process that writes there completes it.
+A process that is killed during the exchange loses no entry, and the next process that writes there completes it; see
+:func:`complete`.
 Unfinished folders of dead processes are removed; a lock on the folder shows whether its process is alive.
 """
 
@@ -26,13 +27,14 @@ from pathlib import Path
 from typing import Literal
 
 from ashnets.errors import OutputError
-from ashnets.files import is_full, not_written
+from ashnets.files import is_full, not_written, replaced_weights
 
 MODEL_MARK = "config.json"  # of a folder that from_pretrained loads
 Existing = Literal["replace", "refuse", "keep"]
 
 _INSIDE = ".ashnets"
 _WHOLE, _LAST, _OLD = f"{_INSIDE}.whole", f"{_INSIDE}.last", f"{_INSIDE}.old"
+_filling: set[Path] = set()  # the folders that this process fills, and has locked
 
 
 @contextmanager
@@ -46,7 +48,8 @@ def result_folder(output: str | os.PathLike, mark: str, existing: Existing = "re
         output: a folder, which may exist, or a link to one.
         mark: name of the file that makes the folder a result.
         existing: what to do with an earlier result, a folder that contains ``mark``. ``replace``: replace all of it.
-            ``refuse``: raise an error. ``keep``: replace only entries of the same names.
+            ``refuse``: raise an error. ``keep``: replace only entries of the same names, and older weights of the same
+            variants (:func:`~ashnets.files.replaced_weights`).
 
     Raises:
         OutputError: ``output`` is a file, contains other files, or is an earlier result to be refused; it cannot be
@@ -55,9 +58,7 @@ def result_folder(output: str | os.PathLike, mark: str, existing: Existing = "re
     """
     target = Path(os.path.realpath(output))
     try:
-        if target.is_dir():
-            with _locked(target):
-                _exchange(target, mark, "keep")  # completes the exchange of a killed process
+        complete(target, mark)
         check_place(output, mark, existing)
         aside, lock = _begin(target)
     except OSError as error:
@@ -80,8 +81,20 @@ def result_folder(output: str | os.PathLike, mark: str, existing: Existing = "re
                 f"in {place}: move it from there"
             ) from error
     finally:
+        _filling.discard(aside)
         if lock is not None:
             os.close(lock)
+
+
+def complete(folder: Path, mark: str) -> None:
+    """Complete the exchange of a killed process in ``folder``, if there is one; wait for that of a living process."""
+    if _unfinished(folder):
+        with _locked(folder):
+            _exchange(folder, mark, "keep")
+
+
+def _unfinished(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in (_WHOLE, _LAST))
 
 
 def check_place(output: str | os.PathLike, mark: str, existing: Existing = "replace") -> None:
@@ -96,7 +109,7 @@ def check_place(output: str | os.PathLike, mark: str, existing: Existing = "repl
     if not target.is_dir():
         raise OutputError(f"{output} is a file: name a folder")
     names = entries(target)
-    if existing == "keep" or not names or (target / _WHOLE).is_dir() or (target / _LAST).is_dir():
+    if existing == "keep" or not names or _unfinished(target):
         return
     if mark not in names:
         raise OutputError(
@@ -124,6 +137,7 @@ def _begin(target: Path) -> tuple[Path, int | None]:
         aside.mkdir()
         lock = _lock(aside)
         if aside.is_dir():  # another process may have removed it before it was locked
+            _filling.add(aside)
             return aside, lock
         if lock is not None:
             os.close(lock)
@@ -159,9 +173,8 @@ def _exchange(folder: Path, mark: str, existing: Existing) -> None:
     if whole.is_dir():
         out = old / secrets.token_hex(4)  # a new name: older entries may be left that could not be removed
         out.mkdir(parents=True)
-        new = os.listdir(whole)
-        there = entries(folder)
-        going = [name for name in there if name in new] if existing == "keep" else there
+        new, there = os.listdir(whole), entries(folder)
+        going = {*there} & {*new, *replaced_weights(there, new)} if existing == "keep" else there
         for name in sorted(going, key=lambda name: name != mark):
             (folder / name).replace(out / name)
         whole.rename(last)
@@ -198,7 +211,7 @@ def _flush(folder: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    lock = _lock(folder)
+    lock = None if folder in _filling else _lock(folder)  # a second lock would wait for the first one forever
     try:
         yield
     finally:

@@ -20,7 +20,8 @@ from ashnets.errors import ConfigurationError, MissingExtraError
 from ashnets.files import JsonObject
 from ashnets.tasks.data import TaskData, open_task_data
 from ashnets.training.memory import keep_freed_memory
-from ashnets.training.recipe import Recipe, TaskRecipe, load_recipe
+from ashnets.training.reading import load_recipe
+from ashnets.training.recipe import Recipe, TaskRecipe
 from ashnets.training.telling import OWN, advice, end_told, interrupted, next_commands, plan_told
 from ashnets.training.watching import watched
 from ashnets.words import command
@@ -29,7 +30,8 @@ from ashnets.zoo.registry import recipe_path
 try:
     from ashnets.baselines.training import BaselineRun, BaselineTaskRun
     from ashnets.tasks.finetuning import RetrievalRun, TaskRun
-    from ashnets.training.run import Run, deterministic
+    from ashnets.training.determinism import deterministic
+    from ashnets.training.run import Run
 except ImportError as error:
     if error.name != "accelerate":
         raise

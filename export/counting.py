@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -28,8 +27,11 @@ from ashnets.export.placement.chips import Chip
 from ashnets.export.placement.latency import Clock, Latency
 from ashnets.export.placement.placed import Placement
 from ashnets.export.placement.traffic import SILENCE, Traffic, traffic_tables
+from ashnets.files import JsonObject
 from ashnets.model.abstract_encoder import as_sequence
 from ashnets.zoo.macs import DenseLayer
+
+EVENT_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -179,12 +181,12 @@ class Counts:
         """Synaptic operations of an image for each MAC of one dense pass: r·T, weighted by fan-out."""
         return self.synaptic_operations / self.images / self.dense_macs
 
-    def bytes(self, weight_bits: int = 32, state_bits: int = 32, event_bits: int = 32) -> dict[str, int]:
+    def bytes(self, weight_bits: int = 32, state_bits: int = 32) -> dict[str, int]:
         """Bytes of weights, membranes, and the spikes of one image: as a bitmap of all steps, and as events.
 
         Args:
-            weight_bits, state_bits, event_bits: of a weight, a membrane, and the address of one spike. A bitmap has one
-                bit for each neuron and step, each layer's steps in whole bytes, the input's included.
+            weight_bits, state_bits: of a weight and a membrane. The address of a spike has `EVENT_BITS`. A bitmap has
+                one bit for each neuron and step, each layer's steps in whole bytes, the input's included.
         """
         sources = [self.layers[0].input_neurons, *(layer.neurons for layer in self.layers)]
         fired = self.input_spikes + self.spikes
@@ -192,7 +194,7 @@ class Counts:
             "weights": -(-self.weights * weight_bits // 8),
             "state": -(-self.neurons * state_bits // 8),
             "spikes_as_bitmap": sum(-(-neurons // 8) for neurons in sources) * self.steps,
-            "spikes_as_events": round(fired * event_bits / 8 / self.images),
+            "spikes_as_events": round(fired * EVENT_BITS / 8 / self.images),
         }
 
     def first(self, steps: int) -> Counts:
@@ -228,7 +230,7 @@ class Counts:
         both = replace(self, steps=self.steps + later.steps, layers=tuple(layers))
         return both.first(both.steps)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """For JSON: totals, then each layer with its firing rate."""
         totals = (
             "input_spikes",

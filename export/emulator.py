@@ -1,11 +1,11 @@
-r"""An emulator of the chip's arithmetic in plain int64: the judge of the integer forward and of what is exported.
+r"""An emulator of the chip's arithmetic in plain int64, to which the integer layers and the exports are compared.
 
     a[t] = W_int ∗ s[t]                                        u[t] = a[t]·64, wrapped to −2²³ … 2²³ − 1
     h[t] = clip(trunc(v[t−1]·(4096 − k)/4096) + u[t] + 64·b_int, ±(2²³ − 1))
     s'[t] = h[t] > 64·vThMant                                  v[t] = 0 where s'[t], else h[t]
 
-One layer after the other at every step, a direct correlation by im2col; numpy alone, nothing of the model's code but
-the integers that it is given.
+At every step the layers run one after another; a convolution is a correlation by im2col. The emulator uses NumPy only,
+and of the model only its integers.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class IntegerLayer:
 
 
 def integer_layers(model: nn.Module) -> tuple[IntegerLayer, ...]:
-    """The spiking branch of a model, of whatever precision, in integers; its running statistics are folded in.
+    """The spiking branch of a model of any precision, in integers; running statistics are folded into the weights.
 
     Args:
-        model: an :class:`AbstractEncoder`, or anything that holds one.
+        model: an :class:`AbstractEncoder`, or a module that contains one.
 
     Raises:
         ConfigurationError: no spiking branch, or one that a chip's integers cannot hold.

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,20 +27,21 @@ from ashnets.export.onnx.parts import OPSET
 from ashnets.export.onnx.reading import has_reading, write_onnx_reading
 from ashnets.export.placement.chips import DEFAULT, Chip, load_chip
 from ashnets.export.readme import readme
-from ashnets.files import write_atomically, write_json
+from ashnets.files import JsonObject, write_atomically, write_json
 from ashnets.model.firing import rates_warnings
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.model.sampling import probabilistic_sampling
 from ashnets.result_folder import check_place, entries, result_folder
 
 FORMATS = ("lava", "onnx", "onnx-sequence", "onnx-unrolled", "onnx-model", "nir", "sana-fe")
-READ_FROM = ("onnx", "onnx-sequence", "onnx-unrolled")  # formats beside which the reading of texts is written
+READ_FROM = ("onnx", "onnx-sequence", "onnx-unrolled")  # formats that also get the reading of texts
 MARK = "ashnets-export/1"
 REPORT = "report.json"
 SAMPLES = 3
 _LIBRARIES = {
     "lava": ("h5py", "lava-nc", "lava-dl"),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
-    "nir": ("nir", "nirtorch", "spikingjelly", "snntorch"),
+    "nir": ("nir", "nirtorch", "spikingjelly", "snntorch", "norse"),
     "sana": (),
 }
 
@@ -62,7 +62,7 @@ def export_model(
     mapping: str = "best",
     python: str | os.PathLike | None = None,
     texts: tuple[Sequence[str], torch.Tensor] | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Write a network, read it back and compare its spikes.
 
     Args:
@@ -71,12 +71,12 @@ def export_model(
         output: a folder; the folder of an earlier export is replaced.
         name: of the model, for the provenance.
         quantize: round a float graph to integers first.
-        counts: for the ONNX forms: the spike counts of each layer as further outputs.
+        counts: for the ONNX forms: add the spike counts of each layer as outputs.
         simulate: for lava and sana-fe: run the simulation on the sample, for at most so many seconds.
         progress: show a bar over the simulation.
         images: real images (B, 3, S, S) in [0, 1], in batches with their keys, to find silent and saturated layers; by
             default the smooth noise of the sample.
-        weights_sha256: digest of the weights' files (`ashnets.digests`), which identifies the exports of a model card.
+        weights_sha256: digest of the weights' files (`ashnets.digests`), which connects an export with a model card.
         chip, mapping: for sana-fe: the chip, Loihi 1 by default, and how neurons are mapped to its cores.
         python: for sana-fe: a Python that has sanafe; the running one by default.
         texts: for the ONNX forms of the encoder: texts with their embeddings (M, D) for spikes; the folder then also
@@ -146,7 +146,7 @@ def sample_images(count: int, size: tuple[int, int], seed: int = 0) -> torch.Ten
 
 
 def sample_jpeg() -> bytes:
-    """A small image file, the same for every export, for the README's way from a file to spikes."""
+    """A small image file, the same for every export: the README shows how it becomes spikes."""
     noise = sample_images(1, (120, 160), seed=1)[0]
     image = Image.fromarray((noise * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
     buffer = io.BytesIO()
@@ -174,7 +174,7 @@ def _rates(
     return {name: sum(one[name] for one in means) / len(means) for name in means[0]}
 
 
-def _writer(to: str) -> Callable[..., dict[str, Any]]:
+def _writer(to: str) -> Callable[..., JsonObject]:
     if to == "lava":
         return _lava
     if to == "nir":
@@ -186,7 +186,7 @@ def _writer(to: str) -> Callable[..., dict[str, Any]]:
     return lambda *arguments: _onnx(to, *arguments)
 
 
-def _lava(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> dict[str, Any]:
+def _lava(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> JsonObject:
     from ashnets.export.emulator import IntegerLayer, emulate
     from ashnets.export.lava import read_lava, write_lava
 
@@ -213,7 +213,7 @@ def _lava(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: P
 
 def _onnx(
     to: str, model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict
-) -> dict[str, Any]:
+) -> JsonObject:
     from ashnets.export.onnx.running import run_onnx
     from ashnets.export.onnx.sequence import write_onnx_sequence
     from ashnets.export.onnx.step import write_onnx_step
@@ -235,7 +235,9 @@ def _onnx(
     return {"mismatches": found, "not_run": not_run, **_compared(expected.values())}
 
 
-def _onnx_model(model: Any, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> dict[str, Any]:
+def _onnx_model(
+    model: AshNetsPreTrainedModel, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict
+) -> JsonObject:
     from ashnets.export.onnx.model import TOLERANCE, largest_difference, run_onnx_model, sample_inputs, write_onnx_model
 
     path = write_onnx_model(model, folder / "network.onnx", wanted["counts"])
@@ -257,18 +259,18 @@ def _onnx_model(model: Any, graph: SpikingGraph, spikes: torch.Tensor, folder: P
     }
 
 
-def _nir(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> dict[str, Any]:
-    from ashnets.export.nir_graph import compare_nir, write_nir
+def _nir(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> JsonObject:
+    from ashnets.export.nir_graph import LOADERS, compare_nir, write_nir
 
     expected, _ = graph.run(spikes)
     path = write_nir(graph, folder / "network.nir")
     found = compare_nir(path, graph, spikes)
-    missing = {name: "not installed" for name in ("spikingjelly", "snntorch") if name not in found}
+    missing = {name: "not installed" for name in LOADERS if name not in found}
     _save_sample(folder, spikes, expected)
     return {"mismatches": found, "not_run": missing, **_compared([expected[graph.layers[-1].name]])}
 
 
-def _sanafe(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> dict[str, Any]:
+def _sanafe(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder: Path, wanted: dict) -> JsonObject:
     from ashnets.export.energy.placed import place_by_spikes
     from ashnets.export.sanafe.simulation import compare_sanafe, python_of
     from ashnets.export.sanafe.writing import write_sanafe
@@ -278,7 +280,7 @@ def _sanafe(model: nn.Module, graph: SpikingGraph, spikes: torch.Tensor, folder:
     placement = place_by_spikes(graph, wanted["chip"] or load_chip(DEFAULT), wanted["mapping"], spikes)
     write_sanafe(graph, placement, folder)
     _save_sample(folder, spikes, expected)
-    result: dict[str, Any] = {"mismatches": {}, "not_run": {"SANA-FE": "takes minutes: --simulate SECONDS runs it"}}
+    result: JsonObject = {"mismatches": {}, "not_run": {"SANA-FE": "takes minutes: --simulate SECONDS runs it"}}
     if python is not None:
         compared = compare_sanafe(folder, graph, placement, spikes, python, timeout=wanted["simulate"])
         found = {"SANA-FE": compared["differ"]}
@@ -319,7 +321,7 @@ def _savez(path: Path, arrays: dict[str, np.ndarray]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _report(graph: SpikingGraph, to: str, weights_sha256: str | None, result: dict[str, Any]) -> dict[str, Any]:
+def _report(graph: SpikingGraph, to: str, weights_sha256: str | None, result: JsonObject) -> JsonObject:
     family = to.partition("-")[0]
     versions = {"ashnets": graph.provenance["ashnets"], "torch": torch.__version__}
     for library in _LIBRARIES[family]:

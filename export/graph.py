@@ -1,4 +1,4 @@
-r"""The neutral graph of the spiking branch; every export format is written from it alone.
+r"""The neutral graph of the spiking branch; all export formats are written from it.
 
 A layer is a convolution with tdBN folded into it (``folding.py``), followed by LIF neurons (eq. 2, 3):
 
@@ -29,7 +29,7 @@ from ashnets.model.spiking_layer import SpikingLayer
 from ashnets.version import __version__
 
 State = tuple[torch.Tensor, ...]
-DT = 1e-4  # seconds; what the tools that read NIR assume
+DT = 1e-4  # seconds; the value that tools for NIR assume
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
-r"""The integer graph as a network of Lava-DL's netx: one HDF5 file, ``lava.lib.dl.netx.hdf5.Network`` loads it.
+r"""The integer graph as a network of Lava-DL's netx: an HDF5 file for ``lava.lib.dl.netx.hdf5.Network``.
 
     layer/0   type input    shape (C, H, W)
     layer/i   type conv     shape, stride, padding, dilation, groups, weight (O, I/groups, kH, kW), bias (O,)
               neuron        type CUBA, iDecay 4096 (no memory of the current), vDecay k, vThMant
 
-netx reads what it is given and its simulator enforces few of the chip's limits, so they are checked here. What netx
-and Loihi add up is stated in :mod:`ashnets.model.integer`. Convolutions in a row are all that a netx file can hold of
-ours: there is no pooling, no sum of two branches and no neuron in floats. The file's attributes carry what netx has no
-place for: timing, input encoding, provenance, the scale of the integers, and a sha256 over all of it.
+netx and its simulator check few of the chip's limits, so this module checks them. :mod:`ashnets.model.integer` states
+the arithmetic of netx and Loihi. A netx file can contain a chain of convolutions, but no pooling, no sum of two
+branches and no neurons in floating point. Attributes of the file contain what netx has no field for: timing, input
+encoding, origin, the scale of the integers, and a sha256 of all of it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,11 +27,14 @@ import torch
 from ashnets.errors import ConfigurationError, MissingExtraError, WeightsError
 from ashnets.export.folding import float32
 from ashnets.export.graph import GraphLayer, InputEncoding, SpikingGraph
-from ashnets.files import write_atomically
+from ashnets.files import JsonObject, write_atomically
 from ashnets.model.integer import BIAS_LIMIT, CURRENT_LIMIT, DECAY_ONE, IntegerConstants
 
+if TYPE_CHECKING:
+    import h5py
+
 FORMAT = "ashnets-netx/1"
-NO_MEMORY = 4096  # iDecay: the whole of the current decays at each step
+NO_MEMORY = 4096  # iDecay: the current decays completely at each step
 
 
 def write_lava(graph: SpikingGraph, path: str | os.PathLike) -> Path:
@@ -37,7 +42,7 @@ def write_lava(graph: SpikingGraph, path: str | os.PathLike) -> Path:
 
     Args:
         graph: of a model of ``precision="int8"``, or of :func:`ashnets.export.graph.quantized`.
-        path: of the file; written aside, then renamed.
+        path: of the file, which appears when it is complete.
 
     Raises:
         ConfigurationError: a graph in floats, or a constant that the chip cannot hold.
@@ -45,7 +50,7 @@ def write_lava(graph: SpikingGraph, path: str | os.PathLike) -> Path:
     """
     check_for_lava(graph)
     h5py = _require_h5py()
-    # In memory first: HDF5 writes at many places of a file, and a kill would leave half of it.
+    # In memory first: HDF5 writes to many places of a file, and a killed process would leave it incomplete.
     with h5py.File(Path(path).name, "w", driver="core", backing_store=False) as file:
         for index, values in enumerate(_contents(graph)):
             _put(file.create_group(f"layer/{index}"), values)
@@ -57,7 +62,7 @@ def write_lava(graph: SpikingGraph, path: str | os.PathLike) -> Path:
 
 
 def check_for_lava(graph: SpikingGraph) -> None:
-    """Refuse what netx or the chip cannot hold.
+    """Refuse a graph that does not fit netx or the chip.
 
     Raises:
         ConfigurationError: naming the layer, the value, the limit and a way out.
@@ -98,7 +103,7 @@ def check_for_lava(graph: SpikingGraph) -> None:
 
 
 def read_lava(path: str | os.PathLike) -> SpikingGraph:
-    """The integer graph that a file of :func:`write_lava` holds.
+    """Read the integer graph from a file of :func:`write_lava`.
 
     Raises:
         MissingExtraError: h5py is not installed.
@@ -128,13 +133,13 @@ def read_lava(path: str | os.PathLike) -> SpikingGraph:
         ) from error
 
 
-def _contents(graph: SpikingGraph) -> list[dict[str, Any]]:
-    """What netx reads, in order; keys with a slash are in a group."""
+def _contents(graph: SpikingGraph) -> list[dict[str, object]]:
+    """The layers for netx, in order; a key with a slash is in a group."""
 
     def whole(*values: int) -> np.ndarray:
         return np.array(values, dtype=np.int64)
 
-    layers: list[dict[str, Any]] = [{"type": b"input", "shape": whole(*graph.input_shape)}]
+    layers: list[dict[str, object]] = [{"type": b"input", "shape": whole(*graph.input_shape)}]
     for layer in graph.layers:
         c = layer.integer
         assert c is not None  # check_for_lava
@@ -157,7 +162,7 @@ def _contents(graph: SpikingGraph) -> list[dict[str, Any]]:
     return layers
 
 
-def _notes(graph: SpikingGraph) -> dict[str, Any]:
+def _notes(graph: SpikingGraph) -> JsonObject:
     return {
         "format": FORMAT,
         "name": graph.name,
@@ -172,13 +177,13 @@ def _notes(graph: SpikingGraph) -> dict[str, Any]:
     }
 
 
-def _put(group: Any, values: dict[str, Any]) -> None:
+def _put(group: h5py.Group, values: Mapping[str, object]) -> None:
     for key, value in values.items():
         group.create_dataset(key, data=value)
 
 
-def _digest(file: Any, notes: dict[str, Any]) -> str:
-    """sha256 over every dataset's name, shape and values, and over the attributes."""
+def _digest(file: h5py.File, notes: JsonObject) -> str:
+    """The sha256 of the name, shape and values of every dataset, and of the attributes."""
     found = hashlib.sha256(json.dumps({key: str(value) for key, value in sorted(notes.items())}).encode())
     names: list[str] = []
     file.visititems(lambda name, item: names.append(name) if hasattr(item, "dtype") else None)
@@ -189,7 +194,7 @@ def _digest(file: Any, notes: dict[str, Any]) -> str:
     return found.hexdigest()
 
 
-def _graph(file: Any, notes: dict[str, Any]) -> SpikingGraph:
+def _graph(file: h5py.File, notes: JsonObject) -> SpikingGraph:
     names, steps = json.loads(notes["layers"]), json.loads(notes["steps"])
     shape = tuple(int(n) for n in file["layer/0/shape"][()])
     layers = []
@@ -231,7 +236,7 @@ def _graph(file: Any, notes: dict[str, Any]) -> SpikingGraph:
     )
 
 
-def _require_h5py() -> Any:
+def _require_h5py() -> ModuleType:
     try:
         import h5py
     except ImportError as error:

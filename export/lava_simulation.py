@@ -1,12 +1,12 @@
-"""A netx file in lava's own CPU simulation: the judge of :mod:`ashnets.export.lava`, in a process of its own.
+"""Run a netx file in lava's own CPU simulation, in a separate process, to test :mod:`ashnets.export.lava`.
 
-lava-nc and lava-dl were written for Python 3.10 and NumPy 1. :func:`prepare_lava` changes what they need changed; the
-process of the simulation alone sees that. Its errors arise in grandchildren and lava keeps them to itself: a thread
-looks for them and brings them up. However the simulation ends, no process of it stays.
+lava-nc and lava-dl were written for Python 3.10 and NumPy 1. :func:`prepare_lava` adapts them, only in the process of
+the simulation. lava runs a simulation in further processes and does not report their errors; a thread looks for these
+errors and reports them. All processes end with the simulation, also if it fails.
 
-One layer is one step late. Sample n, step t stands at index n·T + t + i of layer i (the first is 1), and the membranes
-are reset at each layer's own first step of a sample: ``Network(file, reset_interval=T, reset_offset=1)``. The simulator
-is slow: seconds for small images and few channels, hours for those of the larger models.
+Each layer adds a delay of one step. Step t of sample n has the index n·T + t + i in layer i (the first layer is 1).
+Each layer resets its membranes at its own first step of a sample: ``Network(file, reset_interval=T, reset_offset=1)``.
+The simulation takes seconds for small images and few channels, and hours for the larger models.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _run_child(network: Path, folder: Path, timeout: float, progress: bool) -> N
 
 
 def _end_group(leader: int) -> None:
-    """End what is left of the child's processes.
+    """End the remaining processes of the child.
 
     Terminated first: python's resource tracker ignores that, outlives the others and frees their shared memory.
     """
@@ -131,7 +131,7 @@ def _end_group(leader: int) -> None:
 
 
 def prepare_lava() -> None:
-    """Import lava in this process, with what it needs on Python 3.11 and NumPy 2 changed.
+    """Import lava in this process, adapted to Python 3.11 and NumPy 2.
 
     Raises:
         ImportError: lava is not installed.
@@ -162,7 +162,7 @@ def prepare_lava() -> None:
     convolve = utils.conv_scipy
 
     def conv_scipy(input_: Any, weight: Any, *geometry: Any) -> Any:
-        # Lava holds these in 8 bits, and NumPy 2 no longer widens them beside 128 channels or pixels.
+        # Lava holds these in 8 bits, and NumPy 2 no longer widens them for 128 or more channels or pixels.
         wide = [tuple(int(n) for n in item) if np.ndim(item) else int(item) for item in geometry]
         return convolve(input_, weight, *wide)
 
@@ -209,7 +209,7 @@ def _child(network: str, folder: Path) -> int:
 
 
 def _watch(runtime: Any) -> None:
-    """Print what went wrong in one of lava's processes and end them all, where lava would wait for ever."""
+    """Print an error of one of lava's processes and end all of them; lava itself would wait forever."""
 
     def look() -> None:
         while True:
@@ -226,5 +226,5 @@ def _watch(runtime: Any) -> None:
     threading.Thread(target=look, daemon=True).start()
 
 
-if __name__ == "__main__":  # lava imports the modules that it finds beside its own; none may start twice
+if __name__ == "__main__":  # lava imports modules in the folder of its own ones; none may start twice
     sys.exit(_child(sys.argv[1], Path(sys.argv[2])))

@@ -18,7 +18,7 @@ from ashnets.export.energy.report import REPORT, count_and_estimate, energy_repo
 from ashnets.export.exporting import READ_FROM, export_model
 from ashnets.export.onnx.reading import has_reading
 from ashnets.export.placement.chips import load_chip
-from ashnets.files import require_writable
+from ashnets.files import JsonObject, require_writable
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import resolve, weights_sha256
 from ashnets.processor import FILES, AshNetsProcessor
@@ -43,7 +43,7 @@ def energy(
     weights: str = "trained",
     output: str | os.PathLike | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Count what a model computes for an image, place it on a chip, and estimate its energy.
 
         ashnets.energy("ashnets-tiny", images="my-images", profiles=["45nm-int8"])
@@ -64,7 +64,7 @@ def energy(
         progress: show a bar.
 
     Returns:
-        The report, as ``energy.json`` holds it; see :func:`ashnets.export.energy.report.energy_report`.
+        The report, the content of ``energy.json``; see :func:`ashnets.export.energy.report.energy_report`.
 
     Raises:
         UnknownModelError, WeightsError: no such model, or one without weights.
@@ -155,7 +155,7 @@ def export_encoder(
     mapping: str = "best",
     python: str | os.PathLike | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Export the spiking encoder of a model to another tool, and compare every spike.
 
         ashnets.export_encoder("ashnets-tiny", "onnx", output="out/onnx")
@@ -164,9 +164,9 @@ def export_encoder(
         name: of a model, its folder, or a Hub repository.
         to: ``lava``, ``onnx``, ``onnx-sequence``, ``onnx-unrolled``, ``nir``, ``sana-fe``; or ``onnx-model``, the whole
             model.
-        output: a folder; one that an export made before is replaced.
+        output: a folder; the folder of an earlier export is replaced.
         quantize: round a model trained in floats to integers; its spikes change.
-        counts: for ONNX: the spikes of each layer as further outputs.
+        counts: for ONNX: add the spikes of each layer as outputs.
         simulate: for lava and sana-fe: run the simulation for at most so many seconds.
         weights: ``trained``, or ``random``: calibrated on the images; every file of the export says so.
         seed: of random weights.
@@ -176,7 +176,7 @@ def export_encoder(
         progress: show a bar.
 
     Returns:
-        The report, as the folder's ``report.json`` holds it.
+        The report, the content of ``report.json`` in the folder.
 
     Raises:
         UnknownModelError, WeightsError: no such model, or one without weights.

@@ -1,14 +1,15 @@
-r"""The spiking graph as one NIR file, and the two readers that it is proven with: spikingjelly and snntorch.
+r"""The spiking graph as a NIR file, and the readers that test it: spikingjelly, snntorch and norse.
 
     τ·dv/dt = −v + r·i        stepped by dt:   v[t] = v[t−1] + (dt/τ)·(r·i[t] − v[t−1]) = β·v[t−1] + (1 − β)·r·i[t]
 
-with τ = dt/(1 − β) and r = 1, so the file's weights are W'/(1 − β) and its neurons see ours: for β = 1/2 the factor is
-2 and nothing is rounded. Every neuron has its own entry in τ, r, v_leak (0), v_reset (0) and v_threshold (θ), as the
-format wants it. A reader sums i in any order to the same bits (``folding.py``) but steps v by its own arithmetic:
-snntorch as we do, spikingjelly by v + (i − v)/τ, whose last bit may differ. Compare with :func:`compare_nir`.
+with τ = dt/(1 − β) and r = 1. The weights of the file are W'/(1 − β), so that its neurons receive our currents; for β =
+1/2 the factor is 2, and nothing is rounded. As the format requires, every neuron has its own entry in τ, r, v_leak (0),
+v_reset (0) and v_threshold (θ). The sum i has the same bits in any order (``folding.py``), but each reader updates v by
+its own arithmetic: snntorch as we do, spikingjelly and norse by v + (i − v)·dt/τ, whose last bit may differ.
+:func:`compare_nir` counts the differences.
 
-A threshold in NIR is passed strictly; spikingjelly fires at it too, which :func:`load_in_spikingjelly` mends by the
-next float32 above θ. NIR has no neuron with truncation: an integer graph is refused.
+In NIR a neuron fires above its threshold; in spikingjelly it also fires at the threshold. :func:`load_in_spikingjelly`
+therefore replaces θ by the next larger float32. NIR has no neuron that truncates, so an integer graph is refused.
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ashnets.errors import ConfigurationError, MissingExtraError, WeightsError
 from ashnets.export.graph import SpikingGraph, check_spikes
-from ashnets.files import write_atomically
+from ashnets.files import JsonObject, write_atomically
+
+if TYPE_CHECKING:
+    import nir
 
 FORMAT = "ashnets-nir/1"
 Stepper = Callable[[torch.Tensor], torch.Tensor]
@@ -40,7 +45,7 @@ def write_nir(graph: SpikingGraph, path: str | os.PathLike) -> Path:
 
     Args:
         graph: see :func:`ashnets.export.graph.from_model`.
-        path: of the file; written aside, then renamed.
+        path: of the file, which appears when it is complete.
 
     Raises:
         ConfigurationError: an integer graph, or β = 0, whose τ the readers refuse.
@@ -58,7 +63,7 @@ def write_nir(graph: SpikingGraph, path: str | os.PathLike) -> Path:
         "input_encoding": json.dumps(asdict(graph.encoding)),
         "provenance": json.dumps(graph.provenance),
     }
-    nodes: dict[str, Any] = {"input": nir.Input({"input": np.array(graph.input_shape)})}
+    nodes: JsonObject = {"input": nir.Input({"input": np.array(graph.input_shape)})}
     for layer in graph.layers:
         if layer.integer is not None:
             raise ConfigurationError(
@@ -96,8 +101,8 @@ def write_nir(graph: SpikingGraph, path: str | os.PathLike) -> Path:
     return write_atomically(path, buffer.getvalue())
 
 
-def read_nir(path: str | os.PathLike) -> Any:
-    """The ``NIRGraph`` that a file of :func:`write_nir` holds, verified.
+def read_nir(path: str | os.PathLike) -> nir.NIRGraph:
+    """Read and verify the ``NIRGraph`` in a file of :func:`write_nir`.
 
     Raises:
         MissingExtraError: nir is not installed.
@@ -128,10 +133,10 @@ def read_nir(path: str | os.PathLike) -> Any:
 
 
 def load_in_spikingjelly(path: str | os.PathLike) -> Stepper:
-    """A file of :func:`write_nir` as spikingjelly's network.
+    """Load a file of :func:`write_nir` as a network of spikingjelly.
 
     Returns:
-        A function of one step: spikes (B, C, H, W) to those of the last layer; its membranes start from a reset state.
+        A function of one step: input spikes (B, C, H, W) to those of the last layer. It starts from a reset state.
 
     Raises:
         MissingExtraError: nir or nirtorch is not installed.
@@ -146,18 +151,11 @@ def load_in_spikingjelly(path: str | os.PathLike) -> Stepper:
     for module in network.modules():
         if isinstance(module, neuron.LIFNode):
             module.v_threshold = float(np.nextafter(np.float32(module.v_threshold), np.float32(np.inf)))
-    state: Any = None
-
-    def step(spikes: torch.Tensor) -> torch.Tensor:
-        nonlocal state
-        out, state = network(spikes, state)
-        return out
-
-    return step
+    return _stepper(network)
 
 
 def load_in_snntorch(path: str | os.PathLike) -> Stepper:
-    """The same as snntorch's network; it knows dt = 1e-4 alone.
+    """Load it as a network of snntorch, which supports only dt = 1e-4.
 
     Raises:
         MissingExtraError: nir, nirtorch or snntorch is not installed.
@@ -170,6 +168,60 @@ def load_in_snntorch(path: str | os.PathLike) -> Stepper:
         raise MissingExtraError(f"snntorch is not installed ({error}): pip install ashnets[nir]") from error
     with _quiet():
         network = import_from_nir(read_nir(path))
+    return _stepper(network)
+
+
+def load_in_norse(path: str | os.PathLike) -> Stepper:
+    """The same as norse's network, which needs dt and ignores r.
+
+    Raises:
+        MissingExtraError: nir, nirtorch or norse is not installed.
+        WeightsError: see :func:`read_nir`.
+    """
+    _require("nirtorch")
+    try:
+        from norse.torch import from_nir
+    except ImportError as error:
+        raise MissingExtraError(f"norse is not installed ({error}): pip install ashnets[nir]") from error
+    graph = read_nir(path)
+    with _quiet():
+        network = from_nir(graph, dt=float(_text(graph.metadata["dt"])))
+    return _stepper(network)
+
+
+LOADERS: dict[str, Callable[[str | os.PathLike], Stepper]] = {
+    "spikingjelly": load_in_spikingjelly,
+    "snntorch": load_in_snntorch,
+    "norse": load_in_norse,
+}
+
+
+@torch.no_grad()
+def run_nir(step: Stepper, spikes: torch.Tensor) -> torch.Tensor:
+    """Run a sequence (T', B, C, H, W) from a reset state; returns the last layer's spikes (T', B, C, h, w)."""
+    return torch.stack([step(x).detach() for x in spikes.float()])
+
+
+@torch.no_grad()
+def compare_nir(path: str | os.PathLike, graph: SpikingGraph, spikes: torch.Tensor) -> dict[str, int]:
+    """Count the spikes of the last layer that differ from those of the graph, for each installed reader.
+
+    Args:
+        path: a file of :func:`write_nir`.
+        graph: what it was written from.
+        spikes: (T', B, C, H, W).
+    """
+    check_spikes(spikes, graph.input_shape)
+    expected = graph.run(spikes)[0][graph.layers[-1].name]
+    found = {}
+    for name, load in LOADERS.items():
+        with contextlib.suppress(MissingExtraError):
+            found[name] = int((run_nir(load(path), spikes) != expected).sum())
+    return found
+
+
+def _stepper(network: Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]]) -> Stepper:
+    """One step of nirtorch's executor, which keeps its state here."""
     state: Any = None
 
     def step(spikes: torch.Tensor) -> torch.Tensor:
@@ -180,32 +232,8 @@ def load_in_snntorch(path: str | os.PathLike) -> Stepper:
     return step
 
 
-@torch.no_grad()
-def run_nir(step: Stepper, spikes: torch.Tensor) -> torch.Tensor:
-    """A sequence (T', B, C, H, W) from a reset state, step by step: the last layer's spikes (T', B, C, h, w)."""
-    return torch.stack([step(x).detach() for x in spikes.float()])
-
-
-@torch.no_grad()
-def compare_nir(path: str | os.PathLike, graph: SpikingGraph, spikes: torch.Tensor) -> dict[str, int]:
-    """How many of the last layer's spikes differ from the graph's, for each reader that is installed.
-
-    Args:
-        path: a file of :func:`write_nir`.
-        graph: what it was written from.
-        spikes: (T', B, C, H, W).
-    """
-    check_spikes(spikes, graph.input_shape)
-    expected = graph.run(spikes)[0][graph.layers[-1].name]
-    found = {}
-    for name, load in (("spikingjelly", load_in_spikingjelly), ("snntorch", load_in_snntorch)):
-        with contextlib.suppress(MissingExtraError):
-            found[name] = int((run_nir(load(path), spikes) != expected).sum())
-    return found
-
-
-def _digest(graph: Any, notes: dict[str, str]) -> str:
-    """sha256 over every node's arrays, the edges and the notes."""
+def _digest(graph: nir.NIRGraph, notes: dict[str, str]) -> str:
+    """The sha256 of the arrays of all nodes, the edges and the notes."""
     found = hashlib.sha256(json.dumps(sorted(notes.items())).encode())
     found.update(json.dumps(sorted([str(a), str(b)] for a, b in graph.edges)).encode())
     for name, node in sorted(graph.nodes.items()):
@@ -219,18 +247,18 @@ def _digest(graph: Any, notes: dict[str, str]) -> str:
     return found.hexdigest()
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
 @contextlib.contextmanager
 def _quiet():
-    """Readers print what they scale."""
+    """Hide what readers print about their scaling."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
-def _require(library: str) -> Any:
+def _require(library: str) -> ModuleType:
     try:
         return __import__(library)
     except ImportError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ashnets.export.graph import SpikingGraph
+from ashnets.files import JsonObject
 
 _LAVA = """
 import dataclasses, sys, types
@@ -211,22 +212,47 @@ The sampler is not in the file: draw `spikes` (T, B, 3, H, W) from the pixel int
 `run_sanafe.py` builds the network from both, since SANA-FE has an object for each synapse, and a file of all of them
 would take gigabytes. Run it in a Python with sanafe 2.2.9 and numpy; `--timing detailed` models congestion. SANA-FE is
 under the GPL; nothing in this folder contains its code. It charges the access of each neuron in all of the T + {layers}
-steps that an image takes on the chip, and an update where something happens; ashnets charges both in T steps.
+steps that an image takes on the chip, and an update where something happens. ashnets charges both in T steps, and
+takes the time of both in every step: its latency can be slightly longer.
 {simulated}""",
     "nir": """
 Other readers:
 
 - snntorch: `snntorch.import_nir.import_from_nir(nir.read("network.nir"))`.
-- norse 1.1.0: pass dt={dt} to its NIR importer. It ignores r, which is 1 here. No spike differed when it was tried.
-- sinabs 3.1.3 accepts no `v_leak` of more than one dimension. Build its layers from the nodes of this file instead:
-  weights and bias times 1 − β (β = 1 − dt/τ), a LIF with tau_mem = −1/ln β, MembraneReset and SingleSpike. No spike
-  differed when it was tried.
-- rockpool 3.1.0 reads no convolution.
+- norse 1.1.0: `norse.torch.from_nir(nir.read("network.nir"), dt={dt})`. It ignores r, which is 1 here.
+- sinabs 3.1.3 reads no LIF of more than one dimension. Its layers can be built from the nodes, as below.
+- rockpool 3.1.0 reads neither convolutions nor LIF nodes.
+
+```python
+import json, nir
+import sinabs.activation, sinabs.layers
+
+graph, spikes = nir.read("network.nir"), torch.from_numpy(sample["spikes"]).float()
+for name in json.loads(graph.metadata["layers"]):
+    conv, lif = graph.nodes[name + "_conv"], graph.nodes[name]
+    beta = 1 - {dt} / lif.tau.flat[0]  # sinabs: v = β·v + x; NIR: v = β·v + (1 − β)·x
+    weight, bias = (torch.from_numpy((1 - beta) * x).float() for x in (conv.weight, conv.bias))
+    neurons = sinabs.layers.LIF(
+        tau_mem=-1 / np.log(beta),
+        # sinabs fires at the threshold, NIR above it
+        spike_threshold=torch.from_numpy(np.nextafter(lif.v_threshold.astype(np.float32), np.float32(np.inf))),
+        spike_fn=sinabs.activation.SingleSpike,
+        reset_fn=sinabs.activation.MembraneReset(),
+        train_alphas=True,
+        norm_input=False,
+    )
+    neurons.alpha_mem.data.fill_(beta)  # not rounded by exp
+    geometry = [tuple(int(n) for n in x) for x in (conv.stride, conv.padding, conv.dilation)]
+    current = torch.nn.functional.conv2d(spikes.flatten(0, 1), weight, bias, *geometry, conv.groups)
+    spikes = neurons(current.unflatten(0, spikes.shape[:2]).swapaxes(0, 1)).swapaxes(0, 1)  # sinabs: (B, T, C, H, W)
+differ = int((spikes.detach().numpy() != sample["expected_{last}"]).sum())
+print(f"sinabs: {{differ}} spikes differ")
+```
 """,
 }
 
 
-def readme(graph: SpikingGraph, to: str, report: dict[str, Any]) -> str:
+def readme(graph: SpikingGraph, to: str, report: JsonObject) -> str:
     """The README as Markdown."""
     values = {
         "steps": graph.time_steps,
@@ -287,7 +313,7 @@ expected output, `sample.jpg` is a small image; `report.json` contains sizes, ha
 """
 
 
-def _reading(report: dict[str, Any]) -> str:
+def _reading(report: JsonObject) -> str:
     """The section on texts."""
     code = _READING.strip("\n")
     return f"""
@@ -302,7 +328,7 @@ def _reading(report: dict[str, Any]) -> str:
 """
 
 
-def _simulated(report: dict[str, Any]) -> str:
+def _simulated(report: JsonObject) -> str:
     """The table of a simulation in SANA-FE."""
     if "simulated" not in report:
         return ""

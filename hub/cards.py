@@ -1,7 +1,7 @@
 """Model cards, made from the registry, the files of a run and the results files; nothing in them is written by hand.
 
 ``card.md`` is the form, ``card-data.yaml`` its words. What was measured, what the paper reports and what is estimated
-stand in sections of their own.
+have separate sections.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ashnets.hub.emissions import Emissions
 from ashnets.hub.licenses import license_fields
 from ashnets.zoo.describing import Description, describe_config, number
 from ashnets.zoo.numbers import CIRCUMSTANCES, EnergyRow, measured_energy, paper_rows
-from ashnets.zoo.registry import Weights, config_of, entry
+from ashnets.zoo.registry import Weights
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -72,24 +72,6 @@ class Subject:
 def card_words() -> JsonObject:
     """The data file of the cards."""
     return yaml.safe_load((resources.files("ashnets.hub") / "card-data.yaml").read_text(encoding="utf-8"))
-
-
-def subject_of_name(name: str) -> Subject:
-    """A registry name, with or without weights."""
-    found = entry(name)
-    weights = found.weights
-    return Subject(
-        title=found.name if weights is None else f"{found.name}.{weights.tag}",
-        source=name,
-        config=config_of(found.name),
-        architecture=found.name,
-        license=weights.license if weights else "Apache-2.0",
-        training_data=weights.training_data if weights else None,
-        record=read_record(weights.folder) if weights and weights.folder else None,
-        trained=weights is not None,
-        results=bundled_results(weights) if weights else (),
-        energy=bundled_energy(found.name, weights) if weights else (),
-    )
 
 
 def bundled_results(weights: Weights) -> list[dict[str, str]]:

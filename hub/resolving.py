@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ashnets.files import PICKLES, JsonObject
 from ashnets.hub.fetching import digest, fetch
 from ashnets.hub.inspecting import inspect
 from ashnets.hub.names import check_revision, split_repository
+from ashnets.result_folder import MODEL_MARK, complete
 from ashnets.zoo.names import split
 from ashnets.zoo.registry import Weights, entry, is_name, untrained
 
@@ -38,7 +40,7 @@ class Located:
 
 
 def resolve(name: str | os.PathLike, **options: Any) -> str:
-    """The folder that ``name`` stands for; see :func:`locate`, which takes the same arguments.
+    """The folder of the model ``name``; see :func:`locate`, which takes the same arguments.
 
     ashnets.resolve("ashnets-tiny")
     """
@@ -55,7 +57,7 @@ def locate(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Located:
-    """Find the model that ``name`` stands for.
+    """Find a model by its name.
 
     Args:
         name: a registry name, ``model[.tag][@revision]``; a folder; or a Hub repository, ``org/repo[@revision]`` or
@@ -87,6 +89,8 @@ def locate(
     if is_name(name):
         return _registered(text, revision, namespace, options)
     if text and Path(text).is_dir():
+        with suppress(OSError):  # of a folder that cannot be written
+            complete(Path(text), MODEL_MARK)
         inspect(Path(text))
         return Located(text, "folder")
     if Path(text).is_file():

@@ -119,11 +119,11 @@ def random_model(name: str, images: Images, seed: int = SEED) -> AshNetsPreTrain
     return model
 
 
-def results_of(name: str, folder: Path = ROOT / "results") -> list[dict[str, str]]:
+def results_of(name: str) -> list[dict[str, str]]:
     """The rows of a model in all files of retrieval results, by its name without tag."""
     bare = os.fspath(name).partition(".")[0]
     found = []
-    for path in sorted(folder.glob("*.csv")):
+    for path in sorted((ROOT / "results").glob("*.csv")):
         rows = [row for row in read_csv(path) if row.keys() >= {"model", *RESULTS} and row["model"] == bare]
         found += [{key: row[key] for key in RESULTS} for row in rows]
     return found

@@ -53,12 +53,12 @@ def count_sizes(config: AshNetsConfig) -> Sizes:
     return Sizes(parameters, backbone_with_classifier, _parameters(model), heads, macs, config.time_steps)
 
 
-def write_sizes(path: Path = SIZES) -> Path:
+def write_sizes() -> Path:
     """Count every model of the registry, without allocating weights, and write the file."""
     models = tqdm(list_models(), desc="counting", unit="model", disable=None)
-    write_json(path, {name: asdict(count_sizes(config_of(name))) for name in models})
+    write_json(SIZES, {name: asdict(count_sizes(config_of(name))) for name in models})
     counted.cache_clear()
-    return path
+    return SIZES
 
 
 def _macs(model: AshNetsModel, config: AshNetsConfig) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The files of experiments: rows as changes of one base recipe, what is measured, the paper's numbers beside.
+"""The files of experiments: rows as changes of one base recipe, what is measured, and the paper's numbers.
 
     experiment, scale = read_experiment("table-11"), read_scale("lab")
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ashnets.errors import ConfigurationError, did_you_mean
-from ashnets.files import read_csv
+from ashnets.files import JsonObject, read_csv
 from ashnets.zoo.registry import ROOT, read_yaml
 
 FOLDER = ROOT / "experiments"
@@ -51,14 +51,14 @@ class RowFile:
     """
 
     name: str
-    changes: dict[str, Any] = field(default_factory=dict)
-    lab: dict[str, Any] = field(default_factory=dict)
-    paper: dict[str, Any] = field(default_factory=dict)
+    changes: JsonObject = field(default_factory=dict)
+    lab: JsonObject = field(default_factory=dict)
+    paper: JsonObject = field(default_factory=dict)
     without: tuple[str, ...] = ()
-    tuning: dict[str, Any] = field(default_factory=dict)
+    tuning: JsonObject = field(default_factory=dict)
     scales: tuple[str, ...] = SCALES
 
-    def changes_at(self, scale: str) -> dict[str, Any]:
+    def changes_at(self, scale: str) -> JsonObject:
         """The changes at a scale."""
         return {**self.changes, **(self.lab if scale == "lab" else self.paper)}
 
@@ -84,7 +84,7 @@ class ExperimentFile:
     """One experiment.
 
     Attributes:
-        measures: what is measured → the paper's column beside it, or None.
+        measures: what is measured → the paper's column for it, or None.
         table, figure: its number in the paper.
         plot: ``bars``, ``lines`` over the rows' names, or ``sheet``, a contact sheet.
         axis: label of the x axis of lines.
@@ -139,7 +139,7 @@ class TaskFile:
     folder: str = "."
     images: str | None = None
     sample: int = 0
-    changes: dict[str, Any] = field(default_factory=dict)
+    changes: JsonObject = field(default_factory=dict)
     predictions: bool = False
 
 
@@ -157,7 +157,7 @@ class ScaleFile:
 
     name: str
     recipe: str
-    changes: dict[str, Any]
+    changes: JsonObject
     data: str
     corpus: str
     tasks: dict[str, TaskFile]

@@ -1,6 +1,6 @@
 """Tables of README and docs from the results files; ``python -m ashnets.zoo.tables`` updates them in place.
 
-A page has a table wherever it has its two marks; the pages of a checkout are found from this file.
+A page has a table at each pair of marks; the pages of a checkout are found from this file.
 """
 
 from __future__ import annotations

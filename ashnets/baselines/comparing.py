@@ -38,7 +38,8 @@ from ashnets.runs import finetune, train
 from ashnets.tasks.data import drawn, open_task_data
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.task import Classification
-from ashnets.training.recipe import Recipe, TaskRecipe, differences, load_recipe
+from ashnets.training.reading import load_recipe
+from ashnets.training.recipe import Recipe, TaskRecipe, differences
 from ashnets.zoo.registry import ROOT
 
 RECIPES = ROOT / "recipes"

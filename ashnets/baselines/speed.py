@@ -10,10 +10,11 @@ from pathlib import Path
 
 from ashnets.data.sources.opening import Source
 from ashnets.runs import run_class
+from ashnets.training.determinism import deterministic
 from ashnets.training.means import Means
 from ashnets.training.pretrain import Batch
 from ashnets.training.recipe import Recipe
-from ashnets.training.run import Run, deterministic
+from ashnets.training.run import Run
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ from ashnets.evaluation.two_stage import matching_score
 from ashnets.files import JsonObject
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.tasks.finetuning import TaskRun
-from ashnets.tasks.starting import Started
 from ashnets.training.distributed import gather, shares
 from ashnets.training.learner import Learner
 from ashnets.training.pretrain import Batch, Keys, PreTrainingStep
 from ashnets.training.recipe import Phase
 from ashnets.training.run import Run
+from ashnets.training.setup import Started
 
 OBJECTIVES = {"vilt": {"itm", "mlm"}, "frozen": {"itc"}}
 

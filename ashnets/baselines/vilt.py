@@ -16,28 +16,14 @@ from transformers import ViltConfig, ViltModel
 
 from ashnets.baselines.configuration import BaselineConfig
 from ashnets.baselines.model import BaselineForVQA, BaselineModel, normalized
+from ashnets.model.alignment_transformer import layer_settings
 from ashnets.model.heads import MaskedLanguageHead
 from ashnets.model.outputs import VisualOutput
 
 
 def vilt_config(config: BaselineConfig) -> ViltConfig:
     """transformers' configuration with the widths of an ASH-Nets architecture; a patch is one of its visual tokens."""
-    names = (
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "hidden_act",
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "layer_norm_eps",
-        "initializer_range",
-        "max_position_embeddings",
-        "vocab_size",
-        "pad_token_id",
-        "image_size",
-    )
-    return ViltConfig(**{name: getattr(config, name) for name in names}, patch_size=config.stride)
+    return ViltConfig(**layer_settings(config), image_size=config.image_size, patch_size=config.stride)
 
 
 class ViltTransformer(nn.Module):

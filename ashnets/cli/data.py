@@ -19,7 +19,7 @@ STAMPS = Path("data/stamps")
 
 
 class Extra(StrEnum):
-    """Collections for training beside the pictograms."""
+    """Collections for training, in addition to the pictograms."""
 
     openclipart = "openclipart"
 
@@ -205,7 +205,7 @@ def _joined(dataset: str) -> dict[str, str] | None:
     file = Path(dataset)
     if dataset in BENCHMARKS or (file.exists() and file.suffix != ".yaml"):
         return None
-    from ashnets.training.recipe import load_recipe
+    from ashnets.training.reading import load_recipe
     from ashnets.zoo.registry import recipe_path
 
     try:

@@ -87,7 +87,8 @@ def energy(
       ashnets energy ashnets-tiny --images my-images --output out/energy
       ashnets energy ashnets-tiny --chip loihi1 --mapping spatial
       ashnets energy ashnets-r18 --weights random --seed 1 --sample 2
-      ashnets energy ashnets-tiny --corpus data/pictograms --split valid --profile 45nm-int8 --profile my-chip.yaml
+      ashnets energy ashnets-tiny --corpus data/pictograms --split valid
+      ashnets energy ashnets-tiny --profile 45nm-int8 --profile my-chip.yaml
     """
     import ashnets
     from ashnets.export.energy.text import print_report

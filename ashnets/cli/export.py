@@ -58,20 +58,20 @@ def export(
     network, and a report. The exported network is loaded and run, and every spike is compared.
 
     \b
-    lava: HDF5 for Lava-DL's netx, in integers. Needs a model of precision int8, or --quantize.
+    lava: HDF5 for Lava-DL's netx. Needs a model of precision int8, or --quantize.
     onnx: one time step per call; membrane states are inputs and outputs.
     onnx-sequence: a whole sequence of any length T.
     onnx-unrolled: a whole sequence without a loop.
     onnx-model: the whole model, from images and text to its outputs.
     nir: the Neuromorphic Intermediate Representation.
-    sana-fe: a chip, the network placed on it, and a script that builds both in the simulator SANA-FE.
+    sana-fe: a chip and the network placed on it, for the simulator SANA-FE.
 
     \b
     Examples:
       ashnets export ashnets-tiny --to onnx --output out/onnx
       ashnets export ashnets-tiny --to lava --quantize --output out/lava
       ashnets export ashnets-tiny --to nir --output out/nir --json
-      ashnets export ashnets-tiny --to sana-fe --quantize --simulate 900 --python sanafe/bin/python -o out/sanafe
+      ashnets export ashnets-tiny --to sana-fe --quantize --output out/sanafe
       ashnets export ashnets-r18 --to onnx --weights random --seed 1 --output out/r18
     """
     import ashnets

@@ -158,7 +158,7 @@ def evaluate(
             "--workers",
             min=0,
             metavar="N",
-            help="Number of processes that load images; 0 loads them in the main process.",
+            help="Number of processes that load images; 0 loads them in a thread of the main process.",
         ),
     ] = 0,
     as_json_: JsonOption = False,

@@ -9,7 +9,7 @@
 About half of Visual Genome's images are COCO's; ``image_data.json`` says which. An image of both sets is one sample:
 COCO's file, COCO's captions and Visual Genome's regions. Left out by id are images of COCO's val and test, images of
 COCO's own test sets (an id that Karpathy's split does not contain), and Flickr30K's val and test, if
-``dataset_flickr30k.json`` lies beside ``dataset_coco.json`` (both are in Karpathy's archive).
+``dataset_flickr30k.json`` is in the folder of ``dataset_coco.json`` (both are in Karpathy's archive).
 
 How many captions of an image an epoch shows is the recipe's ``passes``. The paper does not say what its epoch is, but
 that it takes 2.3 to 2.8 hours on eight A100 with 16 pairs each. Some 170,000 images remain here:
@@ -32,7 +32,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +46,7 @@ from ashnets.data.benchmarks.visual_genome import VisualGenomeRegions
 from ashnets.data.sources.opening import Source
 from ashnets.data.sources.rows import ROWS
 from ashnets.errors import ConfigurationError, DataError, did_you_mean
+from ashnets.files import JsonObject
 
 COCO, VISUAL_GENOME = CocoCaptions.name, VisualGenomeRegions.name
 _USED = {"train": "train", "restval": "train", "val": "valid"}  # COCO's splits
@@ -59,7 +59,7 @@ _BATCH = 4096
 
 def open_joined(
     folders: Mapping[str, str | os.PathLike], root: str | os.PathLike = ".", faults: Faults | None = None
-) -> tuple[Source, dict[str, Any]]:
+) -> tuple[Source, JsonObject]:
     """Read the annotation files of both sets; no image is decoded or copied.
 
     Args:
@@ -84,7 +84,7 @@ def open_joined(
     return Source(Path(root), "joined", base, rows, title=title), joining.counts()
 
 
-def _open(folders: Mapping[str, Any], root: Path) -> tuple[CocoCaptions, VisualGenomeRegions | None]:
+def _open(folders: Mapping[str, str | os.PathLike], root: Path) -> tuple[CocoCaptions, VisualGenomeRegions | None]:
     known = (COCO, VISUAL_GENOME)
     if unknown := sorted(set(folders) - set(known)):
         raise ConfigurationError(
@@ -221,7 +221,7 @@ class _Joining:
         }
         return pa.table(columns, ROWS), Path(base)
 
-    def counts(self) -> dict[str, Any]:
+    def counts(self) -> JsonObject:
         """What was joined, and what was left out."""
         return {
             "images": dict(self.images),

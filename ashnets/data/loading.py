@@ -1,10 +1,12 @@
-"""Batches that worker processes read ahead."""
+"""Batches that a thread or worker processes read ahead, while the batch before is used."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ashnets.data.batches import Share
@@ -34,10 +36,11 @@ class Batches(Dataset, Generic[One]):
 
 
 def load_epoch(batches: Batches[One], first: int, workers: int, pin: bool) -> Iterator[One]:
-    """The batches from number ``first`` on, in order, read ahead by ``workers`` processes.
+    """The batches from number ``first`` on, in order, read ahead; they do not depend on ``workers``.
 
     Args:
         batches: `Batches` of any kind.
+        workers: processes that read; with 0 a thread of this process reads one batch ahead.
         pin: put them into pinned memory, from where a GPU copies while it computes.
 
     Raises:
@@ -51,7 +54,30 @@ def load_epoch(batches: Batches[One], first: int, workers: int, pin: bool) -> It
         pin_memory=pin,
         prefetch_factor=2 if workers else None,
     )
-    for batch in loader:
+    for batch in loader if workers else _ahead(loader):
         if isinstance(batch, DataError):
             raise batch
         yield batch
+
+
+def _ahead(items: Iterable[One]) -> Iterator[One]:
+    """The items; a thread prepares each one while the one before it is used.
+
+    Decoders and torch release the interpreter's lock, so on a single core this costs no more than reading between the
+    steps.
+    """
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1, thread_name_prefix="reader") as thread:
+        threads = torch.get_num_threads()
+        thread.submit(_on_one_core).result()
+        torch.set_num_threads(threads)  # the number that threads start with; it was the reader's
+        coming = thread.submit(next, iterator, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, iterator, end)
+            yield item  # type: ignore[misc]  # it is not ``end``
+
+
+def _on_one_core() -> None:
+    """Torch in this thread: a second pool of its threads would take the cores from the caller's."""
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # a thread takes the number at its first question

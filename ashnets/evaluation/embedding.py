@@ -20,6 +20,8 @@ from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import TaskData
 from ashnets.tasks.items import GRAY
 
+IMAGES, TEXTS = 32, 256  # of one pass
+
 
 class ImageSet(Protocol):
     """Images by index, such as `ashnets.data.pairs.Pairs` and `TaskImages`.
@@ -70,14 +72,14 @@ class ImageBatches(Batches[tuple[torch.Tensor, list[int]]]):
 
 
 def images_at_reset(
-    images: ImageSet, indices: Sequence[int] | np.ndarray, batch: int = 32, workers: int = 0
+    images: ImageSet, indices: Sequence[int] | np.ndarray, workers: int = 0
 ) -> Iterator[tuple[torch.Tensor, list[int]]]:
-    """Images (B, 3, S, S) in batches with their keys, read by ``workers`` processes.
+    """Images (B, 3, S, S) in batches of `IMAGES` with their keys, read by ``workers`` processes.
 
     Raises:
         DataError: an image cannot be read.
     """
-    return load_epoch(ImageBatches(images, shares_of(indices, 1, batch)), 0, workers, pin=False)
+    return load_epoch(ImageBatches(images, shares_of(indices, 1, IMAGES)), 0, workers, pin=False)
 
 
 @torch.inference_mode()
@@ -134,13 +136,12 @@ def embed_texts(
     model: AshNetsForRetrieval,
     tokenizer: PreTrainedTokenizerBase,
     texts: list[str],
-    batch: int = 256,
     for_spikes: bool = False,
 ) -> torch.Tensor:
     """Embeddings (n, D) of texts, float32 and on the CPU; ``for_spikes`` by STUA's h_w in the place of ITC's."""
     embeds = []
-    for start in range(0, len(texts), batch):
-        tokens = tokenize(tokenizer, texts[start : start + batch], model.config.max_text_length).to(model.device)
+    for start in range(0, len(texts), TEXTS):
+        tokens = tokenize(tokenizer, texts[start : start + TEXTS], model.config.max_text_length).to(model.device)
         ids, mask = tokens["input_ids"], tokens["attention_mask"]  # (b, L) each
         if for_spikes:
             embed = model.project_text_for_spikes(model.ashnets.transformer(ids, mask, None)[0])  # (b, D)

@@ -119,7 +119,7 @@ def evaluate(
         sample: items of a split, or images; 0 takes all.
         candidates, exhaustive, ablate, variants: see `EvaluationOptions`; for ``images``, each of which is from a
             reset state, there are no variants, and no candidates unless asked for.
-        workers: processes that read images; 0 reads them between the batches, as those of ``images`` are.
+        workers: processes that read images; 0 reads them in a thread of this process, as those of ``images`` are.
 
     Returns:
         ``{"task", "data", "models": {name: {"training": record, "weights_sha256", "splits": {split: result}}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class EvaluationOptions:
             image, and from spikes alone.
         variants: also evaluate carried states and constant images, not only reset states.
         batch: batch size.
-        workers: number of processes that read images; 0 reads them in this process.
+        workers: number of processes that read images; 0 reads them in a thread of this process.
         seed: for the sample, the shuffled order and the choice of examples.
         progress: show a progress bar.
         output: folder for predictions, items and a page of examples; None writes nothing.
@@ -76,7 +76,7 @@ SPIKES_ALONE = Variant("spikes alone", spikes="alone")
 ABLATED = (CONCRETE_ALONE, ANOTHER, SPIKES_ALONE)
 
 
-def ablated(config: Any) -> list[Variant]:
+def ablated(config: AshNetsConfig) -> list[Variant]:
     """The variants that show what the spiking branch adds; an ``snn`` has no trained concrete features."""
     if not config.has_spiking_branch:
         return []

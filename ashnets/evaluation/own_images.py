@@ -43,7 +43,7 @@ class OwnImages:
         return "test" if "test" in self.source.splits else "valid"
 
     def require(self, split: str) -> None:
-        """Raise DataError if there is no such split; ``all`` stands for all of them."""
+        """Raise DataError if there is no such split; ``all`` means all of them."""
         for name in self._parts(split):
             self.source.split(name)
 

@@ -65,7 +65,7 @@ def branches_of(
     elif variant.spikes == "another":
         other = another_image(keys)
         pixels = pixel_values[other].flatten(0, -4).to(model.device)  # (B or 2·B, 3, H, W)
-        vision = cast(VisualSemanticModule, model.ashnets.vision)  # type: ignore[union-attr]
+        vision = cast(VisualSemanticModule, model.ashnets.vision)
         found["spikes"] = vision.sample(pixels, keys[other].flatten())  # (T, B or 2·B, 3, H, W)
     return found
 

@@ -11,16 +11,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ashnets.configuration import AshNetsConfig
-from ashnets.training.recipe import SINGLE, Recipe, load_recipe
+from ashnets.files import JsonObject
+from ashnets.training.reading import load_recipe
+from ashnets.training.recipe import SINGLE, Recipe
 from ashnets.zoo.registry import config_of
 
 
 def row_overrides(
     path: Path,
-    changes: Mapping[str, Any],
+    changes: Mapping[str, object],
     without: Sequence[str] = (),
     devices: int = 1,
     model: AshNetsConfig | None = None,
@@ -43,19 +44,19 @@ def row_overrides(
     return as_overrides({**changes, **by_nature(recipe, config, without, devices)})
 
 
-def _real_changes(path: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+def _real_changes(path: Path, changes: Mapping[str, object]) -> JsonObject:
     """Without changes of the configuration to what it is: rows that are equal have equal recipes."""
     others = {key: value for key, value in changes.items() if not key.startswith("changes.")}
     base = configuration_of(load_recipe(path, as_overrides(others))).to_dict()
     return {key: value for key, value in changes.items() if key in others or base.get(key[8:]) != value}
 
 
-def by_nature(recipe: Recipe, config: AshNetsConfig, without: Sequence[str], devices: int) -> dict[str, Any]:
+def by_nature(recipe: Recipe, config: AshNetsConfig, without: Sequence[str], devices: int) -> JsonObject:
     """Key → value, for what a recipe with this model cannot keep."""
     lacking = {*without}
     lacking |= set() if config.has_spiking_branch else {"stua", "mvm"}
     lacking |= set() if config.collector else {"mvm"}
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for number, phase in enumerate(recipe.phases):
         kept = {name: weight for name, weight in phase.objectives.items() if name not in lacking}
         if kept != phase.objectives:
@@ -75,6 +76,6 @@ def configuration_of(recipe: Recipe) -> AshNetsConfig:
     return AshNetsConfig(**{**config_of(recipe.model).to_dict(), **recipe.changes})
 
 
-def as_overrides(changes: Mapping[str, Any]) -> list[str]:
+def as_overrides(changes: Mapping[str, object]) -> list[str]:
     """``key=value``, as ``--set`` takes them; the values are JSON, which YAML reads."""
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changes.items()]

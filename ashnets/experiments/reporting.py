@@ -1,4 +1,4 @@
-"""What an experiment leaves: the results file, a table, a plot, and a page with the paper's numbers beside ours."""
+"""The output of an experiment: the results file, a table, a plot, and a page with the paper's numbers next to ours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -132,7 +131,7 @@ def _lines(axes: Axes, rows: list[str], measures: list[str], values: Values, uni
         axes.errorbar(rows, means, yerr=spreads, label=one, color=COLORS[number % len(COLORS)], marker="o", capsize=2)
 
 
-def _means(values: Values, keys: list[tuple[str, str]], unit: float) -> tuple[Any, Any]:
+def _means(values: Values, keys: list[tuple[str, str]], unit: float) -> tuple[list[float], list[float]]:
     found = [values.get(key, []) for key in keys]
     means = [unit * statistics.fmean(one) if one else np.nan for one in found]
     return means, [unit * statistics.stdev(one) if len(one) > 1 else 0.0 for one in found]

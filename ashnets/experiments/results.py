@@ -19,7 +19,7 @@ def result_rows(experiment: ExperimentFile, scale: ScaleFile, units: Sequence[Un
     """A row for each row of the experiment, seed, task and metric; in the order of rows and seeds.
 
     ``value``, ``chance`` and ``blind`` (text alone) are shares, but for ``pre-training``, whose metrics name their
-    units. They are empty where there is none.
+    units. They are empty if there are none.
     """
     order = [row.name for row in experiment.rows]
     found: list[Row] = []

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -77,7 +76,7 @@ def run_unit(unit: Unit, costs: bool = False, sheet: bool = False, progress: boo
 def run_stage(stage: Stage, dry_run: bool = False, progress: bool = True) -> JsonObject:
     """One run, from its start or from its last checkpoint; a dry run says what it needs."""
     overrides = list(stage.estimated if dry_run and stage.estimated else stage.overrides)
-    common: dict[str, Any] = {"output": stage.folder, "overrides": overrides, "dry_run": dry_run, "progress": progress}
+    common: JsonObject = {"output": stage.folder, "overrides": overrides, "dry_run": dry_run, "progress": progress}
     common["resume"] = False if dry_run else _agreed(stage.begun)
     try:
         if stage.task is None:

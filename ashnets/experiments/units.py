@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ashnets.evaluation.record import TRAINING_RECORD
 from ashnets.experiments.deriving import as_overrides, configuration_of, row_overrides
+from ashnets.files import JsonObject
 from ashnets.training.folder import MODEL
-from ashnets.training.recipe import SINGLE, Recipe, TaskRecipe, load_recipe
+from ashnets.training.reading import load_recipe
+from ashnets.training.recipe import SINGLE, Recipe, TaskRecipe
 from ashnets.words import command
 from ashnets.zoo.experiment_files import RowFile, ScaleFile, TaskFile
 from ashnets.zoo.registry import recipe_path
@@ -130,7 +132,7 @@ def unit_of(
 
 def _finetuning(
     task: TaskFile,
-    changes: dict[str, Any],
+    changes: Mapping[str, object],
     pretrained: Recipe,
     folder: Path,
     places: tuple[Path, Path | None],
@@ -142,7 +144,7 @@ def _finetuning(
     overrides = row_overrides(path, changes, (), devices, configuration_of(pretrained))
     recipe = load_recipe(path, overrides)
     # a dry run starts as pre-training does: it costs the same
-    start: dict[str, Any] = {"model": pretrained.model, "weights": "initial"}
+    start: JsonObject = {"model": pretrained.model, "weights": "initial"}
     for key in ("transformer_weights", "vocabulary", "backbone_weights"):
         start[key] = getattr(pretrained, key)
     start |= {f"changes.{key}": value for key, value in pretrained.changes.items()}
@@ -168,5 +170,5 @@ def _digest(recipe: Recipe) -> str:
     return _hash(told)
 
 
-def _hash(told: Any) -> str:
+def _hash(told: object) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 from tqdm import tqdm
+from transformers import BatchFeature
 
 from ashnets.data.images import ImageSource, is_image
 from ashnets.device import own_device
@@ -164,7 +165,9 @@ def _batches(places: list[int], size: int) -> Iterator[list[int]]:
     return (places[start : start + size] for start in range(0, len(places), size))
 
 
-def _read(processor: AshNetsProcessor, items: list[Any], places: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def _read(
+    processor: AshNetsProcessor, items: Sequence[ImageSource], places: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels (B, 3, S, S) and keys (B,) of images."""
 
     def one(i: int) -> Any:
@@ -178,7 +181,7 @@ def _read(processor: AshNetsProcessor, items: list[Any], places: list[int]) -> t
     return torch.cat([one["pixel_values"] for one in read]), torch.cat([one["image_keys"] for one in read])
 
 
-def _tokens(processor: AshNetsProcessor, items: list[Any], places: list[int]) -> Any:
+def _tokens(processor: AshNetsProcessor, items: Sequence[str], places: list[int]) -> BatchFeature:
     try:
         return processor(text=[items[i] for i in places])
     except InputError as fault:

@@ -87,5 +87,8 @@ def array(x: torch.Tensor | None) -> np.ndarray:
     """The tensor as an array, without a copy if contiguous; bfloat16 as uint16, None as an array that is not read."""
     if x is None:
         return _NONE
-    x = x.detach().contiguous()
+    if x.requires_grad:
+        x = x.detach()
+    if not x.is_contiguous():
+        x = x.contiguous()
     return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()

@@ -4,6 +4,9 @@ Without numba (``pip install ashnets[fast]``) or Triton the definitions in plain
 Arguments and results are those of :mod:`ashnets.kernels.reference`, except that currents may also be float16 or
 bfloat16. Then spikes and the gradient of the currents have this type, and everything else is float32. Half-precision
 types are read without a copy if the device's kernels support them (``TYPES``): Triton's support both, numba's bfloat16.
+
+torch.compile sees the forms ``…_operator``. Outside of it the neurons' two passes are called directly, since the way
+through torch's dispatcher and back to Python takes longer than a small layer's arithmetic.
 """
 
 from __future__ import annotations
@@ -33,16 +36,22 @@ def _like(shape: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(shape, dtype=kind, memory_format=torch.contiguous_format)
 
 
+def _is_traced(x: torch.Tensor) -> bool:
+    """Whether an operator must be seen by what runs it: a compiler, or a tensor that has no memory."""
+    return torch.compiler.is_compiling() or type(x) not in (torch.Tensor, torch.nn.Parameter)
+
+
 def lif_forward(
     x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor | None, beta: float, theta: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Spikes and the last membrane. An exported program contains only plain operators, so that it runs anywhere."""
-    forward = reference.lif_forward if torch.compiler.is_exporting() else lif_operator
+    if torch.compiler.is_exporting():
+        return reference.lif_forward(x, v, scale, shift, beta, theta)
+    forward = lif_operator if _is_traced(x) else _lif_forward
     return forward(x, v, scale, shift, beta, theta)
 
 
-@torch.library.custom_op("ashnets::lif_forward", mutates_args=())
-def lif_operator(
+def _lif_forward(
     x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor | None, beta: float, theta: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     kernels = _kernels(x)
@@ -50,12 +59,14 @@ def lif_operator(
     return s.to(x.dtype), last
 
 
+lif_operator = torch.library.custom_op("ashnets::lif_forward", _lif_forward, mutates_args=())
+
+
 @lif_operator.register_fake
 def _(x: torch.Tensor, v: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
     return _like(x, x), _like(v, x)
 
 
-@torch.library.custom_op("ashnets::lif_backward", mutates_args=())
 def lif_backward(
     x: torch.Tensor,
     v: torch.Tensor,
@@ -73,6 +84,23 @@ def lif_backward(
 
     ``grad_v`` None means zero.
     """
+    backward = lif_backward_operator if _is_traced(x) else _lif_backward
+    return backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach)
+
+
+def _lif_backward(
+    x: torch.Tensor,
+    v: torch.Tensor,
+    scale: torch.Tensor | None,
+    shift: torch.Tensor | None,
+    mean: torch.Tensor | None,
+    grad_s: torch.Tensor,
+    grad_v: torch.Tensor | None,
+    beta: float,
+    theta: float,
+    k: float,
+    detach: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     if grad_v is None:
         # NumPy's zeros start no parallel region, after which torch's threads would spin and slow down the kernel
         grad_v = torch.from_numpy(np.zeros(len(v), np.float32)) if v.device.type == "cpu" else torch.zeros_like(v)
@@ -83,7 +111,10 @@ def lif_backward(
     return grad.to(x.dtype), found[0], *sums
 
 
-@lif_backward.register_fake
+lif_backward_operator = torch.library.custom_op("ashnets::lif_backward", _lif_backward, mutates_args=())
+
+
+@lif_backward_operator.register_fake
 def _(
     x: torch.Tensor, v: torch.Tensor, scale: object, shift: object, mean: object, *_: object
 ) -> tuple[torch.Tensor, ...]:

@@ -19,11 +19,18 @@ from transformers.models.bert.modeling_bert import BertSelfAttention
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import InputError
+from ashnets.files import JsonObject
 from ashnets.model.offloading import at_hand
 
 
 def bert_config(config: AshNetsConfig) -> BertConfig:
     """The transformers configuration of the layers."""
+    settings = {"attn_implementation": config._attn_implementation, "type_vocab_size": 2}
+    return BertConfig(**layer_settings(config), **settings)
+
+
+def layer_settings(config: AshNetsConfig) -> JsonObject:
+    """The settings of the layers, which have the same names in all configurations of transformers."""
     names = (
         "hidden_size",
         "num_hidden_layers",
@@ -38,9 +45,7 @@ def bert_config(config: AshNetsConfig) -> BertConfig:
         "vocab_size",
         "pad_token_id",
     )
-    settings: dict[str, Any] = {name: getattr(config, name) for name in names}
-    settings["attn_implementation"] = config._attn_implementation
-    return BertConfig(**settings, type_vocab_size=2)
+    return {name: getattr(config, name) for name in names}
 
 
 def check_token_types(token_type_ids: torch.Tensor | None) -> None:

@@ -86,8 +86,8 @@ class VisualSemanticModule(nn.Module):
             group_size: φ, the number of consecutive images that share a time axis; 1 encodes each alone.
             readout, state: see :meth:`AbstractEncoder.forward`.
             concrete_only: without the spiking branch, as in the paper's first phase.
-            tokens: what becomes the visual tokens: ``output`` (eq. 8), or one summand, ``concrete`` (F_CNN, beside
-                a spiking branch that runs) or ``abstract`` (F_SNN).
+            tokens: what becomes the visual tokens: ``output`` (eq. 8), or one summand, ``concrete`` (F_CNN, while
+                the spiking branch also runs) or ``abstract`` (F_SNN).
             output_hidden_states: also return those of the backbone.
 
         Raises:

@@ -45,7 +45,7 @@ class _Classifier(AshNetsPreTrainedModel):
 
     def __init__(self, config: AshNetsConfig, features: int, classes: int) -> None:
         super().__init__(config)
-        self.ashnets = AshNetsModel(config)
+        self.ashnets: AshNetsModel = AshNetsModel(config)
         self.classifier = two_layers(config, features, classes)
         self.post_init()
 

@@ -95,7 +95,7 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
 
     def __init__(self, config: AshNetsConfig) -> None:
         super().__init__(config)
-        self.ashnets = AshNetsModel(config)
+        self.ashnets: AshNetsModel = AshNetsModel(config)
         self.image_projection = TokenReading(config)
         self.text_projection = nn.Linear(config.hidden_size, config.projection_size)
         self.temperature = Temperature()

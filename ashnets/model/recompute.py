@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import MethodType
+from types import MethodType, TracebackType
 from typing import Any
 
 import torch
@@ -72,8 +72,10 @@ class _Again(AbstractContextManager):
         self.entered = _second_pass(self.unit, self.membranes)
         self.entered.__enter__()
 
-    def __exit__(self, *raised: Any) -> bool | None:
-        return self.entered.__exit__(*raised)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self.entered.__exit__(kind, error, trace)
 
 
 @contextmanager

@@ -26,11 +26,12 @@ class Rows:
         if not x.permute(0, *order).is_contiguous():
             order = list(axes)
         self.order = order
+        self.plain = order == list(axes)  # nothing to permute
         self.shape = x.shape
 
     def steps(self, x: torch.Tensor) -> torch.Tensor:
         """(T, ...) to (T, N)."""
-        return x.permute(0, *self.order).reshape(x.shape[0], -1)
+        return (x if self.plain else x.permute(0, *self.order)).reshape(x.shape[0], -1)
 
     def neurons(self, v: torch.Tensor) -> torch.Tensor:
         """(...) to (N,). Raises InputError if the shape is not that of a step: kernels would write past the end."""
@@ -38,15 +39,19 @@ class Rows:
             raise InputError(
                 f"{tuple(v.shape)} values for the neurons {tuple(self.shape[1:])} of a step: the shapes must be equal"
             )
-        return v.permute([axis - 1 for axis in self.order]).reshape(-1)
+        return (v if self.plain else v.permute([axis - 1 for axis in self.order])).reshape(-1)
 
     def like_steps(self, rows: torch.Tensor) -> torch.Tensor:
         """(T, N) to (T, ...)."""
+        if self.plain:
+            return rows.view(rows.shape[0], *self.shape[1:])
         back = [0, *(self.order.index(axis) + 1 for axis in range(1, len(self.shape)))]
         return rows.view(rows.shape[0], *(self.shape[axis] for axis in self.order)).permute(back)
 
     def like_neurons(self, rows: torch.Tensor) -> torch.Tensor:
         """(N,) to (...)."""
+        if self.plain:
+            return rows.view(self.shape[1:])
         back = [self.order.index(axis) for axis in range(1, len(self.shape))]
         return rows.view([self.shape[axis] for axis in self.order]).permute(back)
 

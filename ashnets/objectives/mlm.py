@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 IGNORED = -100
+RATE = 0.15  # share of the tokens to predict
 
 
 def mask_tokens(
@@ -17,23 +18,21 @@ def mask_tokens(
     mask_id: int,
     vocab_size: int,
     uniform: torch.Tensor,
-    rate: float = 0.15,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mask (B, L) token ids.
+    """Mask (B, L) token ids: `RATE` of the tokens, but at least one in each text that has a maskable token.
 
     Args:
         special: (B, L), True where a token may not be masked ([CLS], [SEP], [PAD]).
         mask_id: id of [MASK].
         vocab_size: random token ids are drawn below it.
         uniform: (B, 3, ≥ L) in [0, 1): selects the tokens, the action for each, and the random token.
-        rate: share of the tokens to predict; at least one in each text that has a maskable token.
 
     Returns:
         Masked ids (B, L), and labels (B, L) with ``IGNORED`` where nothing is predicted.
     """
     choice, action, token = uniform[:, :, : input_ids.shape[1]].unbind(1)  # (B, L)
     score = choice.masked_fill(special, 2.0)  # (B, L)
-    chosen = score < rate  # (B, L)
+    chosen = score < RATE  # (B, L)
     # Captions can have two tokens: without this line, most would have nothing to predict.
     chosen |= (score == score.min(1, keepdim=True).values) & ~special
     labels = torch.where(chosen, input_ids, IGNORED)

@@ -16,7 +16,6 @@ import copy
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -44,7 +43,8 @@ from ashnets.environment import environment
 from ashnets.evaluation.record import TRAINING_RECORD, training_record
 from ashnets.quantization.spikes_changed import spikes_changed
 from ashnets.training.memory import keep_freed_memory
-from ashnets.training.recipe import Recipe, Schedule, load_recipe
+from ashnets.training.reading import load_recipe
+from ashnets.training.recipe import Recipe, Schedule
 
 REPORT = "quantization.json"
 RECIPE = "recipe.yaml"
@@ -199,7 +199,7 @@ def fine_tuning_recipe(folder: Path, recipe: Path | None, overrides: list[str] |
     phases = [phase for phase in found.phases if not phase.concrete_only and "spiking" not in phase.frozen]
     if not phases:
         raise ConfigurationError(f"{path}: no phase trains the spiking branch, which rounding changes")
-    changes: dict[str, Any] = {"phases": [phases[-1]], "stdp": None, "start": None, "changes": {}}
+    changes: JsonObject = {"phases": [phases[-1]], "stdp": None, "start": None, "changes": {}}
     if own:
         changes |= {
             "schedule": Schedule(kind="cosine", warmup_steps=found.schedule.warmup_steps),

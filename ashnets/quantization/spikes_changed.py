@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
+from ashnets.model.pretrained import AshNetsPreTrainedModel
+
 
 @torch.inference_mode()
 def spikes_changed(
-    before: Any, after: Any, batches: Iterable[tuple[torch.Tensor, Sequence[int]]]
+    before: AshNetsPreTrainedModel, after: AshNetsPreTrainedModel, batches: Iterable[tuple[torch.Tensor, Sequence[int]]]
 ) -> dict[str, dict[str, float]]:
     """Compare the spikes of two models' layers, each image from a reset state.
 

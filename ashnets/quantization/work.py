@@ -18,7 +18,7 @@ from ashnets.files import JsonObject
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.model.tdbn import calibrating
 from ashnets.processor import AshNetsProcessor
-from ashnets.training.estimate import estimate
+from ashnets.training.estimate import estimate_step
 from ashnets.training.images import TrainingImages
 from ashnets.training.journal import Progress
 from ashnets.training.learner import Learner, NotFinite
@@ -90,13 +90,13 @@ class Quantizing:
         """The report's entries on the task."""
         return {}
 
-    def evaluate(self, model: Any, concrete_only: bool = False) -> JsonObject:
+    def evaluate(self, model: AshNetsPreTrainedModel, concrete_only: bool = False) -> JsonObject:
         """The metric on the split, each image from a reset state."""
         variant, options = Variant(concrete_only=concrete_only), EvaluationOptions(progress=self.progress)
         measured = RetrievalSet.of_pairs(self.held_out)
         return rank(model.eval(), self.processor.tokenizer, measured, variant, options).to_list()[0]
 
-    def evaluate_spikes(self, model: Any) -> JsonObject:
+    def evaluate_spikes(self, model: AshNetsPreTrainedModel) -> JsonObject:
         """Retrieval of texts by spikes alone; empty without a STUA head."""
         if not hasattr(model, "stua"):
             return {}
@@ -125,20 +125,10 @@ class Quantizing:
             "phase": self.phase.name,
             self.items: len(self.images.train),
             "steps": self.steps,
-            **estimate(
-                model,
-                lambda: learner.forward(batch)[0].backward(),
-                optimizers=learner.optimizers,
-                copies=len(learner.copies),
-                queue_bytes=0,
-                pairs=len(batch.image_ids),
-                steps=self.steps * self.recipe.accumulate,
-                device=learner.device,
-                beside=list(learner.modules.values())[1:],
-            ),
+            **estimate_step(learner, batch, len(batch.image_ids), self.steps * self.recipe.accumulate),
         }
 
-    def calibrate(self, model: Any, count: int) -> int:
+    def calibrate(self, model: AshNetsPreTrainedModel, count: int) -> int:
         """Compute the running statistics as training does, over augmented images in groups; returns their number.
 
         Images on white, each from a reset state, would have other statistics than the images of the training.
@@ -205,4 +195,5 @@ class Quantizing:
             yield from load_epoch(
                 self.images.batches(planned, self.epoch), 0, self.recipe.workers, pin=learner.device.type == "cuda"
             )
+            self.images.share_notes()
             self.epoch += 1

@@ -27,7 +27,7 @@ from ashnets.tasks.data import (
 )
 from ashnets.tasks.items import ItemBatch, answer
 from ashnets.tasks.registry import CLASSIFICATIONS
-from ashnets.tasks.starting import Started, starting_model
+from ashnets.tasks.starting import starting_model
 from ashnets.tasks.training_items import Items
 from ashnets.training.closing import close_classification
 from ashnets.training.distributed import shares
@@ -35,6 +35,7 @@ from ashnets.training.learner import Learner
 from ashnets.training.pretrain import spiking_figures
 from ashnets.training.recipe import Phase, TaskRecipe
 from ashnets.training.run import Run
+from ashnets.training.setup import Started
 
 
 class _FineTuning(Run):

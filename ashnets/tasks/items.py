@@ -14,6 +14,7 @@ from ashnets.data.batches import Share
 from ashnets.data.benchmarks.records import Record
 from ashnets.data.loading import Batches
 from ashnets.data.vocabulary import tokenize
+from ashnets.files import JsonObject
 from ashnets.model.outputs import ClassifierOutput
 from ashnets.model.sampling import image_key
 from ashnets.processor import AshNetsProcessor
@@ -77,7 +78,7 @@ class ItemBatch:
 
     def _each(self, move: Callable[[torch.Tensor], torch.Tensor]) -> ItemBatch:
         names = ("pixel_values", "input_ids", "attention_mask", *(() if self.labels is None else ("labels",)))
-        moved: dict[str, Any] = {name: move(getattr(self, name)) for name in names}
+        moved: JsonObject = {name: move(getattr(self, name)) for name in names}
         return dataclasses.replace(self, **moved)
 
 

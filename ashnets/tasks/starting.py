@@ -7,19 +7,15 @@ from typing import Any
 
 import torch
 
-from ashnets.configuration import AshNetsConfig
 from ashnets.errors import WeightsError
 from ashnets.files import JsonObject
 from ashnets.model.ashnets import AshNetsModel
 from ashnets.model.heads import AshNetsForRetrieval, head_class
-from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.training.continuing import take_over
 from ashnets.training.recipe import INITIAL, TaskRecipe
-from ashnets.training.setup import build_model
+from ashnets.training.setup import Started, build_model
 from ashnets.words import without_place
-
-Started = tuple[AshNetsConfig, AshNetsProcessor, AshNetsPreTrainedModel, list[str]]  # and the origin of its weights
 
 
 def starting_model(recipe: TaskRecipe, texts: Iterable[str], keys: JsonObject) -> Started:

@@ -16,7 +16,9 @@ from ashnets.data.similar import mean_similarity, random_groups, similar_groups
 from ashnets.errors import ConfigurationError, WeightsError
 from ashnets.evaluation.embedding import TaskImages, embed_images
 from ashnets.evaluation.options import EvaluationOptions, Variant
+from ashnets.files import JsonObject
 from ashnets.model.heads import AshNetsForRetrieval
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.tasks.data import TaskData
 from ashnets.tasks.items import ItemBatches
@@ -65,8 +67,8 @@ class Items:
         return random_groups(len(self.records), self.group, self._seed(epoch))
 
     def similar_groups(
-        self, model: Any, epoch: int, phase: Phase, device_precision: Any, progress: bool
-    ) -> tuple[list[np.ndarray], dict[str, Any]]:
+        self, model: AshNetsPreTrainedModel, epoch: int, phase: Phase, device_precision: torch.autocast, progress: bool
+    ) -> tuple[list[np.ndarray], JsonObject]:
         """Groups of φ items with similar images, the same on every rank; and values for the log.
 
         Images are compared by the ITC embeddings of the model that the run starts from: a task trains no ITC

@@ -12,7 +12,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ashnets.errors import TrainingError
-from ashnets.files import write_json
+from ashnets.files import JsonObject, write_json
 from ashnets.result_folder import result_folder
 
 WEIGHTS, OPTIMIZERS, ORDER, STATE = "model.safetensors", "optimizers.safetensors", "order.safetensors", "state.json"
@@ -41,7 +40,7 @@ def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
 def save_checkpoint(
     folder: Path,
     modules: Mapping[str, nn.Module],
-    state: dict[str, Any],
+    state: Mapping[str, object],
     optimizers: Mapping[str, torch.optim.Optimizer] | None = None,
     order: dict[str, torch.Tensor] | None = None,
 ) -> None:
@@ -91,7 +90,7 @@ def discard_old(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> JsonObject:
     """``state.json`` of a checkpoint."""
     try:
         return json.loads((folder / STATE).read_text(encoding="utf-8"))
@@ -103,7 +102,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def load_checkpoint(
     folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
-) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+) -> tuple[JsonObject, dict[str, torch.Tensor]]:
     """Load every module and optimizer; returns the state and the order.
 
     Raises:

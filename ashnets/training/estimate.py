@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from ashnets.errors import ConfigurationError
+from ashnets.training.learner import Learner
 from ashnets.training.optim import part_of
 
 TIMED_STEPS = 2
@@ -103,6 +104,21 @@ def estimate(
     }
 
 
+def estimate_step(learner: Learner, batch: Any, pairs: int, steps: int) -> dict[str, int | float]:
+    """`estimate` for a learner that is prepared for a phase, from one batch."""
+    return estimate(
+        learner.model,
+        lambda: learner.forward(batch)[0].backward(),
+        optimizers=learner.optimizers,
+        copies=len(learner.copies),
+        queue_bytes=0 if learner.queue is None else bytes_of(learner.queue),
+        pairs=pairs,
+        steps=steps,
+        device=learner.device,
+        beside=list(learner.modules.values())[1:],
+    )
+
+
 def bytes_of(module: nn.Module) -> int:
     """Bytes of parameters and buffers; shared tensors count once."""
     return sum(t.numel() * t.element_size() for t in {*module.parameters(), *module.buffers()})
@@ -133,7 +149,7 @@ def _fixed_bytes(model: nn.Module, optimizers: Mapping[str, torch.optim.Optimize
     }
 
 
-def _state_copies(part: str, optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> int:
+def _state_copies(part: str, optimizer: torch.optim.Optimizer, group: Mapping[str, object]) -> int:
     """How many tensors like the parameter the optimizer keeps for it."""
     if isinstance(optimizer, torch.optim.Adam):  # AdamW is one
         return 3 if group["amsgrad"] else 2

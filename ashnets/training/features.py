@@ -49,7 +49,6 @@ class FeatureMemory:
         self.known: dict[bytes, tuple[Path, int]] = {}
         self.files: dict[Path, IO[bytes]] = {}
         self.own: dict[tuple[int, ...], tuple[Path, IO[bytes], IO[bytes], list[int]]] = {}
-        self.hits = self.misses = 0
         _remove_old(self.folder)
 
     def __call__(self, pixels: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
@@ -63,8 +62,6 @@ class FeatureMemory:
             for place, features in zip(new, computed, strict=True):
                 found[place] = features
                 self._keep(keys[place], features)
-        self.misses += len(new)
-        self.hits += len(keys) - len(new)
         together = np.stack([found[i] if i in found else self._read(key) for i, key in enumerate(keys)])
         return torch.from_numpy(together).to(pixels.device, pixels.dtype)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+import torch
 import yaml
+from torch import nn
 
 from ashnets.errors import TrainingError
-from ashnets.files import write_atomically, write_json
+from ashnets.files import JsonObject, write_atomically, write_json
 from ashnets.result_folder import MODEL_MARK, check_place
 from ashnets.training.checkpoint import checkpoint_name, checkpoints, discard_old, read_state, save_checkpoint
 from ashnets.training.journal import Journal
@@ -71,7 +73,7 @@ class RunFolder:
             )
         return found[-1]
 
-    def open(self, resume: bool, after: tuple[int, int], environment: dict[str, Any]) -> None:
+    def open(self, resume: bool, after: tuple[int, int], environment: JsonObject) -> None:
         """Start writing; ``after`` is (finished epochs, steps) before a resumed run continues."""
         if not self.main:
             return
@@ -89,7 +91,7 @@ class RunFolder:
                 step=after[1] + 1,
             )
 
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> JsonObject:
         """The environment of the run's first start."""
         return json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8"))
 
@@ -98,19 +100,26 @@ class RunFolder:
         """Time that earlier parts of a resumed run took."""
         return 0.0 if self.journal is None else self.journal.seconds_before
 
-    def save(self, step: int, **parts: Any) -> None:
-        """The state after a step, from which a run can be resumed; ``parts`` as in ``save_checkpoint``."""
+    def save(
+        self,
+        step: int,
+        modules: Mapping[str, nn.Module],
+        state: Mapping[str, object],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        order: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        """The state after a step, from which a run can be resumed; see `save_checkpoint`."""
         if self.main:
-            save_checkpoint(self.path / "checkpoints" / checkpoint_name(step), **parts)
+            save_checkpoint(self.path / "checkpoints" / checkpoint_name(step), modules, state, optimizers, order)
             discard_old(self.path / "checkpoints")
 
-    def save_phase(self, name: str, **parts: Any) -> None:
+    def save_phase(self, name: str, model: nn.Module, state: Mapping[str, object]) -> None:
         """The model at the end of a phase, from which other runs can start."""
         if self.main:
-            save_checkpoint(self.path / f"phase-{name}", **parts)
+            save_checkpoint(self.path / f"phase-{name}", {"model": model}, state)
 
-    def write(self, name: str, data: dict[str, Any]) -> Path:
-        """Write a JSON file beside the logs; returns its path on every rank."""
+    def write(self, name: str, data: Mapping[str, object]) -> Path:
+        """Write a JSON file next to the logs; returns its path on every rank."""
         if self.main:
             write_json(self.path / name, data)
         return self.path / name

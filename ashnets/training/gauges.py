@@ -1,7 +1,7 @@
 """Gauges of the spiking branch: whether a run uses it, and which objective trains which part.
 
-A branch can be healthy, with no silent layer and exact exports, and still do nothing: its features may be too short to
-matter beside F_CNN, or equal for all images. These values show it in each epoch.
+A branch can be healthy, with no silent layer and exact exports, and still do nothing: its features may be too short,
+compared with F_CNN, or equal for all images. These values show it in each epoch.
 
     branch_ratio              ‖SR·F_SNN‖/‖F_CNN‖, the mean over tokens of both norms
     branch_concepts           effective number of concepts of a token: exp of the entropy of its spikes over concepts
@@ -14,10 +14,10 @@ matter beside F_CNN, or equal for all images. These values show it in each epoch
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from ashnets.evaluation.options import EvaluationOptions, Variant
 from ashnets.evaluation.retrieval import Ranked, RetrievalSet, rank
@@ -67,7 +67,7 @@ def feature_gauges(model: AshNetsForPreTraining, batches: Iterable[tuple[torch.T
 
 def ablation_gauges(
     model: AshNetsForPreTraining,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     measured: RetrievalSet,
     main: Ranked,
     shown: Iterable[Variant],

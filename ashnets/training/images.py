@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from transformers import PreTrainedTokenizerBase
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.data.batches import Share, plan_epoch
@@ -18,6 +19,7 @@ from ashnets.data.sources.opening import Source
 from ashnets.errors import ConfigurationError, DataError
 from ashnets.evaluation.embedding import embed_images
 from ashnets.evaluation.options import EvaluationOptions, Variant
+from ashnets.files import JsonObject
 from ashnets.model.ashnets import VisualSemanticModule
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.sampling import image_key
@@ -34,7 +36,7 @@ class TrainingImages:
             checkpoint will record it.
 
     Attributes:
-        skipped: unreadable images, name → reason; they are skipped from the next epoch on.
+        skipped: unreadable images, name → reason, the same on every rank; epochs are planned without them.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class TrainingImages:
         recipe: Recipe,
         config: AshNetsConfig,
         source: Source,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         warn: Callable[[str, str, int], None],
     ) -> None:
         group = config.group_size
@@ -55,6 +57,7 @@ class TrainingImages:
         self.train = Pairs(source, recipe.train, config.image_size)
         self.valid = Pairs(source, [recipe.valid], config.image_size)
         self.skipped: dict[str, str] = {}
+        self._noted: dict[str, str] = {}  # on this rank, and not yet shared
 
     def seeds(self, epoch: int) -> list[int]:
         """A seed for each pass of an epoch."""
@@ -67,8 +70,8 @@ class TrainingImages:
         return [usable[g] for seed in self.seeds(epoch) for g in random_groups(len(usable), size, seed)]
 
     def similar_groups(
-        self, model: AshNetsForPreTraining, epoch: int, phase: Phase, device_precision: Any, progress: bool
-    ) -> tuple[list[np.ndarray], dict[str, Any]]:
+        self, model: AshNetsForPreTraining, epoch: int, phase: Phase, device_precision: torch.autocast, progress: bool
+    ) -> tuple[list[np.ndarray], JsonObject]:
         """Retrieve(Pic, φ) by ITC similarity, the same on every rank; and values for the log.
 
         Each rank embeds its part of the images; the first one searches.
@@ -124,11 +127,12 @@ class TrainingImages:
         """P_binary of randomly drawn training images, the same on every rank; unreadable images are skipped."""
         order = np.random.default_rng(self.recipe.seed).permutation(self._usable())[:images]
         self.note(_unreadable(self.train, order))
+        self.share_notes(ahead=1)
         order = order[np.isin(order, self._usable())]
         return SpikeBatches(self.train, np.split(order, range(batch, len(order), batch)), vision, device)
 
     def note(self, unreadable: dict[str, str], ahead: int = 1) -> None:
-        """Record unreadable images and warn about each once.
+        """Record unreadable images and warn about each once; they are skipped after `share_notes`.
 
         Args:
             ahead: see ``warn``.
@@ -137,19 +141,25 @@ class TrainingImages:
             DataError: there are more than the recipe allows.
         """
         for name, reason in unreadable.items():
-            if name not in self.skipped:
-                self.skipped[name] = reason
+            if name not in self.skipped and name not in self._noted:
+                self._noted[name] = reason
                 self.warn(f"left out: {reason}", name, ahead)
-        if len(self.skipped) > self.recipe.max_skipped:
+        everything = self.skipped | self._noted
+        if len(everything) > self.recipe.max_skipped:
             raise DataError(
-                f"{len(self.skipped)} images cannot be read, more than max_skipped={self.recipe.max_skipped}: "
-                f"{'; '.join(list(self.skipped.values())[:3])} `ashnets data check` lists them all."
+                f"{len(everything)} images cannot be read, more than max_skipped={self.recipe.max_skipped}: "
+                f"{'; '.join(list(everything.values())[:3])} `ashnets data check` lists them all."
             )
 
     def share_notes(self, ahead: int = 0) -> None:
-        """Share the unreadable images of every rank; called before a checkpoint, and before all ranks must agree."""
+        """Skip the noted images of every rank from now on. All ranks take part.
+
+        Ranks that skipped other images would plan other epochs, and one of them would wait in a collective alone.
+        """
         if world_size() > 1:
-            self.note(dict(gather_object(list(self.skipped.items()))), ahead)
+            self.note(dict(gather_object(list(self._noted.items()))), ahead)
+        self.skipped |= self._noted
+        self._noted.clear()
 
     def readable_valid(self) -> list[int]:
         """The readable validation images, or ``valid_images`` of them; each is tried once."""

@@ -6,7 +6,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,12 +16,12 @@ import torch
 from tqdm import tqdm
 
 from ashnets.errors import TrainingError
-from ashnets.files import write_atomically
+from ashnets.files import JsonObject, write_atomically
 
 EPOCHS, STEPS, EVENTS = "log.jsonl", "steps.jsonl", "events"
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[JsonObject]:
     """The records of a log, one per line; a missing log is empty, an unreadable line is skipped.
 
     A line is unreadable if its writer was killed while writing it.
@@ -63,7 +62,7 @@ class Journal:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         paths = {name: self.folder / name for name in (EPOCHS, STEPS)}
-        kept: dict[str, list[dict[str, Any]]] = {EPOCHS: [], STEPS: []}
+        kept: dict[str, list[JsonObject]] = {EPOCHS: [], STEPS: []}
         for name, path in paths.items():
             if after is not None:
                 key, last = ("epoch", after[0]) if name == EPOCHS else ("step", after[1])
@@ -94,15 +93,15 @@ class Journal:
             return None
         return SummaryWriter(str(self.folder / EVENTS), purge_step=purge_step)
 
-    def step(self, record: Mapping[str, Any]) -> None:
+    def step(self, record: JsonObject) -> None:
         """Log a step: ``step`` (optimizer steps done so far), ``epoch``, and numbers or strings."""
         self._write(STEPS, record)
 
-    def epoch(self, record: Mapping[str, Any]) -> None:
+    def epoch(self, record: JsonObject) -> None:
         """Log a finished epoch: ``epoch`` (from 1), ``step``, ``phase``, and numbers or strings."""
         self._write(EPOCHS, record)
 
-    def warn(self, text: str, **where: Any) -> None:
+    def warn(self, text: str, **where: object) -> None:
         """Log a warning and print it; ``where`` adds fields; ``step`` and ``epoch`` default to the last ones logged."""
         record = {"kind": "warning", "step": self._step, "epoch": self._epoch, **where, "text": text}
         self._write(STEPS, record)
@@ -113,14 +112,14 @@ class Journal:
         self._write(STEPS, {"kind": "note", "step": self._step, "epoch": self._epoch, "text": text})
         tqdm.write(f"note: {text}", file=sys.stderr)
 
-    def _write(self, name: str, record: Mapping[str, Any]) -> None:
+    def _write(self, name: str, record: JsonObject) -> None:
         self._step, self._epoch = record["step"], record["epoch"]
         self._files[name].write(_line(record))
         self._files[name].flush()
         if self._events is not None:
             self._add_events(name, record)
 
-    def _add_events(self, name: str, record: Mapping[str, Any]) -> None:
+    def _add_events(self, name: str, record: JsonObject) -> None:
         if "kind" in record:
             self._events.add_text(record["kind"], record["text"], record["step"])
         else:
@@ -146,7 +145,7 @@ class Journal:
         self.close()
 
 
-def _line(record: Mapping[str, Any]) -> str:
+def _line(record: JsonObject) -> str:
     return json.dumps({key: _plain(value) for key, value in record.items()}, ensure_ascii=False) + "\n"
 
 

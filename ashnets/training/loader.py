@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ashnets.data.augment import augment, on_background
 from ashnets.data.batches import Share
@@ -34,7 +35,7 @@ class EpochBatches(Batches):
         shares: list[Share],
         recipe: Recipe,
         epoch: int,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         max_length: int,
         passes: Sequence[int] = (),
     ) -> None:

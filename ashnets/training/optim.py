@@ -44,14 +44,15 @@ def build_optimizers(model: nn.Module, recipe: Recipe) -> dict[str, torch.optim.
 
 
 def _build(settings: Optimizer, decayed: list, plain: list) -> torch.optim.Optimizer:
+    """Fused: one pass over a parameter and its state, where torch's default on a CPU makes ten."""
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if settings.kind == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=settings.lr)
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
 def warmup_steps(schedule: Schedule, total_steps: int) -> int:

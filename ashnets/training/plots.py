@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ashnets.figures import COLORS, SOFT, png, style
-from ashnets.files import write_atomically
+from ashnets.files import JsonObject, write_atomically
 from ashnets.training.journal import EPOCHS, STEPS, read_records
 
 LOSSES = {
@@ -263,7 +262,7 @@ def _shade(axes: Axes, run: RunLog) -> None:
 
 def _draw(axes: Axes, run: RunLog, key: str, color: str, label: str = "", scale: float = 1.0) -> None:
     """Logged steps are drawn pale behind the epochs; if only one of the two exists, it is drawn in full."""
-    style: dict[str, Any] = {"color": color, "label": label or None}
+    style: JsonObject = {"color": color, "label": label or None}
     x, y = _series(run.epochs, key)
     epochs = bool(np.isfinite(y).any())
     if epochs:
@@ -274,12 +273,12 @@ def _draw(axes: Axes, run: RunLog, key: str, color: str, label: str = "", scale:
         axes.plot(x, scale * y, linewidth=0.8 if epochs else 1.4, marker="." if len(x) == 1 else "", zorder=2, **style)
 
 
-def _series(records: list[dict[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+def _series(records: list[JsonObject], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of the records that have ``key``; a value that is not a number becomes a gap."""
     found = [(r["step"], r[key] if _finite(r[key]) else np.nan) for r in records if key in r]
     x, y = np.array(found, dtype=float).reshape(-1, 2).T
     return x, y
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))

@@ -14,6 +14,7 @@ from ashnets import objectives as obj
 from ashnets.data.draws import Draws
 from ashnets.model.collector import SemanticCollector
 from ashnets.model.heads import AshNetsForPreTraining
+from ashnets.model.outputs import VisualOutput
 from ashnets.objectives.mlm import IGNORED
 from ashnets.objectives.mvm import SILENT
 from ashnets.training.distributed import gather, pad_to_longest, shares
@@ -193,63 +194,97 @@ class PreTrainingStep(nn.Module):
         losses = {name: loss * weight for (name, loss), weight in zip(losses.items(), weights, strict=True)}
         return losses, {**figures, **spiking_figures(visual)}
 
-    def _itc(self, batch, image, text, tau, positive, keys):
+    def _itc(
+        self,
+        batch: Batch,
+        image: torch.Tensor,
+        text: torch.Tensor,
+        tau: torch.Tensor,
+        positive: torch.Tensor,
+        keys: Keys | None,
+    ) -> torch.Tensor:
+        """ℒ_ITC of embeddings (B, D) against those of all ranks, or against the keys of the queue."""
         with full_precision(tau.device):
             if keys is None:
-                return obj.itc_loss(image, text, tau, positive, (gather(image), gather(text)))
+                everyone = gather(image), gather(text)  # (ΣB_r, D) each
+                return obj.itc_loss(image, text, tau, positive, everyone)
             return obj.itc_loss(
                 image,
                 text,
                 tau,
-                obj.same_sample(batch.samples, keys.samples),
+                obj.same_sample(batch.samples, keys.samples),  # (B, K)
                 (keys.image, keys.text),
                 (keys.own_image, keys.own_text),
                 self.distillation,
             )
 
-    def _itm(self, batch, tokens, image, text, positive, fused, tau):
-        ids, mask = pad_to_longest(batch.input_ids), pad_to_longest(batch.attention_mask)
+    def _itm(
+        self,
+        batch: Batch,
+        tokens: torch.Tensor,
+        image: torch.Tensor,
+        text: torch.Tensor,
+        positive: torch.Tensor,
+        fused: torch.Tensor,
+        tau: torch.Tensor,
+    ) -> tuple[torch.Tensor, int, torch.Tensor]:
+        """ℒ_ITM of the fused pairs, each with a hard negative text and image; the number of matches; and accuracy.
+
+        Args:
+            tokens: visual tokens (B, N, M1); ``image`` and ``text`` are embeddings (B, D).
+            positive: (B, ΣB_r), True for pairs of the same sample.
+            fused: indices (F,) of the pairs.
+        """
+        ids, mask = pad_to_longest(batch.input_ids), pad_to_longest(batch.attention_mask)  # (B, L) each
         with torch.no_grad(), full_precision(tau.device):
-            tau = self.negative_temperature or tau
-            to_text, to_image = image[fused] @ gather(text).T, text[fused] @ gather(image).T
+            temperature = self.negative_temperature or tau
+            to_text, to_image = image[fused] @ gather(text).T, text[fused] @ gather(image).T  # (F, ΣB_r) each
             draws = batch.draws
-            negative_text = obj.hard_negatives(to_text, positive[fused], tau, draws.negative_text[fused])
-            negative_image = obj.hard_negatives(to_image, positive[fused], tau, draws.negative_image[fused])
-        has_text, has_image = negative_text >= 0, negative_image >= 0
+            negative_text = obj.hard_negatives(to_text, positive[fused], temperature, draws.negative_text[fused])
+            negative_image = obj.hard_negatives(to_image, positive[fused], temperature, draws.negative_image[fused])
+        has_text, has_image = negative_text >= 0, negative_image >= 0  # (F,) each; not every pair has a negative
         negative_text, negative_image = negative_text[has_text], negative_image[has_image]
-        images = torch.cat([tokens[fused], tokens[fused][has_text], gather(tokens)[negative_image]])
-        ids = torch.cat([ids[fused], gather(ids)[negative_text], ids[fused][has_image]])
+        images = torch.cat([tokens[fused], tokens[fused][has_text], gather(tokens)[negative_image]])  # (F', N, M1)
+        ids = torch.cat([ids[fused], gather(ids)[negative_text], ids[fused][has_image]])  # (F', L)
         mask = torch.cat([mask[fused], gather(mask)[negative_text], mask[fused][has_image]])
-        matching = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+        matching = torch.zeros(len(ids), dtype=torch.long, device=ids.device)  # (F',)
         matching[: len(fused)] = 1
-        logits = self.model.match(images, *trimmed(ids, mask))
+        logits = self.model.match(images, *trimmed(ids, mask))  # (F', 2)
         accuracy = (logits.detach().argmax(1) == matching).float().mean()
         return obj.itm_loss(logits, matching), len(matching), accuracy
 
     def _masked(
-        self, batch: Batch, visual: Any, fused: torch.Tensor, losses: dict, counts: dict, figures: dict
+        self,
+        batch: Batch,
+        visual: VisualOutput,
+        fused: torch.Tensor,
+        losses: dict[str, torch.Tensor],
+        counts: dict[str, torch.Tensor | int],
+        figures: dict[str, torch.Tensor],
     ) -> None:
+        """Put ℒ_MLM and ℒ_MVM of the fused pairs (F,) into ``losses``; both share one pass of the transformer."""
         model, names = self.model, self.names
-        ids, mask = trimmed(batch.input_ids[fused], batch.attention_mask[fused])
-        length, tokens = ids.shape[1], visual.output[fused]
+        ids, mask = trimmed(batch.input_ids[fused], batch.attention_mask[fused])  # (F, L) each
+        length, tokens = ids.shape[1], cast(torch.Tensor, visual.output)[fused]  # tokens (F, N, M1)
         if "mlm" in names:
             words, special = batch.draws.words[fused], batch.special[fused][:, :length]
-            ids, labels = obj.mask_tokens(ids, special, self.mask_id, model.config.vocab_size, words)
+            ids, labels = obj.mask_tokens(ids, special, self.mask_id, model.config.vocab_size, words)  # (F, L) each
         if "mvm" in names:
-            spikes, drawn = visual.concept_counts[fused], batch.draws.concept[fused]  # (F, N, M2), (F,)
+            spikes = cast(torch.Tensor, visual.concept_counts)[fused]  # (F, N, M2)
+            drawn = batch.draws.concept[fused]  # (F,)
             collector = cast(SemanticCollector, model.ashnets.vision.collector)
             z = collector.standing_out(spikes, model.config.time_steps)  # (F, N, M2)
-            concepts, tied = obj.spike_labels(z, spikes, drawn)
-            masked = obj.mask_one_label(concepts, drawn)
+            concepts, tied = obj.spike_labels(z, spikes, drawn)  # (F, N) each
+            masked = obj.mask_one_label(concepts, drawn)  # (F, N)
             figures["mvm_silent"] = (concepts == SILENT).float().mean()
             figures["mvm_tied"] = tied.float().mean()
             tokens = model.mask_visual(tokens, masked)
-        hidden, _ = model.ashnets.transformer(ids, mask, tokens)
+        hidden, _ = model.ashnets.transformer(ids, mask, tokens)  # (F, L + N, M1)
         if "mlm" in names:
             losses["mlm"] = obj.mlm_loss(model.mlm(hidden[:, :length]), labels)
             counts["mlm"] = (labels != IGNORED).sum()
         if "mvm" in names:
-            logits = model.mvm(hidden[:, length:][masked], model.ashnets.vision.collector.concepts)
+            logits = model.mvm(hidden[:, length:][masked], model.ashnets.vision.collector.concepts)  # (masked, M2)
             losses["mvm"] = obj.mvm_loss(logits, concepts[masked])
             counts["mvm"] = masked.sum()
 

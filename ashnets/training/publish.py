@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file, save_file
 
 from ashnets.data.learned import write_sketch
 from ashnets.evaluation.record import TRAINING_RECORD
-from ashnets.files import write_json
+from ashnets.files import JsonObject, write_json
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.result_folder import MODEL_MARK, result_folder
@@ -22,7 +21,7 @@ def write_model(
     model: AshNetsPreTrainedModel,
     processor: AshNetsProcessor,
     run: Path,
-    record: dict[str, Any],
+    record: JsonObject,
     learned: Sequence[str],
 ) -> Path:
     """Write ``run/model``: weights in float16, configuration, processor, recipe, log, and the record of the run.

@@ -2,57 +2,48 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from safetensors import SafetensorError
 
-from ashnets.configuration import AshNetsConfig
 from ashnets.data.learned import merged, read_sketch, sketch
-from ashnets.data.loading import load_epoch
 from ashnets.environment import environment
 from ashnets.errors import TrainingError
 from ashnets.evaluation.embedding import images_at_reset
 from ashnets.evaluation.options import SPIKES_ALONE, EvaluationOptions, Variant, ablated
 from ashnets.evaluation.record import training_record
 from ashnets.evaluation.retrieval import RetrievalSet, rank
+from ashnets.files import JsonObject
 from ashnets.hub.resolving import resolve
 from ashnets.model.firing import MEASURED, layer_rates, rates_warnings
-from ashnets.processor import AshNetsProcessor
-from ashnets.training.checkpoint import load_checkpoint, read_state
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.training.closing import close_retrieval
 from ashnets.training.continuing import continued_model
-from ashnets.training.estimate import bytes_of, estimate
+from ashnets.training.estimate import estimate_step
 from ashnets.training.folder import RunFolder
 from ashnets.training.gauges import ablation_gauges, feature_gauges, inert_warnings
 from ashnets.training.images import TrainingImages
-from ashnets.training.journal import Progress
-from ashnets.training.learner import Learner, NotFinite
-from ashnets.training.loader import CALIBRATED, calibration_batches
-from ashnets.training.means import Means
-from ashnets.training.optim import factor, phase_factor, set_learning_rates, warmup_steps
+from ashnets.training.learner import Learner
+from ashnets.training.loop import Loop
+from ashnets.training.optim import warmup_steps
 from ashnets.training.precision import with_precision
-from ashnets.training.pretrain import Batch
 from ashnets.training.publish import write_model
 from ashnets.training.recipe import PRETRAINED, Phase, Recipe
-from ashnets.training.setup import build_model, start_from
+from ashnets.training.setup import Started, build_model, start_from
 from ashnets.training.stdp import STDP, stdp_stage
 from ashnets.words import without_place
 
 PRECISION_CHOSEN = "precision_chosen"  # key of the records, if the recipe leaves the precision to the machine
 
 
-class Run:
+class Run(Loop):
     """One run. All random draws depend on (seed, epoch, image or step) only: a resumed run equals an uninterrupted one.
 
     On several ranks every process has one; only the first rank writes.
@@ -74,8 +65,8 @@ class Run:
                 InitProcessGroupKwargs(timeout=timedelta(seconds=recipe.rank_timeout)),
             ],
         )
-        self.device: torch.device = self.accelerator.device
-        self.ranks: int = self.accelerator.num_processes
+        self.device = self.accelerator.device
+        self.ranks = self.accelerator.num_processes
         self.main: bool = self.accelerator.is_main_process
         self.progress = progress and self.main
         self.folder = RunFolder(output, recipe, self.ranks, self.main)
@@ -98,12 +89,12 @@ class Run:
         self.steps_an_epoch = -(-self.micro_batches // recipe.accumulate)
         self.step = self.first_epoch * self.steps_an_epoch
         self.pairs_seen = 0
-        self.inside: dict[str, Any] = {}  # of a checkpoint inside an epoch: micro-batches done, sums, groups
+        self.within = None
         if checkpoint is not None:
             self._resume_from(checkpoint)
         self.began = time.monotonic()
 
-    def _model(self, source: Any) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+    def _model(self, source: Any) -> Started:
         recipe = self.recipe
         captions = (c for split in recipe.train for row in source.split(split)["captions"].to_pylist() for c in row)
         return (continued_model if recipe.weights == PRETRAINED else build_model)(recipe, captions)
@@ -111,10 +102,10 @@ class Run:
     def _images(self, source: Any) -> Any:
         return TrainingImages(self.recipe, self.config, source, self.processor.tokenizer, self._left_out)
 
-    def _learner(self, model: Any) -> Learner:
+    def _learner(self, model: AshNetsPreTrainedModel) -> Learner:
         return Learner(self.recipe, model, self.processor.tokenizer.mask_token_id, self.accelerator)
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> JsonObject:
         """What the run will do and need; the largest micro-batch of an epoch is measured, nothing is written."""
         recipe, learner = self.recipe, self.learner
         planned = self.images.plan(self.images.random_groups(0))
@@ -123,17 +114,7 @@ class Run:
         phases = {}
         for phase in recipe.phases:
             learner.prepare(phase)
-            phases[phase.name] = estimate(
-                learner.model,
-                lambda: learner.forward(batch)[0].backward(),
-                optimizers=learner.optimizers,
-                copies=len(learner.copies),
-                queue_bytes=0 if learner.queue is None else bytes_of(learner.queue),
-                pairs=recipe.batch_size,
-                steps=phase.epochs * self.micro_batches,
-                device=self.device,
-                beside=list(learner.modules.values())[1:],
-            )
+            phases[phase.name] = estimate_step(learner, batch, recipe.batch_size, phase.epochs * self.micro_batches)
         return {
             "recipe": recipe.name,
             "model": recipe.model,
@@ -155,10 +136,6 @@ class Run:
         """The number of validation items."""
         return min(len(self.images.valid), self.recipe.valid_images or len(self.images.valid))
 
-    @property
-    def _total_steps(self) -> int:
-        return self.recipe.epochs * self.steps_an_epoch
-
     def _notes(self) -> list[str]:
         """What the run chose, and where it deviates from its recipe."""
         notes = [f"precision={self.recipe.precision}, chosen {self.chosen}"] if self.chosen else []
@@ -170,7 +147,7 @@ class Run:
             )
         return notes
 
-    def train(self) -> dict[str, Any]:
+    def train(self) -> JsonObject:
         """Run all remaining epochs, then publish the model; returns the record of the run."""
         recipe, self.began = self.recipe, time.monotonic()
         self.accelerator.wait_for_everyone()  # all ranks have checked the folder before the first one writes
@@ -199,10 +176,8 @@ class Run:
                         journal.warn(warning)
                 state = self._state(phase, epoch + 1)
                 if epoch + 1 == recipe.epochs or recipe.phase_of(epoch + 1) is not phase:
-                    self.folder.save_phase(phase.name, modules={"model": self.learner.published}, state=state)
-                self.folder.save(
-                    self.step, modules=self.learner.modules, state=state, optimizers=self.learner.optimizers
-                )
+                    self.folder.save_phase(phase.name, self.learner.published, state)
+                self.folder.save(self.step, self.learner.modules, state, self.learner.optimizers)
             self.accelerator.wait_for_everyone()
             return self._finish(readable)
         except (OSError, SafetensorError) as error:
@@ -213,200 +188,11 @@ class Run:
         finally:
             self.folder.close()
 
-    def _epoch(self, epoch: int, phase: Phase) -> dict[str, Any]:
-        recipe, inside = self.recipe, self.inside
-        self.inside = {}
-        first = not inside and (epoch == 0 or recipe.phase_of(epoch - 1) is not phase)
-        if first:
-            self.learner.begin(self._concepts(epoch, phase))
-        if inside:
-            groups, figures = inside["groups"], inside["figures"]
-        elif phase.grouping != "similar":
-            groups, figures = self.images.random_groups(epoch), {}
-        else:
-            if first:
-                self._calibrate(phase)  # the parts that it trains may have been frozen until now
-            groups, figures = self.images.similar_groups(
-                self.learner.published.eval(), epoch, phase, self.learner.autocast(), self.progress
-            )
-        means, planned = Means(inside.get("sums")), self.images.plan(groups)
-        self.learner.prepare(phase)
-        finished = inside.get("micro_batches", 0)
-        batches = load_epoch(
-            self.images.batches(planned, epoch), finished, recipe.workers, pin=self.device.type == "cuda"
-        )
-        total = self._total_steps
-        steps, done = -(-len(planned) // recipe.accumulate), finished // recipe.accumulate
-        bar = Progress(
-            steps,
-            done,
-            f"epoch {epoch + 1}/{recipe.epochs} {phase.name}",
-            run_left=total - self.step,
-            device=self.device,
-            enabled=self.progress,
-        )
-        with bar:
-            for number in range(done, steps):
-                several = planned[finished : finished + recipe.accumulate]
-                pairs = sum(len(share.indices) for step in several for share in step)
-                scale = factor(recipe.schedule, self.step, epoch, total)
-                if phase is not recipe.phases[0]:
-                    scale *= phase_factor(recipe.schedule, self.step - self._first_step(phase))
-                set_learning_rates(self.learner.optimizers, recipe, scale)
-                last = number + 1 == steps
-                self._optimize([next(batches) for _ in several], epoch, means, last)
-                finished += len(several)
-                self.pairs_seen += pairs
-                due = bool(recipe.checkpoint_every) and self.step % recipe.checkpoint_every == 0 and not last
-                if last or due or self.step % recipe.log_every == 0:
-                    self._log(means, phase, epoch, scale)
-                bar.advance(pairs, means.last.get("loss"))
-                if due or last:
-                    self.images.share_notes()
-                if due:
-                    self._save_inside(
-                        phase, epoch, groups, {"micro_batches": finished, "sums": means.sums, "figures": figures}
-                    )
-        return {
-            "epoch": epoch + 1,
-            "phase": phase.name,
-            "step": self.step,
-            "pairs_seen": self.pairs_seen,
-            **figures,
-            **means.means(),
-        }
-
-    def _concepts(self, epoch: int, phase: Phase) -> torch.Tensor | None:
-        """C from the concrete features, if the spiking branch begins with this phase and they are trained already.
-
-        A branch that starts from trained weights keeps its C.
-        """
-        begins = epoch > 0 and phase.spiking and not self.recipe.phase_of(epoch - 1).spiking
-        collected = (
-            self.learner.start is not None
-            and self.recipe.weights != PRETRAINED
-            and self.config.abstract_scale == "normalized"
-            and self.config.has_concrete_branch
-        )
-        if not begins or not collected:
-            return None
-        return self.learner.concrete_concepts(self._calibration_batches())
-
-    def _first_step(self, phase: Phase) -> int:
-        """The step at which a phase begins."""
-        before = self.recipe.phases[: self.recipe.phases.index(phase)]
-        return sum(one.epochs for one in before) * self.steps_an_epoch
-
-    def _optimize(self, batches: list[Batch], epoch: int, means: Means, last: bool) -> None:
-        try:
-            self.learner.optimize(batches, self.step, means)
-            if last:
-                self.learner.check_weights()
-        except NotFinite as error:
-            self._stop(batches, error.names, epoch)
-        for batch in batches:
-            self.images.note(batch.skipped)
-        self.step += 1
-
-    def _stop(self, batches: list[Batch], names: list[str], epoch: int) -> None:
-        """Stop because a value is not finite, and name the images. The last checkpoint is from an earlier step."""
-        images = [name for batch in batches for name in batch.image_ids]
-        if self.ranks > 1:
-            images, names = gather_object(images), list(dict.fromkeys(gather_object(names)))
-        found = self.folder.write(
-            "bad_batch.json", {"epoch": epoch + 1, "step": self.step, "not_finite": names, "image_ids": images}
-        )
-        raise TrainingError(
-            f"{', '.join(names)} became infinite or NaN at step {self.step}; the images of the batch are listed in "
-            f"{found}; start a run in a new folder with lower learning rates or precision=fp32 (start=PHASE-FOLDER "
-            "skips finished phases)"
-        )
-
-    def _log(self, means: Means, phase: Phase, epoch: int, scale: float) -> None:
-        record = means.flush()
-        if self.folder.journal is None:
-            return
-        record.update({name: round(norm, 6) for name, norm in self.learner.gradients.items()})
-        self.learner.gradients = {}
-        rates = {f"lr_{part}": self.recipe.optimizers[part].lr * scale for part in self.learner.optimizers}
-        self.folder.journal.step(
-            {
-                "step": self.step,
-                "epoch": epoch + 1,
-                "phase": phase.name,
-                "pairs_seen": self.pairs_seen,
-                "seconds": self._seconds(),
-                **record,
-                **rates,
-            }
-        )
-
-    def _left_out(self, text: str, image: str, ahead: int) -> None:
-        if self.folder.journal is not None:
-            self.folder.journal.warn(text, image=image, step=self.step + ahead)
-
-    def _seconds(self) -> float:
-        return round(self.folder.seconds_before + time.monotonic() - self.began, 1)
-
-    def _environment(self) -> dict[str, Any]:
+    def _environment(self) -> JsonObject:
         return {**environment(), "devices": self.ranks, **self._chosen(), "initialized": self.origins}
 
     def _chosen(self) -> dict[str, str]:
         return {PRECISION_CHOSEN: self.chosen} if self.chosen else {}
-
-    def _state(self, phase: Phase, epoch: int) -> dict[str, Any]:
-        """The state that a checkpoint records; ``epoch`` is the number of finished epochs."""
-        return {
-            "recipe": self.recipe.name,
-            "phase": phase.name,
-            "epoch": epoch,
-            "step": self.step,
-            "pairs_seen": self.pairs_seen,
-            "ranks": self.ranks,
-            "images": self._fingerprint,
-            "skipped": self.images.skipped,
-            "initialized": self.origins,
-        }
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        """Hash of the training images and their order, on which groups and queues depend."""
-        return hashlib.sha256("\n".join(self.images.train.image_ids).encode()).hexdigest()[:16]
-
-    def _save_inside(self, phase: Phase, epoch: int, groups: list[np.ndarray], inside: dict[str, Any]) -> None:
-        """A checkpoint inside an epoch, which must contain the order of the images."""
-        order = {"indices": torch.as_tensor(np.concatenate(groups)).long(), "sizes": torch.tensor([*map(len, groups)])}
-        self.folder.save(
-            self.step,
-            modules=self.learner.modules,
-            state={**self._state(phase, epoch), **inside},
-            optimizers=self.learner.optimizers,
-            order=order,
-        )
-
-    def _resume_from(self, folder: Path) -> None:
-        # checked first: other captions give another vocabulary, whose tensors would fail with another message
-        if read_state(folder)["images"] != self._fingerprint:
-            raise TrainingError(f"{folder} was made on other images: give the same --corpus, or choose another folder")
-        state, order = load_checkpoint(folder, self.learner.modules, self.learner.optimizers)
-        self.first_epoch, self.step, self.pairs_seen = state["epoch"], state["step"], state["pairs_seen"]
-        self.images.skipped, self.origins = state["skipped"], state["initialized"]
-        if order:
-            groups = order["indices"].numpy()
-            self.inside = {
-                **{key: state[key] for key in ("micro_batches", "sums", "figures")},
-                "groups": np.split(groups, np.cumsum(order["sizes"].numpy())[:-1]),
-            }
-
-    def _calibrate(self, phase: Phase) -> None:
-        """Set running statistics for the published weights: before they are evaluated, and before they are saved.
-
-        All ranks take part.
-        """
-        self.learner.calibrate(phase, self._calibration_batches())
-
-    def _calibration_batches(self) -> Iterator[Any]:
-        return calibration_batches(self.images, CALIBRATED, self.recipe.workers, pin=self.device.type == "cuda")
 
     def _rates(self, readable: list[int]) -> dict[str, float]:
         """Firing rates at inference of the published weights, on validation images."""
@@ -416,11 +202,8 @@ class Run:
         return images_at_reset(self.images.valid, readable[:count])
 
     def _validate(self, readable: list[int], phase: Phase) -> dict[str, float]:
-        model, tokenizer, options = (
-            self.learner.published.eval(),
-            self.processor.tokenizer,
-            EvaluationOptions(progress=self.progress),
-        )
+        model, tokenizer = self.learner.published.eval(), self.processor.tokenizer
+        options = EvaluationOptions(progress=self.progress)
         measured = RetrievalSet.of_pairs(self.images.valid, readable)
         variant = Variant("embedding images", concrete_only=phase.concrete_only)
         found = rank(model, tokenizer, measured, variant, options)
@@ -445,11 +228,11 @@ class Run:
         self.folder.write("stdp.json", stdp_stage(vision.abstract_encoder, batches, settings, self.progress))
         self.learner.renew_copies()
 
-    def _learned_from(self) -> dict[str, Any]:
+    def _learned_from(self) -> JsonObject:
         """For the model card: a folder by its name, not its path."""
         return {"name": self.data_name, "splits": list(self.recipe.train), "images": len(self.images.train)}
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self) -> JsonObject:
         before = training_record(self.recipe.model) or {} if self.recipe.weights == PRETRAINED else {}
         return {
             "recipe": self.recipe.name,
@@ -467,7 +250,7 @@ class Run:
             "environment": {**environment(), "devices": self.ranks},
         }
 
-    def _close(self, readable: list[int], heading: tuple[str, str]) -> dict[str, Any]:
+    def _close(self, readable: list[int], heading: tuple[str, str]) -> JsonObject:
         """Measure the published model on the held-out items and write the page of examples (`closing`)."""
         return close_retrieval(
             self.learner.published.eval(),
@@ -484,7 +267,7 @@ class Run:
         """The sketch of all training items of the model, including those of the weights that it started from."""
         return merged(self.learned_before, sketch(self.images.train))
 
-    def _finish(self, readable: list[int]) -> dict[str, Any]:
+    def _finish(self, readable: list[int]) -> JsonObject:
         record = self._record()
         if self.main:
             if rates := {layer: round(rate, 5) for layer, rate in self._rates(readable).items()}:
@@ -495,20 +278,3 @@ class Run:
             record["validation"] = self._close(readable, heading)
             write_model(self.learner.published.eval(), self.processor, self.folder.path, record, self._learned())
         return record
-
-
-@contextmanager
-def deterministic(device: torch.device) -> Iterator[None]:
-    """On CPU, sums in a fixed order: a resumed run then gives the same bits as an uninterrupted one.
-
-    torch would also fill all new memory, which takes a fifth of a step; nothing here reads uninitialized memory.
-    """
-    settings: Any = torch.utils.deterministic
-    before = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(before[0] or device.type == "cpu")
-    settings.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        settings.fill_uninitialized_memory = before[1]

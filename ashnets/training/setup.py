@@ -27,13 +27,15 @@ from ashnets.training.optim import part_of
 from ashnets.training.recipe import BACKBONE, Phase, Recipe
 from ashnets.zoo.registry import config_of
 
+Started = tuple[AshNetsConfig, AshNetsProcessor, AshNetsPreTrainedModel, list[str]]  # and the origin of its weights
+
 
 def build_model(
     recipe: Recipe,
     captions: Iterable[str],
     head: type[AshNetsPreTrainedModel] = AshNetsForPreTraining,
-    **keys: Any,
-) -> tuple[AshNetsConfig, AshNetsProcessor, Any, list[str]]:
+    **keys: object,
+) -> Started:
     """Configuration, processor and starting model of a recipe, and a sentence for each source of its weights.
 
     Args:
@@ -136,7 +138,7 @@ def save_memory(model: nn.Module) -> None:
             module.memory_saving = True
 
 
-def resting(model: Any, phase: Phase) -> list[nn.Module]:
+def resting(model: AshNetsPreTrainedModel, phase: Phase) -> list[nn.Module]:
     """The parts that a phase does not train: they have no dropout, and their running statistics do not change."""
     concrete = getattr(model.ashnets.vision, "concrete_encoder", None)
     parts: dict[str, nn.Module | None] = {

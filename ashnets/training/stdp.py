@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from spikingjelly.activation_based import functional
@@ -32,6 +32,7 @@ from spikingjelly.activation_based.learning import STDPLearner
 from tqdm import tqdm
 
 from ashnets.errors import ConfigurationError, InputError, TrainingError
+from ashnets.files import JsonObject
 from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.model.spiking_layer import SpikingLayer
 from ashnets.model.tdbn import calibrating
@@ -72,7 +73,7 @@ class STDP:
 @torch.no_grad()
 def stdp_stage(
     encoder: AbstractEncoder, batches: Iterable[torch.Tensor], settings: STDP, progress: bool = True
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, JsonObject]:
     """Train the first layers of an abstract encoder by STDP, one after another, each on the spikes of those before it.
 
     Args:
@@ -136,7 +137,7 @@ def _train(
     batches: Iterable[torch.Tensor],
     settings: STDP,
     progress: bool,
-) -> dict[str, Any]:
+) -> JsonObject:
     """STDP on the layer after the trained ones; returns its part of the report."""
     weight = block.conv.weight
     start = weight.clone()

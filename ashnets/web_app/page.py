@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from html import escape
-from typing import Any
 
 import gradio as gr
 from PIL import Image
@@ -15,6 +14,7 @@ from ashnets.data.images import SUFFIXES, load_image
 from ashnets.errors import AshNetsError, InputError, one_line
 from ashnets.export.energy.html import page as energy_page
 from ashnets.export.energy.placement_page import heading, latency_sentence
+from ashnets.files import JsonObject
 from ashnets.image_search.searching import Hit
 from ashnets.web_app.session import PREVIEW, Given, Session
 from ashnets.zoo.gallery_images import FOLDER
@@ -67,16 +67,16 @@ def _image(session: Session, given: gr.State) -> None:
     shown = gr.Image(format="png", interactive=False, buttons=[], show_label=False, visible=False)
     name = gr.Markdown()
 
-    def show(found: Given) -> tuple[Given, Any, str]:
+    def show(found: Given) -> tuple[Given, JsonObject, str]:
         return found, gr.update(value=found.preview, visible=True), _plain(found.name)
 
-    def read_upload(path: str) -> tuple[Given, Any, str]:
+    def read_upload(path: str) -> tuple[Given, JsonObject, str]:
         return show(session.read(path))
 
-    def random_image() -> tuple[Given, Any, str]:
+    def random_image() -> tuple[Given, JsonObject, str]:
         return show(session.draw())
 
-    def clear_image() -> tuple[None, Any, str]:
+    def clear_image() -> tuple[None, JsonObject, str]:
         return None, gr.update(value=None, visible=False), ""
 
     outputs = [given, shown, name]
@@ -112,7 +112,7 @@ def _ask(session: Session, given: gr.State) -> None:
     send = gr.Button("Ask", variant="primary")
     answers = gr.Dataframe(headers=["answer", "score"], interactive=False, buttons=[])
 
-    def ask(given: Given | None, question: str) -> list[list[Any]]:
+    def ask(given: Given | None, question: str) -> list[list[str | float]]:
         return [[one["answer"], round(one["score"], 3)] for one in session.ask(_required(given), question)]
 
     _on(send.click, ask, [given, question], [answers])
@@ -151,8 +151,8 @@ def _energy(session: Session, given: gr.State) -> None:
 
 
 def _on(
-    event: Callable[..., Any],
-    function: Callable[..., Any],
+    event: Callable[..., gr.events.Dependency],
+    function: Callable[..., object],
     inputs: Sequence[gr.Component],
     outputs: Sequence[gr.Component],
     name: str | None = None,
@@ -161,7 +161,7 @@ def _on(
     name = name or getattr(function, "__name__", "")
 
     @functools.wraps(function)
-    def told(*values: Any) -> Any:
+    def told(*values: object) -> object:
         try:
             return function(*values)
         except AshNetsError as error:
@@ -213,7 +213,7 @@ def _refuse_addresses(page: gr.Blocks) -> None:
     for block in page.blocks.values():
         move = block.async_move_resource_to_block_cache
 
-        async def only_files(path: Any, move: Callable[..., Any] = move) -> str | None:
+        async def only_files(path: object, move: Callable[..., Awaitable[str | None]] = move) -> str | None:
             if "://" in str(path):
                 raise gr.Error("an address is no file: upload the image itself", print_exception=False)
             return await move(path)

@@ -6,17 +6,17 @@ import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
 
 from ashnets.errors import ConfigurationError, MissingExtraError
+from ashnets.files import JsonObject
 from ashnets.web_app.session import UPLOAD_BYTES, Session
 
 HOST = "127.0.0.1"
 WAITING = 32  # requests; more are refused
 SESSIONS = 64  # visitors whose image is kept
 
-# The browser loads nothing from other machines, whatever Gradio's page asks for. Its scripts need inline code and eval.
+# The browser loads nothing from other machines, even if the page asks for it. Its scripts need inline code and eval.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
@@ -112,14 +112,17 @@ def serving(
             page.close(verbose=False)
 
 
+Application = Callable[..., Awaitable[object]]  # of ASGI; so are its channels
+
+
 class OwnOrigin:
     """ASGI middleware: every answer tells the browser to load only from here, and to name no address elsewhere."""
 
-    def __init__(self, app: Callable[..., Any]) -> None:
+    def __init__(self, app: Application) -> None:
         self.app = app
 
-    async def __call__(self, scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-        async def with_policy(message: dict[str, Any]) -> None:
+    async def __call__(self, scope: JsonObject, receive: Application, send: Application) -> None:
+        async def with_policy(message: JsonObject) -> None:
             if message["type"] == "http.response.start":
                 policy = (b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer")
                 message = {**message, "headers": [*message.get("headers", ()), *policy]}

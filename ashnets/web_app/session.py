@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from ashnets.export.energy.profiles import load_profile, profile_names
 from ashnets.export.energy.report import energy_report
 from ashnets.export.graph import from_model
 from ashnets.export.placement.chips import Chip, load_chip
+from ashnets.files import JsonObject
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import weights_sha256
 from ashnets.image_search.asking import Answer, ImageQuestions
@@ -79,22 +79,26 @@ class Session:
     ) -> None:
         self.name = os.fspath(model)
         self.chip: Chip | None = None if chip is None else load_chip(os.fspath(chip))
-        self.model = from_pretrained(model)
         self.processor = AshNetsProcessor.from_pretrained(model)
         self.search: ImageSearch | None = None
         self.questions: ImageQuestions | None = None
         self.spiking: ImageSpikes | None = None
         self.cannot: dict[str, str] = {}
+        no_search = None
         try:
             self.search = ImageSearch(FOLDER if images is None else images, model, device=device)
         except WeightsError as error:
-            if hasattr(self.model, "encode_image"):  # the index was made by other weights
-                raise
+            no_search = error
             self.cannot["search"] = str(error)
         try:
             self.questions = ImageQuestions(model, device=device)
         except WeightsError as error:
             self.cannot["ask"] = str(error)
+        loaded = [one.model for one in (self.search, self.questions) if one is not None]
+        on_cpu = [one for one in loaded if one.device.type == "cpu"]  # where energy is counted
+        self.model = on_cpu[0] if on_cpu else from_pretrained(model)
+        if no_search is not None and hasattr(self.model, "encode_image"):  # the index was made by other weights
+            raise no_search
         try:
             from_model(self.model, self.name)
             self.spiking = ImageSpikes(self.model, processor=self.processor)
@@ -146,7 +150,7 @@ class Session:
         shown = self._spiking()(given.square, texts=texts or None)
         return replace(shown, name=given.name, model=self.name)
 
-    def energy(self, given: Given, mapping: str = "best") -> dict[str, Any]:
+    def energy(self, given: Given, mapping: str = "best") -> JsonObject:
         """The energy report of one image, as `ashnets.energy` gives it for a folder of this image alone."""
         self._spiking()
         batch = self.processor(images=given.square)

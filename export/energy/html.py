@@ -174,9 +174,10 @@ def _counts(report: dict[str, Any]) -> str:
     )
     size = counts["bytes"]
     text = (
-        f"Mean of {n} images, each from a reset state, T = {counts['steps']}. Firing rate: spikes for each neuron and "
-        "step. Silent: share of neurons that never fired on any of the images. Saturated: share of neurons that fired "
-        "in more than 90 % of the steps. The row “all” counts the spikes of the sampler as “spikes in”. "
+        f"{'One image' if n == 1 else f'Mean of {n:,} images, each'} from a reset state, T = {counts['steps']}. "
+        "Firing rate: spikes for each neuron and step. Silent: share of neurons that never fired on any of the images. "
+        "Saturated: share of neurons that fired in more than 90 % of the steps. "
+        "The row “all” counts the spikes of the sampler as “spikes in”. "
         f"In 32 bits the weights take {memory_size(size['weights'])}, the membranes "
         f"{memory_size(size['state'])}; the spikes of an image take {memory_size(size['spikes_as_bitmap'])} as a "
         f"bitmap or {memory_size(size['spikes_as_events'])} as addresses of 32 bits."

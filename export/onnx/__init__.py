@@ -1,1 +1,1 @@
-"""The spiking encoder and the whole model as ONNX graphs, and running them in onnxruntime."""
+"""The spiking encoder and the whole model as ONNX graphs, and how to run them in onnxruntime."""

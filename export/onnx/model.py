@@ -4,13 +4,13 @@ r"""The whole model as one ONNX graph: images, a text and spikes to the outputs 
     outputs   those of the head, such as image_embeds, text_embeds, itm_logits; on request count_<layer> (B,)
 
 B and L are dynamic. NLVR2 takes two images a sentence: pixel_values (B, 2, 3, H, W), spikes (T, 2·B, 3, H, W). The
-sampler stays outside: the caller draws the spikes (``ashnets.model.sampling``), each image from reset membranes
-and with a response of its own, decision 5's single-image form.
+sampler is not part of the graph: the caller draws the spikes (``ashnets.model.sampling``). Each image starts from reset
+membranes and has its own response.
 
-torch's exporter traces the artificial parts. The spiking branch comes from the neutral graph, so its spikes are those
-of every other export. What follows it is float arithmetic in another order than torch's: equal up to
-:data:`TOLERANCE`, not to the bit. Against the model with convolution and tdBN apart, a spike of thousands may differ
-(see ``running.py``), and then more.
+torch's exporter traces the artificial parts. The spiking branch is the neutral graph, so its spikes equal those of
+every other export. The float arithmetic after it has another order than torch's: it is equal up to :data:`TOLERANCE`,
+not to the bit. In the model, convolution and tdBN are separate; compared with it, one spike in thousands may differ
+(see ``running.py``), and the outputs then differ more.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ from ashnets.export.graph import SpikingGraph, from_model
 from ashnets.export.onnx.parts import EXTERNAL_ABOVE, OPSET, decay_fraction, describe, label, read, require, save
 from ashnets.model.abstract_encoder import SpikingResponse
 from ashnets.model.integer import BIT, MEMBRANE_LIMIT
+from ashnets.model.pretrained import AshNetsPreTrainedModel
 
 if TYPE_CHECKING:
     import onnx
 
 MODEL = "ashnets-onnx-model/2"
-TOLERANCE = 1e-4  # of an output, beside its largest magnitude
+TOLERANCE = 1e-4  # of an output, relative to its largest magnitude
 _INPUTS = ("pixel_values", "input_ids", "attention_mask", "spikes")
 _OUTPUTS = (
     "last_hidden_state",
@@ -113,9 +114,9 @@ class FoldedEncoder(nn.Module):
 
 
 class _Positional(nn.Module):
-    """Tensors in by position and out as a tuple, as an exported graph has them."""
+    """The model with positional tensors as inputs and a tuple as output, like an exported graph."""
 
-    def __init__(self, model: Any, names: list[str], counts: list[str]) -> None:
+    def __init__(self, model: AshNetsPreTrainedModel, names: list[str], counts: list[str]) -> None:
         super().__init__()
         self.model, self.names, self.counts = model, names, counts
 
@@ -138,15 +139,18 @@ class _Positional(nn.Module):
 
 
 def write_onnx_model(
-    model: Any, path: str | os.PathLike, layer_counts: bool = False, external_above: int = EXTERNAL_ABOVE
+    model: AshNetsPreTrainedModel,
+    path: str | os.PathLike,
+    layer_counts: bool = False,
+    external_above: int = EXTERNAL_ABOVE,
 ) -> Path:
     """Write a model of any task with its spiking branch.
 
     Args:
-        model: ``AshNetsModel`` or a head on it, in float32 on the CPU; left as it was found.
-        path: of the file; written aside, then renamed.
-        layer_counts: also give the spikes of each spiking layer, summed over T.
-        external_above: bytes of weights above which they go into a file of their own, ``path.data``.
+        model: ``AshNetsModel`` or a head on it, in float32 on the CPU; it is not changed.
+        path: of the file, which appears when it is complete.
+        layer_counts: add outputs with the spikes of each spiking layer, summed over T.
+        external_above: larger weights, in bytes, are stored in a separate file, ``path.data``.
 
     Raises:
         ConfigurationError: the model has no spiking branch.
@@ -170,7 +174,7 @@ def write_onnx_model(
     return save(library, proto, path, external_above)
 
 
-def _trace(model: Any, graph: SpikingGraph, layer_counts: bool) -> tuple[onnx.ModelProto, list[str]]:
+def _trace(model: AshNetsPreTrainedModel, graph: SpikingGraph, layer_counts: bool) -> tuple[onnx.ModelProto, list[str]]:
     inputs = sample_inputs(model, batch=2, length=min(5, model.config.max_text_length))
     with torch.no_grad():
         out = model(**inputs, readout="per_image")
@@ -182,7 +186,7 @@ def _trace(model: Any, graph: SpikingGraph, layer_counts: bool) -> tuple[onnx.Mo
     outputs = [*names, *(f"count_{name}" for name in counted)]
     with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")
-        # Exported apart: torch.onnx.export falls back on fixed sizes where dynamic ones fail, without a word.
+        # torch.export first: torch.onnx.export itself silently uses fixed sizes if dynamic ones fail.
         traced = torch.export.export(
             _Positional(model, names, counted).eval(),
             tuple(inputs[name] for name in _INPUTS),
@@ -199,7 +203,7 @@ def _trace(model: Any, graph: SpikingGraph, layer_counts: bool) -> tuple[onnx.Mo
 
 
 def _name_sizes(proto: onnx.ModelProto) -> None:
-    """B and L in the place of the exporter's symbols."""
+    """Replace the exporter's symbols by B and L."""
     shapes = {put.name: put.type.tensor_type.shape.dim for put in proto.graph.input}
     symbols = {shapes["pixel_values"][0].dim_param: "B", shapes["input_ids"][1].dim_param: "L"}
     pattern = re.compile(rf"\b({'|'.join(map(re.escape, symbols))})\b")
@@ -209,8 +213,8 @@ def _name_sizes(proto: onnx.ModelProto) -> None:
                 size.dim_param = pattern.sub(lambda found: symbols[found[0]], size.dim_param)
 
 
-def sample_inputs(model: Any, batch: int, length: int, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random images, token ids and spikes of the shapes that a model takes, for a trial."""
+def sample_inputs(model: AshNetsPreTrainedModel, batch: int, length: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random images, token ids and spikes of the shapes that a model needs, for a test."""
     config, generator = model.config, torch.Generator().manual_seed(seed)
     pair = type(model).__name__ == "AshNetsForVisualReasoning"
     size = (3, config.image_size, config.image_size)
@@ -260,15 +264,15 @@ def run_onnx_model(path: str | os.PathLike, inputs: dict[str, torch.Tensor]) -> 
 
 @torch.no_grad()
 def largest_difference(
-    model: Any, found: dict[str, torch.Tensor], inputs: dict[str, torch.Tensor], folded: bool = True
+    model: AshNetsPreTrainedModel, found: dict[str, torch.Tensor], inputs: dict[str, torch.Tensor], folded: bool = True
 ) -> dict[str, float]:
-    """Largest difference of each output from the model's, beside the output's largest magnitude.
+    """The largest difference of each output from that of the model, and the largest magnitude of the output.
 
     Args:
-        model: what the file was written from.
-        found: of :func:`run_onnx_model`.
-        inputs: the same for both.
-        folded: compare with the model whose spiking branch is the neutral graph, else with the model as it is.
+        model: the model of the file.
+        found: the result of :func:`run_onnx_model`.
+        inputs: the inputs of both.
+        folded: compare with the model whose spiking branch is the neutral graph, otherwise with the model itself.
     """
     replaced = _folded(model, from_model(model)) if folded else contextlib.nullcontext()
     training = model.training
@@ -287,7 +291,7 @@ def largest_difference(
 
 @contextlib.contextmanager
 def _folded(model: Any, graph: SpikingGraph) -> Iterator[None]:
-    """Inside, the spiking branch of ``model`` is ``graph``, and its inputs are not checked, as a trace cannot."""
+    """Inside, ``graph`` replaces the spiking branch of ``model``, and inputs are not checked: a trace cannot."""
     base = getattr(model, "ashnets", model)
     transformer, encoder, training = base.transformer, base.vision.abstract_encoder, model.training
 
@@ -310,7 +314,7 @@ def _folded(model: Any, graph: SpikingGraph) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The exporter tells its progress as warnings of a logger and on stdout."""
+    """Hide the exporter's progress, which it writes to a logger and to stdout."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -4,10 +4,11 @@ r"""What all ONNX forms of the spiking graph share: a layer's nodes, metadata, w
     integer  h = clip(p·v / q + x, ±(2²³ − 1))          x = 64·(W_int ∗ s + b_int),  p/q = (4096 − k)/4096 reduced
     both     s' = h > θ        v' = h·(1 − s')
 
-A float layer's sums are exact by the graph's construction, so Conv may add in any order. An integer layer is in float32
-too, which holds all of its numbers up to the clip; only the decay goes through integers, whose Div truncates toward
-zero as the chip does (a Cast need not), in 32 bits where p·v fits. The reset is a product, since Where takes several
-times as long in onnxruntime. Membranes go in and out as float32 in both forms.
+The graph is constructed so that the sums of a float layer are exact; Conv may therefore add in any order. An integer
+layer is in float32 as well, which represents all of its numbers up to the clip. Only the decay is computed in integers,
+because their Div truncates toward zero as the chip does, and a Cast need not; 32 bits are used where p·v fits. The
+reset is a product, since Where takes several times as long in onnxruntime. In both forms membranes are inputs and
+outputs in float32.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,12 +36,12 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 20
-IR_VERSION = 9  # that of the ONNX release which brought opset 20: older runtimes read it too
+IR_VERSION = 9  # of the ONNX release with opset 20, so that older runtimes can read it
 DIGEST = "graph_sha256"
-EXTERNAL_ABOVE = (1 << 31) - (1 << 24)  # protobuf ends at 2 GiB; what is not weights takes some of it
+EXTERNAL_ABOVE = (1 << 31) - (1 << 24)  # the limit of protobuf is 2 GiB, and the rest of the graph needs some of it
 
 
-def require(library: str) -> Any:
+def require(library: str) -> ModuleType:
     """Import a library of the extra ``onnx``, or raise MissingExtraError."""
     try:
         return __import__(library)
@@ -48,7 +50,7 @@ def require(library: str) -> Any:
 
 
 def decay_fraction(constants: IntegerConstants) -> tuple[int, int, torch.dtype]:
-    """p and q of 1 − k/4096 in lowest terms, and the least integers that hold p·v."""
+    """p and q of 1 − k/4096 in lowest terms, and the smallest integer type for p·v."""
     keep = DECAY_ONE - constants.decay
     common = math.gcd(keep, DECAY_ONE)
     narrow = MEMBRANE_LIMIT * (keep // common) < 1 << 31
@@ -60,39 +62,39 @@ class Parts:
 
     Args:
         library: the module ``onnx``.
-        graph: what is written.
+        graph: the spiking graph.
     """
 
-    def __init__(self, library: Any, graph: SpikingGraph) -> None:
+    def __init__(self, library: ModuleType, graph: SpikingGraph) -> None:
         self.onnx, self.graph = library, graph
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-        self.inputs: list[Any] = []
-        self.outputs: list[Any] = []
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
         self.real = library.TensorProto.FLOAT
         self.whole = library.TensorProto.INT64
         self.short = library.TensorProto.INT32
 
-    def node(self, kind: str, inputs: list[str], outputs: list[str], name: str, **attributes: Any) -> Any:
+    def node(self, kind: str, inputs: list[str], outputs: list[str], name: str, **attributes: object) -> onnx.NodeProto:
         """A node, for the caller to place."""
         return self.onnx.helper.make_node(kind, inputs, outputs, name=name, **attributes)
 
     def constant(self, name: str, value: torch.Tensor | np.ndarray) -> str:
-        """Store a constant; bodies of loops see it too."""
+        """Store a constant, which bodies of loops can also use."""
         array = value.contiguous().numpy() if isinstance(value, torch.Tensor) else value
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
 
-    def value(self, name: str, shape: list[int | str | None], kind: int | None = None) -> Any:
+    def value(self, name: str, shape: list[int | str | None], kind: int | None = None) -> onnx.ValueInfoProto:
         """Name, type and shape of an input or output; float32 by default."""
         return self.onnx.helper.make_tensor_value_info(name, self.real if kind is None else kind, shape)
 
     def fired(self, layer: GraphLayer) -> str:
-        """Name of a layer's spikes: the last one's are the graph's output."""
+        """The name of a layer's spikes; those of the last layer are the output of the graph."""
         return layer.name if layer is self.graph.layers[-1] else f"spikes_{layer.name}"
 
-    def current(self, layer: GraphLayer, spikes: str, output: str) -> Any:
-        """Conv: (B, C, H, W) spikes to currents, in the membrane's unit."""
+    def current(self, layer: GraphLayer, spikes: str, output: str) -> onnx.NodeProto:
+        """A Conv node: spikes (B, C, H, W) to currents in the unit of the membrane."""
         weight, bias = layer.weight, layer.bias
         if layer.integer is not None:
             weight, bias = layer.integer.weight.float() * BIT, layer.integer.bias.float() * BIT
@@ -110,7 +112,7 @@ class Parts:
         )
 
     def neuron_constants(self, layer: GraphLayer) -> None:
-        """Store what :meth:`neuron` of this layer reads, once."""
+        """Store the constants for :meth:`neuron` of this layer, once."""
         n, c = layer.name, layer.integer
         if c is None:
             values = {"beta": layer.beta, "theta": layer.theta, "one": 1.0}
@@ -123,11 +125,13 @@ class Parts:
         for key, value in values.items():
             self.constant(f"{n}.{key}", torch.tensor(float(value)))
 
-    def neuron(self, layer: GraphLayer, current: str, v: str, fired: str, v_next: str, step: str = "") -> list[Any]:
-        """One step of the layer's neurons; ``step`` keeps names apart where a graph holds many."""
+    def neuron(
+        self, layer: GraphLayer, current: str, v: str, fired: str, v_next: str, step: str = ""
+    ) -> list[onnx.NodeProto]:
+        """One step of the layer's neurons; ``step`` makes names unique in a graph of many steps."""
         n, s, nodes = layer.name, step, []
 
-        def add(kind: str, inputs: list[str], output: str, what: str, **attributes: Any) -> str:
+        def add(kind: str, inputs: list[str], output: str, what: str, **attributes: object) -> str:
             nodes.append(self.node(kind, inputs, [output], f"{n}/{what}{s}", **attributes))
             return output
 
@@ -150,7 +154,7 @@ class Parts:
         return nodes
 
     def model(self, form: str) -> onnx.ModelProto:
-        """The whole, with its metadata."""
+        """The whole model, with its metadata."""
         helper, graph = self.onnx.helper, self.graph
         body = helper.make_graph(
             self.nodes, f"{graph.name}-{form.split('-')[-1].split('/')[0]}", self.inputs, self.outputs, self.constants
@@ -167,7 +171,7 @@ class Parts:
 
 
 def describe(graph: SpikingGraph) -> dict[str, str]:
-    """What a reader needs beside the arithmetic; strings, as ONNX wants them."""
+    """What a reader needs besides the arithmetic, as strings, which ONNX requires."""
     neuron = "h = beta*v + conv(s); s' = h > theta; v' = 0 where s', h elsewhere"
     if graph.precision == "int8":
         neuron = (
@@ -197,17 +201,17 @@ def describe(graph: SpikingGraph) -> dict[str, str]:
     return {**lines, **{f"provenance.{key}": value for key, value in graph.provenance.items()}}
 
 
-def label(library: Any, model: onnx.ModelProto, notes: dict[str, str]) -> None:
-    """Give a model its metadata, and a sha256 over itself and them."""
+def label(library: ModuleType, model: onnx.ModelProto, notes: dict[str, str]) -> None:
+    """Add metadata to a model, with a sha256 of the model and the metadata."""
     library.helper.set_model_props(model, {**notes, DIGEST: _digest(model, notes)})
 
 
 def _digest(model: onnx.ModelProto, notes: dict[str, str]) -> str:
-    """sha256 over graph and metadata: a flipped bit in a weight is no error to any reader."""
+    """The sha256 of graph and metadata, since no reader would notice a changed bit in a weight."""
     head = [model.ir_version, model.producer_name, model.producer_version, model.domain, model.graph.name]
     found = hashlib.sha256(json.dumps([head, sorted(notes.items())]).encode())
     graph = model.graph
-    # Piece by piece: a graph above 2 GB cannot be serialized whole.
+    # In parts: a graph above 2 GB cannot be serialized as one.
     for part in (model.opset_import, graph.input, graph.output, graph.value_info, graph.node, model.functions):
         for item in part:
             found.update(item.SerializeToString(deterministic=True))
@@ -217,15 +221,17 @@ def _digest(model: onnx.ModelProto, notes: dict[str, str]) -> str:
     return found.hexdigest()
 
 
-def save(library: Any, model: onnx.ModelProto, path: str | os.PathLike, external_above: int = EXTERNAL_ABOVE) -> Path:
-    """Check a model and write it, aside first; weights of more than ``external_above`` bytes go to ``path.data``."""
-    given, path = Path(path), Path(os.path.realpath(path))  # weights are beside the file, not beside a link to it
+def save(
+    library: ModuleType, model: onnx.ModelProto, path: str | os.PathLike, external_above: int = EXTERNAL_ABOVE
+) -> Path:
+    """Check a model and write it; weights of more than ``external_above`` bytes are stored in ``path.data``."""
+    given, path = Path(path), Path(os.path.realpath(path))  # weights are next to the file, not to a link
     if sum(len(constant.raw_data) for constant in model.graph.initializer) <= external_above:
         library.checker.check_model(model, full_check=True)
         write_atomically(path, model.SerializeToString(deterministic=True))
         data_of(path).unlink(missing_ok=True)
         return given
-    with result_folder(path.parent, path.name, "keep") as aside:  # the graph last: without the weights it is none
+    with result_folder(path.parent, path.name, "keep") as aside:  # the graph last: it needs its weights
         library.save_model(
             model,
             aside / path.name,
@@ -244,14 +250,14 @@ def data_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
-def read(library: Any, path: str | os.PathLike, forms: tuple[str, ...]) -> tuple[bytes | str, dict[str, str]]:
+def read(library: ModuleType, path: str | os.PathLike, forms: tuple[str, ...]) -> tuple[bytes | str, dict[str, str]]:
     """Check a file of :func:`save`.
 
     Returns:
-        What onnxruntime takes, the bytes or, where the weights are external, the path; and the metadata.
+        The input of onnxruntime (the bytes, or the path if the weights are external), and the metadata.
 
     Raises:
-        WeightsError: the file is missing, damaged, edited, or of none of the formats ``forms``.
+        WeightsError: the file is missing, damaged, edited, or has none of the formats ``forms``.
     """
     path, again = Path(os.path.realpath(path)), "export it again"
     try:
@@ -277,7 +283,7 @@ def read(library: Any, path: str | os.PathLike, forms: tuple[str, ...]) -> tuple
     notes = {key: value for key, value in properties.items() if key != DIGEST}
     try:
         unchanged = properties.get(DIGEST) == _digest(model, notes)
-    except (TypeError, ValueError):  # a name that is no UTF-8: protobuf gives it as bytes, or fails when it is read
+    except (TypeError, ValueError):  # a name that is not UTF-8: protobuf returns bytes, or fails
         unchanged = False
     if not unchanged:
         raise WeightsError(f"{path} was changed after its export: it does not match its own sha256; {again}")

@@ -1,10 +1,10 @@
-r"""The host's part of spikes → text as a small ONNX graph: spike counts to the embedding that finds texts.
+r"""From spikes to text on the host: a small ONNX graph that maps spike counts to an embedding for retrieval of texts.
 
     inputs   counts (B, N, R), spikes of each token and concept over T steps      summary_ratio (B, N, 1), SR
-    output   embeds (B, D), unit vectors; texts have theirs by ``project_text_for_spikes``
+    output   embeds (B, D), unit vectors; those of texts come from ``project_text_for_spikes``
 
-The graph is traced from the model's own collector and ``project_spiking``, so it is right for every variant of both.
-SR comes from the concrete encoder; ones read the spikes without it.
+The graph is a trace of the model's own collector and ``project_spiking``, so it is correct for all their variants.
+SR comes from the concrete encoder; SR = 1 reads the spikes without it.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def has_reading(model: Any) -> bool:
 
 
 def write_onnx_reading(model: Any, path: str | os.PathLike) -> Path:
-    """Write the reading of a model.
+    """Write this graph for a model.
 
     Args:
-        model: in float32 on the CPU; left as it was found.
-        path: of the file; written aside, then renamed.
+        model: in float32 on the CPU; it is not changed.
+        path: of the file, which appears when it is complete.
 
     Raises:
         ConfigurationError: the model does not read texts from spikes.
@@ -107,7 +107,7 @@ def read_spikes(
 
     Args:
         path: a file of :func:`write_onnx_reading`.
-        counts: spikes of the last layer over T steps, (B, C, h, w) as the exported encoder has them.
+        counts: spikes of the last layer over T steps, (B, C, h, w), from the exported encoder.
         summary_ratio: SR, (B, N, 1); ones by default.
 
     Raises:

@@ -36,7 +36,7 @@ def run_onnx(
         state: membranes to start from; ``None`` starts from a reset state.
 
     Returns:
-        Spikes by layer name, (T', B, C, h, w): all layers that the file gives; and the membranes after the last step.
+        Spikes by layer name, (T', B, C, h, w), of the layers that the file gives; the membranes after the last step.
 
     Raises:
         MissingExtraError: onnx or onnxruntime is not installed.
@@ -77,7 +77,7 @@ def run_onnx(
 
 @dataclass(frozen=True)
 class LayerComparison:
-    """Spikes of one layer compared: ``compared`` of them, and how many differ from each of two references."""
+    """One layer: the number of compared spikes, and how many of them differ from each of two references."""
 
     layer: str
     compared: int
@@ -90,7 +90,7 @@ class Comparison:
     """ONNX in onnxruntime against two references, over the same input spikes from a reset state.
 
     Attributes:
-        images, steps: what was run.
+        images, steps: their numbers.
         layers: a :class:`LayerComparison` for each layer.
     """
 
@@ -105,12 +105,12 @@ class Comparison:
 
     @property
     def differ_from_graph(self) -> int:
-        """Spikes unlike those of the neutral graph, folded, run in torch: 0 is what an export must reach."""
+        """Number of spikes that differ from those of the neutral graph in torch; it must be 0."""
         return sum(layer.differ_from_graph for layer in self.layers)
 
     @property
     def differ_from_model(self) -> int:
-        """Spikes unlike those of the model as it was trained, convolution and tdBN apart."""
+        """Number of spikes that differ from those of the trained model, whose convolution and tdBN are separate."""
         return sum(layer.differ_from_model for layer in self.layers)
 
 
@@ -122,12 +122,12 @@ def compare_with_reference(
 
     Args:
         path: a step, sequence or unrolled graph, written with ``layer_spikes=True``.
-        graph: what the file was written from.
+        graph: the neutral graph of the file.
         encoder: the model's abstract encoder; run in evaluation mode.
         spikes: (T', B, C, H, W).
 
     Raises:
-        InputError: the file gives no spikes of the inner layers.
+        InputError: the file has no outputs for the inner layers.
     """
     exported, _ = run_onnx(path, spikes)
     missing = [layer.name for layer in graph.layers if layer.name not in exported]

@@ -4,15 +4,16 @@ r"""The spiking graph over a whole sequence in one call: with a Scan over T, or 
     outputs  <last layer> (T, B, C, h, w)  v_<layer>_next
     on request   spikes_<layer> of every other layer, count_<layer> (B,), whole numbers, summed over T
 
-A convolution sees no time, so each layer's runs over all T·B images at once and only its neurons go step by step.
-B is dynamic; so is T with Scan, while an unrolled graph has the T it was written for.
+A convolution does not depend on time: it runs on all T·B images at once, and only the neurons run step by step. B is
+dynamic. T is dynamic with Scan; an unrolled graph has a fixed T.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def write_onnx_sequence(
 
     Args:
         graph: see :func:`ashnets.export.graph.from_model`.
-        path: of the file; written aside, then renamed.
+        path: of the file, which appears when it is complete.
         unrolled: T of an unrolled graph; ``None`` writes a Scan, which takes any T.
         layer_spikes, layer_counts, external_above: as in :func:`ashnets.export.onnx.step.write_onnx_step`.
 
@@ -54,7 +55,7 @@ def write_onnx_sequence(
 
 
 def _build(
-    library: Any, graph: SpikingGraph, unrolled: int | None, layer_spikes: bool, layer_counts: bool
+    library: ModuleType, graph: SpikingGraph, unrolled: int | None, layer_spikes: bool, layer_counts: bool
 ) -> onnx.ModelProto:
     parts = Parts(library, graph)
     time: int | str = unrolled or "T"

@@ -1,17 +1,18 @@
-r"""The spiking graph as an ONNX step graph: one step a call, the membranes go in and come out.
+r"""The spiking graph as an ONNX graph of one step; the membranes are inputs and outputs.
 
     inputs   spikes (B, C, H, W)        v_<layer> (B, C, h, w), one for each layer, zeros in the reset state
     outputs  <last layer> (B, C, h, w)  v_<layer>_next
     on request   spikes_<layer> of every other layer, count_<layer> (B,), whole numbers
 
-The caller owns the loop over T and the state, so streaming, batching and grouping need no other file. B is dynamic.
+The caller runs the loop over T and keeps the state, so one file serves streams, batches and groups. B is dynamic.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,10 +36,10 @@ def write_onnx_step(
 
     Args:
         graph: see :func:`ashnets.export.graph.from_model`.
-        path: of the file; written aside, then renamed.
-        layer_spikes: also give the spikes of the layers before the last as outputs.
-        layer_counts: also give how many neurons of each layer fired.
-        external_above: bytes of weights above which they go into a file of their own, ``path.data``.
+        path: of the file, which appears when it is complete.
+        layer_spikes: add outputs with the spikes of the layers before the last one.
+        layer_counts: add outputs with the number of neurons of each layer that fired.
+        external_above: larger weights, in bytes, are stored in a separate file, ``path.data``.
 
     Returns:
         The path.
@@ -50,7 +51,7 @@ def write_onnx_step(
     return save(library, _build(library, graph, layer_spikes, layer_counts), path, external_above)
 
 
-def _build(library: Any, graph: SpikingGraph, layer_spikes: bool, layer_counts: bool) -> onnx.ModelProto:
+def _build(library: ModuleType, graph: SpikingGraph, layer_spikes: bool, layer_counts: bool) -> onnx.ModelProto:
     parts = Parts(library, graph)
     parts.inputs.append(parts.value("spikes", ["B", *graph.input_shape]))
     states, spikes, counts = [], [], []

@@ -5,7 +5,8 @@ r"""How long a step and an image take on a chip whose cores wait for each other 
     step            = max over all cores of both + barrier
 
 As in SANA-FE's simple timing model, sending and receiving overlap, and the network is never congested. Every neuron is
-updated in every step. A layer fires one step after the layer before it, so an image takes T + layers steps; a stream of
+updated in every step; SANA-FE leaves out neurons to which nothing happens, so its steps after the last input spike can
+be shorter. A layer fires one step after the layer before it, so an image takes T + layers steps; a stream of
 images needs T for each.
 """
 

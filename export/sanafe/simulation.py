@@ -9,7 +9,6 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from ashnets.export.energy.profiles import load_profile
 from ashnets.export.graph import SpikingGraph
 from ashnets.export.placement.placed import Placement
 from ashnets.export.sanafe.writing import PROFILE
+from ashnets.files import JsonObject
 
 INSTALL = (
     "SANA-FE is under the GPL and stays apart: python -m venv sanafe, sanafe/bin/pip install sanafe==2.2.9 numpy, then "
@@ -42,7 +42,7 @@ def python_of(given: str | os.PathLike | None) -> str:
 
 def simulate(
     folder: Path, python: str, images: int | None = None, timing: str = "simple", timeout: float = 600.0
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> tuple[dict[str, np.ndarray], JsonObject]:
     """Run ``run_sanafe.py`` of an exported folder.
 
     Args:
@@ -88,7 +88,7 @@ def compare_sanafe(
     images: int | None = None,
     timing: str = "simple",
     timeout: float = 600.0,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Spikes, packets, hops, energy and latency of SANA-FE beside ours, means of an image.
 
     Args:

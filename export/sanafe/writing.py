@@ -23,7 +23,7 @@ import yaml
 from ashnets.export.energy.profiles import Profile, load_profile
 from ashnets.export.graph import SpikingGraph
 from ashnets.export.placement.placed import Placement
-from ashnets.files import write_atomically
+from ashnets.files import JsonObject, write_atomically
 from ashnets.model.integer import DECAY_ONE
 
 SCALE = 2.0**18  # of a float graph
@@ -79,7 +79,7 @@ def network_arrays(graph: SpikingGraph, placement: Placement) -> dict[str, np.nd
     return found
 
 
-def chip_description(placement: Placement, profile: Profile) -> dict[str, Any]:
+def chip_description(placement: Placement, profile: Profile) -> JsonObject:
     """The dictionary of ``chip.yaml``: input units only in the cores that hold inputs."""
     chip = placement.chip
     joule = {key: one.picojoules * 1e-12 for key, one in chip.energy.items()}
@@ -107,10 +107,10 @@ def chip_description(placement: Placement, profile: Profile) -> dict[str, Any]:
         "latency_process_spike": second["synapse"],
     }
 
-    def unit(name: str, **attributes: Any) -> dict[str, Any]:
+    def unit(name: str, **attributes: Any) -> JsonObject:
         return {"name": name, "attributes": attributes}
 
-    def core(number: int) -> dict[str, Any]:
+    def core(number: int) -> JsonObject:
         somas = [unit("lif", **lif)]
         if inputs[number]:
             somas.append(unit(f"input[0..{inputs[number] - 1}]", model="input", **free))

@@ -11,7 +11,7 @@ from transformers import BertModel
 from ashnets.baselines.frozen import FrozenForPreTraining, FrozenForVQA
 from ashnets.baselines.starting import build_baseline
 from ashnets.model.keras_resnet import MEAN, STD
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 
 
 def test_text_states_are_those_of_the_checkpoint(write_recipe):

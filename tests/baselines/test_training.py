@@ -17,7 +17,7 @@ from ashnets.baselines.vilt import ViltForPreTraining, ViltForVQA
 from ashnets.errors import ConfigurationError, TrainingError, WeightsError
 from ashnets.runs import train
 from ashnets.training.checkpoint import checkpoints
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.training.run import Run
 from ashnets.zoo.tables import baseline_table
 

@@ -1,52 +1,88 @@
 """Time and memory of placing every architecture's spiking encoder on cores of Loihi 1, for each mapping.
 
-An architecture that needs more than one chip is placed on a mesh with more columns. Weights are random, which changes
-nothing: a placement depends on shapes alone.
+The bound of the time is the encoder's own run on one image of T steps, on one thread and in the same process: a row is
+CPU time of placement and traffic tables over CPU time of that run. The bound of the memory is 4 bytes for each weight
+and membrane: a row is the peak of what the placement allocates over that. An architecture that needs more than one chip
+is placed on a mesh with more columns. Weights are random, which changes nothing: a placement depends on shapes alone.
 
-    python tests/bench/bench_placement.py [NAME ...] [--mapping best]
+    python tests/bench/bench_placement.py [NAME ...] [--mapping best] [--rounds 3]
+
+The linear mapping spreads the channels of a place over many cores, so its tables are the longest.
+Results: ``out/bench/MACHINE/placement.{csv,json}``.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import time
-from dataclasses import replace
+import tracemalloc
+from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+import machine
+import torch
+from measuring import interleaved
+from reporting import Report
 
-from ashnets.export.graph import from_model
+from ashnets.export.graph import SpikingGraph, from_model
 from ashnets.export.placement.chips import load_chip
 from ashnets.export.placement.mapping import MAPPINGS
+from ashnets.export.placement.placed import Placement
 from ashnets.export.placement.placing import place_on_any
 from ashnets.export.placement.traffic import traffic_tables
 from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.zoo.registry import config_of
 
-ARCHITECTURES = ["ashnets-tiny", "ashnets-r18", "ashnets-r101", "ashnets-r152", "ashnets-vit-b16"]
+ARCHITECTURES = [f"ashnets-{name}" for name in ("tiny", "r18", "r50", "r101", "r152", "vit-b16")]
+OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench"
 
 
 def main() -> None:
-    """Place each, and print a row for each mapping, with and without shared convolution weights."""
+    """Place each by each mapping, and compare with the bounds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=ARCHITECTURES)
     parser.add_argument("--mapping", action="append", choices=MAPPINGS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the machines' folders")
     options = parser.parse_args()
-    table = Table("model", "mapping", "weights", "cores", "seconds", "peak GB")
-    chip = load_chip("loihi1")
+    torch.set_num_threads(1)
+    place = machine.describe()
+    about: dict[str, object] = {"machine": place, "rounds": options.rounds, "memory_is": "peak of tracemalloc"}
+    report, sizes = Report(), {}
     for name in options.names:
         graph = from_model(AbstractEncoder(config_of(name)).eval(), name)
-        for mapping in options.mapping or ("spatial", "best"):
-            for shared in (True, False):
-                start = time.process_time()
-                placement = place_on_any(graph, replace(chip, shared_weights=shared), mapping)
-                traffic_tables(placement)
-                seconds = time.process_time() - start
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
-                weights = "shared" if shared else "one a synapse"
-                table.add_row(name, mapping, weights, f"{placement.cores:,}", f"{seconds:.2f}", f"{peak:.2f}")
-    Console().print(table)
+        candidates = {mapping: lambda m=mapping, g=graph: placed(g, m) for mapping in options.mapping or MAPPINGS}
+        spikes = torch.zeros(graph.time_steps, 1, *graph.input_shape)
+        report.progress(name)
+        run = {"run": lambda s=spikes, g=graph: g.run(s)}
+        seconds = interleaved(candidates | run, options.rounds, clock=time.process_time)
+        weights = sum(layer.weight.numel() + layer.bias.numel() for layer in graph.layers)
+        neurons = sum(layer.neurons for layer in graph.layers)
+        sizes[name] = {"weights": weights, "neurons": neurons, "synapses": synapses(graph)}
+        for mapping, call in candidates.items():
+            tracemalloc.start()
+            found = call()
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            case = f"{name}, {mapping}: {found.cores:,} cores"
+            bound = 4.0 * (weights + neurons)
+            report.add_ratio("placement", case, "placement / one image", seconds[mapping], seconds["run"])
+            report.add_ratio("placement", case, "peak / weights and membranes", [peak], [bound], "B")
+    report.note("sizes", sizes)
+    report.print(f"{place['processor']}, one thread")
+    report.write(options.output / machine.folder(), "placement", about)
+
+
+def placed(graph: SpikingGraph, mapping: str) -> Placement:
+    """A placement with its traffic tables."""
+    found = place_on_any(graph, load_chip("loihi1"), mapping)
+    traffic_tables(found)
+    return found
+
+
+def synapses(graph: SpikingGraph) -> int:
+    """Synapses without those on padding."""
+    found = place_on_any(graph, load_chip("loihi1"), "spatial")
+    return sum(int(r.of_channels(r.fan_out).sum()) for r in found.reaches)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A rehearsal of the input of large pre-training: joining, decoding, the whole input path by workers, memory, grouping.
+"""A rehearsal of large pre-training: joining, decoding, the whole input path by workers, memory, grouping; and a run.
 
-    python tests/bench/bench_rehearsal.py --coco 3000 --genome 2600 --folder out/sets
+    python tests/bench/bench_rehearsal.py --coco 21000 --genome 21000 --output zoo/results/rehearsal.json
 
 The folders are those of `published_sets`, written if ``--folder`` has none. What one process does alone is given by
-the time of its core, which other programs on the machine do not change; with workers it is the time on the wall.
+the time of the cores, which other programs on the machine change less than the time on the wall; that is given too.
 ``zoo/pretraining.md`` scales these numbers. Joining is also given per text: Visual Genome has 5.4 million.
 """
 
@@ -13,14 +13,15 @@ import argparse
 import json
 import os
 import resource
+import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import machine
 import numpy as np
 import published_sets
+import rehearsed_run
 
 from ashnets.data.batches import plan_epoch
 from ashnets.data.joined import open_joined
@@ -28,9 +29,9 @@ from ashnets.data.loading import load_epoch
 from ashnets.data.pairs import Pairs
 from ashnets.data.similar import random_groups, similar_groups
 from ashnets.data.vocabulary import prune_vocabulary, tokenizer_from_vocabulary
-from ashnets.files import write_json
+from ashnets.files import JsonObject, write_json
 from ashnets.training.loader import EpochBatches
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.training.setup import weights_folder
 from ashnets.zoo.registry import recipe_path
 
@@ -44,7 +45,7 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def joining(folders: dict[str, str], root: Path) -> tuple[Any, dict[str, Any]]:
+def joining(folders: dict[str, str], root: Path) -> tuple[Any, JsonObject]:
     began = time.process_time()
     source, counts = open_joined(folders, root)
     seconds = time.process_time() - began
@@ -61,16 +62,23 @@ def decoding(pairs: Pairs, images: int) -> float:
     return images / (time.process_time() - began)
 
 
-def reading(batches: EpochBatches, workers: int) -> Iterator[dict[str, float]]:
-    """After each batch: images a second since the first one, of the wall and of this core; memory of this process."""
-    loader = load_epoch(batches, 0, workers, pin=False)
-    next(loader)
-    began, own, images = time.perf_counter(), time.process_time(), 0
-    for batch in loader:
+def reading(batches: EpochBatches, workers: int) -> dict[str, Any]:
+    """Images a second of all batches, of the wall and of the cores of all processes; memory of this process."""
+    began, own, images, memory = time.perf_counter(), core_seconds(), 0, []
+    for batch in load_epoch(batches, 0, workers, pin=False):
         images += len(batch.samples)
-        rates = {"images_a_second": images / (time.perf_counter() - began)}
-        rates["images_a_core_second"] = images / (time.process_time() - own)
-        yield {**rates, "resident_mb": resident_mb()}
+        memory.append(round(resident_mb()))
+    return {
+        "images_a_second": round(images / (time.perf_counter() - began), 1),
+        "images_a_core_second": round(images / (core_seconds() - own), 1),
+        "resident_mb": [memory[0], memory[len(memory) // 2], memory[-1]],
+    }
+
+
+def core_seconds() -> float:
+    """Time that cores have spent on this process and on its children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def main() -> int:
@@ -81,13 +89,17 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=320, help="images that are read in each measurement")
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--grouped", type=int, default=20_000, help="embeddings that are grouped")
+    parser.add_argument("--distinct", type=int, help="photographs that are painted; default: all")
+    parser.add_argument("--batch", type=int, default=64, help="pairs of a step of the run, over two processes")
+    parser.add_argument("--valid", type=int, default=200, help="validation images of the run")
+    parser.add_argument("--input-only", action="store_true", help="do not rehearse a run")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args()
     if not (options.folder / "coco").is_dir():
-        published_sets.write_sets(options.folder, options.coco, options.genome)
+        published_sets.write_sets(options.folder, options.coco, options.genome, distinct=options.distinct)
     recipe = load_recipe(recipe_path("pretrain-coco-vg"), [f"batch_size={PAIRS}", f"fused_pairs={PAIRS}"])
     assert isinstance(recipe.corpus, dict)
-    found: dict[str, Any] = {"machine": machine.describe()}
+    found: JsonObject = {"machine": machine.describe()}
     source, found["joining"] = joining(recipe.corpus, options.folder)
     pairs = Pairs(source, ["train"], SIDE)
     found["decoding_images_a_core_second"] = round(decoding(pairs, min(options.images, len(pairs))), 1)
@@ -98,13 +110,9 @@ def main() -> int:
     found["input_path"] = {}
     for workers in options.workers:
         tokenizer = tokenizer_from_vocabulary(vocabulary, 40)
-        seen = list(reading(EpochBatches(pairs, shares, recipe, 0, tokenizer, 40), workers))
-        memory = [one["resident_mb"] for one in seen]
-        found["input_path"][workers] = {
-            "images_a_second": round(seen[-1]["images_a_second"], 1),
-            **({} if workers else {"images_a_core_second": round(seen[-1]["images_a_core_second"], 1)}),
-            "resident_mb": [round(value) for value in (memory[0], memory[len(memory) // 2], memory[-1])],
-        }
+        batches = EpochBatches(pairs, shares, recipe, 0, tokenizer, 40)
+        batches.read(0)  # what is loaded once
+        found["input_path"][workers] = reading(batches, workers)
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(options.grouped, 256)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -113,8 +121,16 @@ def main() -> int:
     seconds = time.process_time() - began
     found["grouping"] = {"images": options.grouped, "core_seconds": round(seconds, 1), "index": index}
     found["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    write_json(options.output, found)  # the run takes longer
+    if not options.input_only:
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            found["whole_run"] = rehearsed_run.rehearse(options.folder, run, options.batch, options.valid)
+        decoding_core = found["decoding_images_a_core_second"]
+        reading_core = next(iter(found["input_path"].values()))["images_a_core_second"]
+        found["ratios"] = rehearsed_run.costs(found["whole_run"], 1 / decoding_core, 1 / reading_core)
+        write_json(options.output, found)
     print(json.dumps(found, indent=1))
-    write_json(options.output, found)
     return 0
 
 

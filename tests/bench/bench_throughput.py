@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from ashnets.files import read_csv, write_csv
+from ashnets.files import JsonObject, read_csv, write_csv
 from ashnets.zoo import config_of, create, entry
 
 MODELS = ["ashnets-tiny", "ashnets-r18", "ashnets-r101", "ashnets-r152", "ashnets-vit-b16"]
@@ -54,7 +54,7 @@ def candidates(names: Sequence[str], batch: int, seed: int) -> dict[str, Call]:
     return {BASELINE: torch.inference_mode()(lambda: baseline(images)), **{name: of(name) for name in names}}
 
 
-def benchmark(names: Sequence[str], batch: int, rounds: int, seed: int) -> list[dict[str, Any]]:
+def benchmark(names: Sequence[str], batch: int, rounds: int, seed: int) -> list[JsonObject]:
     """A row for each of several models of one architecture; the model without spikes is always included."""
     twin = next(
         name
@@ -65,7 +65,7 @@ def benchmark(names: Sequence[str], batch: int, rounds: int, seed: int) -> list[
     place, config = machine.describe(), config_of(names[0])
     rows = []
     for name in (name for name in seconds if name != BASELINE):
-        row: dict[str, Any] = {"model": name}
+        row: JsonObject = {"model": name}
         for title, other in ((BASELINE, seconds[BASELINE]), (TWIN, seconds[twin])):
             found = quartiles(ratios(other, seconds[name]))  # ratio of speeds: the time of the other, divided by ours
             keys = (f"ratio_{title}", f"low_{title}", f"high_{title}")

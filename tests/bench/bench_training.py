@@ -1,8 +1,8 @@
 """Training pairs a second of ``tiny-pictograms``: as its recipe asks, against plain settings, in one run.
 
 Plain is fp32, texts padded to the greatest length in every pass, one pass for all texts, and the CNN in torch's own
-layout. A call reads a batch of 128 pairs and makes one optimizer step; each phase is a row. Images are those of the
-gallery, again and again, or of a corpus.
+layout, and each batch read before its step instead of beside the one before. A call reads a batch of 128 pairs and
+makes one optimizer step; each phase is a row. Images are those of the gallery, again and again, or of a corpus.
 
     python tests/bench/bench_training.py --corpus data/pictograms --output zoo/results/speed
 
@@ -30,16 +30,20 @@ from reporting import Report
 from torch.nn.functional import pad
 
 from ashnets.data.batches import Share
+from ashnets.data.loading import load_epoch
 from ashnets.data.sources.opening import open_source
 from ashnets.training import pretrain
+from ashnets.training.determinism import deterministic
+from ashnets.training.loader import EpochBatches
 from ashnets.training.means import Means
 from ashnets.training.memory import keep_freed_memory
-from ashnets.training.recipe import load_recipe
-from ashnets.training.run import Run, deterministic
+from ashnets.training.reading import load_recipe
+from ashnets.training.run import Run
 from ashnets.zoo.registry import recipe_path
 
 OURS, PLAIN = "recipe", "plain settings"
 SECTION, RECIPE, AIM = "training", "tiny-pictograms", 2.5
+MOST = 1000  # steps of a phase
 OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench"
 
 
@@ -50,29 +54,34 @@ def run_of(corpus: Path | None, *overrides: str) -> Run:
     return Run(recipe, open_source(corpus or GALLERY, recipe.hold_out), Path(), progress=False)
 
 
-def step(run: Run, phase: int, number: int = 0) -> None:
-    """Read one full batch, and learn from it."""
-    run.learner.prepare(run.recipe.phases[phase])
-    run.learner.optimize([read(run, number)], number, Means())
+def stepping(run: Run, phase: int) -> Callable[[], None]:
+    """A function that learns from one full batch while the next one is read."""
+    coming = load_epoch(batches(run, MOST), 0, run.recipe.workers, pin=False)
+
+    def step() -> None:
+        run.learner.prepare(run.recipe.phases[phase])
+        run.learner.optimize([next(coming)], 0, Means())
+
+    return step
 
 
 def plain_step(run: Run, phase: int) -> None:
     """The same with plain texts; the run has plain settings."""
     with plain_texts():
         run.learner.prepare(run.recipe.phases[phase])
-        batch, length = read(run, 0), run.config.max_text_length
+        batch, length = batches(run, 1).read(0), run.config.max_text_length
         more = (0, length - batch.input_ids.shape[1])
         wide: dict[str, Any] = {name: pad(getattr(batch, name), more) for name in ("input_ids", "attention_mask")}
         wide["special"] = pad(batch.special, more, value=True)
         run.learner.optimize([dataclasses.replace(batch, **wide)], 0, Means())
 
 
-def read(run: Run, number: int) -> pretrain.Batch:
-    """A batch of the recipe's size, from images that may repeat."""
+def batches(run: Run, count: int) -> EpochBatches:
+    """Batches of the recipe's size, of images that may repeat."""
     images, recipe = run.images, run.recipe
-    order = np.concatenate(images.random_groups(number))
+    order = np.concatenate(images.random_groups(0))
     share = Share(np.resize(order, recipe.batch_size), run.config.group_size)
-    return images.batches([[share]], number).read(0)
+    return images.batches([[share]] * count, 0)
 
 
 @contextmanager
@@ -92,7 +101,7 @@ def contestants(corpus: Path | None, phase: int, runs: dict[str, Run]) -> dict[s
             runs[name] = run_of(corpus, *asked)
     for module in runs[PLAIN].learner.model.ashnets.vision.modules():
         module._forward_pre_hooks.clear()  # of the layout
-    return {OURS: partial(step, runs[OURS], phase), PLAIN: partial(plain_step, runs[PLAIN], phase)}
+    return {OURS: stepping(runs[OURS], phase), PLAIN: partial(plain_step, runs[PLAIN], phase)}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,17 +7,17 @@ import platform
 import re
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 
+from ashnets.files import JsonObject
 from ashnets.kernels.choosing import kernels_for
 
 DISTRIBUTIONS = ("ashnets", "torch", "numpy", "numba", "spikingjelly", "snntorch", "transformers")
 
 
-def describe() -> dict[str, Any]:
+def describe() -> JsonObject:
     """Everything that the results depend on."""
     return {
         "processor": _processor(),

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from ashnets.data.benchmarks import Captioned, Entailment, ImagePair, Question, Record
+from ashnets.files import JsonObject
 
 
 def write(path: Path, content: Any) -> Path:
@@ -19,7 +20,7 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
-def answers(*given: str) -> list[dict[str, Any]]:
+def answers(*given: str) -> list[JsonObject]:
     return [{"answer": a, "answer_confidence": "yes", "answer_id": i} for i, a in enumerate(given, start=1)]
 
 
@@ -30,7 +31,7 @@ TEN_NETS = ("net",) * 7 + ("netting", "Net", " mesh")
 
 
 def coco_captions(root: Path) -> dict[str, list[Record]]:
-    def image(split: str, folder: str, cocoid: int, first: int, *captions: str) -> dict[str, Any]:
+    def image(split: str, folder: str, cocoid: int, first: int, *captions: str) -> JsonObject:
         sentences = [
             {"tokens": c.lower().split(), "raw": c, "imgid": cocoid, "sentid": first + i}
             for i, c in enumerate(captions)
@@ -110,7 +111,7 @@ def flickr30k(root: Path) -> dict[str, list[Record]]:
 
 
 def visual_genome(root: Path) -> dict[str, list[Record]]:
-    def region(number: int, phrase: str, *box: int) -> dict[str, Any]:
+    def region(number: int, phrase: str, *box: int) -> JsonObject:
         x, y, width, height = box
         return {"region_id": number, "width": width, "height": height, "image_id": 1, "phrase": phrase, "y": y, "x": x}
 
@@ -119,11 +120,11 @@ def visual_genome(root: Path) -> dict[str, list[Record]]:
     return {"all": [Captioned(1, "1.jpg", ("the clock is green in color",), (1382,), ((421, 57, 82, 139),))]}
 
 
-def _vqa_question(number: int, image_id: int, question: str, **more: Any) -> dict[str, Any]:
+def _vqa_question(number: int, image_id: int, question: str, **more: Any) -> JsonObject:
     return {"image_id": image_id, "question": question, "question_id": number, **more}
 
 
-def _vqa_annotation(number: int, image_id: int, *given: str, kind: str = "other", **more: Any) -> dict[str, Any]:
+def _vqa_annotation(number: int, image_id: int, *given: str, kind: str = "other", **more: Any) -> JsonObject:
     return {
         "question_type": "what is this",
         "multiple_choice_answer": given[0],

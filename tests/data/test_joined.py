@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from ashnets.data.joined import open_joined
 from ashnets.data.pairs import Pairs
 from ashnets.data.similar import random_groups
 from ashnets.errors import ConfigurationError, DataError
+from ashnets.files import write_json
 
 FOLDERS = {"coco-captions": "coco", "visual-genome": "genome"}
 SPLITS = {1: "train", 2: "train", 3: "restval", 4: "val", 5: "test", 6: "train"}
@@ -34,11 +34,6 @@ GENOME: dict[int, tuple[int | None, int | None, list[str]]] = {
     19: (6, None, ["in both again"]),
     20: (6, None, ["and a third time"]),
 }
-
-
-def write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
 
 
 def paint(path: Path, color: int) -> None:
@@ -62,13 +57,13 @@ def sets(tmp_path) -> Path:
         url = f"http://farm4.staticflickr.com/3153/{flickr}_164f0c0b83_z.jpg"
         official.append({"id": number, "file_name": name, "flickr_url": url})
         paint(tmp_path / "coco" / coco_file(number), number)
-    write(tmp_path / "coco" / "dataset_coco.json", {"images": images})
-    write(tmp_path / "coco" / "annotations" / "captions_train2014.json", {"images": official, "annotations": []})
+    write_json(tmp_path / "coco" / "dataset_coco.json", {"images": images})
+    write_json(tmp_path / "coco" / "annotations" / "captions_train2014.json", {"images": official, "annotations": []})
     flickr30k = [
         {"filename": f"{number}.jpg", "imgid": i, "split": split, "sentences": [{"raw": "x", "sentid": i}]}
         for i, (number, split) in enumerate([(700, "test"), (800, "train")])
     ]
-    write(tmp_path / "coco" / "dataset_flickr30k.json", {"images": flickr30k})
+    write_json(tmp_path / "coco" / "dataset_flickr30k.json", {"images": flickr30k})
     regions, data = [], []
     for number, (coco_id, flickr_id, phrases) in GENOME.items():
         box = {"x": 0, "y": 0, "width": 1, "height": 1, "image_id": number}
@@ -76,8 +71,8 @@ def sets(tmp_path) -> Path:
         regions.append({"id": number, "regions": own})
         data.append({"image_id": number, "coco_id": coco_id, "flickr_id": flickr_id, "url": ""})
         paint(tmp_path / "genome" / f"VG_100K{'_2' if number % 2 else ''}" / f"{number}.jpg", number)
-    write(tmp_path / "genome" / "region_descriptions.json", regions)
-    write(tmp_path / "genome" / "image_data.json", data)
+    write_json(tmp_path / "genome" / "region_descriptions.json", regions)
+    write_json(tmp_path / "genome" / "image_data.json", data)
     return tmp_path
 
 
@@ -141,7 +136,7 @@ def test_missing_images_and_files(sets):
     (sets / "genome" / "VG_100K" / "16.jpg").unlink()
     with pytest.raises(DataError, match=r"2 of 5 images are missing, val2014/COCO_val2014_000000000003.jpg"):
         open_joined(FOLDERS, sets)
-    write(sets / "genome" / "image_data.json", [])
+    write_json(sets / "genome" / "image_data.json", [])
     with pytest.raises(DataError, match=r"image 11 is not in image_data.json"):
         open_joined(FOLDERS, sets)
     (sets / "genome" / "image_data.json").unlink()

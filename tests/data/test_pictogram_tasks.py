@@ -21,7 +21,7 @@ GROUPS = {name: ("animals & nature", "objects", "travel & places")[i % 3] for i,
 
 
 def flat(name: str, vendor: int) -> tuple[int, int, int]:
-    """A vivid color of its own for each drawing, a darker one for the second vendor."""
+    """A different vivid color for each drawing, and a darker one for the second vendor."""
     hue = NAMES.index(name) / len(NAMES) + 0.005
     return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 1, (1, 0.75, 0.9)[vendor]))
 
@@ -122,7 +122,7 @@ def test_the_number_can_be_counted_in_the_pixels(folder, known):
 
 
 def holds(sentence: str, left: str, right: str, names: dict[str, str]) -> bool:
-    """Whether a sentence holds for two images, from their names alone."""
+    """Whether a sentence is true of two images; only their names are used."""
     sides = [Counter({names[i]: len(at) for i, at in on(image).items()}) for image in (left, right)]
     if "shown more often" in sentence:
         name, side = sentence.split(" is shown more often on the ")

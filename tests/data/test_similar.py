@@ -63,7 +63,7 @@ def test_exact_search_is_the_greedy_loop():
 
 
 def test_clusters_come_back_whole():
-    """Six tight clusters of four images: every group is one cluster, whatever the order of openers."""
+    """Six tight clusters of four images: every group is one cluster, for any order of the first images."""
     centers = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))[0]
     points = np.repeat(centers, 4, axis=0) + 0.01 * np.random.default_rng(1).standard_normal((24, 6))
     points = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)

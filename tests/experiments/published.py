@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from ashnets.files import write_json
 
 COCO = {"train": 8, "restval": 2, "val": 3, "test": 4}  # split of Karpathy → images
 
@@ -21,11 +22,6 @@ def write_published(root: Path) -> Path:
     _flickr30k(root / "flickr30k")
     _entailment(root / "snli-ve")
     return root
-
-
-def _write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _lines(path: Path, lines: list[dict]) -> None:
@@ -60,7 +56,7 @@ def _coco(folder: Path) -> dict[str, list[int]]:
             entries[-1] |= {"sentences": sentences, "sentids": [one["sentid"] for one in sentences]}
             parts[part].append(number)
             _paint(folder / part / name, number)
-    _write(folder / "dataset_coco.json", {"images": entries, "dataset": "coco"})
+    write_json(folder / "dataset_coco.json", {"images": entries, "dataset": "coco"})
     return parts
 
 
@@ -73,8 +69,8 @@ def _genome(folder: Path) -> None:
         )
         images.append({"image_id": number, "coco_id": None, "flickr_id": None, "url": ""})
         _paint(folder / "VG_100K" / f"{number}.jpg", number)
-    _write(folder / "region_descriptions.json", regions)
-    _write(folder / "image_data.json", images)
+    write_json(folder / "region_descriptions.json", regions)
+    write_json(folder / "image_data.json", images)
 
 
 def _vqa(folder: Path, parts: dict[str, list[int]]) -> None:
@@ -87,8 +83,8 @@ def _vqa(folder: Path, parts: dict[str, list[int]]) -> None:
             answers = [{"answer": answer, "answer_confidence": "yes", "answer_id": k + 1} for k in range(10)]
             said.append({**about, "multiple_choice_answer": answer, "question_type": "what is", "answer_type": kind})
             said[-1]["answers"] = answers
-        _write(folder / f"v2_OpenEnded_mscoco_{part}_questions.json", {"questions": asked, "data_subtype": part})
-        _write(folder / f"v2_mscoco_{part}_annotations.json", {"annotations": said, "data_subtype": part})
+        write_json(folder / f"v2_OpenEnded_mscoco_{part}_questions.json", {"questions": asked, "data_subtype": part})
+        write_json(folder / f"v2_mscoco_{part}_annotations.json", {"annotations": said, "data_subtype": part})
 
 
 def _nlvr2(folder: Path) -> None:
@@ -111,7 +107,7 @@ def _flickr30k(folder: Path) -> None:
         ]
         entries.append({"filename": f"{number}.jpg", "imgid": number, "split": split, "sentences": sentences})
         _paint(folder / f"{number}.jpg", number)
-    _write(folder / "dataset_flickr30k.json", {"images": entries, "dataset": "flickr30k"})
+    write_json(folder / "dataset_flickr30k.json", {"images": entries, "dataset": "flickr30k"})
 
 
 def _entailment(folder: Path) -> None:

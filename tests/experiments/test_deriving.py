@@ -10,7 +10,8 @@ import pytest
 from ashnets.errors import ConfigurationError
 from ashnets.experiments.deriving import configuration_of, row_overrides
 from ashnets.experiments.units import unit_of
-from ashnets.training.recipe import SINGLE, load_recipe
+from ashnets.training.reading import load_recipe
+from ashnets.training.recipe import SINGLE
 from ashnets.zoo.experiment_files import experiment_names, read_experiment, read_scale
 from ashnets.zoo.registry import recipe_path
 

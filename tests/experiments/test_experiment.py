@@ -16,7 +16,7 @@ from PIL import Image
 import ashnets
 from ashnets.errors import ConfigurationError, DataError, OutputError, TrainingError
 from ashnets.experiments.experiment import experiment
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.training.run import Run
 from ashnets.zoo.registry import recipe_path
 

@@ -1,4 +1,4 @@
-"""Exact counts against a loop over every spike and tap, spikingjelly's counters, NeuroBench, and arithmetic by hand."""
+"""Exact counts against a loop over spikes and taps, spikingjelly's counters, NeuroBench, syops, and counts by hand."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from neurobench.metrics.utils.layers import single_layer_MACs
+from spikingjelly.activation_based import neuron
 from spikingjelly.activation_based.op_counter import DispatchCounterMode, SynOpCounter
 from torch import nn
 
@@ -127,6 +128,36 @@ def test_the_usual_shortcut_is_not_exact(classifier: tuple[SpikingGraph, torch.T
     strided = count(graph, spikes).layers[1]
     rate = strided.input_spikes / (4 * 16 * 16 * 10 * 2)
     assert rate * strided.dense_macs_padded * 20 != pytest.approx(strided.synaptic_operations, rel=0.005)
+
+
+def test_syops_counts_rate_times_dense_with_bias_and_padding(
+    classifier: tuple[SpikingGraph, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """syops spreads the spikes evenly, over taps on padding too, and counts a bias as one more synapse."""
+    for name in ("IFNode", "LIFNode", "ParametricLIFNode"):  # it was written for two classes that are one by now
+        monkeypatch.setattr(neuron, f"MultiStep{name}", getattr(neuron, name), raising=False)
+    from syops import get_model_complexity_info
+
+    graph, spikes = classifier
+    fired = graph.run(spikes)[0]
+    arriving = {"a": spikes, "b": fired["a"], "c": fired["b"]}
+    theirs = 0.0
+    for one, counted in zip(graph.layers, count(graph, spikes).layers, strict=True):
+        inputs = arriving[one.name].flatten(0, 1)
+        conv = nn.Conv2d(one.input_shape[0], one.output_shape[0], one.weight.shape[2], one.stride, one.padding)
+        (_, operations, macs, _), _ = get_model_complexity_info(
+            nn.Sequential(conv),
+            tuple(inputs.shape),
+            input_constructor=lambda _, inputs=inputs: {"input": inputs},
+            as_strings=False,
+            print_per_layer_stat=False,
+        )
+        rate = counted.input_spikes / inputs.numel()
+        assert macs == 0, "it takes the input for spikes"
+        assert operations == pytest.approx(rate * (counted.dense_macs_padded + one.neurons) * len(inputs), rel=1e-6)
+        theirs += operations
+    ours = count(graph, spikes).synaptic_operations
+    assert 1.02 * ours < theirs < 1.2 * ours
 
 
 def test_the_encoder_itself_under_spikingjellys_counter(dyadic_encoder: AbstractEncoder, spikes: torch.Tensor) -> None:

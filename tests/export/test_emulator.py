@@ -50,7 +50,7 @@ def test_truncation_strictness_and_limits():
 
 
 def test_a_current_wraps_at_24_bits():
-    """517 inputs of 254 are 131,318, of which 24 bits hold −130,826."""
+    """517 inputs of 254 are 131,318, which wraps to −130,826 in 24 bits."""
     _, (v,) = emulate([layer([254] * 517)], np.ones((1, 1, 517, 1, 1)))
     assert v.ravel().tolist() == [64 * (131_318 - 2**18)]
 

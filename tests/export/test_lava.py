@@ -1,4 +1,4 @@
-"""The netx file: what it holds, what is refused, what is noticed."""
+"""The netx file: its contents, refused graphs, and damage that is noticed."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_truncated_file_is_refused(exported: Path, tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_is_noticed_or_harmless(exported: Path, integer: SpikingGraph, tmp_path: Path) -> None:
-    """HDF5 holds bytes that nobody reads; wherever one is read, its change is an error."""
+    """HDF5 files contain bytes that are never read. A change of any byte that is read must be an error."""
     data, edited = exported.read_bytes(), tmp_path / "edited.h5"
     refused = 0
     for place in np.random.default_rng(0).integers(len(data), size=60):

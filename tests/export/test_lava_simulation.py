@@ -71,7 +71,7 @@ def test_three_streamed_images_spike_as_in_the_emulator(small: SpikingGraph, tmp
 
 @pytest.mark.slow
 def test_errors_of_lavas_own_processes_are_brought_up_and_nothing_stays(small: SpikingGraph, tmp_path: Path) -> None:
-    """A network whose second layer counts on other channels: lava fails in a child and would wait for ever."""
+    """A network whose second layer expects another number of channels: lava fails in a child and would wait forever."""
     path = write_lava(small, tmp_path / "network.h5")
     with h5py.File(path, "r+") as file:
         groups = file["layer/2/groups"]

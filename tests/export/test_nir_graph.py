@@ -1,4 +1,4 @@
-"""NIR: the file, and what spikingjelly and snntorch make of it."""
+"""NIR: the file, and what spikingjelly, snntorch and norse make of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, WeightsError
 from ashnets.export.graph import SpikingGraph, from_model, quantized
-from ashnets.export.nir_graph import compare_nir, load_in_snntorch, load_in_spikingjelly, read_nir, run_nir, write_nir
+from ashnets.export.nir_graph import LOADERS, compare_nir, read_nir, run_nir, write_nir
 from ashnets.model.abstract_encoder import AbstractEncoder
 
 
@@ -31,7 +31,7 @@ def exported(halving: SpikingGraph, tmp_path_factory: pytest.TempPathFactory) ->
     return write_nir(halving, tmp_path_factory.mktemp("nir") / "network.nir")
 
 
-@pytest.mark.parametrize("load", [load_in_spikingjelly, load_in_snntorch])
+@pytest.mark.parametrize("load", LOADERS.values())
 def test_every_spike_is_that_of_the_graph(load, exported: Path, halving: SpikingGraph, spikes: torch.Tensor) -> None:
     expected = halving.run(spikes)[0]["concepts"]
     assert torch.equal(run_nir(load(exported), spikes), expected)
@@ -43,11 +43,11 @@ def test_every_spike_is_that_of_the_graph(load, exported: Path, halving: Spiking
 def test_other_decays_are_compared_and_counted(graph: SpikingGraph, spikes: torch.Tensor, tmp_path: Path) -> None:
     """β = 1 − 1400/4096 rounds in the readers: few spikes may differ, and the comparison counts them."""
     found = compare_nir(write_nir(graph, tmp_path / "network.nir"), graph, spikes)
-    assert set(found) == {"spikingjelly", "snntorch"}
+    assert set(found) == {"spikingjelly", "snntorch", "norse"}
     assert max(found.values()) < spikes.shape[0] * spikes.shape[1] * graph.layers[-1].neurons / 1000
 
 
-@pytest.mark.parametrize("load", [load_in_spikingjelly, load_in_snntorch])
+@pytest.mark.parametrize("load", LOADERS.values())
 def test_a_neuron_exactly_at_its_threshold_stays_silent(load, halving: SpikingGraph, tmp_path: Path) -> None:
     layer = halving.layers[-1]
     one = dataclasses.replace(
@@ -96,7 +96,7 @@ def test_a_truncated_file_is_refused(exported: Path, tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_is_noticed_or_harmless(exported: Path, tmp_path: Path) -> None:
-    """HDF5 holds bytes that nobody reads; wherever one is read, its change is an error."""
+    """HDF5 files contain bytes that are never read. A change of any byte that is read must be an error."""
     data, edited, right = exported.read_bytes(), tmp_path / "edited.nir", read_nir(exported)
     arrays = {(n, k): v for n, node in right.nodes.items() for k, v in vars(node).items() if isinstance(v, np.ndarray)}
     # the first byte of each array that HDF5 keeps in one piece, and places anywhere

@@ -1,4 +1,4 @@
-"""Spikes to text from exported files alone: the integer graph and the reading find the texts that the model finds."""
+"""Spikes to text from exported files only: the integer graph and the reading graph find the same texts as the model."""
 
 from __future__ import annotations
 

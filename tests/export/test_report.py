@@ -29,6 +29,7 @@ from ashnets.export.energy.text import print_report
 from ashnets.export.graph import from_model
 from ashnets.export.placement.chips import load_chip
 from ashnets.export.placement.placing import place
+from ashnets.files import JsonObject
 from ashnets.model import AshNetsForRetrieval
 from ashnets.model.sampling import image_key, probabilistic_sampling
 from ashnets.model.tdbn import calibrate
@@ -56,12 +57,12 @@ def model(config: AshNetsConfig, images: Images) -> AshNetsForRetrieval:
 
 
 @pytest.fixture(scope="module")
-def report(model: AshNetsForRetrieval, images: Images) -> dict[str, Any]:
+def report(model: AshNetsForRetrieval, images: Images) -> JsonObject:
     profiles = [load_profile(name) for name in PROFILES]
     return energy_report(model, images, profiles, name="small", weights="random, for a test", progress=False)
 
 
-def complaints(value: Any, schema: dict[str, Any], root: dict[str, Any], place: str = "") -> Iterator[str]:
+def complaints(value: Any, schema: JsonObject, root: JsonObject, place: str = "") -> Iterator[str]:
     """Where ``value`` breaks ``schema``: the part of JSON Schema that ours uses, and no keyword is passed over."""
     known = {
         "$ref",
@@ -124,7 +125,7 @@ def complaints(value: Any, schema: dict[str, Any], root: dict[str, Any], place: 
         yield f"{place} is {value}"
 
 
-def test_the_report_is_what_its_schema_says(report: dict[str, Any]) -> None:
+def test_the_report_is_what_its_schema_says(report: JsonObject) -> None:
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     told = json.loads(json.dumps(report))
     assert list(complaints(told, schema, schema)) == []
@@ -147,7 +148,7 @@ def test_the_report_is_what_its_schema_says(report: dict[str, Any]) -> None:
 
 
 def test_counts_and_estimates_are_those_of_the_parts(
-    report: dict[str, Any], model: AshNetsForRetrieval, images: Images
+    report: JsonObject, model: AshNetsForRetrieval, images: Images
 ) -> None:
     graph = from_model(model, "small")
     spikes = probabilistic_sampling(images.pixels, images.image_keys, 2 * graph.time_steps, graph.encoding.seed)
@@ -175,7 +176,7 @@ def test_counts_and_estimates_are_those_of_the_parts(
         assert curves["over_steps"][11]["spiking"] == pytest.approx(estimate(longer, profile).spiking)
 
 
-def test_the_placement_gives_the_routing(report: dict[str, Any], model: AshNetsForRetrieval, images: Images) -> None:
+def test_the_placement_gives_the_routing(report: JsonObject, model: AshNetsForRetrieval, images: Images) -> None:
     placed = report["placement"]
     assert (placed["fits"], placed["chip"], placed["mapping"]) == (True, "loihi1", "best")
     total, traffic = placed["traffic"]["total"], report["counts"]["layers"]
@@ -215,7 +216,7 @@ def test_the_placement_gives_the_routing(report: dict[str, Any], model: AshNetsF
         energy_report(model, images, profiles, must_fit=True, **options)
 
 
-def test_groups_of_similar_images(report: dict[str, Any], model: AshNetsForRetrieval, images: Images) -> None:
+def test_groups_of_similar_images(report: JsonObject, model: AshNetsForRetrieval, images: Images) -> None:
     group = report["group"]
     assert (group["group_size"], group["images"], group["how"]) == (2, 4, "by similarity of ITC embeddings")
     assert group["carried"]["group_size"] == 2
@@ -235,7 +236,7 @@ def test_groups_of_similar_images(report: dict[str, Any], model: AshNetsForRetri
     assert {row["way"] for row in layer_rows(alone)} == {"single, reset"}
 
 
-def test_the_short_form_agrees(report: dict[str, Any], model: AshNetsForRetrieval, images: Images) -> None:
+def test_the_short_form_agrees(report: JsonObject, model: AshNetsForRetrieval, images: Images) -> None:
     short = count_and_estimate(model, images, [load_profile(PROFILES[0])], name="small")
     one = report["estimates"][0]
     assert short["spikes"] == report["counts"]["spikes"] / 5
@@ -274,7 +275,7 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
-def test_the_page_stands_alone_and_says_estimate(report: dict[str, Any]) -> None:
+def test_the_page_stands_alone_and_says_estimate(report: JsonObject) -> None:
     text = page(report)
     found = Page(text)
     assert found.open == []
@@ -301,7 +302,7 @@ def test_the_page_stands_alone_and_says_estimate(report: dict[str, Any]) -> None
     assert all(box.startswith("0 0 360 ") for box in charts if box)
 
 
-def test_every_mark_of_a_chart_lies_in_it(report: dict[str, Any]) -> None:
+def test_every_mark_of_a_chart_lies_in_it(report: JsonObject) -> None:
     for tag, attributes in Page(page(report)).tags:
         for key in ("x", "x1", "x2", "cx"):
             if tag in ("rect", "line", "circle", "text") and attributes.get(key):
@@ -312,7 +313,7 @@ def test_every_mark_of_a_chart_lies_in_it(report: dict[str, Any]) -> None:
             assert all(0 <= float(x) <= 360 and 0 <= float(y) <= 180 for x, y in points)
 
 
-def test_names_cannot_break_the_page(report: dict[str, Any]) -> None:
+def test_names_cannot_break_the_page(report: JsonObject) -> None:
     odd = json.loads(json.dumps(report))
     odd["model"]["name"] = "<script>alert('$model')</script>"
     odd["data"]["source"] = "folder <b>&$data"
@@ -321,7 +322,7 @@ def test_names_cannot_break_the_page(report: dict[str, Any]) -> None:
     assert not any(tag in ("script", "b") for tag, _ in found.tags)
 
 
-def test_files_are_read_back(report: dict[str, Any], tmp_path: Path) -> None:
+def test_files_are_read_back(report: JsonObject, tmp_path: Path) -> None:
     written = write_report(report, tmp_path / "out")
     assert [path.name for path in written] == ["energy.json", "energy.csv", "layers.csv", "energy.html"]
     assert json.loads(written[0].read_text(encoding="utf-8")) == json.loads(json.dumps(report))
@@ -343,7 +344,7 @@ def test_files_are_read_back(report: dict[str, Any], tmp_path: Path) -> None:
     assert sum(int(row["synaptic_operations"]) for row in single) == report["counts"]["synaptic_operations"]
 
 
-def test_the_terminal_shows_every_profile(report: dict[str, Any]) -> None:
+def test_the_terminal_shows_every_profile(report: JsonObject) -> None:
     console = Console(width=150, record=True, file=io.StringIO())
     print_report(report, console)
     text = console.export_text()
@@ -358,7 +359,7 @@ def test_the_terminal_shows_every_profile(report: dict[str, Any]) -> None:
     assert len(numbers) > 30 and numbers <= set(shown.split()), "each number stands whole"
 
 
-def test_the_page_has_a_word_for_each_rate(report: dict[str, Any]) -> None:
+def test_the_page_has_a_word_for_each_rate(report: JsonObject) -> None:
     """Spikes a neuron and step are a firing rate, spikes an input and step an input rate; nothing else is a rate."""
     text = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page(report), flags=re.DOTALL)
     before = re.findall(r"(\w+) rates?\b", text, re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""A model of precision int8, fine-tuned and published: every format gives the spikes of its own forward, unrounded."""
+"""A model of precision int8, fine-tuned and published: every format gives exactly the spikes of its forward pass."""
 
 from __future__ import annotations
 

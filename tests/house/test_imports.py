@@ -32,9 +32,9 @@ def within(module: str, room: str) -> bool:
 
 
 def imports_of(source: str | ast.AST, module: str, is_package: bool = False) -> Iterator[str]:
-    """Every name that ``source`` takes from a module, wherever it stands: imported, an attribute, or offered.
+    """Every name that ``source`` uses from a module: imported, an attribute, or offered on first use.
 
-    ``from a import b`` gives ``a.b``; ``import a`` gives ``a``, and ``a.b.c`` behind it ``a.b.c``.
+    ``from a import b`` gives ``a.b``; ``import a`` gives ``a``, and a later ``a.b.c`` gives ``a.b.c``.
     """
     package = module if is_package else module.rpartition(".")[0]
     tree = ast.parse(source) if isinstance(source, str) else source

@@ -16,8 +16,27 @@ from huggingface_hub import ModelCard
 import ashnets
 from ashnets import AshNetsConfig, zoo
 from ashnets.errors import ConfigurationError
-from ashnets.hub.cards import card, eval_results, subject_of_name
+from ashnets.hub.cards import Subject, bundled_energy, bundled_results, card, eval_results, read_record
 from ashnets.zoo.numbers import paper_rows, read_energy
+from ashnets.zoo.registry import config_of, entry
+
+
+def subject_of(name: str) -> Subject:
+    """A registry name, with or without weights."""
+    found = entry(name)
+    weights = found.weights
+    return Subject(
+        title=found.name if weights is None else f"{found.name}.{weights.tag}",
+        source=name,
+        config=config_of(found.name),
+        architecture=found.name,
+        license=weights.license if weights else "Apache-2.0",
+        training_data=weights.training_data if weights else None,
+        record=read_record(weights.folder) if weights and weights.folder else None,
+        trained=weights is not None,
+        results=bundled_results(weights) if weights else (),
+        energy=bundled_energy(found.name, weights) if weights else (),
+    )
 
 
 def section(text: str, title: str) -> str:
@@ -26,12 +45,12 @@ def section(text: str, title: str) -> str:
 
 @pytest.fixture(scope="module")
 def tiny() -> str:
-    return card(subject_of_name("ashnets-tiny"))
+    return card(subject_of("ashnets-tiny"))
 
 
 @pytest.fixture(scope="module")
 def big() -> str:
-    return card(subject_of_name("ashnets-r152"))
+    return card(subject_of("ashnets-r152"))
 
 
 def test_the_card_of_the_bundled_model(tiny):
@@ -58,7 +77,7 @@ def test_the_card_of_the_bundled_model(tiny):
 
 
 def test_a_card_is_the_same_each_time(tiny):
-    assert card(subject_of_name("ashnets-tiny")) == tiny
+    assert card(subject_of("ashnets-tiny")) == tiny
 
 
 def test_an_untrained_configuration_says_so_first(big):
@@ -68,7 +87,7 @@ def test_an_untrained_configuration_says_so_first(big):
     assert section(big, "Results, measured").strip() == "Nothing was measured."
     assert "Not trained." in section(big, "Training")
     with pytest.raises(zoo.registry.UnknownModelError):
-        subject_of_name("ashnets-r15")
+        subject_of("ashnets-r15")
 
 
 def test_the_papers_numbers_stand_apart(big):
@@ -82,7 +101,7 @@ def test_the_papers_numbers_stand_apart(big):
 
 def test_folders_without_record_results_or_known_license():
     plain = dataclasses.replace(
-        subject_of_name("ashnets-r18"),
+        subject_of("ashnets-r18"),
         trained=True,
         license="other:My Own License",
         architecture=None,
@@ -99,7 +118,7 @@ def test_blind_baselines_and_other_columns_are_shown_as_the_file_has_them():
     keys = ("model", "split", "accuracy", "blind accuracy", "chance accuracy", "seed")
     values = (("m", "test", "0.61", "0.44", "0.08", "3"), ("m", "valid", "0.66", "0.45", "0.08", "4"))
     rows = [dict(zip(keys, line, strict=True)) for line in values]
-    subject = dataclasses.replace(subject_of_name("ashnets-tiny"), results=rows, dataset="someone/questions")
+    subject = dataclasses.replace(subject_of("ashnets-tiny"), results=rows, dataset="someone/questions")
     text = section(card(subject), "Results, measured")
     assert "| split | accuracy | blind accuracy | chance accuracy |" in text
     assert "| test | 0.61 | 0.44 | 0.08 |" in text and "Measured with: seed: 3, 4." in text
@@ -112,7 +131,7 @@ def test_blind_baselines_and_other_columns_are_shown_as_the_file_has_them():
 
 @pytest.mark.parametrize("name", ["ashnets-tiny", "ashnets-tiny-t5"])
 def test_the_three_lines_of_a_card_run(name):
-    found = re.findall(r"```python\n(.*?)```", card(subject_of_name(name)), re.DOTALL)
+    found = re.findall(r"```python\n(.*?)```", card(subject_of(name)), re.DOTALL)
     assert len(found) == 1 and len(found[0].strip().splitlines()) == 3
     code = f"{found[0]}print(type(model).__name__)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -133,7 +152,7 @@ def test_energy_is_an_estimate_with_its_assumptions(finished_run, tmp_path):
     report = energy_report(model, images, profiles, name="letters", weights="trained", progress=False)
     write_report(report, tmp_path)
     rows = read_energy(tmp_path / "energy.json")
-    text = card(dataclasses.replace(subject_of_name("ashnets-tiny"), energy=rows))
+    text = card(dataclasses.replace(subject_of("ashnets-tiny"), energy=rows))
     energy = section(text, "Energy, estimated")
     for one in report["estimates"]:
         line = next(line for line in energy.splitlines() if line.startswith(f"| {one['title']} |"))
@@ -160,7 +179,7 @@ def test_the_hub_finds_nothing_wrong_with_them(hub, tiny, big):
 def test_drawings_close_their_lines(tiny):
     top, middle, bottom = tiny.partition("```text\n")[2].partition("\n```")[0].splitlines()
     assert top.index("┐") == middle.rindex("│") == bottom.index("┴") and top.rindex("┬") == middle.index("┘")
-    none = card(subject_of_name("ashnets-tiny-ann"))
+    none = card(subject_of("ashnets-tiny-ann"))
     top, bottom = none.partition("```text\n")[2].partition("\n```")[0].splitlines()
     assert "Bernoulli" not in top + bottom and top.index("┬") == bottom.index("┘")
     assert paper_rows("ashnets-tiny-ann") == []

@@ -326,7 +326,7 @@ def test_two_revisions_that_differ(hub):
 
 @pytest.fixture
 def published(hub, files, tmp_path, monkeypatch) -> str:
-    """``ashnets-r18.letters``, pinned in a registry of its own to a commit of ``someone/letters``; the commit."""
+    """``ashnets-r18.letters``, pinned in a separate registry to a commit of ``someone/letters``; the commit."""
     commit = hub.put(NAME, {**files, "README.md": b"card"})
     pins = {name: digest_of(data) for name, data in files.items()}
     words = {"license": "mit", "training_data": "letters", "recipe": "x.yaml", "results": "x.csv"}

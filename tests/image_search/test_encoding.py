@@ -1,4 +1,4 @@
-"""One call for images and texts, against the model's own forward pass of each input alone."""
+"""One call for images and texts, compared with a forward pass of the model for each input."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_operators_describe_halves_to_the_compiler():
         x = x.to(kind)
         torch.library.opcheck(operators.lif_operator, (x, v, v, v, 0.5, 1.0))
         for mean in (None, v):
-            torch.library.opcheck(operators.lif_backward, (x, v, v, v, mean, x, v, 0.5, 1.0, 2.0, True))
+            torch.library.opcheck(operators.lif_backward_operator, (x, v, v, v, mean, x, v, 0.5, 1.0, 2.0, True))
         torch.library.opcheck(operators.moments, (x,))
         torch.library.opcheck(operators.norm_backward, (x.clone(), x, v, v, v, v))
 

@@ -200,8 +200,8 @@ def test_operators_describe_themselves_to_the_compiler():
     x, v, scale = numbers(7, (4, 6), (6,), (6,))
     torch.library.opcheck(operators.lif_operator, (x, v, None, None, 0.5, 1.0))
     torch.library.opcheck(operators.lif_operator, (x, v, scale, v, 0.5, 1.0))
-    torch.library.opcheck(operators.lif_backward, (x, v, scale, v, None, x, v, 0.5, 1.0, 2.0, True))
-    torch.library.opcheck(operators.lif_backward, (x, v, scale, v, v, x, v, 0.5, 1.0, 2.0, True))
+    torch.library.opcheck(operators.lif_backward_operator, (x, v, scale, v, None, x, v, 0.5, 1.0, 2.0, True))
+    torch.library.opcheck(operators.lif_backward_operator, (x, v, scale, v, v, x, v, 0.5, 1.0, 2.0, True))
     torch.library.opcheck(operators.moments, (x,))
     torch.library.opcheck(operators.norm_backward, (x.clone(), x, v, v, v, v))
 
@@ -295,7 +295,7 @@ def test_a_gradient_of_no_number_stays_one(module):
 
 
 def test_kernels_that_cannot_be_kept_are_compiled_all_the_same(monkeypatch, caplog):
-    """If neither the installation nor the home folder can be written, numba has no place for its cache."""
+    """If neither the installation nor the home folder can be written, numba has no folder for its cache."""
     monkeypatch.setattr(caching.FunctionCache._impl_class, "_locator_classes", [])
     compiling._say_not_kept.cache_clear()
     twice, thrice = compiling.kernel(lambda x: x + x), compiling.fused(lambda x: x + x + x)
@@ -304,7 +304,7 @@ def test_kernels_that_cannot_be_kept_are_compiled_all_the_same(monkeypatch, capl
 
 
 def test_kernels_are_not_kept_in_a_folder_named_tilde(monkeypatch):
-    """Without a home folder `~` stands for itself: numba would write below the current folder."""
+    """Without a home folder, `~` is not replaced: numba would write to a folder of this name in the current one."""
     for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(compiling, "__file__", "/proc/none/compiling.py")  # nothing can be written beside it

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-LICENCE = "".join(f"  {number} This software and database is for tests.  \n" for number in (1, 2))
+LICENSE = "".join(f"  {number} This software and database is for tests.  \n" for number in (1, 2))
 HYPERNYMS = {
     "entity": (),
     "animal": ("entity",),
@@ -53,11 +53,11 @@ def write_wordnet(folder: Path) -> Path:
         listed = " ".join(f"{word} 0" for word in words)
         return f"{offsets[synset]:08d} 03 n {len(words):02x} {listed} {len(pointers):03d} {shown} | what @ is said  \n"
 
-    at = len(LICENCE)
+    at = len(LICENSE)
     for synset in HYPERNYMS:  # the length of a line does not depend on the offsets in it
         offsets[synset] = at
         at += len(line(synset))
-    (folder / "data.noun").write_text(LICENCE + "".join(line(synset) for synset in HYPERNYMS), encoding="ascii")
+    (folder / "data.noun").write_text(LICENSE + "".join(line(synset) for synset in HYPERNYMS), encoding="ascii")
 
     senses: dict[str, list[int]] = {}
     for synset, offset in offsets.items():
@@ -67,6 +67,6 @@ def write_wordnet(folder: Path) -> Path:
         f"{word} n {len(of)} 2 @ ~ {len(of)} 0 {' '.join(f'{offset:08d}' for offset in of)}  \n"
         for word, of in sorted(senses.items())
     )
-    (folder / "index.noun").write_text(LICENCE + index, encoding="ascii")
+    (folder / "index.noun").write_text(LICENSE + index, encoding="ascii")
     (folder / "noun.exc").write_text("curs_of_war cur\npeople person man\n", encoding="ascii")
     return folder

@@ -105,7 +105,7 @@ def captioned(root: Path, count: int, captions: int) -> None:
 
 
 def test_retrieval_takes_features_and_folds(tmp_path: Path) -> None:
-    """Six captions for each image, of which five count. Those of odd images match image 0 instead of their own."""
+    """Six captions for each image, of which five are used. Those of odd images match image 0 instead of their own."""
     captioned(tmp_path, 2000, 6)
     images = torch.nn.functional.normalize(torch.randn(2000, 16, generator=torch.Generator().manual_seed(0)))
     owners = torch.arange(2000).repeat_interleave(5)

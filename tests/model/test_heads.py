@@ -116,7 +116,7 @@ def test_matching_score_by_hand(retrieval):
 
 
 def test_embeddings_are_unimodal(retrieval):
-    """An image's embedding does not depend on the text of the pair, nor the text's on the image."""
+    """The embedding of an image does not depend on the text of the pair, and that of the text not on the image."""
     pixels, ids = random_images(3), texts(3)
     pair = run(retrieval, pixels, ids)
     assert torch.equal(run(retrieval, pixels).image_embeds, pair.image_embeds)

@@ -26,7 +26,7 @@ def run(a, v, bias=0, threshold=100, decay=1024, **options):
 
 
 def python_lif(a: list[int], v: int, bias: int, threshold: int, decay: int) -> tuple[list[int], int]:
-    """One neuron in Python's integers, which neither round nor overflow."""
+    """One neuron in Python's integers, which do not round and do not overflow."""
     spikes = []
     for current in a:
         kept = abs(v) * (4096 - decay) >> 12

@@ -100,7 +100,7 @@ def test_the_membrane_lives_in_the_neuron(encoder):
 
 
 def test_training_sees_what_inference_computes_whatever_the_batch(encoder):
-    """Statistics are constant: an image's spikes do not depend on its neighbors, nor on the mode, nor on autocast."""
+    """Statistics are constant: the spikes of an image do not depend on its neighbors, on the mode, or on autocast."""
     spikes = random_spikes(6, 4, 3, 32, 32)
     before = {name: tensor.clone() for name, tensor in encoder.named_buffers()}
     encoder.train()

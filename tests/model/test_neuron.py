@@ -367,6 +367,6 @@ def test_a_compiled_neuron_takes_transposed_currents():
     x, v = torch.randn(50, 6).t(), torch.zeros(50)
     expected, *_ = lif(x, v, 0.5, 1.0, 2.0)
     torch.library.opcheck(operators.lif_operator, (x, v, None, None, 0.5, 1.0))
-    torch.library.opcheck(operators.lif_backward, (x, v, None, None, None, x, v, 0.5, 1.0, 2.0, True))
+    torch.library.opcheck(operators.lif_backward_operator, (x, v, None, None, None, x, v, 0.5, 1.0, 2.0, True))
     found, _ = torch.compile(lambda x: lif(x, v, 0.5, 1.0, 2.0), backend="aot_eager")(x)
     assert torch.equal(found, expected)

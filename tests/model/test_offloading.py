@@ -1,4 +1,4 @@
-"""Models that accelerate keeps on disk in part or whole: the same outputs to the bit."""
+"""Models that accelerate keeps on disk, in part or completely: the outputs have the same bits."""
 
 from __future__ import annotations
 

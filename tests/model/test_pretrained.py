@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from transformers import AutoConfig, AutoModel
 
 import ashnets
 from ashnets.configuration import AshNetsConfig
-from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError
+from ashnets.errors import ConfigurationError, OutputError, UnknownModelError, WeightsError
 from ashnets.model import HEADS, AshNetsForPreTraining, AshNetsForRetrieval, AshNetsForVQA, AshNetsModel
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 
@@ -374,6 +376,64 @@ def test_a_failed_save_leaves_what_was_there(saved, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left"):
         model.save_pretrained(tmp_path)
     assert contents(tmp_path) == before
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import torch
+from safetensors.torch import load_file
+from ashnets import AshNetsModel
+
+torch.set_num_threads(1)  # a forked process has no other threads
+
+def tensors(folder):
+    return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
+
+def same(one, other):
+    return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+
+old, new, place = map(Path, sys.argv[1:])
+model = AshNetsModel.from_pretrained(new)
+wanted, seen = [tensors(old), tensors(new)], []
+for moves in range(100):
+    folder = place / str(moves)
+    AshNetsModel.from_pretrained(old).save_pretrained(folder)
+    (folder / "notes.txt").write_text("mine")
+    if not os.fork():
+        left = [moves]
+        def dying(move):
+            def step(self, target):
+                left[0] -= 1
+                if left[0] < 0:
+                    os._exit(9)
+                return move(self, target)
+            return step
+        Path.rename, Path.replace = dying(Path.rename), dying(Path.replace)
+        model.save_pretrained(folder, max_shard_size="10KB")
+        os._exit(0)
+    died = os.waitstatus_to_exitcode(os.wait()[1])
+    assert died in (0, 9), died
+    whole = (folder / "config.json").is_file()
+    if whole:
+        assert any(same(tensors(folder), one) for one in wanted), "a mixture of two models under config.json"
+    found = dict(AshNetsModel.from_pretrained(folder).state_dict())
+    seen.append([same(found, one) for one in wanted].index(True))
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert not [name for name in os.listdir(folder) if name.endswith((".whole", ".last"))]
+    if not died:
+        break
+assert seen == sorted(seen) and set(seen) == {0, 1} and len(seen) > 6, seen
+"""
+
+
+def test_a_save_that_is_killed_between_two_files_is_completed_by_the_next_load(tmp_path):
+    """Killed before each move of a file: what is loaded is all old or all new, and other files stay."""
+    for name in ("old", "new"):
+        AshNetsModel(small_config()).save_pretrained(tmp_path / name)
+    command = [sys.executable, "-c", KILLED, *(str(tmp_path / name) for name in ("old", "new", "place"))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -67,7 +67,7 @@ def backbone_loss(model: nn.Module, seed: int) -> torch.Tensor:
 
 
 def vit(_config) -> nn.Module:
-    """ViT-B/16 has a fixed size of 86 million parameters: its blocks in a small ViT stand for it."""
+    """ViT-B/16 has a fixed size of 86 million parameters: its blocks are tested in a small ViT."""
     return ViTModel(
         ViTConfig(
             hidden_size=24,

@@ -29,7 +29,7 @@ from ashnets.model.recompute import recompute_activations
 from ashnets.model.sampling import image_key, probabilistic_sampling
 from ashnets.model.tdbn import calibrate
 from ashnets.quantization.running import fine_tuning_recipe, quantize
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.training.setup import build_model
 
 

@@ -23,7 +23,8 @@ from ashnets.runs import finetune, train
 from ashnets.tasks.data import drawn, open_task_data, train_and_valid
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.training.checkpoint import checkpoints
-from ashnets.training.recipe import TaskRecipe, load_recipe
+from ashnets.training.reading import load_recipe
+from ashnets.training.recipe import TaskRecipe
 from ashnets.training.run import Run
 
 ALIKE = ("seconds",)

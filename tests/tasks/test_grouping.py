@@ -1,4 +1,4 @@
-"""Items on one time axis: alone by default, else with similar ones; never the two images of a pair."""
+"""Items on one time axis: single by default, otherwise with similar ones. The two images of a pair never share one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ashnets.tasks.data import open_task_data
 from ashnets.tasks.items import ItemBatches, answer
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.training_items import Items
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 
 import ashnets
 from ashnets.tasks.starting import starting_model
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.zoo import recipe_path
 
 

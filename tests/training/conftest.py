@@ -52,7 +52,7 @@ RECIPE = {
 
 @pytest.fixture(scope="session")
 def recipe_data() -> dict:
-    """The small recipe as its file holds it."""
+    """The content of the small recipe's file."""
     return copy.deepcopy(RECIPE)
 
 

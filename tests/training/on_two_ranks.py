@@ -16,7 +16,7 @@ from torch import nn
 from ashnets.model.tdbn import TdBN
 from ashnets.training import precision
 from ashnets.training.distributed import gather, mean_over_ranks, pad_to_longest, shares, synchronize_norms
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.zoo import config_of
 from ashnets.zoo.registry import recipe_path
 

@@ -15,7 +15,7 @@ from ashnets.data.vocabulary import read_vocabulary, tokenizer_from_vocabulary
 from ashnets.errors import ConfigurationError, WeightsError
 from ashnets.model.heads import AshNetsForRetrieval
 from ashnets.training.continuing import WORDS, continued_model
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.training.setup import build_model, weights_folder
 
 BEFORE, NOW = ["a slice of pizza", "a grinning face"], ["a slice of pizza", "a heron beside a kettle"]

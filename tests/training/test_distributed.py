@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from ashnets.data.sources.opening import open_source
 from ashnets.runs import train
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.training.run import Run
 
 HERE = Path(__file__).parent

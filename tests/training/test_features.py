@@ -12,7 +12,7 @@ from ashnets.errors import ConfigurationError
 from ashnets.model.concrete_encoder import ConcreteEncoder
 from ashnets.runs import train
 from ashnets.training.features import FeatureMemory
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_other_weights_have_another_place(encoder):
 
 
 def test_a_run_with_kept_features_is_the_run_without(even_corpus, recipe_data, tmp_path, monkeypatch):
-    """Losses agree to the rounding of float16; a variant of an image is computed once, whatever it is needed for."""
+    """Losses agree to the rounding of float16; each variant of an image is computed once."""
     monkeypatch.setenv("ASHNETS_CACHE", str(tmp_path / "cache"))
     phases = [{**phase, "frozen": ["backbone"]} for phase in recipe_data["phases"]]
     recipe = tmp_path / "recipe.yaml"

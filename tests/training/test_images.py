@@ -15,7 +15,7 @@ from ashnets.errors import ConfigurationError, DataError
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.sampling import image_key
 from ashnets.training.images import TrainingImages
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 
 LOST = {"train": (3, 20), "valid": (1,)}
 
@@ -112,6 +112,9 @@ def test_an_unreadable_image_is_left_out_from_the_next_epoch_on(images_of, corpu
     assert 5 in np.concatenate(images.random_groups(0))
     images.note({lost: "cut short"})
     images.note({lost: "cut short again"})
+    assert 5 in np.concatenate(images.random_groups(1)), "other ranks do not know it yet"
+    images.share_notes()
+    images.note({lost: "cut short again"})
     assert warned == [("left out: cut short", lost)] and images.skipped == {lost: "cut short"}
     groups = images.random_groups(1)
     assert sorted(np.concatenate(groups).tolist()) == [i for i in range(27) if i != 5]
@@ -135,6 +138,7 @@ def test_validation_images_are_tried_once_each(images_of, damaged, warned):
     images = images_of(damaged)
     lost = images.valid.image_ids[1]
     assert images.readable_valid() == [0, 2, 3, 4, 5]
+    images.share_notes()
     assert list(images.skipped) == [lost] and warned[0][1] == lost and lost in warned[0][0]
     assert images_of(damaged, "max_skipped=1").readable_valid() == [0, 2, 3, 4, 5]
     with pytest.raises(DataError, match="1 images cannot be read, more than max_skipped=0"):

@@ -146,7 +146,7 @@ def test_without_tensorboard(tmp_path: Path, monkeypatch, capsys) -> None:
 
 
 def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
-    """A limit on the file size stands for the full disk; what was logged before it stays readable."""
+    """A limit on the file size acts like a full disk; earlier lines of the log remain readable."""
     code = (
         "import resource, signal, sys; from pathlib import Path; from ashnets.training.journal import Journal\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

@@ -53,7 +53,7 @@ def writes_a_checkpoint(run: Path) -> bool:
 
 
 def start(recipe: Path, corpus: Path, run: Path) -> subprocess.Popen:
-    """The run in a process of its own, resumed where there is one; returns when it is about to begin."""
+    """Start the run in a separate process, or resume it; returns shortly before the training begins."""
     arguments = [str(recipe), str(corpus), str(run), str((run / "recipe.yaml").exists())]
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"

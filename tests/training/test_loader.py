@@ -1,8 +1,9 @@
-"""Batches of an epoch: real damaged images, captions by hand, and an image that is the same wherever it stands."""
+"""Batches of an epoch: real damaged images, captions computed by hand, and images that do not depend on their place."""
 
 from __future__ import annotations
 
 import string
+import threading
 from collections import Counter
 from math import sqrt
 
@@ -13,14 +14,14 @@ import torch
 from ashnets.data.batches import Share
 from ashnets.data.corpus import open_corpus
 from ashnets.data.draws import draw
-from ashnets.data.loading import load_epoch
+from ashnets.data.loading import Batches, load_epoch
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import open_source
 from ashnets.data.vocabulary import SPECIAL_TOKENS, tokenizer_from_vocabulary
 from ashnets.errors import DataError
 from ashnets.model.sampling import image_key
 from ashnets.training.loader import EpochBatches, chosen_caption, read_group_by_group
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 
 LENGTH = 24
 UNREADABLE = (1, 5, 7, 9)  # cut short, noise, absent, empty
@@ -61,7 +62,7 @@ def batches_of(pairs, recipe, tokenizer):
 
 
 def rows_of(batch) -> dict[str, dict]:
-    """All that a batch holds of each image, by its name, without the padding of its text."""
+    """Everything in a batch that belongs to each image, by its name, without the padding of its text."""
     found = {}
     for place, name in enumerate(batch.image_ids):
         words = batch.attention_mask[place].bool()
@@ -107,7 +108,7 @@ def test_no_readable_image_at_all(damaged):
 
 
 def test_a_batch_names_what_it_could_not_read(damaged, recipe, tokenizer):
-    """The pair that stands in is one with its own caption and draws, not the lost one's."""
+    """The pair that replaces an unreadable one has its own caption and draws."""
     batch = EpochBatches(damaged, [Share(np.array([0, 1, 2, 3]), 4)], load_recipe(recipe), 0, tokenizer, LENGTH)[0]
     names = damaged.image_ids
     assert batch.image_ids == [names[0], names[0], names[2], names[3]] and list(batch.skipped) == [names[1]]
@@ -202,6 +203,66 @@ def test_a_batch_without_a_readable_image_ends_the_epoch(damaged, recipe, tokeni
     assert "Traceback" not in str(error.value) and damaged.image_ids[5] in str(error.value)
 
 
+class Numbers(Batches[int]):
+    """Each batch is its number; notes which thread has read which."""
+
+    def __init__(self, count: int, fails_at: int = -1) -> None:
+        self.shares = [Share(np.array([0]), 1)] * count
+        self.fails_at = fails_at
+        self.readers: dict[int, str] = {}
+        self.read_now = [threading.Event() for _ in range(count)]
+
+    def read(self, number: int) -> int:
+        if number == self.fails_at:
+            raise ZeroDivisionError("a bug")
+        self.readers[number] = threading.current_thread().name
+        self.read_now[number].set()
+        return number
+
+
+def test_the_next_batch_is_read_while_one_is_used():
+    batches = Numbers(4)
+    for number in (loaded := load_epoch(batches, 0, 0, pin=False)):
+        assert number == 3 or batches.read_now[number + 1].wait(60), "while this one is in use"
+        assert number > 1 or not batches.read_now[number + 2].is_set(), "one batch ahead, no more"
+    assert threading.current_thread().name not in batches.readers.values() and not list(loaded)
+    begun = load_epoch(Numbers(4), 0, 0, pin=False)
+    next(begun)
+    begun.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
+
+
+def test_a_bug_in_the_reading_thread_is_raised_where_its_batch_is_taken():
+    loaded = load_epoch(Numbers(3, fails_at=1), 0, 0, pin=False)
+    assert next(loaded) == 0
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        next(loaded)
+
+
+def test_reading_does_not_depend_on_the_state_of_the_step(batches_of):
+    """Autocast, the generator and the threads are those of the step; reading neither sees nor changes them."""
+    batches = batches_of(([4, 9, 0, 22], 4), ([13, 7], 2), ([26, 2, 1], 3))
+    alone, threads, found = [batches[number] for number in range(3)], torch.get_num_threads(), []
+    torch.manual_seed(5)
+    expected, drawn = [torch.rand(2) for _ in alone], []
+    loaded = load_epoch(batches, 0, 0, pin=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        for batch in loaded:
+            torch.manual_seed(5) if not found else None
+            found.append(batch)
+            drawn.append(torch.rand(2))
+    assert torch.equal(torch.stack(drawn), torch.stack(expected))
+    for batch, one in zip(found, alone, strict=True):
+        rows, own = rows_of(batch), rows_of(one)
+        for name in own:
+            assert_same(rows[name], own[name])
+    later: list[int] = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert [torch.get_num_threads(), *later] == [threads, threads]
+
+
 def test_without_variation_a_image_stands_on_white(batches_of, pairs):
     indices = [3, 11, 20]
     plain, varied = (batches_of((indices, 3), changes=changes)[0] for changes in (("augment=false",), ()))
@@ -211,7 +272,7 @@ def test_without_variation_a_image_stands_on_white(batches_of, pairs):
 
 
 def test_photographs_are_varied_by_their_own_draws(batches_of, pairs):
-    """Alone or beside others an image has the same variant, made from its draws and the caption it is shown with."""
+    """An image has the same variant in any batch; it depends only on its draws and its caption."""
     indices = [3, 11, 20]
     together = batches_of((indices, 3), changes=("augment=photographs",))[0]
     for place, index in enumerate(indices):

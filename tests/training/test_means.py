@@ -14,7 +14,7 @@ NAMES = ("loss", "itc", "tau")
 
 
 def figures(passes: int, seed: int = 0) -> np.ndarray:
-    """(passes, 3), float32, of sizes that no float holds exactly."""
+    """(passes, 3), float32, whose sums are not exact in floats."""
     return np.random.default_rng(seed).lognormal(0, 2, (passes, len(NAMES))).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Freed memory is kept, for real: pages that the kernel had to give, counted in processes of their own."""
+"""Freed memory is reused: counts the pages that the kernel provides, in separate processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ print(json.dumps(found))
 """
 
 
-def measure(how: str) -> dict:
+def memory_of(how: str) -> dict:
     done = subprocess.run([sys.executable, "-c", MEASURE, how], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -49,7 +49,7 @@ def measure(how: str) -> dict:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are those of glibc")
 def test_large_tensors_no_longer_fault_their_pages_in_each_time():
     """In the main thread, and in another, as the backward pass may be."""
-    plain, kept = measure("plain"), measure("kept")
+    plain, kept = memory_of("plain"), memory_of("kept")
     assert kept["kept"] is True
     for where in ("main", "thread"):
         # sixteen tensors of 40 MB, in pages of 2 MiB at most

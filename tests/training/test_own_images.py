@@ -39,7 +39,7 @@ def ashnets_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def my_images(repository, tmp_path_factory) -> Path:
-    """48 drawings as PNG, each with a text file of its captions beside it."""
+    """48 drawings as PNG, each with a text file with its captions."""
     folder = tmp_path_factory.mktemp("own") / "my-images"
     folder.mkdir()
     for row in list(open_gallery(repository / "zoo" / "gallery"))[:48]:
@@ -88,7 +88,7 @@ def test_the_plan_is_for_people_and_for_programs(my_images, tmp_path, capsys):
 
 
 def test_the_end_is_worth_reading(done, trained, my_images):
-    """Results beside chance, the model, a page, and three commands that run."""
+    """Results next to chance, the model, a page, and three commands that run."""
     record = json.loads((trained / "model" / "training.json").read_text())
     measured = record["validation"]
     assert (record["model"], record["changes"], measured["images"]) == ("ashnets-tiny", {}, 9)

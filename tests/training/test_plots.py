@@ -116,7 +116,7 @@ def test_a_value_that_is_no_number_is_a_gap(tmp_path: Path) -> None:
 
 
 def test_no_window_is_opened(bundled: Path) -> None:
-    """A notebook that draws for itself keeps its own backend."""
+    """A notebook keeps its own backend for its own plots."""
     code = (
         "import sys, matplotlib; matplotlib.use('svg'); from pathlib import Path\n"
         "from ashnets.training.plots import plot_run\n"

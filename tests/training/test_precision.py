@@ -13,7 +13,7 @@ from ashnets.errors import TrainingError
 from ashnets.runs import train
 from ashnets.training import precision
 from ashnets.training.checkpoint import checkpoints
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.training.run import Run
 from ashnets.zoo import config_of
 

@@ -43,7 +43,7 @@ def model_of(small_pretraining_config):
 
 @pytest.fixture
 def batch() -> Batch:
-    """Eight pairs in two groups of φ = 4; the first two are one sample, so are the fifth and the sixth."""
+    """Eight pairs in two groups of φ = 4; the first two are one sample, and the fifth and sixth are another."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, VOCABULARY, (8, LENGTH), generator=generator)
     lengths = torch.tensor([9, 4, 6, 3, 8, 5, 7, 9])
@@ -188,7 +188,7 @@ def test_each_objective_alone_has_the_value_it_has_among_all(model_of, batch):
 
 @pytest.mark.parametrize("names", [BASE, [*BASE, "itc"], [*BASE, "itc", "stua"]])
 def test_the_sets_of_figure_5(model_of, batch, names):
-    """Base, Base + ITC, Base + ITC + STUA: what is off is neither there nor trained."""
+    """Base, Base + ITC, Base + ITC + STUA: a part that is off does not exist and is not trained."""
     model = model_of()
     losses, _ = step_of(model, names)(batch, spikes_of(model, batch))
     assert losses.keys() == set(names)
@@ -393,7 +393,7 @@ def test_stua_beside_the_concrete_branch(model_of, batch):
 
 
 def test_stua_by_the_projections_of_itc(model_of, batch):
-    """h_v and h_w are then ITC's, and STUA has nothing of its own but τ."""
+    """h_v and h_w are then those of ITC, and STUA has only its own τ."""
     model = model_of(stua_projections="itc")
     assert [name for name, _ in model.stua.named_parameters()] == ["temperature.log_tau"]
     visual, text, *_ = parts(model, batch)

@@ -12,7 +12,8 @@ from torch import nn
 from ashnets.errors import ConfigurationError
 from ashnets.model import AshNetsForPreTraining
 from ashnets.training.optim import build_optimizers, factor, part_of, phase_factor, set_learning_rates, warmup_steps
-from ashnets.training.recipe import Schedule, differences, load_recipe
+from ashnets.training.reading import load_recipe
+from ashnets.training.recipe import Schedule, differences
 
 
 @pytest.fixture

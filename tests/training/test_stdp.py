@@ -165,7 +165,7 @@ def test_the_first_layer_alone_is_touched(drawings):
 
 
 def test_the_second_layer_learns_from_the_trained_first(drawings):
-    """Its input is what the trained first layer gives in inference; the first learns as if it were alone."""
+    """Its input is the output of the trained first layer in inference; the first learns as a single layer would."""
     model, alone = (encoder(spiking_channels=[2, 2, 2, 2]) for _ in range(2))
     spikes = drawings[0][:, :2, :, 4:20, 4:20]
     block = model.layers["conv2"]

@@ -1,4 +1,4 @@
-"""What a run says: by hand, and which recipe fits drawings and photographs."""
+"""The messages of a run: a case computed by hand, and the recipes for drawings and photographs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from ashnets.data.framing import filling_frame, fills_frame
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import open_source
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.training.telling import advice, end_told, interrupted, next_commands, plan_told
 from ashnets.zoo.registry import recipe_path
 

@@ -1,8 +1,9 @@
-"""One process of two fails: both end soon, and both say why."""
+"""One process of two fails: both end soon, and both say why. If it only lacks some images, both leave them out."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -31,6 +32,19 @@ def folder(even_corpus, tmp_path_factory) -> Path:
     return root
 
 
+def start(how: str, recipe: Path, folder: Path, place: Path) -> subprocess.Popen:
+    """The two processes; the run is ``place/run``."""
+    options = ["--standalone", "--nproc_per_node", "2", "--redirects", "3", "--log-dir", str(place / "logs")]
+    script = [str(HERE / "failing_rank.py"), how, str(recipe), str(folder), str(place / "run")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *options, *script],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("how", "second", "first"),
@@ -50,15 +64,7 @@ def test_no_process_waits_alone(folder, recipe_data, tmp_path, how, second, firs
     recipe = tmp_path / "recipe.yaml"
     settings = {"phases": phases, "rank_timeout": 10 if how == "delay" else 100, "max_skipped": 100}
     recipe.write_text(yaml.safe_dump({**recipe_data, **settings}))
-    options = ["--standalone", "--nproc_per_node", "2", "--redirects", "3", "--log-dir", str(tmp_path / "logs")]
-    script = [str(HERE / "failing_rank.py"), how, str(recipe), str(folder), str(tmp_path / "run")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", *options, *script],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(how, recipe, folder, tmp_path)
     steps = tmp_path / "run" / "steps.jsonl"
     while process.poll() is None and not (steps.is_file() and steps.read_text()):
         time.sleep(0.2)
@@ -71,3 +77,25 @@ def test_no_process_waits_alone(folder, recipe_data, tmp_path, how, second, firs
     assert first in said[0], said[0]
     assert "--resume" in said[0]
     assert second is None or second in said[1], said[1]
+
+
+@pytest.mark.timeout(900)
+def test_all_processes_leave_out_what_one_cannot_read(folder, recipe_data, tmp_path):
+    """Also what it first meets while statistics are gathered; else the plans of the next epoch would differ."""
+    phases = [{**phase, "epochs": epochs} for phase, epochs in zip(recipe_data["phases"], (2, 1), strict=True)]
+    stdp = {"layers": 1, "images": 8, "batch": 4}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        yaml.safe_dump({**recipe_data, "phases": phases, "stdp": stdp, "max_skipped": 100, "rank_timeout": 300})
+    )
+    process = start("partly", recipe, folder, tmp_path)
+    _, said = process.communicate(timeout=800)
+    assert process.returncode == 0, said
+    planned = [json.loads((tmp_path / f"planned-{rank}.json").read_text()) for rank in (0, 1)]
+    assert planned[0] == planned[1] and len(planned[0]) > 4
+    log = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
+    lost = {line["image"] for line in log if line.get("kind") == "warning" and "image" in line}
+    damaged = {path.name for path in sorted(folder.glob("*.png"))[::3]}
+    assert lost and lost <= damaged
+    shown = {index for shares in planned[0][-1] for share in shares for index in share}
+    assert 24 - len(lost) <= len(shown) < 24

@@ -123,7 +123,7 @@ def test_a_file_that_is_too_large_is_not_taken(address: str) -> None:
 
 
 def test_nothing_is_fetched_for_a_visitor(client: Client, outside: list[Any]) -> None:
-    """Gradio would fetch an address that stands for a file, also where the page has a text."""
+    """Gradio would fetch an address in the place of a file, also for a text field."""
     named = {"path": "http://no-such-host.invalid/image.png", "meta": {"_type": "gradio.FileData"}}
     for words, name in (((named,), "/read_upload"), ((named, 3, 0), "/search_by_text")):
         with pytest.raises(AppError, match="an address is no file"):

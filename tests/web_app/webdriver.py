@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ashnets.files import JsonObject
+
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of an element, by the standard
 FLAGS = (
     "--headless",
@@ -80,14 +82,14 @@ class Browser:
         events = [json.loads(one["message"])["message"] for one in self.log("performance")]
         return [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
 
-    def log(self, kind: str) -> list[dict[str, Any]]:
+    def log(self, kind: str) -> list[JsonObject]:
         """New lines of one of the browser's logs: ``performance`` or ``browser``."""
         return self.command("POST", "se/log", {"type": kind})
 
-    def command(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def command(self, method: str, path: str, body: JsonObject | None = None) -> Any:
         return self._call(method, f"/session/{self.session}/{path}", body)
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _call(self, method: str, path: str, body: JsonObject | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.driver + path, data, {"Content-Type": "application/json"}, method=method)
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE) as answer:

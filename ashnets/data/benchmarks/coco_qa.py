@@ -5,7 +5,7 @@
     train/types.txt        2          0 object, 1 number, 2 color, 3 location
     train/img_ids.txt      393224     of COCO's train2014 for train, val2014 for test
 
-A question's id is the number of its line, from 1. There is no type "other", whatever a table of results may say.
+A question's id is the number of its line, from 1. There is no type "other", although some tables of results name one.
 Source: Ren, Kiros and Zemel, Exploring Models and Data for Image Question Answering, 2015;
 https://www.cs.toronto.edu/~mren/research/imageqa/data/cocoqa/.
 """

@@ -86,7 +86,7 @@ def shown(value: object) -> str:
 
 
 def text(raw: object, key: str, *, empty: bool = False) -> str:
-    """``raw[key]``, stripped of white space at its ends. Raises Broken if it is none."""
+    """``raw[key]``, a text, without white space at its ends. Raises Broken if it is not a text."""
     value = field(raw, key)
     if not isinstance(value, str):
         raise Broken(f"key {key!r} is {shown(value)}; it must be a string.")
@@ -101,7 +101,7 @@ def text(raw: object, key: str, *, empty: bool = False) -> str:
 
 
 def whole(raw: object, key: str) -> int:
-    """``raw[key]``, an integer. Raises Broken if it is none."""
+    """``raw[key]``, an integer. Raises Broken if it is not an integer."""
     value = field(raw, key)
     if not isinstance(value, int) or isinstance(value, bool):
         raise Broken(f"key {key!r} is {shown(value)}; it must be an integer.")
@@ -109,7 +109,7 @@ def whole(raw: object, key: str) -> int:
 
 
 def listed(raw: object, key: str) -> list[object]:
-    """``raw[key]``, a list. Raises Broken if it is none."""
+    """``raw[key]``, a list. Raises Broken if it is not a list."""
     value = field(raw, key)
     if not isinstance(value, list):
         raise Broken(f"key {key!r} is {shown(value)}; it must be a list.")
@@ -126,7 +126,7 @@ def field(raw: object, key: str) -> object:
 
 
 def file_name(raw: object, key: str) -> str:
-    """``raw[key]``, a path that stays inside its folder. Raises Broken if it is none."""
+    """``raw[key]``, a path inside its folder. Raises Broken if it is not such a path."""
     name = text(raw, key)
     if "\\" in name or "\0" in name or name.startswith("/") or ".." in name.split("/") or ":" in name:
         raise Broken(f"key {key!r} is {shown(name)}; it must be the path of an image inside the folder.")

@@ -4,7 +4,7 @@
       "cocoid": 522418, "imgid": 0, "split": "restval", "sentids": [...],
       "sentences": [{"raw": "A woman …", "sentid": 681330, "imgid": 0, "tokens": [...]}]}]}
 
-``filepath`` and ``cocoid`` stand in COCO's file alone. Source: Karpathy and Fei-Fei, Deep Visual-Semantic Alignments
+Only COCO's file has ``filepath`` and ``cocoid``. Source: Karpathy and Fei-Fei, Deep Visual-Semantic Alignments
 for Generating Image Descriptions, 2015, and the archive at `ORIGIN`.
 """
 

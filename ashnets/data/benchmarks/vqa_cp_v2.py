@@ -43,7 +43,7 @@ class VqaCpV2(Benchmark):
     default_split = "test"
 
     def located(self, splits: Collection[str], faults: Faults) -> Iterator[tuple[str, Place, Record]]:
-        """See `Benchmark.located`. A question that stands in both splits is a fault."""
+        """See `Benchmark.located`. A question in both splits is a fault."""
         for split in _SPLITS:
             if split in splits:
                 questions, annotations = (

@@ -68,7 +68,7 @@ class VqaV2(Benchmark):
                 annotations: Entries | None = json_entries(self.file(_annotations(split)), "annotations", faults)
             else:
                 annotations = None
-            # test-dev is a part of test: the same ids stand in both.
+            # test-dev is a part of test: both have the same ids.
             for place, record in join(questions, annotations, faults.fresh(), part):
                 yield split, place, record
 

@@ -29,7 +29,7 @@ from ashnets.data.pictograms.splits import RULE, choose_new, choose_valid
 from ashnets.data.pictograms.vendors import SOURCES
 from ashnets.digests import sha256_of
 from ashnets.errors import DataError, InputError, OutputError
-from ashnets.files import write_json
+from ashnets.files import JsonObject, write_json
 from ashnets.result_folder import check_place, result_folder
 
 COLUMNS = pa.schema(
@@ -59,7 +59,7 @@ def build(
     valid_share: float = 0.05,
     sources: Sources = SOURCES,
     clipart: DebianPackage | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Build the corpus in the folder ``output`` and return its manifest.
 
     With ``clipart`` (``OPENCLIPART``) the training split also gets its drawings; all other splits are the same.
@@ -99,7 +99,7 @@ def _build(
     progress: bool,
     sources: Sources,
     clipart: DebianPackage | None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Fill an empty folder; returns the manifest."""
     deb = fetch_deb(clipart, cache) if clipart else None
     packages = sources.packages()
@@ -112,7 +112,7 @@ def _build(
         drawings[vendor.name], losses[vendor.name] = read_drawings(vendor, tarballs[vendor.package.spec], concepts)
     splits = _assign(sources.vendors, concepts, drawings, new_concepts=new_concepts, valid_share=valid_share, seed=seed)
 
-    clips: list[dict[str, Any]] = []
+    clips: list[JsonObject] = []
     if deb:
         new = {d.code for name, rows in splits.items() if name.endswith("-new") for _, d in rows}
         clips, losses[VENDOR] = clip_rows(deb, concepts, new, size, seed, progress)
@@ -166,7 +166,7 @@ def _assign(
     return splits
 
 
-def _row(vendor: Vendor, concept: Concept, drawing: Drawing, size: int, seed: int) -> dict[str, Any]:
+def _row(vendor: Vendor, concept: Concept, drawing: Drawing, size: int, seed: int) -> JsonObject:
     image_id = f"{vendor.name}/{concept.code}"
     keywords = list(concept.keywords)
     return {
@@ -193,7 +193,7 @@ def _manifest(
     repeated: dict[str, int],
     size: int,
     seed: int,
-) -> dict[str, Any]:
+) -> JsonObject:
     used = {(v.name, d.code) for rows in splits.values() for v, d in rows}
     new = {d.code for name, rows in splits.items() if name.endswith("-new") for _, d in rows}
     withheld = Counter(v.name for v in sources.vendors if not v.test for d in drawings[v.name] if d.code in new)
@@ -255,7 +255,7 @@ def _manifest(
     }
 
 
-def _add_clipart(manifest: dict[str, Any], package: DebianPackage, count: int, losses: dict[str, int]) -> None:
+def _add_clipart(manifest: JsonObject, package: DebianPackage, count: int, losses: dict[str, int]) -> None:
     manifest["title"] = f"pictograms-{VENDOR}"
     record = {key: getattr(package, key) for key in ("name", "version", "license", "attribution", "sha256")}
     manifest["packages"].append({**record, "authors of each drawing": ATTRIBUTIONS})
@@ -307,7 +307,7 @@ def build_gallery(
     return len(lines)
 
 
-def _evenly(rows: list[dict[str, Any]], count: int, key: str, by: str | None = "group") -> list[dict[str, Any]]:
+def _evenly(rows: list[JsonObject], count: int, key: str, by: str | None = "group") -> list[JsonObject]:
     """``count`` rows, taken in turn from each value of column ``by``, in the order of the split."""
     if count > len(rows):
         raise DataError(f"a gallery of {count} drawings was asked for, the split has {len(rows)}.")

@@ -32,7 +32,7 @@ def is_canvas(name: str) -> bool:
 
 
 def read_name(name: str) -> tuple[int, dict[str, list[int]]]:
-    """Grid and cells of a canvas. Raises DataError if it is none, or a cell lies outside or is taken twice."""
+    """Grid and cells of a canvas. Raises DataError if it is not a canvas, or if a cell is outside or used twice."""
     match = _FORM.fullmatch(name)
     if match is None:
         raise DataError(f"{name!r} is not a canvas; its name must look like grid3:google/1f34e@0,4;google/1f436@2.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.progress import track
 
@@ -15,14 +14,14 @@ from ashnets.data.pictograms.drawing import draw, fill
 from ashnets.data.pictograms.openclipart import VENDOR, read_clips
 from ashnets.data.pictograms.sources import Concept, plain
 from ashnets.errors import DataError
-from ashnets.files import write_atomically
+from ashnets.files import JsonObject, write_atomically
 
 ATTRIBUTIONS = f"attribution-{VENDOR}.jsonl"
 
 
 def clip_rows(
     deb: Path, concepts: Mapping[str, Concept], new: Collection[str], size: int, seed: int, progress: bool
-) -> tuple[list[dict[str, Any]], dict[str, int]]:
+) -> tuple[list[JsonObject], dict[str, int]]:
     """Rows, each with its ``clip`` besides the corpus' columns, and how many drawings were left out by which rule.
 
     A drawing whose name is that of a pictogram belongs to the same concept.
@@ -62,7 +61,7 @@ def clip_rows(
     return rows, lost | repeated
 
 
-def write_attributions(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_attributions(path: Path, rows: Iterable[JsonObject]) -> None:
     """One line of JSON a drawing: its file in the package, title and author as the SVG states them, license."""
     lines = [
         {

@@ -1,4 +1,4 @@
-"""Drawings of the Open Clip Art Library, as training images beside the pictograms: which are taken, and their words.
+"""Drawings of the Open Clip Art Library, as additional training images: the selection of drawings, and their words.
 
 A name comes from the title. Many titles name a collection ("Clipart by Nicu Buculei - pear" on 10 files, "AIGA_Symbol_
 Signs" on 122), so a title that shares no word with its file's name gives way to the file's name. Authors who wrote in

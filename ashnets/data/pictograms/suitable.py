@@ -1,4 +1,4 @@
-"""Which words may stand in captions; the list is ``unsuitable_words.txt`` beside this file."""
+"""Which words captions may contain; ``unsuitable_words.txt``, in the same folder, lists the others."""
 
 from __future__ import annotations
 

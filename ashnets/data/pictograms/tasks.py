@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from PIL import Image
 
@@ -60,7 +60,7 @@ class PictogramTask:
         self._places: dict[str, tuple[str, int]] = {}  # image_id → split, row
         self._made: dict[str, list[Record]] = {}  # of a split: colors are read from every drawing
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Without the images: a worker of a DataLoader reads its own."""
         return {**self.__dict__, "_opened": {}, "_places": {}, "_made": {}}
 

@@ -157,7 +157,7 @@ def _place(row: dict) -> str:
 
 
 def _hold_out(path: Path, rows: pa.Table, share: float) -> pa.Table:
-    """Move a share of ``train`` to ``valid``: at least one image, never all, whatever the order of the rows.
+    """Move a share of ``train`` to ``valid``: at least one image, never all; the order of the rows does not matter.
 
     Among a few images every recall is near 1, so a small folder gives up to a fifth.
     """

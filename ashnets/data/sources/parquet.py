@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,13 +22,14 @@ from ashnets.data.sources.rows import (
     split_name,
 )
 from ashnets.errors import DataError
+from ashnets.files import JsonObject
 
 IMAGE = "image"
 _SHARD = re.compile(r"[-_.](part[-_.]?)?\d+([-_.]of[-_.]\d+)?([-_.][0-9a-f]{8,})?$")
 
 
 def split_of_file(file: str) -> str:
-    """The split that a file's name, or else its folder's, begins with; ``train`` where neither does.
+    """The split at the start of the file's name, otherwise of its folder's; ``train`` if there is none.
 
     ``train-00000-of-00002.parquet`` → train, ``validation.parquet`` → valid, ``test-seen.parquet`` → test-seen.
     """
@@ -86,7 +86,7 @@ def read_parquet(root: Path, files: dict[str, str], name_comes_first: bool = Fal
         part = PurePosixPath(file).parent
         for number, raw in enumerate(_raw_rows(path, parquet, wanted)):
             where = f"{path}, row {number}"
-            place: dict[str, Any] = {"file": file, "row": number, "image_id": f"{file}#{number}"}
+            place: JsonObject = {"file": file, "row": number, "image_id": f"{file}#{number}"}
             if not inside:
                 given = next((raw[key] for key in PATHS if raw.get(key) is not None), None)
                 image = (part / path_inside(given, where)).as_posix()
