@@ -30,7 +30,7 @@ from ashnets.evaluation.two_stage import WAYS
 from ashnets.files import JsonObject, Row, read_csv, write_atomically, write_csv, write_json
 from ashnets.hub.loading import from_pretrained
 from ashnets.processor import AshNetsProcessor
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.zoo.registry import ROOT, recipe_path
 
 AS_IT_IS = "as it is"

@@ -10,7 +10,7 @@ import pytest
 
 from ashnets.data.corpus import open_gallery
 from ashnets.data.sources.opening import open_source
-from ashnets.training.recipe import load_recipe
+from ashnets.training.reading import load_recipe
 from ashnets.zoo.registry import recipe_path
 
 
