@@ -253,6 +253,40 @@ def experiment_table(folder: Path = RESULTS / "experiments") -> str:
     return f"{table}{about[:1].upper()}{about[1:]}.\n"
 
 
+def own_images_table(path: Path = RESULTS / "own-images.csv") -> str:
+    """Ways to a model of own images: a line for each way, learning rate and number of training images.
+
+    A value is the mean over seeds, as in `retrieval_table`. The blank image ranks texts: among equal images no text
+    finds its own. Empty without the file.
+    """
+    if not path.is_file():
+        return ""
+    found: dict[tuple[str, ...], dict[str, list[dict[str, str]]]] = {}
+    for row in read_csv(path):
+        way = tuple(row[key] for key in ("data", "way", "trained on", "rate"))
+        found.setdefault(way, {}).setdefault(row["direction"], []).append(row)
+    heads = ["images", "way", "trained on", "learning rates", "n", "seeds"]
+    heads += ["text → image R@1", *KS[1:], "image → text R@10", "chance R@10", "blank image R@10", "minutes of a core"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for (data, way_name, learned, rate), ways in found.items():
+        of_texts, of_images = ways["text_to_image"], ways["image_to_text"]
+        trained = learned != "0"
+        shown = [(of_texts, key) for key in KS]
+        shown += [(of_images, "R@10"), (of_texts[:1], "chance R@10"), (of_images, "blank R@10")]
+        minutes = statistics.fmean(float(row["core seconds"]) for row in of_texts) / 60
+        cells = [
+            data.removeprefix("stamps-"),
+            way_name if way_name == "as it is" else f"`{way_name}`",
+            *((learned, f"× {float(rate):g}") if trained else ("–", "–")),
+            of_texts[0]["n"],
+            str(len(of_texts)),
+            *(over_seeds([float(row[key]) for row in rows]) for rows, key in shown),
+            f"{minutes:.1f}" if trained else "–",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _variant(row: dict[str, str]) -> str:
     return dict(change.split("=") for change in row["changes"].split()).get("summary_ratio", "trainable")
 
@@ -270,6 +304,7 @@ PLACES: dict[str, Callable[[], str]] = {
     "zoo/results/quantized": quantized_table,
     "zoo/results/speed": speed_table,
     "zoo/results/experiments": experiment_table,
+    "zoo/results/own-images.csv": own_images_table,
 }  # source of a table, as its marks in a page name it → the table
 MARKS = re.compile(r"(<!-- results: (.*) -->\n)(?:.*\n)*?(<!-- end of results -->)")
 

@@ -55,7 +55,8 @@ def as_json(value: object) -> str:
 def as_text(value: Mapping[str, object]) -> str:
     """A mapping as indented lines.
 
-    A mapping of plain values is printed on its parent's line (``text_to_image: R@1 0.31, R@10 0.66``).
+    A mapping of plain values is printed on its parent's line (``text_to_image: R@1 0.31, R@10 0.66``), a list of
+    sentences below it.
     """
     return "\n".join(_lines(value, indent=0))
 
@@ -127,6 +128,9 @@ def _lines(value: Mapping[str, object], indent: int) -> Iterator[str]:
             yield from _lines(item, indent + 1)
         elif isinstance(item, Mapping):
             yield f"{head} {', '.join(f'{name} {_plain(part)}' for name, part in item.items())}"
+        elif isinstance(item, list | tuple) and any(isinstance(part, str) and " " in part for part in item):
+            yield head
+            yield from (f"{'  ' * (indent + 1)}{part}" for part in item)
         else:
             yield f"{head} {_plain(item)}"
 

@@ -1,10 +1,8 @@
 """Drawings of openclipart, from a tiny Debian package made here, to the training split."""
 
 import hashlib
-import io
 import json
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -63,21 +61,7 @@ FILES = {
 
 
 def write_deb(path: Path, files: dict[str, bytes]) -> None:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:xz") as archive:
-        for name, data in files.items():
-            entry = tarfile.TarInfo(f"./usr/share/openclipart/svg/{name}")
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-        link = tarfile.TarInfo("./usr/share/openclipart/svg/animals/link.svg")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
-    content = b"!<arch>\n"
-    for name, data in (("debian-binary", b"2.0"), ("data.tar.xz", packed.getvalue())):
-        content += (
-            f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
-        )
-    path.write_bytes(content)
+    tiny_packages.write_deb(path, {f"usr/share/openclipart/svg/{name}": data for name, data in files.items()})
 
 
 @pytest.fixture

@@ -64,6 +64,26 @@ def write_tarball(path: Path, members: dict[str, bytes]) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def write_deb(path: Path, files: dict[str, bytes]) -> str:
+    """Write files and a link as a Debian package does and return the sha256."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:xz") as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(f"./{name}")
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+        link = tarfile.TarInfo(f"./{Path(next(iter(files))).parent}/link.svg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    content = b"!<arch>\n"
+    for name, data in (("debian-binary", b"2.0"), ("data.tar.xz", packed.getvalue())):
+        content += (
+            f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
+        )
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
 def make(cache: Path) -> Sources:
     """Fill ``cache`` with tarballs; four training vendors (alpha, beta, gamma, delta), test vendors east and west."""
     cache.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from ashnets.zoo.tables import (
     SPEEDS,
     SPLITS,
     STAGES,
+    own_images_table,
     pages,
     quantized_table,
     renew,
@@ -141,6 +142,24 @@ def test_the_table_of_quantization(tmp_path):
     assert lines[0] == "| floats | 9 | 0.500 | 0.250 | 0.750 | – |"
     assert lines[2] == "| rounded to integers | 9 | 0.500 | 0.250 | 0.750 | 0.125 |"
     assert lines[-1] == "| chance | 9 | 0.111 | 0.111 | 1.000 | – |"
+
+
+def test_the_table_of_own_images(tmp_path):
+    head = "data,way,rate,seed,direction,n,R@1,R@5,R@10,chance R@10,blank R@10,trained on,core seconds\n"
+    row = "stamps-drawings,{},{},{},{},80,{},0.4,{},0.125,0.1,{},{}\n"
+    ways = (("text_to_image", 0), ("image_to_text", 0.25))
+    lines = [row.format("as it is", "1.0", 0, way, 0.25, 0.5 + more, 0, 0) for way, more in ways]
+    lines += [
+        row.format("own-pairs", "0.5", seed, way, value, 0.5 + more, 160, 60 + 60 * seed)
+        for seed, value in enumerate((0.25, 0.5))
+        for way, more in ways
+    ]
+    (tmp_path / "found.csv").write_text(head + "".join(lines), encoding="utf-8")
+    alone, trained = own_images_table(tmp_path / "found.csv").splitlines()[2:]
+    assert alone == "| drawings | as it is | – | – | 80 | 1 | 0.250 | 0.400 | 0.500 | 0.750 | 0.125 | 0.100 | – |"
+    means = "0.375 ± 0.177 | 0.400 ± 0.000 | 0.500 ± 0.000 | 0.750 ± 0.000 | 0.125 | 0.100 ± 0.000 | 1.5"
+    assert trained == f"| drawings | `own-pairs` | 160 | × 0.5 | 80 | 2 | {means} |"
+    assert own_images_table(tmp_path / "none.csv") == ""
 
 
 def test_a_missed_aim_is_told(tmp_path):

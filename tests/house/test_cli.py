@@ -66,6 +66,7 @@ def test_the_commands_are_these() -> None:
         ("data", "check"),
         ("data", "gallery"),
         ("data", "pictograms"),
+        ("data", "stamps"),
         ("demo",),
         ("describe",),
         ("energy",),
@@ -372,6 +373,7 @@ def test_describe_names_the_model(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_results_read_as_a_table() -> None:
     result = {"model": "a", "splits": {"test": {"n": 3, "text_to_image": {"R@1": 1 / 3, "R@10": 1.0}}}, "seeds": [1, 2]}
+    result["notes"] = ["one sentence", "word"]
     assert as_text(result).splitlines() == [
         "model: a",
         "splits:",
@@ -379,6 +381,9 @@ def test_results_read_as_a_table() -> None:
         "    n: 3",
         "    text_to_image: R@1 0.3333, R@10 1",
         "seeds: 1 2",
+        "notes:",
+        "  one sentence",
+        "  word",
     ]
 
 

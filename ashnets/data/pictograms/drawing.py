@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
+import xml.etree.ElementTree as ElementTree
 
 from PIL import Image
 
 from ashnets.data.images import load_rgba
 from ashnets.errors import DataError, InputError, MissingExtraError
+
+_LENGTH = re.compile(r"\s*(\d*\.?\d+)\s*(px|pt|pc|mm|cm|in|)\s*")
+_UNITS = {"": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0}  # CSS, in px
+_SAFE_DATA = re.compile(r"data:image/(png|jpe?g|gif|webp);")
 
 
 def draw(data: bytes, size: int, *, label: str = "drawing") -> bytes:
@@ -44,6 +50,30 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     square = Image.new("RGBA", (size, size))
     square.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
     return square
+
+
+def with_view(root: ElementTree.Element, data: bytes) -> bytes:
+    """The drawing with a ``viewBox``: without one, resvg-py finds no size in a width such as ``220pt``."""
+    if root.get("viewBox"):
+        return data
+    sides = [_LENGTH.fullmatch(root.get(side, "")) for side in ("width", "height")]
+    lengths = [float(found[1]) * _UNITS[found[2]] for found in sides if found]
+    if len(lengths) < 2:
+        return data
+    root.set("viewBox", f"0 0 {lengths[0]:g} {lengths[1]:g}")
+    root.set("width", f"{lengths[0]:g}")
+    root.set("height", f"{lengths[1]:g}")
+    return bytes(ElementTree.tostring(root, encoding="utf-8"))
+
+
+def refers_outside(root: ElementTree.Element) -> bool:
+    """Whether an image of the drawing lies in another file; a renderer would read that file."""
+    for node in root.iter():
+        if node.tag.rpartition("}")[2] in ("image", "feImage", "use", "include"):
+            for key, value in node.attrib.items():
+                if key.rpartition("}")[2] == "href" and not value.startswith("#") and not _SAFE_DATA.match(value):
+                    return True
+    return False
 
 
 def fill(data: bytes, size: int) -> bytes:

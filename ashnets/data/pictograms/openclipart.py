@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ashnets.data.pictograms.debian import DebianPackage, read_deb
+from ashnets.data.pictograms.drawing import refers_outside, with_view
 from ashnets.data.pictograms.splits import FUNCTION_WORDS, content_words
 from ashnets.data.pictograms.suitable import suitable
 from ashnets.errors import DataError
@@ -54,10 +55,7 @@ _NO_NAME = frozenset(
 _NOT_IN_NAMES = frozenset(
     "rpg map elements contour aiga bw svg clipart openclipart hash copy final version silhouet".split()
 )
-_LENGTH = re.compile(r"\s*(\d*\.?\d+)\s*(px|pt|pc|mm|cm|in|)\s*")
-_UNITS = {"": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0}  # CSS, in px
 _KEYWORD = re.compile(r"[a-z][a-z' -]{1,30}")
-_SAFE_DATA = re.compile(r"data:image/(png|jpe?g|gif|webp);")
 _DUBLIN = "{http://purl.org/dc/elements/1.1/}"
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 
@@ -113,11 +111,11 @@ def read_clips(deb: Path, held_out: Collection[str]) -> tuple[list[Clip], dict[s
         found = _metadata(root)
         if not found.licenses or not all("publicdomain" in name.lower() for name in found.licenses):
             lost["not marked as public domain"] += 1
-        elif _refers_outside(root):
+        elif refers_outside(root):
             lost["refers to other files"] += 1
         else:
             read[path] = found
-            files[path] = _with_view(root, data)
+            files[path] = with_view(root, data)
     common = Counter(word for found in read.values() for word in set(found.keywords))
     banned = frozenset(word for name in held_out for word in content_words(name))
     clips = []
@@ -157,30 +155,6 @@ def _metadata(root: ElementTree.Element) -> _Metadata:
         tuple(dict.fromkeys(filter(None, (words(html.unescape(word)) for word in listed)))),
         tuple(licenses),
     )
-
-
-def _with_view(root: ElementTree.Element, data: bytes) -> bytes:
-    """The drawing with a ``viewBox``: without one, resvg-py finds no size in a width such as ``220pt``."""
-    if root.get("viewBox"):
-        return data
-    sides = [_LENGTH.fullmatch(root.get(side, "")) for side in ("width", "height")]
-    lengths = [float(found[1]) * _UNITS[found[2]] for found in sides if found]
-    if len(lengths) < 2:
-        return data
-    root.set("viewBox", f"0 0 {lengths[0]:g} {lengths[1]:g}")
-    root.set("width", f"{lengths[0]:g}")
-    root.set("height", f"{lengths[1]:g}")
-    return bytes(ElementTree.tostring(root, encoding="utf-8"))
-
-
-def _refers_outside(root: ElementTree.Element) -> bool:
-    """Whether an image of the drawing lies in another file; a renderer would read that file."""
-    for node in root.iter():
-        if node.tag.rpartition("}")[2] in ("image", "feImage", "use", "include"):
-            for key, value in node.attrib.items():
-                if key.rpartition("}")[2] == "href" and not value.startswith("#") and not _SAFE_DATA.match(value):
-                    return True
-    return False
 
 
 def words(text: str) -> str:
