@@ -9,6 +9,7 @@ from ``results/throughput.csv``, written by ``tests/bench/bench_throughput.py``;
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,8 +81,9 @@ def page() -> str:
         "are multiply-accumulates (dense) for one image and the longest text; the spiking encoder is counted over all "
         "T steps, as if every input were a spike. Spikes were counted on images. Energy is an estimate of the spiking "
         "branch's arithmetic under two of nine hardware profiles. A dash means: not measured. The results are the "
-        "best rows of `results/`, whose files contain chance for every row. A model without weights was never "
-        "trained here.\n\n"
+        "best rows of `results/`, whose files contain chance for every row; R@1 is the mean of all seeds with its "
+        "standard deviation. A model without weights cannot be loaded; one with a result was trained here, and its "
+        "weights are not part of the zoo.\n\n"
         f"{_about_speeds()}\n\n"
         f"{table()}\n"
         "The numbers of the paper are in `paper/`. None of them was measured here, and some contradict each other:\n\n"
@@ -137,27 +139,36 @@ def columns_and_rows(
 def best(rows: list[dict[str, str]], metric: str) -> dict[str, str] | None:
     """The row with the greatest value of ``metric``, of the model as it is.
 
-    Rows with a branch switched off (``... alone``) are ablations. A ``variant`` other than ``reset`` is another order
+    Rows with another ``branch`` than ``both`` are ablations. A ``variant`` other than ``reset`` is another order
     of the items, an image ablation, or a baseline.
     """
     with_it = [
         row
         for row in rows
-        if row.get(metric) and not row.get("branch", "").endswith(" alone") and row.get("variant", "reset") == "reset"
+        if row.get(metric) and row.get("branch", "both") == "both" and row.get("variant", "reset") == "reset"
     ]
     return max(with_it, key=lambda row: float(row[metric])) if with_it else None
 
 
 def _headlines(rows: list[dict[str, str]]) -> Iterator[str]:
-    """The best R@1, and the accuracy on each data set with its chance level."""
+    """The best R@1 with its seeds, and the accuracy on each data set with its chance level."""
     if recall := best(rows, "R@1"):
-        yield f"R@1 {share(recall['R@1'])} ({recall['split']}, {recall['direction'].replace('_', ' ')})"
+        alike = ("split", "direction", "branch", "ranking")
+        seeds = [row for row in rows if all(row.get(key) == recall.get(key) for key in alike)]
+        value = over_seeds([float(row["R@1"]) for row in seeds])
+        yield f"R@1 {value} ({recall['split']}, {recall['direction'].replace('_', ' ')})"
     for data in dict.fromkeys(row["data"] for row in rows if row.get("accuracy") and row.get("data")):
         here = [row for row in rows if row.get("data") == data]
         chance = [row["accuracy"] for row in here if row.get("variant") == "chance"]
         if found := best(here, "accuracy"):
             beside = f", chance {share(chance[0])}" if chance else ""
             yield f"accuracy {share(found['accuracy'])} ({data} {found['split']}{beside})"
+
+
+def over_seeds(values: list[float]) -> str:
+    """The mean of the seeds and their standard deviation: ``0.451 ± 0.004``; one value alone has none."""
+    mean = f"{statistics.fmean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
 
 
 def measured(name: str, file: str | Path) -> list[dict[str, str]]:

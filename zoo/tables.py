@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ashnets.files import read_csv, write_atomically
 from ashnets.zoo.experiment_files import experiment_names, read_experiment
-from ashnets.zoo.numbers import share
+from ashnets.zoo.numbers import over_seeds, share
 from ashnets.zoo.registry import ROOT
 from ashnets.zoo.verdicts import CLAIM_HEAD, claim_lines, read_values
 
@@ -109,12 +109,6 @@ def short_table(path: Path = RESULTS / "pictograms.csv") -> str:
         cells = [f"{over_seeds([float(row[k]) for row in own])} | {float(own[0][f'chance {k}']):.4f}" for k in KS]
         lines.append(f"| {title} concepts | {own[0]['images']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def over_seeds(values: list[float]) -> str:
-    """The mean of the seeds and their standard deviation: ``0.451 ± 0.004``; one value alone has none."""
-    mean = f"{statistics.fmean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
 
 
 def task_table(folder: Path = RESULTS / "tasks") -> str:
