@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import io
 import itertools
 import json
@@ -162,30 +163,24 @@ def load_in_snntorch(path: str | os.PathLike) -> Stepper:
         WeightsError: see :func:`read_nir`.
     """
     _require("nirtorch")
-    try:
-        from snntorch.import_nir import import_from_nir
-    except ImportError as error:
-        raise MissingExtraError(f"snntorch is not installed ({error}): pip install ashnets[nir]") from error
+    read = _reader("snntorch.import_nir").import_from_nir
     with _quiet():
-        network = import_from_nir(read_nir(path))
+        network = read(read_nir(path))
     return _stepper(network)
 
 
 def load_in_norse(path: str | os.PathLike) -> Stepper:
-    """The same as norse's network, which needs dt and ignores r.
+    """Load it as a network of norse, which needs dt and ignores r.
 
     Raises:
         MissingExtraError: nir, nirtorch or norse is not installed.
         WeightsError: see :func:`read_nir`.
     """
     _require("nirtorch")
-    try:
-        from norse.torch import from_nir
-    except ImportError as error:
-        raise MissingExtraError(f"norse is not installed ({error}): pip install ashnets[nir]") from error
+    read = _reader("norse.torch").from_nir
     graph = read_nir(path)
     with _quiet():
-        network = from_nir(graph, dt=float(_text(graph.metadata["dt"])))
+        network = read(graph, dt=float(_text(graph.metadata["dt"])))
     return _stepper(network)
 
 
@@ -256,6 +251,14 @@ def _quiet():
     """Hide what readers print about their scaling."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
+
+
+def _reader(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        library = module.partition(".")[0]
+        raise MissingExtraError(f"{library} is not installed ({error}): pip install ashnets[nir]") from error
 
 
 def _require(library: str) -> ModuleType:

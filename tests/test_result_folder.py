@@ -12,6 +12,7 @@ import pytest
 
 from ashnets.errors import OutputError
 from ashnets.result_folder import check_place, result_folder
+from tests.dying import KILLED_AT
 
 MARK = "config.json"
 
@@ -159,9 +160,10 @@ def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out"]
 
 
-KILLED = """
-import os, sys
-from pathlib import Path
+KILLED = (
+    KILLED_AT
+    + """
+import sys
 from ashnets.result_folder import result_folder
 
 def put(output, content):
@@ -170,23 +172,6 @@ def put(output, content):
             (folder / name).write_text(content)
         (folder / "images").mkdir()
         (folder / "images" / "a.png").write_text(content)
-
-def killed(output, moves):
-    # a child that dies before so many moves of entries; whether it did
-    child = os.fork()
-    if not child:
-        left = [moves]
-        def dying(move):
-            def step(self, target):
-                left[0] -= 1
-                if left[0] < 0:
-                    os._exit(9)
-                return move(self, target)
-            return step
-        Path.rename, Path.replace = dying(Path.rename), dying(Path.replace)
-        put(output, "new")
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 def content(folder):
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.*")
@@ -199,7 +184,7 @@ for there in (True, False):
         output.parent.mkdir()
         if there:
             put(output, "old")
-        died = killed(output, moves)
+        died = killed_at(moves, lambda: put(output, "new"))
         found = content(output) if output.exists() else {}
         if "config.json" in found:
             assert found in ({name: one for name in names} for one in ("old", "new")), found
@@ -217,6 +202,7 @@ for there in (True, False):
     print(there, moves)
 assert seen == {"old", "new", None}, seen
 """
+)
 
 
 def test_killed_at_any_move(tmp_path: Path) -> None:

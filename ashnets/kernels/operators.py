@@ -11,13 +11,19 @@ through torch's dispatcher and back to Python takes longer than a small layer's 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from types import ModuleType
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
 
 from ashnets.kernels import reference
 from ashnets.kernels.choosing import kernels_for
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 
 def _kernels(x: torch.Tensor) -> ModuleType:
@@ -36,18 +42,22 @@ def _like(shape: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(shape, dtype=kind, memory_format=torch.contiguous_format)
 
 
-def _is_traced(x: torch.Tensor) -> bool:
-    """Whether an operator must be seen by what runs it: a compiler, or a tensor that has no memory."""
-    return torch.compiler.is_compiling() or type(x) not in (torch.Tensor, torch.nn.Parameter)
+def _direct(plain: Callable[Given, Found], operator: Callable[..., Found]) -> Callable[Given, Found]:
+    """``plain``, or its operator if a compiler or a tensor without memory must see it."""
+
+    @functools.wraps(plain)
+    def call(*args: Given.args, **options: Given.kwargs) -> Found:
+        traced = torch.compiler.is_compiling() or type(args[0]) not in (torch.Tensor, torch.nn.Parameter)
+        return (operator if traced else plain)(*args, **options)
+
+    return call
 
 
 def lif_forward(
     x: torch.Tensor, v: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor | None, beta: float, theta: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Spikes and the last membrane. An exported program contains only plain operators, so that it runs anywhere."""
-    if torch.compiler.is_exporting():
-        return reference.lif_forward(x, v, scale, shift, beta, theta)
-    forward = lif_operator if _is_traced(x) else _lif_forward
+    forward = reference.lif_forward if torch.compiler.is_exporting() else _forward
     return forward(x, v, scale, shift, beta, theta)
 
 
@@ -60,6 +70,7 @@ def _lif_forward(
 
 
 lif_operator = torch.library.custom_op("ashnets::lif_forward", _lif_forward, mutates_args=())
+_forward = _direct(_lif_forward, lif_operator)
 
 
 @lif_operator.register_fake
@@ -67,7 +78,7 @@ def _(x: torch.Tensor, v: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch
     return _like(x, x), _like(v, x)
 
 
-def lif_backward(
+def _lif_backward(
     x: torch.Tensor,
     v: torch.Tensor,
     scale: torch.Tensor | None,
@@ -84,23 +95,6 @@ def lif_backward(
 
     ``grad_v`` None means zero.
     """
-    backward = lif_backward_operator if _is_traced(x) else _lif_backward
-    return backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detach)
-
-
-def _lif_backward(
-    x: torch.Tensor,
-    v: torch.Tensor,
-    scale: torch.Tensor | None,
-    shift: torch.Tensor | None,
-    mean: torch.Tensor | None,
-    grad_s: torch.Tensor,
-    grad_v: torch.Tensor | None,
-    beta: float,
-    theta: float,
-    k: float,
-    detach: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     if grad_v is None:
         # NumPy's zeros start no parallel region, after which torch's threads would spin and slow down the kernel
         grad_v = torch.from_numpy(np.zeros(len(v), np.float32)) if v.device.type == "cpu" else torch.zeros_like(v)
@@ -112,6 +106,7 @@ def _lif_backward(
 
 
 lif_backward_operator = torch.library.custom_op("ashnets::lif_backward", _lif_backward, mutates_args=())
+lif_backward = _direct(_lif_backward, lif_backward_operator)
 
 
 @lif_backward_operator.register_fake

@@ -37,7 +37,6 @@ AS_IT_IS = "as it is"
 WAYS_TO_A_MODEL = (AS_IT_IS, "own-pairs", "own-photographs")
 RESULTS = ROOT / "results" / "own-images.csv"
 OPTIONS = EvaluationOptions(progress=False)
-BLANK = Variant("blank image", constant=True)
 
 
 def measure(model: str | Path, folder: Path) -> list[Row]:
@@ -45,7 +44,9 @@ def measure(model: str | Path, folder: Path) -> list[Row]:
     loaded = from_pretrained(model, task="retrieval").to(own_device())
     tokenizer = AshNetsProcessor.from_pretrained(model).tokenizer
     measured = RetrievalSet.of_pairs(OwnImages(folder).pairs("test", loaded.config.image_size))
-    seen, blind = (rank(loaded, tokenizer, measured, one, OPTIONS).main.recalls for one in (RESET, BLANK))
+    seen, blind = (
+        rank(loaded, tokenizer, measured, one, OPTIONS).main.recalls for one in (RESET, Variant(constant=True))
+    )
     return [
         {
             "direction": way,

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,6 @@ SMALL = {
     "vocabulary": "pruned",
     "backbone_weights": "random",
     "precision": "fp32",
-    "passes": 1,
-    "phases": f"[{SPIKING}]",
     "log_every": 1,
     "changes.image_size": 64,
     "changes.backbone_widths": "[8, 16, 32]",
@@ -44,28 +42,27 @@ SMALL = {
     "changes.time_steps": 2,
     "changes.num_hidden_layers": 1,
     "workers": 1,
-    "rank_timeout": 1800,
-}
+}  # changes of the paper's recipe
+RUN = {**SMALL, "passes": 1, "phases": f"[{SPIKING}]", "rank_timeout": 1800}
 SAMPLE_S = 2.0
 KEPT = 40  # samples in the record
 
 
 def rehearse(root: Path, run: Path, batch: int, valid: int) -> dict[str, Any]:
     """The record of check, run, kill, resume and evaluation; ``run`` is the folder of the run."""
-    found: dict[str, Any] = {"small_model": {**SMALL, "batch_size": batch}, "processes": RANKS}
+    found: dict[str, Any] = {"small_model": {**RUN, "batch_size": batch}, "processes": RANKS}
     found["check"], counts = timed(["data", "check", "pretrain-coco-vg", str(root), "--json"])
     images = found["images"] = json.loads(counts)["splits"]["train"]["images"]
     steps = images // batch
     settings = {
-        **SMALL,
+        **RUN,
         "batch_size": batch,
         "fused_pairs": max(RANKS * 4, batch // 4),
         "queue": 8 * batch,
         "valid_images": valid,
         "checkpoint_every": max(1, steps // 10),
     }
-    options = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    words = ["train", "pretrain-coco-vg", "--corpus", str(root), "--output", str(run), *options]
+    words = training(root, run, settings)
     found["run"] = watched_run(words, run, until=steps // 2)
     after = read_state(checkpoints(run / "checkpoints")[-1])["step"]
     found["resumed"] = {"from_step": after, **watched_run([*words, "--resume"], run, until=None, after=after)}
@@ -75,6 +72,31 @@ def rehearse(root: Path, run: Path, batch: int, valid: int) -> dict[str, Any]:
     coco = ["retrieval", str(root / "coco"), "--dataset", "coco-captions", "--json"]
     found["evaluate"], _ = timed(["evaluate", str(run / "model"), *coco])
     return found
+
+
+def training(root: Path, run: Path, settings: Mapping[str, object]) -> list[str]:
+    """The words of the command that trains the paper's recipe with these changes."""
+    options = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    return ["train", "pretrain-coco-vg", "--corpus", str(root), "--output", str(run), *options]
+
+
+def started(words: list[str], stderr: int) -> subprocess.Popen:
+    """A command on two processes, one thread each."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={RANKS}"]
+    return subprocess.Popen(
+        [*launch, "-m", "ashnets", *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        text=True,
+    )
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Kill torchrun, then its processes."""
+    for one in [process, *psutil.Process(process.pid).children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
 
 
 def timed(words: list[str]) -> tuple[dict[str, float], str]:
@@ -92,16 +114,9 @@ def watched_run(words: list[str], run: Path, until: int | None, after: int = 0) 
     Args:
         after: the step of the checkpoint that it resumes from.
     """
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={RANKS}"]
     log, epochs = run / "steps.jsonl", run / "log.jsonl"
     began, day = time.monotonic(), time.time()
-    process = subprocess.Popen(
-        [*launch, "-m", "ashnets", *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE if until is None else subprocess.DEVNULL,
-        text=True,
-    )
+    process = started(words, subprocess.PIPE if until is None else subprocess.DEVNULL)
     samples: list[dict[str, Any]] = []
     marks: dict[str, dict[str, float]] = {}
     for sample in watching(process, began):
@@ -113,9 +128,7 @@ def watched_run(words: list[str], run: Path, until: int | None, after: int = 0) 
             if is_so and name not in marks:
                 marks[name] = _mark(sample)
         if until is not None and step >= until and checkpoints(run / "checkpoints"):
-            for one in [process, *psutil.Process(process.pid).children(recursive=True)]:  # torchrun's own first
-                with suppress(psutil.NoSuchProcess):
-                    one.kill()
+            kill(process)
             break
     process.wait()
     if until is None and process.returncode:
@@ -185,12 +198,15 @@ def costs(found: dict[str, Any], decode: float, input_path: float) -> dict[str, 
     """
     marks, resumed = found["run"]["marks"], found["resumed"]["marks"]
     batch, images = found["small_model"]["batch_size"], found["images"]
-    between: Callable[[dict, str, str], float] = lambda own, a, b: own[b]["core_seconds"] - own[a]["core_seconds"]  # noqa: E731
+
+    def between(first: str, second: str) -> float:
+        return marks[second]["core_seconds"] - marks[first]["core_seconds"]
+
     trained = (marks["end"]["step"] - marks["first_step"]["step"]) * batch
     return {
         "input path of 256 px / decoding": round(input_path / decode, 2),
-        "regrouping and calibration / decoding": round(between(marks, "start", "first_step") / images / decode, 2),
-        "training / decoding": round(between(marks, "first_step", "end") / trained / decode, 2),
+        "regrouping and calibration / decoding": round(between("start", "first_step") / images / decode, 2),
+        "training / decoding": round(between("first_step", "end") / trained / decode, 2),
         "start of a process: images decoded meanwhile": round(marks["start"]["core_seconds"] / RANKS / decode),
         "resuming of a process: images decoded meanwhile": round(
             resumed["first_step"]["core_seconds"] / RANKS / decode

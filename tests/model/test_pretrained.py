@@ -18,6 +18,7 @@ from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, OutputError, UnknownModelError, WeightsError
 from ashnets.model import HEADS, AshNetsForPreTraining, AshNetsForRetrieval, AshNetsForVQA, AshNetsModel
 from ashnets.model.pretrained import AshNetsPreTrainedModel
+from tests.dying import KILLED_AT
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -381,9 +382,10 @@ def test_a_failed_save_leaves_what_was_there(saved, tmp_path, monkeypatch):
     assert contents(tmp_path) == before
 
 
-KILLED = """
-import os, sys
-from pathlib import Path
+KILLED = (
+    KILLED_AT
+    + """
+import sys
 import torch
 from safetensors.torch import load_file
 from ashnets import AshNetsModel
@@ -403,20 +405,7 @@ for moves in range(100):
     folder = place / str(moves)
     AshNetsModel.from_pretrained(old).save_pretrained(folder)
     (folder / "notes.txt").write_text("mine")
-    if not os.fork():
-        left = [moves]
-        def dying(move):
-            def step(self, target):
-                left[0] -= 1
-                if left[0] < 0:
-                    os._exit(9)
-                return move(self, target)
-            return step
-        Path.rename, Path.replace = dying(Path.rename), dying(Path.replace)
-        model.save_pretrained(folder, max_shard_size="10KB")
-        os._exit(0)
-    died = os.waitstatus_to_exitcode(os.wait()[1])
-    assert died in (0, 9), died
+    died = killed_at(moves, lambda: model.save_pretrained(folder, max_shard_size="10KB"))
     whole = (folder / "config.json").is_file()
     if whole:
         assert any(same(tensors(folder), one) for one in wanted), "a mixture of two models under config.json"
@@ -428,6 +417,7 @@ for moves in range(100):
         break
 assert seen == sorted(seen) and set(seen) == {0, 1} and len(seen) > 6, seen
 """
+)
 
 
 def test_a_save_that_is_killed_between_two_files_is_completed_by_the_next_load(tmp_path):
