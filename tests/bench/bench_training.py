@@ -1,8 +1,8 @@
 """Training pairs a second of ``tiny-pictograms``: as its recipe asks, against plain settings, in one run.
 
 Plain is fp32, texts padded to the greatest length in every pass, one pass for all texts, and the CNN in torch's own
-layout, and each batch read before its step instead of beside the one before. A call reads a batch of 128 pairs and
-makes one optimizer step; each phase is a row. Images are those of the gallery, again and again, or of a corpus.
+layout, and each batch read before its step instead of beside the one before. A call reads a batch of the recipe's size
+and makes one optimizer step; each phase is a row. Images are those of the gallery, again and again, or of a corpus.
 
     python tests/bench/bench_training.py --corpus data/pictograms --output zoo/results/speed
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from ashnets.zoo.registry import recipe_path
 OURS, PLAIN = "recipe", "plain settings"
 SECTION, RECIPE, AIM = "training", "tiny-pictograms", 2.5
 MOST = 1000  # steps of a phase
+UNMEASURED = 1  # number of a step that does not also measure gradients, as step 0 does
 OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench"
 
 
@@ -60,7 +61,7 @@ def stepping(run: Run, phase: int) -> Callable[[], None]:
 
     def step() -> None:
         run.learner.prepare(run.recipe.phases[phase])
-        run.learner.optimize([next(coming)], 0, Means())
+        run.learner.optimize([next(coming)], UNMEASURED, Means())
 
     return step
 
@@ -73,7 +74,7 @@ def plain_step(run: Run, phase: int) -> None:
         more = (0, length - batch.input_ids.shape[1])
         wide: dict[str, Any] = {name: pad(getattr(batch, name), more) for name in ("input_ids", "attention_mask")}
         wide["special"] = pad(batch.special, more, value=True)
-        run.learner.optimize([dataclasses.replace(batch, **wide)], 0, Means())
+        run.learner.optimize([dataclasses.replace(batch, **wide)], UNMEASURED, Means())
 
 
 def batches(run: Run, count: int) -> EpochBatches:
@@ -94,11 +95,13 @@ def plain_texts() -> Iterator[None]:
         yield
 
 
-def contestants(corpus: Path | None, phase: int, runs: dict[str, Run]) -> dict[str, Callable[[], None]]:
+def contestants(
+    corpus: Path | None, phase: int, runs: dict[str, Run], changes: Sequence[str]
+) -> dict[str, Callable[[], None]]:
     """Name → one step of a phase."""
     for name, asked in ((OURS, ()), (PLAIN, ("precision=fp32",))):
         if name not in runs:
-            runs[name] = run_of(corpus, *asked)
+            runs[name] = run_of(corpus, *changes, *asked)
     for module in runs[PLAIN].learner.model.ashnets.vision.modules():
         module._forward_pre_hooks.clear()  # of the layout
     return {OURS: stepping(runs[OURS], phase), PLAIN: partial(plain_step, runs[PLAIN], phase)}
@@ -108,6 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, help="images to train on; the gallery's by default")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the machines' folders")
     options = parser.parse_args(arguments)
     place = machine.describe()
@@ -115,12 +119,12 @@ def main(arguments: list[str] | None = None) -> int:
     report, runs = Report(), dict[str, Run]()
     with deterministic(torch.device("cpu")):
         for number in range(2):
-            calls = contestants(options.corpus, number, runs)
+            calls = contestants(options.corpus, number, runs, options.set)
             recipe = runs[OURS].recipe
             case = f"{RECIPE}, {recipe.batch_size} pairs: {recipe.phases[number].name} phase"
             report.progress(f"{SECTION}: {case}")
             seconds = interleaved(calls, options.rounds)
-            ratio = report.compare(SECTION, case, f"{PLAIN} / {OURS}", seconds[PLAIN], seconds[OURS])
+            ratio = report.add_ratio(SECTION, case, f"{PLAIN} / {OURS}", seconds[PLAIN], seconds[OURS])
             report.aim(f"{SECTION}, {case}: faster {PLAIN} / {OURS}", ratio, at_least=AIM)
             report.note(f"{case}: pairs a second", {n: recipe.batch_size / min(s) for n, s in seconds.items()})
     report.note("precision", {"used": recipe.precision, "chosen": runs[OURS].chosen})
