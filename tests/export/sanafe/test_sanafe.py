@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 import yaml
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
+from ashnets.cli.export import export
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import AshNetsError, MissingExtraError
 from ashnets.export.exporting import export_model, sample_spikes
@@ -130,6 +133,20 @@ def test_without_sanafe_it_says_how_to_get_it(encoder: AbstractEncoder, written:
     with pytest.raises(MissingExtraError):
         export_model(encoder, "sana-fe", tmp_path / "other", quantize=True, simulate=60)
     assert not (tmp_path / "other").exists()
+
+
+def test_the_command_tells_the_placement_as_a_table(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command("export")(export)
+    command = ["ashnets-tiny", "--to", "sana-fe", "--quantize", "--output", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    with np.load(tmp_path / "out" / "network.npz", allow_pickle=False) as stored:
+        cores = len(np.unique(stored["5_cores"]))
+    assert "{" not in done.stdout and " 0 KiB" not in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["concepts", str(cores)] in [row[:2] for row in rows]
+    assert ["limits", "1,024", "neurons"] in [[row[0], *row[4:6]] for row in rows if len(row) > 5]
 
 
 @pytest.mark.full
