@@ -34,7 +34,6 @@ from ashnets.model.sampling import probabilistic_sampling
 from ashnets.result_folder import check_place, entries, result_folder
 
 FORMATS = ("lava", "onnx", "onnx-sequence", "onnx-unrolled", "onnx-model", "nir", "sana-fe")
-READ_FROM = ("onnx", "onnx-sequence", "onnx-unrolled")  # formats that also get the reading of texts
 MARK = "ashnets-export/1"
 REPORT = "report.json"
 SAMPLES = 3
@@ -79,8 +78,8 @@ def export_model(
         weights_sha256: digest of the weights' files (`ashnets.digests`), which connects an export with a model card.
         chip, mapping: for sana-fe: the chip, Loihi 1 by default, and how neurons are mapped to its cores.
         python: for sana-fe: a Python that has sanafe; the running one by default.
-        texts: for the ONNX forms of the encoder: texts with their embeddings (M, D) for spikes; the folder then also
-            has the reading from spike counts to embeddings, if the model has one.
+        texts: for the forms of the encoder: texts with their embeddings (M, D) for spikes; the folder then also has the
+            reading from spike counts to embeddings, if the model has one, for onnxruntime on the host.
         random_weights: a sentence that describes random weights; the network, its README and the report repeat it.
 
     Returns:
@@ -126,10 +125,14 @@ def export_model(
         if warnings := rates_warnings(_rates(graph, spikes, images)):
             report["warnings"] = warnings
         write_atomically(aside / "sample.jpg", sample_jpeg())
-        if texts is not None and to in READ_FROM and has_reading(model):
-            write_onnx_reading(model, aside / "reading.onnx")
-            _savez(aside / "texts.npz", {"texts": np.array(list(texts[0])), "embeds": texts[1].float().numpy()})
-            report["texts"] = len(texts[0])
+        if texts is not None and to != "onnx-model" and has_reading(model):
+            try:
+                write_onnx_reading(model, aside / "reading.onnx")
+            except MissingExtraError as error:
+                report.setdefault("warnings", []).append(f"the folder has no reading of texts: {error}")
+            else:
+                _savez(aside / "texts.npz", {"texts": np.array(list(texts[0])), "embeds": texts[1].float().numpy()})
+                report["texts"] = len(texts[0])
         text = readme(graph, to, report)
         write_atomically(aside / "README.md", text.encode())
         report["files"] = {

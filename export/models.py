@@ -15,7 +15,7 @@ from ashnets.evaluation.embedding import embed_texts
 from ashnets.export.energy.images import read_images
 from ashnets.export.energy.profiles import load_profile, profile_names
 from ashnets.export.energy.report import REPORT, count_and_estimate, energy_report, write_report
-from ashnets.export.exporting import READ_FROM, export_model
+from ashnets.export.exporting import export_model
 from ashnets.export.onnx.reading import has_reading
 from ashnets.export.placement.chips import load_chip
 from ashnets.files import JsonObject, require_writable
@@ -208,7 +208,7 @@ def export_encoder(
         chip=None if chip is None else load_chip(os.fspath(chip)),
         mapping=mapping,
         python=python,
-        texts=_texts(name, model) if to in READ_FROM and weights == "trained" and has_reading(model) else None,
+        texts=_texts(name, model) if weights == "trained" and to != "onnx-model" and has_reading(model) else None,
     )
 
 

@@ -9,6 +9,7 @@ from ashnets.files import JsonObject
 
 _LAVA = """
 import dataclasses, sys, types
+import numpy as np
 
 # lava-nc 0.10.0 was written for Python 3.10; its ByteEncoder is the default of a field and must be hashable since 3.11
 original = dataclasses.dataclass
@@ -20,7 +21,14 @@ dataclasses.dataclass = hashable
 # this module needs torchvision and serves only training on images with boxes
 sys.modules["lava.lib.dl.slayer.object_detection"] = types.ModuleType("object_detection")
 from lava.lib.dl.netx import hdf5
+from lava.proc.conv import utils
 dataclasses.dataclass = original
+
+# lava has these in 8 bits, which NumPy 2 does not widen for 128 or more channels or pixels
+convolve = utils.conv_scipy
+def conv_scipy(spikes, weight, *geometry):
+    return convolve(spikes, weight, *(tuple(map(int, n)) if np.ndim(n) else int(n) for n in geometry))
+utils.conv_scipy = conv_scipy
 
 network = hdf5.Network("network.h5", reset_interval={steps}, reset_offset=1)
 print(network)
@@ -80,10 +88,11 @@ for t, spikes in enumerate(torch.from_numpy(sample["spikes"]).float()):
 
 _SANAFE = """
 import json, subprocess, sys
-done = subprocess.run([sys.executable, "run_sanafe.py", "--images", "1"], capture_output=True, text=True)
-print(done.stdout or done.stderr)
-result = json.load(open("results.json"))
-assert result["differ"] == 0
+import numpy as np
+
+python = sys.executable  # or the path of another Python, one that has sanafe 2.2.9 and numpy
+subprocess.run([python, "run_sanafe.py", "--images", "1"], check=True)
+assert json.load(open("results.json"))["differ"] == 0
 """
 
 _IMAGE = """
@@ -110,12 +119,11 @@ for t in range({steps}):
     x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
     own[t, 0] = ((x ^ (x >> 16)) >> 8 < bar).reshape(pixels.shape)
 np.savez("own.npz", spikes=own)
-{run}
 """
 
 _RUN_STEP = """
 state = {{i.name: np.zeros((1, *i.shape[1:]), np.float32) for i in session.get_inputs() if i.name != "spikes"}}
-counts = 0
+counts = 0  # (1, channels, h, w)
 for spikes in own.astype(np.float32):
     out = dict(zip(names, session.run(names, {{"spikes": spikes, **state}})))
     state = {{name: out[name + "_next"] for name in state}}
@@ -126,15 +134,16 @@ print(int(counts.sum()), "spikes of {last}")
 _RUN_SEQUENCE = """
 state = {{i.name: np.zeros((1, *i.shape[1:]), np.float32) for i in session.get_inputs() if i.name != "spikes"}}
 (spikes,) = session.run(["{last}"], {{"spikes": own.astype(np.float32), **state}})
-counts = spikes.sum(0)
+counts = spikes.sum(0)  # (1, channels, h, w)
 print(int(counts.sum()), "spikes of {last}")
 """
 
 _READING = """
+import onnxruntime
 reading = onnxruntime.InferenceSession("reading.onnx", providers=["CPUExecutionProvider"])
 texts = np.load("texts.npz")
 
-tokens = np.ascontiguousarray(counts.reshape(1, counts.shape[1], -1).transpose(0, 2, 1))  # (1, N, concepts)
+tokens = counts.reshape(1, counts.shape[1], -1).transpose(0, 2, 1).astype(np.float32)  # (1, N, concepts)
 ratio = np.ones((1, tokens.shape[1], 1), np.float32)  # SR; ones: without the concrete encoder
 (embed,) = reading.run(None, {"counts": tokens, "summary_ratio": ratio})
 cosines = texts["embeds"] @ embed[0]
@@ -150,16 +159,34 @@ for name, value in zip(names, session.run(names, given)):
 """
 
 _RUN_NIR = """
-state, count = None, 0
+state, counts = None, 0  # (1, channels, h, w)
 for spikes in torch.from_numpy(own).float():
     out, state = network(spikes, state)
-    count += int(out.sum())
-print(count, "spikes of {last}")
+    counts = counts + out.detach().numpy()
+print(int(counts.sum()), "spikes of {last}")
 """
 
 _RUN_LAVA = """
-stream = own[:, 0].transpose(3, 2, 1, 0)  # (W, H, C, T): data of lava's source RingBuffer
-print(stream.shape, "in;", network.out.shape, "out")
+from lava.magma.core.run_conditions import RunSteps
+from lava.magma.core.run_configs import Loihi2SimCfg
+from lava.proc.io.sink import RingBuffer as Sink
+from lava.proc.io.source import RingBuffer as Source
+
+late = {layers}  # steps: one for each layer
+stream = np.pad(own[:, 0], [(0, late), (0, 0), (0, 0), (0, 0)]).transpose(3, 2, 1, 0).astype(np.int8)  # (W, H, C, T)
+source, sink = Source(data=stream), Sink(shape=network.out.shape, buffer=stream.shape[-1])
+source.s_out.connect(network.inp)
+network.out.connect(sink.a_in)
+network.run(condition=RunSteps(num_steps=stream.shape[-1]), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+counts = sink.data.get()[..., late:].sum(-1).transpose(2, 1, 0)[None]  # (1, channels, h, w)
+network.stop()
+print(int(counts.sum()), "spikes of {last}")
+"""
+
+_RUN_SANAFE = """
+subprocess.run([python, "run_sanafe.py", "--spikes", "own.npz"], check=True)
+counts = np.load("results.npz")["{last}"].sum(1)  # (1, channels, h, w)
+print(int(counts.sum()), "spikes of {last}")
 """
 
 _RUN = {
@@ -169,7 +196,7 @@ _RUN = {
     "onnx-unrolled": _RUN_SEQUENCE,
     "onnx-model": _RUN_MODEL,
     "nir": _RUN_NIR,
-    "sana-fe": 'print("python run_sanafe.py --spikes own.npz")',
+    "sana-fe": _RUN_SANAFE,
 }
 
 _CODE = {
@@ -184,8 +211,9 @@ _CODE = {
 
 _NOTES = {
     "lava": """
-With NumPy 2, lava's simulation also fails for 128 or more channels or pixels:
-`ashnets.export.lava_simulation.simulate` changes that too, and runs everything in a separate process.
+lava runs the network in further processes, as it does below, and does not report their errors.
+`ashnets.export.lava_simulation.simulate` runs everything in a separate process and reports them. The simulation takes
+seconds for small images and few channels, and hours for larger models.
 
 Stream the samples one after another. Each layer is one step late: step t of sample n of the last layer is at index
 n·{steps} + t + {layers} of a sink, so run N·{steps} + {layers} steps for N samples. lava orders an array as (W, H, C),
@@ -210,7 +238,7 @@ The sampler is not in the file: draw `spikes` (T, B, 3, H, W) from the pixel int
     "sana-fe": """
 `chip.yaml` describes the chip for `sanafe.load_arch`. `network.npz` contains the weights and the core of each neuron.
 `run_sanafe.py` builds the network from both, since SANA-FE has an object for each synapse, and a file of all of them
-would take gigabytes. Run it in a Python with sanafe 2.2.9 and numpy; `--timing detailed` models congestion. SANA-FE is
+would take gigabytes. It runs in a Python with sanafe 2.2.9 and numpy; `--timing detailed` models congestion. SANA-FE is
 under the GPL; nothing in this folder contains its code. It charges the access of each neuron in all of the T + {layers}
 steps that an image takes on the chip, and an update where something happens. ashnets charges both in T steps, and
 takes the time of both in every step: its latency can be slightly longer.
@@ -264,9 +292,7 @@ def readme(graph: SpikingGraph, to: str, report: JsonObject) -> str:
     code = _CODE[to].format(**values).strip("\n")
     height, width = graph.input_shape[1:]
     run = _RUN[to].format(**values).strip("\n")
-    image = _IMAGE.format(run=run, height=height, width=width, seed=graph.encoding.seed, steps=graph.time_steps).strip(
-        "\n"
-    )
+    image = _IMAGE.format(height=height, width=width, seed=graph.encoding.seed, steps=graph.time_steps).strip("\n")
     reading = _reading(report) if "texts" in report else ""
     rows = "\n".join(
         f"| {layer.name} | {layer.weight.shape[1] * layer.groups} → {layer.weight.shape[0]} | "
@@ -301,10 +327,16 @@ Compared on {report["images"]} images of {report["steps"]} steps: {"; ".join(res
 
 ## From an image file to spikes
 
-NumPy and PIL alone draw the spikes of ashnets, bit by bit, and the network above runs on them:
+NumPy and PIL alone draw the spikes of ashnets, bit by bit:
 
 ```python
 {image}
+```
+
+The network above runs on them:
+
+```python
+{run}
 ```
 {reading}
 T = {graph.time_steps} steps an image. Membranes are {_carry(graph)}. Input: {graph.encoding.kind} spikes, drawn outside

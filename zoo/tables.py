@@ -228,6 +228,33 @@ def speed_table(folder: Path = RESULTS / "speed") -> str:
     return "\n".join(lines) + "\n"
 
 
+def placement_table(folder: Path = RESULTS / "speed") -> str:
+    """Cores, time and memory of placing each encoder by each mapping; the records of ``bench_placement.py``.
+
+    A line for each machine, encoder and mapping.
+    """
+    heads = [
+        "spiking encoder of",
+        "mapping",
+        "cores",
+        "time ÷ one image",
+        "memory ÷ weights and membranes",
+        "processor",
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for path in sorted(folder.glob("*/placement.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        ratios = {(row["case"], row["what"]): row for row in record["rows"]}
+        for case, cores in record["notes"]["cores"].items():
+            encoder, mapping = case.split(": ")
+            time, memory = (ratios[case, what] for what in ("placement / one image", "peak / weights and membranes"))
+            spread = f"{time['ratio']:#.3g} ({time['low']:#.3g} to {time['high']:#.3g})"
+            names = ", ".join(f"`{name}`" for name in encoder.split(", "))
+            cells = [names, mapping, f"{cores:,}", spread, f"{memory['ratio']:#.3g}", record["machine"]["processor"]]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def experiment_table(folder: Path = RESULTS / "experiments") -> str:
     """A verdict for each claim of the experiments whose ``NAME/results.csv`` are in the folder; empty without any."""
     lines: list[str] = []
@@ -297,6 +324,7 @@ PLACES: dict[str, Callable[[], str]] = {
     "zoo/results/baselines.csv": baseline_table,
     "zoo/results/quantized": quantized_table,
     "zoo/results/speed": speed_table,
+    "zoo/results/speed, placement": placement_table,
     "zoo/results/experiments": experiment_table,
     "zoo/results/own-images.csv": own_images_table,
 }  # source of a table, as its marks in a page name it → the table

@@ -92,4 +92,11 @@ def export(
         progress=not as_json_,
     )
     warn(report)
-    show(report, json_wanted=as_json_)
+    placement = report.get("placement")
+    show(report if as_json_ else {k: v for k, v in report.items() if k != "placement"}, json_wanted=as_json_)
+    if placement and not as_json_:
+        from ashnets.export.energy.placement_page import cores_rows, heading
+        from ashnets.terminal import columns, table
+
+        head, rows = cores_rows(placement)
+        typer.echo(f"{heading(placement)}\n{table(head, rows, [i > 0 for i in range(len(head))], columns())}")

@@ -56,15 +56,20 @@ def as_text(value: Mapping[str, object]) -> str:
     """A mapping as indented lines.
 
     A mapping of plain values is printed on its parent's line (``text_to_image: R@1 0.31, R@10 0.66``), a list of
-    sentences below it.
+    sentences below it, and a list of mappings with the same keys as a table below it.
     """
     return "\n".join(_lines(value, indent=0))
 
 
 def as_table(rows: Sequence[Mapping[str, object]], keys: Sequence[str]) -> str:
     """Rows as a table with ``keys`` as header, no wider than the terminal; numbers are right-aligned."""
+    return _table(rows, keys, columns())
+
+
+def _table(rows: Sequence[Mapping[str, object]], keys: Sequence[str], width: int | None) -> str:
     cells = [[_plain(row[key]) for key in keys] for row in rows]
-    return table(keys, cells, [bool(rows) and isinstance(rows[0][key], int | float) for key in keys], columns())
+    numbers = [bool(rows) and isinstance(rows[0][key], int | float) for key in keys]
+    return table(keys, cells, numbers, width)
 
 
 def show(value: Mapping[str, object], *, json_wanted: bool) -> None:
@@ -126,8 +131,14 @@ def _lines(value: Mapping[str, object], indent: int) -> Iterator[str]:
         if isinstance(item, Mapping) and any(isinstance(part, Mapping) for part in item.values()):
             yield head
             yield from _lines(item, indent + 1)
+        elif isinstance(item, list | tuple) and item and all(isinstance(part, Mapping) for part in item):
+            yield head
+            margin, width = "  " * (indent + 1), columns()
+            rows = [{name.replace("_", " "): part for name, part in row.items()} for row in item]
+            below = _table(rows, list(rows[0]), None if width is None else width - len(margin))
+            yield from (f"{margin}{line}" for line in below.splitlines())
         elif isinstance(item, Mapping):
-            yield f"{head} {', '.join(f'{name} {_plain(part)}' for name, part in item.items())}"
+            yield f"{head} {', '.join(f'{name} {_plain(part)}' for name, part in item.items()) or '–'}"
         elif isinstance(item, list | tuple) and any(isinstance(part, str) and " " in part for part in item):
             yield head
             yield from (f"{'  ' * (indent + 1)}{part}" for part in item)

@@ -60,5 +60,7 @@ def digits(value: float) -> str:
 
 
 def memory_size(bytes_: int) -> str:
-    """Bytes in KiB or MiB."""
+    """Bytes, in KiB or MiB from one of them on."""
+    if bytes_ < 1024:
+        return f"{bytes_} B"
     return f"{bytes_ / 1024:,.0f} KiB" if bytes_ < 1 << 20 else f"{bytes_ / (1 << 20):,.2f} MiB"

@@ -31,6 +31,7 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     console.print(f"{model['name']} ({model['weights']})", markup=False, style="bold")
     console.print(f"{data['source']}; T = {counts['steps']}, each image from a reset state", markup=False)
     show(*_spikes(counts))
+    console.print("Firing rate: spikes a neuron and step, mean and 95th percentile over the neurons.", markup=False)
     show(*_operations(counts))
     placement = report["placement"]
     if placement["fits"]:

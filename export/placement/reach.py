@@ -79,13 +79,17 @@ class Reach:
             Hops east or west and hops north or south, (C, H, W) each.
         """
         found = []
+        end = np.cumsum(self.targets.ravel())
+        last = np.broadcast_to(self.of_channels(end.reshape(self.shape)), sources.shape)
+        first = last - self.of_channels(self.targets)  # entries of a neuron's place: first ≤ entry < last
+        place = self.of_channels(np.arange(self._rows).reshape(self.shape))
         for axis, length in enumerate((chip.columns, chip.rows)):
-            key = self.row * length + chip.tile(targets)[axis][self.core]
-            at = np.bincount(key, minlength=self._rows * length).reshape(self._rows, length)
-            distance = np.abs(np.arange(length)[:, None] - np.arange(length))
-            summed = (at @ distance).reshape(*self.shape, length)  # from a tile in each column, or row
+            key = np.sort(self.row * length + chip.tile(targets)[axis][self.core], kind="stable")
+            summed = np.concatenate([[0], np.cumsum(key % length)])
             own = chip.tile(sources)[axis]
-            found.append(np.take_along_axis(self.of_channels(summed), own[..., None], -1)[..., 0])
+            middle = np.searchsorted(key, place * length + own)  # entries before it lie west (or north) of the neuron
+            west = own * (middle - first) - (summed[middle] - summed[first])
+            found.append(west + summed[last] - summed[middle] - own * (last - middle))
         return found[0], found[1]
 
 

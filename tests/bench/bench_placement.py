@@ -4,11 +4,12 @@ The bound of the time is the encoder's own run on one image of T steps, on one t
 CPU time of placement and traffic tables over CPU time of that run. The bound of the memory is 4 bytes for each weight
 and membrane: a row is the peak of what the placement allocates over that. An architecture that needs more than one chip
 is placed on a mesh with more columns. Weights are random, which changes nothing: a placement depends on shapes alone.
+Architectures with the same spiking encoder share a row.
 
     python tests/bench/bench_placement.py [NAME ...] [--mapping best] [--rounds 3]
 
 The linear mapping spreads the channels of a place over many cores, so its tables are the longest.
-Results: ``out/bench/MACHINE/placement.{csv,json}``.
+Results: ``out/bench/MACHINE/placement.{csv,json}``; the JSON stands in zoo/results/speed, for docs/energy.md.
 """
 
 from __future__ import annotations
@@ -16,23 +17,27 @@ from __future__ import annotations
 import argparse
 import time
 import tracemalloc
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import machine
 import torch
 from measuring import interleaved
 from reporting import Report
+from spiking_encoder import alike
 
 from ashnets.export.graph import SpikingGraph, from_model
-from ashnets.export.placement.chips import load_chip
+from ashnets.export.placement.chips import Chip, load_chip
 from ashnets.export.placement.mapping import MAPPINGS
 from ashnets.export.placement.placed import Placement
-from ashnets.export.placement.placing import place_on_any
+from ashnets.export.placement.placing import place, place_on_any
 from ashnets.export.placement.traffic import traffic_tables
 from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.zoo.registry import config_of
 
 ARCHITECTURES = [f"ashnets-{name}" for name in ("tiny", "r18", "r50", "r101", "r152", "vit-b16")]
+TIME, MEMORY = "placement / one image", "peak / weights and membranes"
 OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench"
 
 
@@ -45,36 +50,40 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the machines' folders")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    place = machine.describe()
-    about: dict[str, object] = {"machine": place, "rounds": options.rounds, "memory_is": "peak of tracemalloc"}
-    report, sizes = Report(), {}
-    for name in options.names:
-        graph = from_model(AbstractEncoder(config_of(name)).eval(), name)
-        candidates = {mapping: lambda m=mapping, g=graph: placed(g, m) for mapping in options.mapping or MAPPINGS}
+    computer = machine.describe()
+    about: dict[str, object] = {"machine": computer, "rounds": options.rounds, "memory_is": "peak of tracemalloc"}
+    report, sizes, cores = Report(), {}, {}
+    for names in alike(options.names):
+        encoder = ", ".join(names)
+        graph = from_model(AbstractEncoder(config_of(names[0])).eval(), encoder)
+        candidates: dict[str, Callable[[], Placement]] = {}
+        for mapping in options.mapping or MAPPINGS:
+            chip = place_on_any(graph, load_chip("loihi1"), mapping).chip  # with more columns where one is too small
+            candidates[mapping] = partial(placed, graph, chip, mapping)
         spikes = torch.zeros(graph.time_steps, 1, *graph.input_shape)
-        report.progress(name)
-        run = {"run": lambda s=spikes, g=graph: g.run(s)}
-        seconds = interleaved(candidates | run, options.rounds, clock=time.process_time)
+        report.progress(encoder)
+        run = {"run": partial(graph.run, spikes)}
+        seconds = interleaved({**candidates, **run}, options.rounds, clock=time.process_time)
         weights = sum(layer.weight.numel() + layer.bias.numel() for layer in graph.layers)
         neurons = sum(layer.neurons for layer in graph.layers)
-        sizes[name] = {"weights": weights, "neurons": neurons, "synapses": synapses(graph)}
+        sizes[encoder] = {"weights": weights, "neurons": neurons, "synapses": synapses(graph)}
         for mapping, call in candidates.items():
             tracemalloc.start()
-            found = call()
+            cores[f"{encoder}: {mapping}"] = call().cores
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-            case = f"{name}, {mapping}: {found.cores:,} cores"
-            bound = 4.0 * (weights + neurons)
-            report.add_ratio("placement", case, "placement / one image", seconds[mapping], seconds["run"])
-            report.add_ratio("placement", case, "peak / weights and membranes", [peak], [bound], "B")
+            case, bound = f"{encoder}: {mapping}", 4.0 * (weights + neurons)
+            report.add_ratio("placement", case, TIME, seconds[mapping], seconds["run"])
+            report.add_ratio("placement", case, MEMORY, [peak], [bound], "B")
+    report.note("cores", cores)
     report.note("sizes", sizes)
-    report.print(f"{place['processor']}, one thread")
+    report.print(f"{computer['processor']}, one thread")
     report.write(options.output / machine.folder(), "placement", about)
 
 
-def placed(graph: SpikingGraph, mapping: str) -> Placement:
+def placed(graph: SpikingGraph, chip: Chip, mapping: str) -> Placement:
     """A placement with its traffic tables."""
-    found = place_on_any(graph, load_chip("loihi1"), mapping)
+    found = place(graph, chip, mapping)
     traffic_tables(found)
     return found
 

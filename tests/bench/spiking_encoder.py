@@ -23,6 +23,7 @@ TIMES_BASELINE = 2
 OURS, BASELINE, BASELINE_LAST = "ashnets", "spikingjelly", "spikingjelly, channels-last"
 SHAPE = (
     "spiking_channels",
+    "spiking_grid_channels",
     "response_size",
     "image_size",
     "time_steps",

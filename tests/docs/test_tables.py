@@ -16,6 +16,7 @@ from ashnets.zoo.tables import (
     STAGES,
     own_images_table,
     pages,
+    placement_table,
     quantized_table,
     renew,
     retrieval_table,
@@ -187,6 +188,19 @@ def test_a_missed_aim_is_told(tmp_path):
     assert lines[0][1:] == [*SPEEDS[LIF][0], "", "1.250", "1.250"]
     assert lines[1][1:] == [*SPEEDS[LIF][1], "≥ 2", *["2.250 (1.00 to 2.00)"] * 2]
     assert lines[-1][1:] == [*SPEEDS["training"][1], "≤ 2", "2.250 (1.00 to 2.00), missed", "–"]
+
+
+def test_a_placement_is_a_line_with_its_cores(tmp_path):
+    ratio = {"ratio": 1.5, "low": 1.25, "high": 2.0}
+    rows = [
+        {"case": "a, b: linear", "what": "placement / one image", **ratio},
+        {"case": "a, b: linear", "what": "peak / weights and membranes", **ratio, "ratio": 34.21},
+    ]
+    record = {"machine": {"processor": "AMD"}, "notes": {"cores": {"a, b: linear": 4491}}, "rows": rows}
+    (tmp_path / "amd").mkdir()
+    (tmp_path / "amd" / "placement.json").write_text(json.dumps(record), encoding="utf-8")
+    lines = placement_table(tmp_path).splitlines()
+    assert lines[2:] == ["| `a`, `b` | linear | 4,491 | 1.50 (1.25 to 2.00) | 34.2 | AMD |"]
 
 
 def test_medians_lie_within_their_quartiles(repository):

@@ -24,9 +24,10 @@ from ashnets.errors import AshNetsError, ConfigurationError, OutputError
 from ashnets.export import exporting
 from ashnets.export.emulator import IntegerLayer, emulate
 from ashnets.export.exporting import FORMATS, export_model, sample_spikes
-from ashnets.export.graph import SpikingGraph, from_model
+from ashnets.export.graph import SpikingGraph, from_model, quantized
 from ashnets.export.lava import read_lava, write_lava
 from ashnets.export.nir_graph import compare_nir, write_nir
+from ashnets.export.onnx.reading import read_spikes
 from ashnets.export.onnx.running import run_onnx
 from ashnets.export.onnx.sequence import write_onnx_sequence
 from ashnets.export.onnx.step import write_onnx_step
@@ -92,7 +93,9 @@ def model(config: AshNetsConfig, encoder: AbstractEncoder):
 @pytest.mark.parametrize("to", [f for f in FORMATS if f != "onnx-model"])
 def test_a_folder_holds_what_it_says_and_its_readme_runs(to: str, model, tmp_path: Path) -> None:
     folder = tmp_path / "exported"
-    report = export_model(model, to, folder, "small", quantize=to == "lava")
+    embeds = torch.nn.functional.normalize(torch.randn(3, model.config.projection_size), dim=-1)
+    report = export_model(model, to, folder, "small", quantize=to == "lava", texts=(["a cat", "a dog", "Käse"], embeds))
+    assert {"reading.onnx", "texts.npz"} <= set(report["files"])
     _check(folder, report, to, model)
 
 
@@ -114,9 +117,10 @@ def _check(folder: Path, report: dict, to: str, model: Any) -> None:
         assert report["opset"] == 20
     with np.load(folder / "sample.npz", allow_pickle=False) as sample:
         assert sample["spikes"].shape == (6, 3, 3, 40, 40)
-    first, *others = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    assert len(first.strip().splitlines()) >= 3
-    blocks = others if to == "sana-fe" else [first, *others]  # sanafe is not installed here
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks[0].strip().splitlines()) >= 3
+    if to == "sana-fe":  # SANA-FE is not installed here; test_sanafe runs all blocks
+        blocks = [block for block in blocks if "from PIL import" in block]
     code = "\n".join([f"import sys; sys.path.insert(0, {str(Path(ashnets.__file__).parents[1])!r})", *blocks])
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -128,10 +132,20 @@ def _check(folder: Path, report: dict, to: str, model: Any) -> None:
         assert done.stdout.count("Conv") == 4
     if to == "nir":
         assert done.stdout.count(": 0 spikes differ") == 6 + 1, "each step in spikingjelly, all of them in sinabs"
-    if to in ("onnx", "onnx-sequence", "onnx-unrolled", "nir"):
+    if to not in ("onnx-model", "sana-fe"):
         graph = from_model(model)
-        fired = int(graph.run(ours)[0]["concepts"].sum())
-        assert f"{fired} spikes of concepts" in done.stdout
+        counts = (quantized(graph) if to == "lava" else graph).run(ours)[0]["concepts"].sum(0)
+        assert f"{int(counts.sum())} spikes of concepts" in done.stdout
+        _check_texts(folder, counts, done.stdout)
+
+
+def _check_texts(folder: Path, counts: torch.Tensor, said: str) -> None:
+    """The README's last block says the texts nearest to the embedding of the counts."""
+    with np.load(folder / "texts.npz", allow_pickle=False) as stored:
+        texts, embeds = stored["texts"].tolist(), torch.from_numpy(stored["embeds"])
+    cosines = embeds @ read_spikes(folder / "reading.onnx", counts)[0]
+    best = [f"{cosines[i]:.3f} {texts[i]}" for i in cosines.argsort(descending=True).tolist()]
+    assert said.strip().splitlines()[-len(best) :] == best
 
 
 @pytest.mark.parametrize(

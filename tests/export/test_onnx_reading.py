@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,18 @@ def test_the_folder_has_the_reading_and_its_readme_uses_it(model: AshNetsForRetr
         assert stored["texts"].tolist() == ["a cat", "a dog", "ein Käse"]
         assert np.array_equal(stored["embeds"], embeds.numpy())
     assert "## From spikes to text" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_without_onnx_the_other_formats_have_no_reading(
+    model: AshNetsForRetrieval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # every import of it now fails, as if it were not installed
+    embeds = F.normalize(torch.randn(3, model.config.projection_size), dim=-1)
+    report = export_model(model, "sana-fe", tmp_path / "out", texts=(["a cat", "a dog", "a bird"], embeds))
+    assert "has no reading of texts" in report["warnings"][-1] and "ashnets[onnx]" in report["warnings"][-1]
+    assert "texts.npz" not in report["files"]
+    readme = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "## From spikes to text" not in readme and "Warning: the folder has no reading" in readme
 
 
 def test_an_encoder_alone_has_no_reading(encoder: AbstractEncoder, tmp_path: Path) -> None:

@@ -374,6 +374,7 @@ def test_describe_names_the_model(capsys: pytest.CaptureFixture[str]) -> None:
 def test_results_read_as_a_table() -> None:
     result = {"model": "a", "splits": {"test": {"n": 3, "text_to_image": {"R@1": 1 / 3, "R@10": 1.0}}}, "seeds": [1, 2]}
     result["notes"] = ["one sentence", "word"]
+    result |= {"parts": [{"name": "a", "cores_of_a": 10}, {"name": "bc", "cores_of_a": 5}], "found": {}}
     assert as_text(result).splitlines() == [
         "model: a",
         "splits:",
@@ -384,6 +385,11 @@ def test_results_read_as_a_table() -> None:
         "notes:",
         "  one sentence",
         "  word",
+        "parts:",
+        "  name  cores of a",
+        "  a             10",
+        "  bc             5",
+        "found: –",
     ]
 
 

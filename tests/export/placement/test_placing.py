@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -149,6 +150,20 @@ def test_traffic_is_that_of_a_loop_over_synapses(
         for core in range(len(one.slots)):
             channels = len(np.unique(np.nonzero(one.cores == core)[0]))
             assert one.held.shared_bits[core] == channels * layer.weight[0].numel() * placement.chip.weight_bits
+
+
+def test_a_long_table_takes_memory_by_its_entries() -> None:
+    """The linear mapping of a large encoder: on thousands of columns of tiles, one of each place would be gigabytes."""
+    layer_shapes = ((24, 3, 2, 1, 1, 1), (48, 3, 2, 1, 1, 1), (64, 3, 2, 1, 1, 1))
+    graph = graph_of((3, 128, 128), *layer_shapes)
+    tracemalloc.start()
+    placement = place_on_any(graph, load_chip("loihi1"), "linear")
+    tables = traffic_tables(placement)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    entries = sum(r.core.size for r in placement.reaches)
+    assert placement.chip.columns > 300
+    assert peak < 200 * (entries + sum(map(len, tables)))
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -12,17 +14,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 import yaml
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
+from ashnets.cli.export import export
+from ashnets.configuration import AshNetsConfig
 from ashnets.errors import AshNetsError, MissingExtraError
 from ashnets.export.exporting import export_model, sample_spikes
-from ashnets.export.graph import SpikingGraph, quantized
+from ashnets.export.graph import SpikingGraph, from_model, quantized
+from ashnets.export.onnx.reading import read_spikes
 from ashnets.export.placement.chips import load_chip
 from ashnets.export.placement.placing import place
 from ashnets.export.sanafe.simulation import compare_sanafe, python_of, simulate
 from ashnets.export.sanafe.writing import ACCESS_TIME, write_sanafe
+from ashnets.model import AshNetsForRetrieval
 from ashnets.model.abstract_encoder import AbstractEncoder
+from ashnets.model.sampling import probabilistic_sampling
+from ashnets.processor import AshNetsImageProcessor
 
 PYTHON = os.environ.get("ASHNETS_SANAFE_PYTHON")  # a Python that has sanafe
 
@@ -125,10 +135,47 @@ def test_without_sanafe_it_says_how_to_get_it(encoder: AbstractEncoder, written:
     assert not (tmp_path / "other").exists()
 
 
+def test_the_command_tells_the_placement_as_a_table(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command("export")(export)
+    command = ["ashnets-tiny", "--to", "sana-fe", "--quantize", "--output", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    with np.load(tmp_path / "out" / "network.npz", allow_pickle=False) as stored:
+        cores = len(np.unique(stored["5_cores"]))
+    assert "{" not in done.stdout and " 0 KiB" not in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["concepts", str(cores)] in [row[:2] for row in rows]
+    assert ["limits", "1,024", "neurons"] in [[row[0], *row[4:6]] for row in rows if len(row) > 5]
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("mapping", ["best", "spatial", "linear"])
 def test_sanafe_counts_the_same(graph: SpikingGraph, mapping: str, tmp_path: Path) -> None:
     check_in_sanafe(quantized(graph), mapping, 2, tmp_path)
+
+
+@pytest.mark.full
+def test_the_readme_runs_from_an_image_file_to_texts(config: AshNetsConfig, encoder: AbstractEncoder, tmp_path: Path):
+    """All blocks, with SANA-FE's Python in the line that names it: the spikes of an image file are those of torch."""
+    assert PYTHON, "ASHNETS_SANAFE_PYTHON is not set"
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = AshNetsForRetrieval(config).eval()
+    model.ashnets.vision.abstract_encoder.load_state_dict(encoder.state_dict())
+    folder, embeds = tmp_path / "out", F.normalize(torch.randn(3, config.projection_size), dim=-1)
+    export_model(model, "sana-fe", folder, "small", quantize=True, texts=(["a cat", "a dog", "a bird"], embeds))
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    code = "\n".join(blocks).replace("python = sys.executable", f"python = {PYTHON!r}")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    batch = AshNetsImageProcessor(config.image_size)(folder / "sample.jpg")
+    graph = quantized(from_model(model))
+    spikes = probabilistic_sampling(batch["pixel_values"], batch["image_keys"], graph.time_steps, graph.encoding.seed)
+    counts = graph.run(spikes)[0]["concepts"].sum(0)
+    assert f"{int(counts.sum())} spikes of concepts" in done.stdout
+    cosines = embeds @ read_spikes(folder / "reading.onnx", counts)[0]
+    assert f"{cosines.max():.3f} " in done.stdout.splitlines()[-3]
 
 
 def check_in_sanafe(graph: SpikingGraph, mapping: str, images: int, folder: Path) -> None:
