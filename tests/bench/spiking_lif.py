@@ -72,6 +72,9 @@ def benchmark(steps: int, neurons: int, held: dict[str, float], settings: Settin
         for name, forward_backward in PASSES.items()
         if held[name] * x.numel() <= room
     }
+    if OURS not in candidates:
+        report.progress("LIF alone: left out, it needs more than --memory")
+        return
     seconds = interleaved({**candidates, BOUND: five_passes(x, grad)}, settings.rounds)
     case = f"T {steps}, N {neurons:,}"
     of_bound = report.add_ratio(SECTION, case, f"{OURS} / {BOUND}", seconds[OURS], seconds[BOUND])
