@@ -79,9 +79,10 @@ def test_the_plan_by_hand():
         "initialized": ["all tensors: trained weights of ashnets-tiny"],
         "phases": {"one": phase, "two": {**phase, "bytes_total": 10**18}},
     }
+    assert plan_told({**plan, "steps_per_epoch": 1})[2].startswith("30 epochs of 1 step take about")
     first, start, cost, free, end = plan_told(plan)
     assert first == (
-        "own-pairs trains ashnets-tiny (12.3 million parameters) on 1,200 images; 60 others are held out to measure it."
+        "own-pairs trains ashnets-tiny (12.3 million parameters) on 1,200 images; held out to measure it: 60."
     )
     assert start == "All tensors: trained weights of ashnets-tiny."
     assert cost.startswith("30 epochs of 19 steps take about 20 min and 1000000000.0 GB of memory on cpu")
