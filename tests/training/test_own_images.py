@@ -1,4 +1,4 @@
-"""The section "Your own images" of docs/training.md, by its own commands: images and text files to a model."""
+"""The commands of docs/own-images.md around training: images and text files to a model."""
 
 from __future__ import annotations
 
