@@ -60,7 +60,7 @@ def test_the_recipe_that_fits_is_named(write, monkeypatch):
     told = " ".join(advice(own, pairs, mixed, "runs/mine"))
     assert told.startswith("3 of 3 images looked at fill their frame") and "photographs fit own-photographs" in told
     assert f"`ashnets train own-photographs --corpus {mixed} --output runs/mine --dry-run`" in told
-    assert "npm is not on PATH" in told and "4 images are few" in told
+    assert "npm is not on PATH" in told and "Few images to learn from: 4." in told
     source = open_source(write("drawn", [drawing(seed) for seed in range(5)]))
     told = advice(own, Pairs(source, source.splits, 32), "drawn", "runs/mine")
     assert "drawings and cut-outs fit own-pairs" in told[0] and len(told) == 2
