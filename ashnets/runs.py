@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -84,19 +85,19 @@ def train(
     if isinstance(settings, TaskRecipe):
         again = command("finetune", settings.task, recipe, "--data", "FOLDER", "--output", output)
         raise ConfigurationError(f"{path} fine-tunes on a task: run it with `{again}`")
-    source = training_source(settings, corpus)
-    place = _default_place(settings) if corpus is None else corpus
-    own = None
-    if source.kind == "folder":
-        (first,) = source.rows.slice(0, 1).to_pylist()
-        own = (Path(place), first["file"], first["name"])
     given: list[str | os.PathLike] = [] if corpus is None else ["--corpus", corpus]
-    words = ["train", recipe, *given, "--output", output, *_set(overrides)]
-    further = next_commands(output, _evaluated(settings, Path(place)), own)
-    result = _run(settings, source, output, resume, dry_run, progress, words, further)
-    if dry_run and settings.name in OWN:
-        result["told"] += advice(settings, Pairs(source, settings.train, 32), place, output)
-    return result
+    with _interruptible(output, ["train", recipe, *given, "--output", output, *_set(overrides)], dry_run):
+        source = training_source(settings, corpus)
+        place = _default_place(settings) if corpus is None else corpus
+        own = None
+        if source.kind == "folder":
+            (first,) = source.rows.slice(0, 1).to_pylist()
+            own = (Path(place), first["file"], first["name"])
+        further = next_commands(output, _evaluated(settings, Path(place)), own)
+        result = _run(settings, source, output, resume, dry_run, progress, further)
+        if dry_run and settings.name in OWN:
+            result["told"] += advice(settings, Pairs(source, settings.train, 32), place, output)
+        return result
 
 
 def finetune(
@@ -148,10 +149,9 @@ def finetune(
         )
     at: list[str | os.PathLike] = [] if images is None else ["--images", images]
     words = ["finetune", task, recipe, "--data", data, *at, "--output", output, *_set(overrides)]
-    further = next_commands(output, [task, data, *at], None)
-    return _run(
-        settings, open_task_data(settings.data, data, images), output, resume, dry_run, progress, words, further
-    )
+    with _interruptible(output, words, dry_run):
+        found = open_task_data(settings.data, data, images)
+        return _run(settings, found, output, resume, dry_run, progress, next_commands(output, [task, data, *at], None))
 
 
 def training_source(recipe: Recipe, corpus: str | os.PathLike | None = None) -> Source:
@@ -193,6 +193,15 @@ def _set(overrides: Sequence[str]) -> list[str]:
     return [word for override in overrides for word in ("--set", override)]
 
 
+@contextmanager
+def _interruptible(output: str | os.PathLike, words: Sequence[str | os.PathLike], dry_run: bool) -> Iterator[None]:
+    """Give an interruption a message that says how to go on; ``words`` are the command line of the run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(*([] if dry_run else [interrupted(output, words)])) from None
+
+
 def _run(
     recipe: Recipe,
     data: Source | TaskData,
@@ -200,25 +209,16 @@ def _run(
     resume: bool,
     dry_run: bool,
     progress: bool,
-    words: Sequence[str | os.PathLike],
     further: Sequence[str],
 ) -> JsonObject:
-    """Run or plan.
-
-    Args:
-        words: the command line of this run.
-        further: command lines that come after it.
-    """
+    """Run or plan; ``further`` are command lines that come after the run."""
     if not torch.cuda.is_available():
         keep_freed_memory()
-    try:
-        with watched(recipe.rank_timeout):
-            run = run_class(recipe)(recipe, data, Path(output), progress, None if dry_run else resume)
-            with deterministic(run.device):
-                if dry_run:
-                    plan = run.plan()
-                    return {"told": plan_told(plan), **plan}
-                record = run.train()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(*([] if dry_run else [interrupted(output, words)])) from None
+    with watched(recipe.rank_timeout):
+        run = run_class(recipe)(recipe, data, Path(output), progress, None if dry_run else resume)
+        with deterministic(run.device):
+            if dry_run:
+                plan = run.plan()
+                return {"told": plan_told(plan), **plan}
+            record = run.train()
     return {"told": end_told(record["validation"], output, further), **record} if "validation" in record else record

@@ -12,6 +12,11 @@ def command(*words: str | os.PathLike[str]) -> str:
     return shlex.join(["ashnets", *(os.fspath(word) for word in words)])
 
 
+def counted(count: int, thing: str) -> str:
+    """``1 step``, ``1,200 steps``."""
+    return f"{count:,} {thing}" + ("" if count == 1 else "s")
+
+
 def without_place(name: str) -> str:
     """The last two parts of an absolute path, since published files must show no local path; other names unchanged."""
     path = Path(name)

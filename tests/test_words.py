@@ -5,13 +5,17 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from ashnets.words import command, without_place
+from ashnets.words import command, counted, without_place
 
 
 def test_a_command_is_read_by_a_shell_as_it_was_meant():
     words = ["index", Path("my images"), "--name", "it's $HOME; *", "--rebuild"]
     assert shlex.split(command(*words)) == ["ashnets", "index", "my images", *words[2:]]
     assert command("verify", "runs/mine") == "ashnets verify runs/mine"
+
+
+def test_counts_have_their_number():
+    assert [counted(n, "step") for n in (0, 1, 2, 1200)] == ["0 steps", "1 step", "2 steps", "1,200 steps"]
 
 
 def test_a_record_tells_the_names_of_a_folder_and_not_its_place():

@@ -192,7 +192,8 @@ def recipe_path(recipe: str | os.PathLike) -> Path:
         return Path(recipe)
     names = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
     raise ConfigurationError(
-        f"{os.fspath(recipe)!r} is neither a file nor a bundled recipe; bundled: {', '.join(names)}"
+        f"{os.fspath(recipe)!r} is neither a file nor a bundled recipe.{did_you_mean(os.fspath(recipe), names)} "
+        f"Bundled: {', '.join(names)}"
     )
 
 

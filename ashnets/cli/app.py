@@ -26,11 +26,12 @@ from ashnets.cli import (
     training,
     web_app,
 )
-from ashnets.cli.printing import PLAIN
+from ashnets.cli.printing import PLAIN, InterruptibleGroup
 from ashnets.errors import AshNetsError, one_line
 
 app = typer.Typer(
     name="ashnets",
+    cls=InterruptibleGroup,
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,

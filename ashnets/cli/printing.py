@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from typing import Any
 
 import typer
 
@@ -96,15 +96,16 @@ def tell_run(result: JsonObject, *, dry_run: bool, json_wanted: bool) -> None:
         show(with_units(numbers), json_wanted=False)
 
 
-@contextmanager
-def told_when_interrupted() -> Iterator[None]:
-    """Print the message of an interruption, which says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt as stopped:
-        if str(stopped) and os.environ.get("RANK", "0") == "0":  # under torchrun, only the first process prints
-            typer.echo(f"\n{stopped}", err=True)
-        raise
+class InterruptibleGroup(typer.core.TyperGroup):
+    """Commands that say at Ctrl-C how to go on: by the interruption's message, or that the same command does."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            if os.environ.get("RANK", "0") == "0":  # under torchrun, only the first process prints
+                typer.echo(f"\n{str(stopped) or 'interrupted; the same command starts again'}", err=True)
+            raise
 
 
 def with_units(value: Mapping) -> JsonObject:

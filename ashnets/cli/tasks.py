@@ -10,7 +10,7 @@ import typer
 
 from ashnets.cli import completing
 from ashnets.cli.models import JsonOption
-from ashnets.cli.printing import as_table, show, tell_run, told_when_interrupted, warn
+from ashnets.cli.printing import as_table, show, tell_run, warn
 from ashnets.cli.training import DryRunOption, OverridesOption, RecipeArgument, ResumeOption, RunOption
 from ashnets.files import Row
 
@@ -66,17 +66,16 @@ def finetune(
     """
     import ashnets
 
-    with told_when_interrupted():
-        result = ashnets.finetune(
-            task,
-            recipe,
-            data=data,
-            output=output,
-            images=images,
-            overrides=overrides or [],
-            resume=resume,
-            dry_run=dry_run,
-        )
+    result = ashnets.finetune(
+        task,
+        recipe,
+        data=data,
+        output=output,
+        images=images,
+        overrides=overrides or [],
+        resume=resume,
+        dry_run=dry_run,
+    )
     if os.environ.get("RANK", "0") == "0":  # under torchrun, only the first process prints
         tell_run(result, dry_run=dry_run, json_wanted=as_json_)
 

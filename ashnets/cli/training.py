@@ -10,7 +10,7 @@ import typer
 
 from ashnets.cli import completing
 from ashnets.cli.models import JsonOption
-from ashnets.cli.printing import tell_run, told_when_interrupted
+from ashnets.cli.printing import tell_run
 
 CorpusOption = Annotated[
     Path | None,
@@ -65,9 +65,8 @@ def train(
     """
     import ashnets
 
-    with told_when_interrupted():
-        result = ashnets.train(
-            recipe, corpus=corpus, output=output, overrides=overrides or [], resume=resume, dry_run=dry_run
-        )
+    result = ashnets.train(
+        recipe, corpus=corpus, output=output, overrides=overrides or [], resume=resume, dry_run=dry_run
+    )
     if os.environ.get("RANK", "0") == "0":  # under torchrun, only the first process prints
         tell_run(result, dry_run=dry_run, json_wanted=as_json_)

@@ -110,7 +110,8 @@ def _read(source: object, label: str) -> bytes:
         try:
             data = read_file(path, MAX_BYTES)
         except FileNotFoundError:
-            raise InputError(f"{label} does not exist. Check the path.") from None
+            remedy = "Download it and give the path of the file" if "://" in str(source) else "Check the path"
+            raise InputError(f"{label} does not exist. {remedy}.") from None
         except (OSError, ValueError) as error:
             raise InputError(f"{label} cannot be read ({reason(error)}).") from None
     elif isinstance(source, bytes | bytearray | memoryview):

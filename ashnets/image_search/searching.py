@@ -30,6 +30,7 @@ from ashnets.image_search.indexing import check_model, default_name, index
 from ashnets.image_search.sheet import contact_sheet
 from ashnets.image_search.store import StoredIndex, index_folder, is_index, read_head
 from ashnets.processor import AshNetsProcessor
+from ashnets.words import without_place
 
 MODEL = "ashnets-tiny"
 
@@ -163,7 +164,8 @@ class ImageSearch:
 
     def write_page(self, path: str | os.PathLike, query: str, hits: Sequence[Hit]) -> Path:
         """Write a self-contained HTML page: a contact sheet of hits with their scores, and the unknown words."""
-        about = f"{len(hits)} of {len(self)} images of {printable(self.root.name)}, by {self.index.contents.model.name}"
+        model = without_place(self.index.contents.model.name)
+        about = f"{len(hits)} of {len(self)} images of {printable(self.root.name)}, by {model}"
         return write_atomically(path, contact_sheet(query, about, hits, self.unknown_words(query)).encode())
 
     @torch.inference_mode()

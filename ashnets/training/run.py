@@ -38,7 +38,7 @@ from ashnets.training.publish import write_model
 from ashnets.training.recipe import PRETRAINED, Phase, Recipe
 from ashnets.training.setup import Started, build_model, start_from
 from ashnets.training.stdp import STDP, stdp_stage
-from ashnets.words import without_place
+from ashnets.words import counted, without_place
 
 PRECISION_CHOSEN = "precision_chosen"  # key of the records, if the recipe leaves the precision to the machine
 
@@ -143,7 +143,8 @@ class Run(Loop):
         capped = warmup_steps(self.recipe.schedule, total)
         if capped != asked:
             notes.append(
-                f"warm-up over {capped} steps, not schedule.warmup_steps={asked}: a tenth of the run's {total} at most"
+                f"warm-up over {counted(capped, 'step')}, not schedule.warmup_steps={asked}: "
+                f"a tenth of the run's {total} at most"
             )
         return notes
 

@@ -16,7 +16,7 @@ from ashnets.training.checkpoint import checkpoints, read_state
 from ashnets.training.closing import BLANK, EXAMPLES, PAGES
 from ashnets.training.folder import MODEL
 from ashnets.training.recipe import Recipe
-from ashnets.words import command
+from ashnets.words import command, counted
 
 OWN = {  # recipes for images of one's own → what they fit
     "own-pairs": "drawings and cut-outs fit own-pairs, which starts from weights that were trained on drawings",
@@ -38,16 +38,16 @@ def costs_of(plan: JsonObject) -> JsonObject:
 
 def plan_told(plan: JsonObject) -> list[str]:
     """Sentences on what a run will do and need."""
-    costs, kind = costs_of(plan), "images" if "images" in plan else "items"
+    costs, kind = costs_of(plan), "image" if "images" in plan else "item"
     cuda = str(plan["device"]).startswith("cuda")
     memory = f"{costs['bytes'] / 1e9:.1f} GB of {'GPU memory' if cuda else 'memory'}"
     free = psutil.virtual_memory().available
     told = [
         f"{plan['recipe' if 'recipe' in plan else 'data']} trains {plan['model']} ({costs['parameters'] / 1e6:.1f} "
-        f"million parameters) on {plan[kind]:,} {kind}; {plan['held_out']:,} others are held out to measure it.",
+        f"million parameters) on {counted(plan[f'{kind}s'], kind)}; held out to measure it: {plan['held_out']:,}.",
         *(f"{origin[:1].upper()}{origin[1:]}." for origin in plan["initialized"]),
-        f"{plan['epochs']} epochs of {plan['steps_per_epoch']:,} steps take about {_time(costs['seconds'])} and "
-        f"{memory} on {plan['device']}, beside what reading the images takes.",
+        f"{plan['epochs']} epochs of {counted(plan['steps_per_epoch'], 'step')} take about {_time(costs['seconds'])} "
+        f"and {memory} on {plan['device']}, beside what reading the images takes.",
     ]
     if not cuda and costs["bytes"] > free:
         told.append(f"Only {free / 1e9:.1f} GB of memory are free: set a smaller batch_size, or memory_saving=true.")
@@ -69,7 +69,7 @@ def advice(recipe: Recipe, images: Pairs, corpus: str | os.PathLike, output: str
         told.append(f"What it takes on this machine: `{other}`.")
     if len(images) < FEW:
         before = command("evaluate", "ashnets-tiny", "retrieval", corpus, "--split", "all")
-        told.append(f"{len(images)} images are few to learn from. To see what ashnets-tiny finds already: `{before}`.")
+        told.append(f"Few images to learn from: {len(images)}. To see what ashnets-tiny finds already: `{before}`.")
     return told
 
 

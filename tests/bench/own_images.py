@@ -18,6 +18,7 @@ import random
 import shutil
 import time
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import ashnets
@@ -125,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                 print(json.dumps(row), flush=True)
     if options.table:
         rows = [row for file in sorted(options.output.glob("*.json")) for row in json.loads(file.read_text())]
-        write_csv(RESULTS, rows)
+        write_csv(RESULTS, sorted(rows, key=itemgetter("data", "way", "rate", "trained on", "seed")))
         print(f"{RESULTS}: {len(read_csv(RESULTS))} rows")
     return 0
 

@@ -10,6 +10,7 @@ import pytest
 
 from ashnets.data.corpus import open_gallery
 from ashnets.data.sources.opening import open_source
+from ashnets.files import read_csv
 from ashnets.training.reading import load_recipe
 from ashnets.zoo.registry import recipe_path
 
@@ -53,6 +54,13 @@ def test_a_finished_way_is_not_repeated(folder, tmp_path, monkeypatch, capsys):
     assert (first["n"], first["chance R@1"], first["trained on"]) == (8, 0.125, 0)
     assert first["R@1"] > first["blank R@1"], "drawings of a vendor that it knows by others"
     monkeypatch.setattr(own_images, "measure", None)
-    monkeypatch.setattr(own_images, "RESULTS", tmp_path / "own-images.csv")
+    table = tmp_path / "own-images.csv"
+    monkeypatch.setattr(own_images, "RESULTS", table)
+    for number in (100, 50):
+        rows = [{**one, "way": "own-pairs", "trained on": number} for one in (first, second)]
+        (tmp_path / "out" / f"a-{number}.json").write_text(json.dumps(rows))
     assert own_images.main([*arguments, "--table"]) == 0
-    assert (tmp_path / "own-images.csv").read_text().count("\n") == 3
+    found = [(row["way"], row["trained on"], row["direction"]) for row in read_csv(table)]
+    ways = ("text_to_image", "image_to_text")
+    runs = (("as it is", "0"), ("own-pairs", "50"), ("own-pairs", "100"))
+    assert found == [(*one, way) for one in runs for way in ways], "by size, not by the names of files"

@@ -235,7 +235,8 @@ JPEG = encode(Image.fromarray(gradient(64, 64)), "JPEG")
         (io.StringIO("text"), "binary mode"),
         (None, "is not an image"),
         (3.5, "is not an image"),
-        ("no/such/file.png", "does not exist"),
+        ("no/such/file.png", "does not exist. Check the path"),
+        ("https://example.org/a.png", "does not exist. Download it"),
         ("zero\0byte", "cannot be read"),
     ],
 )

@@ -174,6 +174,7 @@ def test_the_page_shows_every_hit_and_names_unknown_words(images, model, tmp_pat
     assert said == [(str(i), f"{hit['score']:.3f}", hit["image"]) for i, hit in enumerate(hits, start=1)]
     assert "<h1>a fox &amp; &lt;i&gt;</h1>" in text and "does not know fox" in text
     assert "http" not in text and "src=" not in re.sub(r'src="data:', "", text), "self-contained"
+    assert f"5 of 21 images of {images.name}, by {model.parent.name}/{model.name}" in text and str(images) not in text
     search_command(str(images), "a b", top=2, model=str(model), page=page)
     assert "note" not in capsys.readouterr().err and "does not know" not in page.read_text(encoding="utf-8")
     with pytest.raises(OutputError, match="cannot be written"):

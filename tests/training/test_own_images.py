@@ -1,4 +1,4 @@
-"""The section "Your own images" of docs/training.md, by its own commands: images and text files to a model."""
+"""The commands of docs/own-images.md around training: images and text files to a model."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_plan_is_for_people_and_for_programs(my_images, tmp_path, capsys):
     assert plan["images"] == 39 and plan["held_out"] == 9 and plan["phases"]["spiking"]["flops_a_step"] > 1e9
     tell_run(plan, dry_run=True, json_wanted=False)
     sentences, _, numbers = capsys.readouterr().out.partition("\n\n")
-    assert "on 39 images; 9 others are held out" in sentences
+    assert "on 39 images; held out to measure it: 9." in sentences
     assert "All tensors: trained weights of ashnets-tiny." in sentences and "Nothing was written." in sentences
     assert "of 39 images looked at fill their frame" in sentences and "drawings and cut-outs fit own-pairs" in sentences
     assert "ashnets evaluate ashnets-tiny retrieval" in sentences, "few images"
@@ -155,3 +155,16 @@ def test_an_interrupted_run_says_how_to_go_on(my_images, tmp_path):
     assert again == ["ashnets", *map(str, command), "--resume"]
     finished = ashnets_command(*again[1:])
     assert finished.returncode == 0 and "The model is in" in finished.stdout, finished.stderr
+
+
+def test_an_interruption_while_the_images_are_opened_says_how_to_go_on(my_images, tmp_path):
+    def press(frame, event, argument):
+        if event == "call" and frame.f_code.co_name == "open_source":
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+
+    sys.setprofile(press)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        ashnets.train("own-pairs", output=tmp_path / "run", corpus=my_images, overrides=["seed=1"])
+    again = f"`ashnets train own-pairs --corpus {my_images} --output {tmp_path / 'run'} --set seed=1`"
+    assert str(stopped.value) == f"interrupted before anything was written; start again with {again}"

@@ -60,7 +60,7 @@ def test_the_recipe_that_fits_is_named(write, monkeypatch):
     told = " ".join(advice(own, pairs, mixed, "runs/mine"))
     assert told.startswith("3 of 3 images looked at fill their frame") and "photographs fit own-photographs" in told
     assert f"`ashnets train own-photographs --corpus {mixed} --output runs/mine --dry-run`" in told
-    assert "npm is not on PATH" in told and "4 images are few" in told
+    assert "npm is not on PATH" in told and "Few images to learn from: 4." in told
     source = open_source(write("drawn", [drawing(seed) for seed in range(5)]))
     told = advice(own, Pairs(source, source.splits, 32), "drawn", "runs/mine")
     assert "drawings and cut-outs fit own-pairs" in told[0] and len(told) == 2
@@ -79,9 +79,10 @@ def test_the_plan_by_hand():
         "initialized": ["all tensors: trained weights of ashnets-tiny"],
         "phases": {"one": phase, "two": {**phase, "bytes_total": 10**18}},
     }
+    assert plan_told({**plan, "steps_per_epoch": 1})[2].startswith("30 epochs of 1 step take about")
     first, start, cost, free, end = plan_told(plan)
     assert first == (
-        "own-pairs trains ashnets-tiny (12.3 million parameters) on 1,200 images; 60 others are held out to measure it."
+        "own-pairs trains ashnets-tiny (12.3 million parameters) on 1,200 images; held out to measure it: 60."
     )
     assert start == "All tensors: trained weights of ashnets-tiny."
     assert cost.startswith("30 epochs of 19 steps take about 20 min and 1000000000.0 GB of memory on cpu")

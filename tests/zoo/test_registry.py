@@ -19,7 +19,7 @@ from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, UnknownModelError
 from ashnets.zoo import registry
 from ashnets.zoo.names import SUFFIXES
-from ashnets.zoo.registry import ROOT
+from ashnets.zoo.registry import ROOT, recipe_path
 
 CHANGES = {
     "l3": {"num_hidden_layers": 3},
@@ -262,3 +262,8 @@ def test_weights_file_names_models_of_the_registry():
             weights = zoo.entry(f"{name}.{tag}").weights
             assert weights.recipe.is_file() and weights.results.is_file()
             assert zoo.describe(f"{name}.{tag}").pretrained
+
+
+def test_a_misspelled_recipe_is_answered_by_the_nearest_name():
+    with pytest.raises(ConfigurationError, match=r"'own-pair' is neither .* Did you mean own-pairs\? Bundled: .*own-p"):
+        recipe_path("own-pair")

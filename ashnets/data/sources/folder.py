@@ -90,18 +90,22 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
 
 
 def _read_sidecars(root: Path, images: list[str]) -> Iterator[SourceRow]:
-    alone = [file for file in images if not (root / file).with_suffix(".txt").is_file()]
-    if alone:
+    captions = {file: _captions((root / file).with_suffix(".txt")) for file in images}
+    if alone := [file for file, given in captions.items() if not given]:
         shown = ", ".join(map(printable, alone[:3])) + (f" and {len(alone) - 3} more" if len(alone) > 3 else "")
         example = printable(PurePosixPath(alone[0]).with_suffix(".txt"))
         raise DataError(
             f"{root}: {len(alone)} of {len(images)} images have no captions: {shown}. Write them, one per line, to "
             f"a text file next to each ({example}), or write {METADATA[0]} with file_name and captions."
         )
-    for file in images:
-        path = (root / file).with_suffix(".txt")
-        raw = {"captions": _read(path).split("\n")}
-        yield clean_row(raw, str(path), file=file, row=-1, image_id=file, split=_split_of(file))
+    for file, given in captions.items():
+        where = str((root / file).with_suffix(".txt"))
+        yield clean_row({"captions": given}, where, file=file, row=-1, image_id=file, split=_split_of(file))
+
+
+def _captions(path: Path) -> list[str]:
+    """The lines of a text file that are not blank; none if there is no such file."""
+    return [line for line in _read(path).split("\n") if line.strip()] if path.is_file() else []
 
 
 def _read(path: Path) -> str:
