@@ -368,10 +368,10 @@ def _simulated(report: JsonObject) -> str:
     names = {
         "packets": ("packets", 1.0),
         "hops": ("hops", 1.0),
-        "network": ("network energy, µJ", 1e6),
-        "synapse": ("synapse energy, µJ", 1e6),
-        "soma": ("soma energy, µJ", 1e6),
-        "latency": (f"latency ({found['timing']} timing), ms", 1e6),
+        "network_pj": ("network energy, µJ", 1e6),
+        "synapse_pj": ("synapse energy, µJ", 1e6),
+        "soma_pj": ("soma energy, µJ", 1e6),
+        "latency_ns": (f"latency ({found['timing']} timing), ms", 1e6),
     }
     rows = [
         f"| {label} | {found['sanafe'][key] / unit:,.1f} | {found['ashnets'][key] / unit:,.1f} |"

@@ -96,7 +96,7 @@ def compare_sanafe(
 
     Returns:
         ``differ`` and ``compared`` spikes, and ``sanafe`` and ``ashnets``, each with ``packets``, ``hops``,
-        ``network``, ``synapse`` and ``soma`` (pJ) and ``latency`` (ns).
+        ``network_pj``, ``synapse_pj``, ``soma_pj`` and ``latency_ns``.
     """
     fired, result = simulate(folder, python, images, timing, timeout)
     shown = spikes[:, : result["images"]]
@@ -118,15 +118,15 @@ def compare_sanafe(
         "sanafe": {
             "packets": sums["packets"],
             "hops": sums["hops"],
-            **{key: sums[key] * 1e12 for key in ("network", "synapse", "soma")},
-            "latency": sums["latency"] * 1e9,
+            **{f"{key}_pj": sums[key] * 1e12 for key in ("network", "synapse", "soma")},
+            "latency_ns": sums["latency"] * 1e9,
         },
         "ashnets": {
             "packets": traffic.messages / n,
             "hops": traffic.hops / n,
-            "network": traffic.picojoules(placement.chip) / n,
-            "synapse": counts.synaptic_operations / n * profile.synaptic_operation.picojoules,
-            "soma": (counts.membrane_updates * profile.neuron_update.picojoules + counts.spikes * fires) / n,
-            "latency": latency.image,
+            "network_pj": traffic.picojoules(placement.chip) / n,
+            "synapse_pj": counts.synaptic_operations / n * profile.synaptic_operation.picojoules,
+            "soma_pj": (counts.membrane_updates * profile.neuron_update.picojoules + counts.spikes * fires) / n,
+            "latency_ns": latency.image,
         },
     }

@@ -189,12 +189,12 @@ def check_in_sanafe(graph: SpikingGraph, mapping: str, images: int, folder: Path
     found = compare_sanafe(folder, graph, placement, spikes, PYTHON, timeout=3600)
     assert (found["differ"], found["images"]) == (0, images)
     ours, theirs = found["ashnets"], found["sanafe"]
-    for key in ("packets", "hops", "network", "synapse"):
+    for key in ("packets", "hops", "network_pj", "synapse_pj"):
         assert theirs[key] == pytest.approx(ours[key], rel=1e-6)
-    assert ours["soma"] < theirs["soma"] < 2 * ours["soma"], "it charges the access in T + layers steps"
+    assert ours["soma_pj"] < theirs["soma_pj"] < 2 * ours["soma_pj"], "it charges the access in T + layers steps"
     # It saves the update of neurons to which nothing happens: at most those of the largest core, in each step.
     largest = max(int(one.neurons.max()) for one in placement.populations[1:])
     steps = graph.time_steps + len(graph.layers)
     update = placement.chip.latency["neuron"].nanoseconds * (1 - ACCESS_TIME)
-    assert -1e-6 * ours["latency"] <= ours["latency"] - theirs["latency"] <= steps * largest * update
-    assert theirs["latency"] == pytest.approx(ours["latency"], rel=0.01)
+    assert -1e-6 * ours["latency_ns"] <= ours["latency_ns"] - theirs["latency_ns"] <= steps * largest * update
+    assert theirs["latency_ns"] == pytest.approx(ours["latency_ns"], rel=0.01)
