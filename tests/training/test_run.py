@@ -42,7 +42,7 @@ EVERYTHING = {
     "checkpoint_every": 1,
     "changes.hidden_dropout_prob": 0.1,
 }
-CUT = "warm-up over 1 steps, not schedule.warmup_steps=3: a tenth of the run's 16 at most"
+CUT = "warm-up over 1 step, not schedule.warmup_steps=3: a tenth of the run's 16 at most"
 
 
 def overrides(changes: dict) -> list[str]:
