@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import json
 import os
+import signal
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELIZM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each of several workers; tests of threads set their own numbers
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell starts what it puts in the background with SIGINT ignored, and all further processes inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure, and every run draws the same examples. Hypothesis would mix in the constants of all
 # local modules that are loaded: any change of the code, and any choice of tests, would bring other examples.
