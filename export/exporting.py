@@ -125,7 +125,7 @@ def export_model(
         if warnings := rates_warnings(_rates(graph, spikes, images)):
             report["warnings"] = warnings
         write_atomically(aside / "sample.jpg", sample_jpeg())
-        if texts is not None and to != "onnx-model" and has_reading(model):
+        if texts is not None and reads_texts(model, to):
             try:
                 write_onnx_reading(model, aside / "reading.onnx")
             except MissingExtraError as error:
@@ -140,6 +140,11 @@ def export_model(
         }
         write_json(aside / REPORT, report)
     return report
+
+
+def reads_texts(model: nn.Module, to: str) -> bool:
+    """Whether the folder of a format gets the reading from spike counts to texts."""
+    return to != "onnx-model" and has_reading(model)
 
 
 def sample_images(count: int, size: tuple[int, int], seed: int = 0) -> torch.Tensor:

@@ -15,8 +15,7 @@ from ashnets.evaluation.embedding import embed_texts
 from ashnets.export.energy.images import read_images
 from ashnets.export.energy.profiles import load_profile, profile_names
 from ashnets.export.energy.report import REPORT, count_and_estimate, energy_report, write_report
-from ashnets.export.exporting import export_model
-from ashnets.export.onnx.reading import has_reading
+from ashnets.export.exporting import export_model, reads_texts
 from ashnets.export.placement.chips import load_chip
 from ashnets.files import JsonObject, require_writable
 from ashnets.hub.loading import from_pretrained
@@ -208,7 +207,7 @@ def export_encoder(
         chip=None if chip is None else load_chip(os.fspath(chip)),
         mapping=mapping,
         python=python,
-        texts=_texts(name, model) if weights == "trained" and to != "onnx-model" and has_reading(model) else None,
+        texts=_texts(name, model) if weights == "trained" and reads_texts(model, to) else None,
     )
 
 

@@ -20,7 +20,7 @@ from hypothesis.internal.conjecture import providers
 # Before any library reads them: no network, no telemetry, no window.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELIZM", "false")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each of several workers; tests of threads set their own numbers
     os.environ.setdefault("OMP_NUM_THREADS", "1")

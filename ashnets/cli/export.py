@@ -96,7 +96,7 @@ def export(
     show(report if as_json_ else {k: v for k, v in report.items() if k != "placement"}, json_wanted=as_json_)
     if placement and not as_json_:
         from ashnets.export.energy.placement_page import cores_rows, heading
-        from ashnets.terminal import columns, table
+        from ashnets.export.energy.text import named_rows
+        from ashnets.terminal import columns
 
-        head, rows = cores_rows(placement)
-        typer.echo(f"{heading(placement)}\n{table(head, rows, [i > 0 for i in range(len(head))], columns())}")
+        typer.echo(f"{heading(placement)}\n{named_rows(*cores_rows(placement), columns())}")

@@ -16,6 +16,11 @@ from ashnets.terminal import columns, table
 PIPE_WIDTH = 150  # of sentences in a pipe or a file
 
 
+def named_rows(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> str:
+    """A table for a terminal: the first column has names, the others have numbers."""
+    return table(head, rows, [i > 0 for i in range(len(head))], width)
+
+
 def print_report(report: dict[str, Any], console: Console | None = None) -> None:
     """Print the report on stdout, or on ``console``."""
     if console is None:
@@ -24,8 +29,7 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     shown = console
 
     def show(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        text = table(head, rows, [i > 0 for i in range(len(head))], shown.width)
-        shown.print(f"\n{text}\n", markup=False, soft_wrap=True)
+        shown.print(f"\n{named_rows(head, rows, shown.width)}\n", markup=False, soft_wrap=True)
 
     model, data, counts = report["model"], report["data"], report["counts"]
     console.print(f"{model['name']} ({model['weights']})", markup=False, style="bold")

@@ -64,21 +64,15 @@ def decoding(pairs: Pairs, images: int) -> float:
 
 def reading(batches: EpochBatches, workers: int) -> dict[str, Any]:
     """Images a second of all batches, of the wall and of the cores of all processes; memory of this process."""
-    began, own, images, memory = time.perf_counter(), core_seconds(), 0, []
+    began, own, images, memory = time.perf_counter(), rehearsed_run.core_seconds(), 0, []
     for batch in load_epoch(batches, 0, workers, pin=False):
         images += len(batch.samples)
         memory.append(round(resident_mb()))
     return {
         "images_a_second": round(images / (time.perf_counter() - began), 1),
-        "images_a_core_second": round(images / (core_seconds() - own), 1),
+        "images_a_core_second": round(images / (rehearsed_run.core_seconds() - own), 1),
         "resident_mb": [memory[0], memory[len(memory) // 2], memory[-1]],
     }
-
-
-def core_seconds() -> float:
-    """Time that cores have spent on this process and on its children that have ended."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def main() -> int:

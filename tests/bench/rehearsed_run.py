@@ -99,13 +99,18 @@ def kill(process: subprocess.Popen) -> None:
             one.kill()
 
 
+def core_seconds() -> float:
+    """Time that cores have spent on this process and on its children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
 def timed(words: list[str]) -> tuple[dict[str, float], str]:
     """Seconds of a command, of the cores and of the wall; and what it prints."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    before, began = core_seconds(), time.monotonic()
     done = subprocess.run([sys.executable, "-m", "ashnets", *words], check=True, stdout=subprocess.PIPE, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cores = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"core_seconds": round(cores, 1), "seconds": round(time.monotonic() - began, 1)}, done.stdout
+    spent = {"core_seconds": core_seconds() - before, "seconds": time.monotonic() - began}
+    return {key: round(value, 1) for key, value in spent.items()}, done.stdout
 
 
 def watched_run(words: list[str], run: Path, until: int | None, after: int = 0) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import bench_training
 
 
 def test_each_phase_is_compared_with_plain_settings(tmp_path):
-    small = ["batch_size=16", "fused_pairs=3", "changes.image_size=32", "changes.time_steps=2", "precision=fp32"]
-    small.append("changes.num_hidden_layers=1")
+    shapes = ["changes.image_size=32", "changes.time_steps=2", "changes.num_hidden_layers=1"]
+    small = ["batch_size=16", "fused_pairs=3", "precision=fp32", *shapes]
     words = ["--rounds", "1", "--output", str(tmp_path), *(word for one in small for word in ("--set", one))]
 
     bench_training.main(words)
