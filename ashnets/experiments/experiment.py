@@ -13,7 +13,7 @@ from pathlib import Path
 from ashnets.data.pictograms.tasks import PictogramTask
 from ashnets.errors import AshNetsError, ConfigurationError, DataError, TrainingError, did_you_mean
 from ashnets.experiments.reporting import PAGE, RESULTS, write_report
-from ashnets.experiments.running import devices, join_ranks, run_stage, run_unit
+from ashnets.experiments.running import devices, join_ranks, run_stage, run_unit, stages_left
 from ashnets.experiments.units import RUNS, Stage, Unit, unit_of
 from ashnets.files import JsonObject, write_json
 from ashnets.result_folder import check_place
@@ -45,8 +45,8 @@ def experiment(
 
         ashnets.experiment("table-11", seeds=[0], data="data/pictograms", output="runs/experiments")
 
-    The runs lie in ``output/runs`` and are shared by all experiments. Finished runs are not repeated. After each row
-    and seed, ``output/NAME`` receives ``results.csv``, ``table.md``, ``page.md`` and a plot.
+    The runs lie in ``output/runs`` and are shared by all experiments. Finished runs are not repeated, and neither are
+    deleted ones whose ``measured-*.json`` are left. After each row and seed, ``output/NAME`` receives ``results.csv``, ``table.md``, ``page.md`` and a plot.
 
     Args:
         name: of a file in ``zoo/experiments``, or a file of that form.
@@ -78,7 +78,8 @@ def experiment(
     check_data(at, units, place)
     if dry_run:
         return _plan(chosen, at, units, progress)
-    _check_begun(units, resume)
+    if not resume:
+        _check_begun(chosen, units)
     join_ranks()
     check_place(folder / chosen.name, RESULTS)
     _note_place(folder / RUNS / PLACE, at.name, place)
@@ -168,9 +169,12 @@ def _check_jobs(jobs: int) -> None:
         raise ConfigurationError(f"jobs={jobs} with {devices()} processes of torchrun: leave --jobs out")
 
 
-def _check_begun(units: Sequence[Unit], resume: bool) -> None:
-    begun = [stage.folder for unit in units for stage in unit.stages if stage.status == "begun"]
-    if begun and not resume:
+def _left(chosen: ExperimentFile, unit: Unit) -> list[Stage]:
+    return stages_left(unit, chosen.costs, chosen.plot == SHEET)
+
+
+def _check_begun(chosen: ExperimentFile, units: Sequence[Unit]) -> None:
+    if begun := [stage.folder for unit in units for stage in _left(chosen, unit) if stage.begun]:
         raise TrainingError(f"{begun[0]} contains an interrupted run: continue it with --resume, or remove the folder")
 
 
@@ -191,17 +195,19 @@ def _plan(chosen: ExperimentFile, scale: ScaleFile, units: Sequence[Unit], progr
     costs: dict[tuple[str, str, str], JsonObject] = {}
     rows = []
     for unit in units:
+        left = _left(chosen, unit)
         for stage in unit.stages:
             key = (unit.row.name, stage.folder.parent.parent.name, stage.folder.name)
-            if key not in costs and not stage.finished:
+            if key not in costs and stage in left:
                 costs[key] = costs_of(run_stage(stage, dry_run=True, progress=progress))
-            found = costs.get(key, {}) if not stage.finished else {}
-            about = {"row": unit.row.name, "seed": unit.seed, "run": stage.folder.name, "status": stage.status}
+            found = costs.get(key, {}) if stage in left else {}
+            status = "finished" if stage not in left else "begun" if stage.begun else "to do"
+            about = {"row": unit.row.name, "seed": unit.seed, "run": stage.folder.name, "status": status}
             cost = {"seconds": found.get("seconds", 0.0), "bytes": found.get("bytes", 0)}
             rows.append({**about, **cost, "command": stage.command()})
     # a run that several rows share is run once
-    left = {row["command"]: row["seconds"] for row in rows}
-    return {"experiment": chosen.name, "scale": scale.name, "seconds": sum(left.values()), "rows": rows}
+    once = {row["command"]: row["seconds"] for row in rows}
+    return {"experiment": chosen.name, "scale": scale.name, "seconds": sum(once.values()), "rows": rows}
 
 
 def _run(

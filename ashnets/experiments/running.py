@@ -1,4 +1,7 @@
-"""Run a unit, and measure it. Finished runs and measurements are not repeated; interrupted runs are continued."""
+"""Run a unit, and measure it. Finished runs and measurements are not repeated; interrupted runs are continued.
+
+What was measured is kept beside the runs. A run whose measurements are all there may be deleted: it is not run again.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def run_unit(unit: Unit, costs: bool = False, sheet: bool = False, progress: boo
     """
     with _claimed(unit.folder):
         for stage in unit.stages:
-            if not _agreed(stage.finished):
+            if _agreed(stage in stages_left(unit, costs, sheet)):
                 run_stage(stage, progress=progress)
             _wait()
         if costs and not _agreed((unit.folder / COSTS).is_file()):
@@ -71,6 +74,15 @@ def run_unit(unit: Unit, costs: bool = False, sheet: bool = False, progress: boo
         if rank() == 0:
             _measure(unit, sheet, progress)
         _wait()
+
+
+def stages_left(unit: Unit, costs: bool = False, sheet: bool = False) -> list[Stage]:
+    """The unfinished runs that something needs which is not measured yet."""
+    wanted = {one.stage for one in unit.measured if not one.file.is_file()}
+    of_pretraining = [TRAINED, *([COSTS] if costs else []), *([SHEET] if sheet else [])]
+    if any(not (unit.folder / name).is_file() for name in of_pretraining) or any(not one.finished for one in wanted):
+        wanted.add(unit.pretraining)
+    return [stage for stage in unit.stages if stage in wanted and not stage.finished]
 
 
 def run_stage(stage: Stage, dry_run: bool = False, progress: bool = True) -> JsonObject:

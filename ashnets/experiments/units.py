@@ -59,10 +59,6 @@ class Stage:
     def finished(self) -> bool:
         return (self.model / TRAINING_RECORD).is_file()
 
-    @property
-    def status(self) -> str:
-        return "finished" if self.finished else "begun" if self.begun else "to do"
-
     def settings(self) -> Recipe:
         """The recipe with the overrides."""
         return load_recipe(recipe_path(self.recipe), list(self.overrides))

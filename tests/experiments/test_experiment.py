@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,22 @@ def test_finished_runs_are_not_run_again(finished, small, drawings, monkeypatch)
     assert {row["row"] for row in again["rows"]} == {"ANNs", "ASH-Nets"}
     plan = experiment(str(small / "two.yaml"), **options(small, drawings, finished, dry_run=True))
     assert plan["seconds"] == 0 and {row["status"] for row in plan["rows"]} == {"finished"}
+
+
+def test_measured_runs_may_be_deleted(finished, small, drawings, tmp_path, monkeypatch):
+    """What was measured is enough: on another machine, too. Without one of the files, its runs are needed again."""
+    for file in (finished / "runs").glob("*/*/measured-*.json"):
+        place = tmp_path / file.relative_to(finished)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place)
+    with monkeypatch.context() as nothing_runs:
+        nothing_runs.setattr(Run, "train", None)
+        experiment(str(small / "two.yaml"), **options(small, drawings, tmp_path))
+    assert rows(tmp_path) == rows(finished)
+    for file in (tmp_path / "runs").glob("*/*/measured-ve-*.json"):
+        file.unlink()
+    plan = experiment(str(small / "two.yaml"), **options(small, drawings, tmp_path, only=["ANNs"], dry_run=True))
+    assert [row["status"] for row in plan["rows"]] == ["to do", "to do"], "fine-tuning starts from pre-training"
 
 
 def test_a_run_s_recipe_is_that_of_its_command(finished, small, drawings):
