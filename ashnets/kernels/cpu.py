@@ -352,6 +352,7 @@ def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detac
         grad_v0.numpy(),
         array(grad_sum),
         array(product_sum),
+        additions=6,  # measured on Zen 4: three times the time of the forward pass
     )
     return grad_x, grad_v0, grad_sum, product_sum
 

@@ -15,20 +15,23 @@ import numpy as np
 import torch
 
 _SHARES = 8  # maximum shares per thread
-_STARTS = 8  # another thread pays if its work takes this many times as long as starting it
+_STARTS = 2  # another thread pays if its work takes this many times as long as starting it
 _FEWEST, _MOST = 1 << 18, 1 << 22  # bounds of the neuron-steps that justify another thread
 
 
-def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *arguments: object) -> None:
+def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *arguments: object, additions: int = 2) -> None:
     """Call ``kernel(*arguments, block, low, high)`` over all neurons of (T, N), in several shares per thread.
 
     A thread that is done takes the next share, so that one delayed thread does not delay the others.
 
     A kernel must release the interpreter's lock and must not write outside its neurons.
+
+    Args:
+        additions: of numpy, which take as long as a neuron-step of the kernel.
     """
     steps, neurons = shape
     blocks = -(-neurons // block)
-    amount = steps * neurons
+    amount = steps * neurons * additions // 2
     workers = min(torch.get_num_threads(), blocks, amount // _FEWEST)
     if workers > 1:
         workers = min(workers, amount // worth_a_thread())
@@ -52,9 +55,9 @@ def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *argument
 
 @cache
 def worth_a_thread() -> int:
-    """Neuron-steps that are worth another thread on this machine, measured once, in about a millisecond.
+    """Neuron-steps of the forward pass that are worth another thread on this machine, measured once in a millisecond.
 
-    How many threads run changes no result. A neuron-step of the kernels takes about as long as two additions of numpy.
+    How many threads run changes no result. A neuron-step of the forward pass takes as long as two additions of numpy.
     """
     x = np.ones(1 << 14, np.float32)
     addition = _median_seconds(lambda: np.add(x, x, out=x)) / x.size

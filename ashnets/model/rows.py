@@ -20,17 +20,19 @@ class Rows:
     def __init__(self, x: torch.Tensor) -> None:
         if x.dim() < 1 or x.shape[0] < 1:
             raise InputError(f"a sequence of shape {tuple(x.shape)}: the first axis is time; give at least one step")
-        axes = range(1, x.dim())
-        strides = x.stride()
-        order = sorted(axes, key=lambda axis: -strides[axis])
-        if not x.permute(0, *order).is_contiguous():
-            order = list(axes)
-        self.order = order
-        self.plain = order == list(axes)  # nothing to permute
         self.shape = x.shape
+        self.order = list(range(1, x.dim()))
+        self.plain = True  # nothing to permute
+        if not x.is_contiguous():
+            strides = x.stride()
+            order = sorted(self.order, key=lambda axis: -strides[axis])
+            if x.permute(0, *order).is_contiguous():
+                self.order, self.plain = order, False
 
     def steps(self, x: torch.Tensor) -> torch.Tensor:
         """(T, ...) to (T, N)."""
+        if self.plain and x.dim() == 2:  # a view takes as long as the forward pass of a thousand neurons
+            return x
         return (x if self.plain else x.permute(0, *self.order)).reshape(x.shape[0], -1)
 
     def neurons(self, v: torch.Tensor) -> torch.Tensor:
@@ -39,19 +41,21 @@ class Rows:
             raise InputError(
                 f"{tuple(v.shape)} values for the neurons {tuple(self.shape[1:])} of a step: the shapes must be equal"
             )
+        if v.dim() == 1:
+            return v
         return (v if self.plain else v.permute([axis - 1 for axis in self.order])).reshape(-1)
 
     def like_steps(self, rows: torch.Tensor) -> torch.Tensor:
         """(T, N) to (T, ...)."""
         if self.plain:
-            return rows.view(rows.shape[0], *self.shape[1:])
+            return rows if len(self.shape) == 2 else rows.view(rows.shape[0], *self.shape[1:])
         back = [0, *(self.order.index(axis) + 1 for axis in range(1, len(self.shape)))]
         return rows.view(rows.shape[0], *(self.shape[axis] for axis in self.order)).permute(back)
 
     def like_neurons(self, rows: torch.Tensor) -> torch.Tensor:
         """(N,) to (...)."""
         if self.plain:
-            return rows.view(self.shape[1:])
+            return rows if len(self.shape) == 2 else rows.view(self.shape[1:])
         back = [self.order.index(axis) for axis in range(1, len(self.shape))]
         return rows.view([self.shape[axis] for axis in self.order]).permute(back)
 

@@ -244,10 +244,9 @@ def timings(forms: Mapping[str, Run], eager: Mapping[str, Run], exported: Mappin
             costs[form].append(time.process_time() - cost)
             times[form].append(time.perf_counter() - start)
     medians = {form: statistics.median(found) for form, found in costs.items()}
-    repeats = {form: max(3, min(30, int(1 / median))) for form, median in medians.items()}  # about a second each
-    profiles = {form: operator_profile.of_torch(run, repeats[form]) for form, run in eager.items()}
+    profiles = {form: operator_profile.of_torch(run, rounds) for form, run in eager.items()}
     for form, (path, run) in exported.items():
-        profiles[form] = operator_profile.of_onnxruntime(path, run, repeats[form])
+        profiles[form] = operator_profile.of_onnxruntime(path, run, rounds)
     return {
         "cost_milliseconds": {form: 1000 * median for form, median in medians.items()},
         "clock_milliseconds": {form: 1000 * statistics.median(found) for form, found in times.items()},
@@ -303,14 +302,14 @@ def tables(rows: list[dict], title: str) -> list[Table]:
     return [speed, shares]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=MODELS, help="registry names")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--rounds", type=int, default=21, help="number of interleaved runs of each form")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch and onnxruntime")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     rows = []
     for name in options.models:
