@@ -46,7 +46,8 @@ def experiment(
         ashnets.experiment("table-11", seeds=[0], data="data/pictograms", output="runs/experiments")
 
     The runs lie in ``output/runs`` and are shared by all experiments. Finished runs are not repeated, and neither are
-    deleted ones whose ``measured-*.json`` are left. After each row and seed, ``output/NAME`` receives ``results.csv``, ``table.md``, ``page.md`` and a plot.
+    deleted ones whose ``measured-*.json`` are left. After each row and seed, ``output/NAME`` receives ``results.csv``,
+    ``table.md``, ``page.md`` and a plot.
 
     Args:
         name: of a file in ``zoo/experiments``, or a file of that form.
