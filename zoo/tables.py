@@ -48,7 +48,7 @@ _LIF = ("spikingjelly LIFNode / ashnets", "snntorch Leaky / ashnets", "ashnets /
 _BASELINES = ("spikingjelly / ashnets", "spikingjelly, channels-last / ashnets")
 _STEPS = "plain settings / recipe"
 SPEEDS = {
-    "spiking-lif": [(case, what) for case in ("T 10, N 1,048,576", _LONG) for what in _LIF],
+    "spiking-lif": [(case, what) for case in ("T 10, N 65,536", "T 10, N 1,048,576", _LONG) for what in _LIF],
     "spiking-encoder": [
         *((f"{models}: training step", what) for models in ("ashnets-tiny", _DEEP) for what in _BASELINES),
         *((f"{models}: inference", _BASELINES[0]) for models in ("ashnets-tiny", _DEEP)),

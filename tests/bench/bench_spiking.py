@@ -2,7 +2,7 @@
 integers and half precision.
 
 Each row is a ratio that is measured in one run: the median of interleaved rounds. The exit code is 1 if a target is
-missed. Results: ``out/bench/MACHINE/spiking*.{csv,json,png}``. Needs Linux.
+missed. Results of a section: ``out/bench/MACHINE/spiking-SECTION.{csv,json,png}``. Needs Linux.
 """
 
 from __future__ import annotations
@@ -67,26 +67,29 @@ def main() -> None:
         "machine": place,
         "seed": options.seed,
         "rounds": rounds,
-        "sections": options.only,
         # for all candidates, as in `ashnets train`: new pages would cost more than the arithmetic
         "freed_memory_is_kept": keep_freed_memory(),
         "memory_is": "peak resident pages above those before the call, in a process of its own",
     }
-    report = Report()
-    for name in options.only:
-        SECTIONS[name](settings, report)
-        gc.collect()
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # returns the kept memory of this section to the system
     title = f"{place['processor']}, {place['threads']} threads, load {place['load_at_start'][0]}; seed {options.seed}"
+    reports = [measure(name, settings, about, title, options.output) for name in options.only]
+    sys.exit(not all(target.reached for report in reports for target in report.targets))
+
+
+def measure(section: str, settings: Settings, about: dict[str, object], title: str, output: Path) -> Report:
+    """Run a section, print what it found, and write it."""
+    report = Report()
+    SECTIONS[section](settings, report)
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # returns the kept memory of this section to the system
     report.print(title)
-    some = [] if options.only == list(SECTIONS) else options.only
-    stem = "-".join(["spiking", *some, *(["quick"] if options.quick else [])])
-    output = options.output / machine.folder()
-    report.write(output, stem, about)
+    stem = "-".join(["spiking", section, *(["quick"] if settings.quick else [])])
+    folder = output / machine.folder()
+    report.write(folder, stem, about)
     with style():
-        write_atomically(output / f"{stem}.png", png(drawing.draw(report.rows, title)))
-    print(f"{output / stem}.csv, .json, .png")
-    sys.exit(not all(target.reached for target in report.targets))
+        write_atomically(folder / f"{stem}.png", png(drawing.draw(report.rows, title)))
+    print(f"{folder / stem}.csv, .json, .png")
+    return report
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from ashnets.zoo import config_of
 SECTION = "abstract encoder"
 MODELS = ["ashnets-tiny", "ashnets-r18", "ashnets-r152"]
 QUICK = ["ashnets-tiny"]
-TIMES_BASELINE = 2
+TIMES_BASELINE = {"ashnets-tiny": 3.5}  # of a training step
+TIMES_OTHERS = 2.2
 OURS, BASELINE, BASELINE_LAST = "ashnets", "spikingjelly", "spikingjelly, channels-last"
 SHAPE = (
     "spiking_channels",
@@ -84,7 +85,8 @@ def benchmark(name: str, config: AshNetsConfig, settings: Settings, report: Repo
             for baseline in (BASELINE, BASELINE_LAST)
         ]
         if train:
-            report.aim(f"{SECTION}, {case}: faster {BASELINE} / {OURS}", min(times), at_least=TIMES_BASELINE)
+            least = TIMES_BASELINE.get(name, TIMES_OTHERS)
+            report.aim(f"{SECTION}, {case}: faster {BASELINE} / {OURS}", min(times), at_least=least)
 
 
 def distance(found: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> float:
