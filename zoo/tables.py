@@ -38,9 +38,7 @@ TASKS = {
     "pictogram-questions": "pictograms, questions",
     "pictogram-entailment": "pictograms, entailment",
     "pictogram-pairs": "pictograms, pairs",
-    "pictogram-retrieval": "pictograms, retrieval: R@1, text → image",
 }
-VARIANTS = ("ann", "snn", "fixed", "trainable")  # summary ratios, of the paper's Table XI
 RECALLS = tuple(f"{way} R@{k}" for way in ("t2i", "i2t") for k in (1, 5, 10))
 TEXT_ALONE = ("majority by text", "bag of words")
 _DEEP, _SAVING, _LONG = "ashnets-r18, ashnets-r152", "ashnets-r18: φ·T 160, 256 px", "T 160, N 65,536"
@@ -62,6 +60,14 @@ SPEEDS = {
             "integer LIF / float LIF",
             "bfloat16 by a float32 copy / bfloat16 as it is",
         )
+    ],
+    "onnx": [
+        *(
+            (f"ashnets-tiny, {kind}: encoder, one image", f"eager / {what}")
+            for kind in ("float", "int8")
+            for what in ("onnxruntime", "its convolutions alone")
+        ),
+        ("ashnets-tiny, float: embedding, one image", "eager / onnxruntime"),
     ],
     "training": [(f"tiny-pictograms, 128 pairs: {name} phase", _STEPS) for name in ("concrete", "spiking")],
 }  # record of tests/bench → its rows
@@ -112,42 +118,24 @@ def short_table(path: Path = RESULTS / "pictograms.csv") -> str:
 
 
 def task_table(folder: Path = RESULTS / "tasks") -> str:
-    """Accuracy, or R@1 by ITC, on each fine-tuning task; a dash where a variant was not trained.
+    """Accuracy of the fine-tuned model on each task, beside chance and what knows no image.
 
-    A line is a file of the folder, written by ``ashnets evaluate RUN... TASK DATA --output FILE.csv`` for runs that
-    differ only in the summary ratio. In retrieval, text alone does not identify the image, so it is at chance.
+    A line is a file of the folder, written by ``ashnets evaluate RUN TASK DATA --output FILE.csv``.
     """
-    lines = [
-        "| task | training items | n | chance | text alone | blank image | ann | snn | fixed | trainable |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = ["task", "training items", "n", "chance", "text alone", "blank image"]
+    heads += ["`ashnets-tiny`", "membranes carried"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name, title in TASKS.items():
         path = folder / f"{name}.csv"
         if not path.is_file():
             continue
         rows = read_csv(path)
-        learned = max(int(row["pairs_seen"]) for row in rows)
-        count, cells = _recalls(rows) if "ranking" in rows[0] else _accuracies(rows)
-        shares = [share(cell or "") for cell in cells]
-        lines.append(f"| {title} | {learned:,} | {count} | {' | '.join(shares)} |")
+        found = {row["variant"]: row["accuracy"] for row in rows}
+        blind = max((found[name] for name in TEXT_ALONE), key=float)
+        cells = [found["chance"], blind, *(found[name] for name in ("constant image", "reset", "carry"))]
+        about = [title, f"{int(rows[0]['pairs_seen']):,}", rows[0]["n"]]
+        lines.append(f"| {' | '.join([*about, *map(share, cells)])} |")
     return "\n".join(lines) + "\n"
-
-
-def _accuracies(rows: list[dict[str, str]]) -> tuple[str, list[str | None]]:
-    """n; chance, text alone, blank image, and each of the variants."""
-    found = {(_variant(row), row["variant"]): row["accuracy"] for row in rows}
-    blind = max((row["accuracy"] for row in rows if row["variant"] in TEXT_ALONE), key=float)
-    cells = [found["trainable", "chance"], blind, found["trainable", "constant image"]]
-    return rows[0]["n"], [*cells, *(found.get((variant, "reset")) for variant in VARIANTS)]
-
-
-def _recalls(rows: list[dict[str, str]]) -> tuple[str, list[str | None]]:
-    """The same of ITC's R@1."""
-    rows = [row for row in rows if row["direction"] == "text_to_image"]
-    found = {(_variant(row), row["ranking"]): row["R@1"] for row in rows}
-    chance = rows[0]["chance R@1"]
-    cells = [chance, chance, found["trainable", "ITC, constant image"]]
-    return rows[0]["images"], [*cells, *(found.get((variant, "ITC")) for variant in VARIANTS)]
 
 
 def stage_table(path: Path = RESULTS / "tasks" / "retrieval.csv") -> str:
@@ -200,11 +188,11 @@ def baseline_table(path: Path = RESULTS / "baselines.csv") -> str:
 def speed_table(folder: Path = RESULTS / "speed") -> str:
     """Ratios of the benchmarks, a column a processor: median, quartiles over the rounds, and whether an aim is missed.
 
-    A folder in it is a machine; its files are the records of ``bench_spiking.py --only SECTION`` and
+    A folder in it is a machine; its files are the records of ``bench_spiking.py``, ``bench_onnx.py`` and
     ``bench_training.py``. A machine without a row of the table has no column, a row without a machine no line.
     """
     columns: dict[str, dict[tuple[str, ...], str]] = {}  # processor → row → cell
-    titles, aims = {}, {}
+    titles = {}
     for path in sorted(folder.glob("*/*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         limits = {target["found"]: target for target in record["targets"]}  # of the row with exactly this number
@@ -215,15 +203,14 @@ def speed_table(folder: Path = RESULTS / "speed") -> str:
             cell, aim = f"{row['ratio']:#.4g}", limits.get(row["ratio"])
             if row["rounds"] > 1:
                 cell += f" ({row['low']:#.3g} to {row['high']:#.3g})"
-            if aim is not None:
-                aims[key] = f"{'≥' if aim['at_least'] else '≤'} {aim['limit']}"
-                cell += "" if aim["reached"] else ", missed"
+            if aim is not None and not aim["reached"]:
+                cell += f"; aim {'≥' if aim['at_least'] else '≤'} {aim['limit']} missed"
             titles[key] = row["section"]
             columns.setdefault(record["machine"]["processor"], {})[key] = cell
-    lines = [f"| | case | ratio of | aim | {' | '.join(columns)} |", "|" + "---|" * (4 + len(columns))]
+    lines = [f"| | case | ratio of | {' | '.join(columns)} |", "|" + "---|" * (3 + len(columns))]
     for key in ((stem, *shown) for stem, all_shown in SPEEDS.items() for shown in all_shown):
         if key in titles:
-            cells = [titles[key], *key[1:], aims.get(key, ""), *(found.get(key, "–") for found in columns.values())]
+            cells = [titles[key], *key[1:], *(found.get(key, "–") for found in columns.values())]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -306,10 +293,6 @@ def own_images_table(path: Path = RESULTS / "own-images.csv") -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _variant(row: dict[str, str]) -> str:
-    return dict(change.split("=") for change in row["changes"].split()).get("summary_ratio", "trainable")
 
 
 def _millions(count: str) -> str:

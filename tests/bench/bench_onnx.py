@@ -3,15 +3,16 @@
 Eager is the trained model in evaluation mode without gradients, with separate convolution, tdBN and neurons, in three
 forms: with compiled kernels, which is the default; in plain torch (``ASHNETS_KERNELS=reference``); and as layers of
 spikingjelly with the same weights. The input is one image of T steps with reset membranes. The spikes of all forms are
-compared before timing. The forms are interleaved, and the medians of all rounds are reported. Cost is CPU time, because
-other processes affect it little; with one thread it is the time on an idle machine. Wall-clock time is reported too.
-Models without trained weights have random ones, which does not change the time: convolutions are dense.
+compared before timing. The forms are interleaved. Cost is CPU time, because other processes affect it little; with one
+thread it is the time on an idle machine. Models without trained weights have random ones, which does not change the
+time: convolutions are dense.
 
 The image embedding is ITC's, from pixels and given spikes: `get_image_features` against the part of the exported model
 that computes it.
 
 A profile shows the time of each operator. The convolutions alone in onnxruntime, with their real input spikes, are
-timed too: this is the time of a graph whose neurons cost nothing. The exit code is 1 if a target is missed.
+timed too: this is the time of a graph whose neurons cost nothing. The exit code is 1 if a target is missed. Record:
+``MACHINE/onnx.{csv,json}`` in the folder of the output.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,10 @@ import onnx
 import onnxruntime
 import operator_profile
 import torch
+from measuring import interleaved
 from networks import BaselineEncoder
-from rich.console import Console
-from rich.table import Table
+from reporting import Report
 from spikingjelly.activation_based import functional
-from verdict import conclude
 
 import ashnets
 from ashnets import zoo
@@ -50,9 +50,10 @@ from ashnets.kernels import choosing, operators, reference
 from ashnets.model.abstract_encoder import AbstractEncoder
 
 MODELS = ["ashnets-tiny", "ashnets-r152"]
-TARGET = 3.0  # speedup of the best form over eager
+TARGETS = {"float": 2.5, "int8": 4.5}  # speedup of the best form over eager
+SECTION = "onnxruntime"
 EAGER, PLAIN, SPIKINGJELLY = "eager", "eager, plain torch", "eager, spikingjelly"
-CONVOLUTIONS = "convolutions alone"
+CONVOLUTIONS = "its convolutions alone"
 Run = Callable[[], np.ndarray]
 
 
@@ -160,8 +161,10 @@ def in_session(path: Path, run: Callable, threads: int) -> Run:
     return lambda: run(session)
 
 
-def benchmark(name: str, precision: str, rounds: int, threads: int) -> dict:
-    """A row for the spiking encoder in a precision."""
+def benchmark(name: str, precision: str, rounds: int, threads: int, report: Report) -> None:
+    """The spiking encoder in a precision."""
+    case = f"{name}, {precision}: encoder, one image"
+    report.progress(case)
     encoder = encoder_of(name, precision)
     graph = from_model(encoder, name)
     spikes, last = sample_spikes(graph, 1), graph.layers[-1].name
@@ -171,25 +174,20 @@ def benchmark(name: str, precision: str, rounds: int, threads: int) -> dict:
         forms = eager | {form: in_session(path, run, threads) for form, (path, run) in exported.items()}
         expected = graph.run(spikes)[0][last].numpy()
         mismatches = {form: int((run() != expected).sum()) for form, run in forms.items()}
-        timed = timings(
-            forms | {CONVOLUTIONS: convolutions(graph, spikes, Path(folder), threads)}, eager, exported, rounds
-        )
-    return {
-        "model": name,
-        "precision": precision,
-        "trained": is_trained(name),
-        "steps": graph.time_steps,
-        "spikes": int(expected.size),
-        "mismatches": mismatches,
-        **timed,
-    }
+        alone = {CONVOLUTIONS: convolutions(graph, spikes, Path(folder), threads)}
+        compare(case, forms | alone, list(eager), exported, rounds, TARGETS[precision], report)
+    report.note(f"{case}: spikes", {"all": int(expected.size), "unlike the graph's": mismatches})
+    wrong = sum(count for form, count in mismatches.items() if form in exported)
+    report.aim(f"{case}: spikes that differ from the graph's in any ONNX form", wrong, at_most=0)
 
 
-def benchmark_embedding(name: str, rounds: int, threads: int) -> dict:
-    """A row for ITC's embedding of an image, with given spikes.
+def benchmark_embedding(name: str, rounds: int, threads: int, report: Report) -> None:
+    """ITC's embedding of an image, with given spikes.
 
     The embeddings of both forms are close unless a membrane near θ fires in only one: a spike moves the embedding.
     """
+    case = f"{name}, float: embedding, one image"
+    report.progress(case)
     model: Any = (
         ashnets.from_pretrained(name, task="retrieval")
         if is_trained(name)
@@ -214,113 +212,62 @@ def benchmark_embedding(name: str, rounds: int, threads: int) -> dict:
         def run(session: onnxruntime.InferenceSession) -> np.ndarray:
             return session.run(None, inputs)[0]
 
-        exported = {"onnx": (part, run)}
         forms = {EAGER: eager, "onnx": in_session(part, run, threads)}
-        distance = float(np.abs(forms["onnx"]() - eager()).max())
-        timed = timings(forms, {EAGER: eager}, exported, rounds)
-    return {
-        "model": f"{name}, image embedding",
-        "precision": "float",
-        "trained": is_trained(name),
-        "steps": model.config.time_steps,
-        "largest_difference": distance,
-        "mismatches": {},
-        **timed,
-    }
+        report.note(f"{case}: largest difference", float(np.abs(forms["onnx"]() - eager()).max()))
+        compare(case, forms, [EAGER], {"onnx": (part, run)}, rounds, TARGETS["float"], report)
 
 
 def is_trained(name: str) -> bool:
     return zoo.registry.entry(name).weights is not None
 
 
-def timings(forms: Mapping[str, Run], eager: Mapping[str, Run], exported: Mapping[str, tuple], rounds: int) -> dict:
-    """Costs and times of interleaved runs of all forms, their ratios, and a profile of the eager and exported ones."""
-    costs: dict[str, list[float]] = {form: [] for form in forms}
-    times: dict[str, list[float]] = {form: [] for form in forms}
-    for _ in range(rounds):
-        for form, run in forms.items():
-            cost, start = time.process_time(), time.perf_counter()
-            run()
-            costs[form].append(time.process_time() - cost)
-            times[form].append(time.perf_counter() - start)
-    medians = {form: statistics.median(found) for form, found in costs.items()}
-    profiles = {form: operator_profile.of_torch(run, rounds) for form, run in eager.items()}
+def compare(
+    case: str,
+    forms: dict[str, Run],
+    eager: list[str],
+    exported: dict[str, tuple[Path, Callable]],
+    rounds: int,
+    target: float,
+    report: Report,
+) -> None:
+    """Rows of each eager form against the fastest exported one, and of eager against the others; and profiles."""
+    seconds = interleaved(forms, rounds, least=0, clock=time.process_time)
+    best = min(exported, key=lambda form: statistics.median(seconds[form]))
+    report.note(f"{case}: fastest form", best)
+    for base in eager:
+        ratio = report.add_ratio(SECTION, case, f"{base} / onnxruntime", seconds[base], seconds[best])
+        report.aim(f"{case}: {base} / onnxruntime", ratio, at_least=target)
+    for form in forms:
+        if form not in (*eager, best):
+            report.add_ratio(SECTION, case, f"{EAGER} / {form}", seconds[EAGER], seconds[form])
+    for form in eager:
+        report.profile(f"{case}, {form}", operator_profile.of_torch(forms[form], rounds))
     for form, (path, run) in exported.items():
-        profiles[form] = operator_profile.of_onnxruntime(path, run, rounds)
-    return {
-        "cost_milliseconds": {form: 1000 * median for form, median in medians.items()},
-        "clock_milliseconds": {form: 1000 * statistics.median(found) for form, found in times.items()},
-        "fastest": min(exported, key=medians.__getitem__),
-        "times_faster_than": {base: {form: medians[base] / medians[form] for form in medians} for base in eager},
-        "profile_milliseconds": profiles,
-        "machine": machine.describe(),
-    }
+        report.profile(f"{case}, {form}", operator_profile.of_onnxruntime(path, run, rounds))
 
 
-def targets(rows: list[dict]) -> dict[str, bool]:
-    """Target and measured value as text → whether the target was reached."""
-    found = {}
-    for row in rows:
-        subject, best = f"{row['model']} in {row['precision']}", row["fastest"]
-        for base, ratios in row["times_faster_than"].items():
-            bound = f" ({CONVOLUTIONS}: {ratios[CONVOLUTIONS]:.1f})" if CONVOLUTIONS in ratios else ""
-            found[f"{subject}: {best} {ratios[best]:.1f} times as fast as {base}, target {TARGET:g}{bound}"] = (
-                ratios[best] >= TARGET
-            )
-        if not row["mismatches"]:
-            continue
-        wrong = sum(count for form, count in row["mismatches"].items() if not form.startswith(EAGER))
-        found[f"{subject}: {wrong} of {row['spikes']:,} spikes differ from the graph in any ONNX form"] = not wrong
-    return found
-
-
-def tables(rows: list[dict], title: str) -> list[Table]:
-    """A table of times and a table of operators."""
-    speed, shares = Table(title=title), Table(title="share of a profiled run by operator, one thread")
-    for column in ("model", "precision", "weights", "T", "form"):
-        speed.add_column(column)
-    for column in ("cost, ms", "clock, ms", "× eager", "× plain torch", "× spikingjelly", "spikes unlike the graph's"):
-        speed.add_column(column, justify="right")
-    for column in ("model", "precision", "form", "operators"):
-        shares.add_column(column)
-    for row in rows:
-        for form, cost in row["cost_milliseconds"].items():
-            ratios = [row["times_faster_than"].get(base, {}).get(form) for base in (EAGER, PLAIN, SPIKINGJELLY)]
-            speed.add_row(
-                row["model"],
-                row["precision"],
-                "trained" if row["trained"] else "random",
-                str(row["steps"]),
-                form,
-                f"{cost:.2f}",
-                f"{row['clock_milliseconds'][form]:.2f}",
-                *("–" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
-                str(row["mismatches"].get(form, "–")),
-            )
-        for form, profile in row["profile_milliseconds"].items():
-            shares.add_row(row["model"], row["precision"], form, operator_profile.largest(profile))
-    return [speed, shares]
-
-
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=MODELS, help="registry names")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--rounds", type=int, default=21, help="number of interleaved runs of each form")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch and onnxruntime")
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument("--output", type=Path, default=machine.OUTPUT, help="folder of the machines' folders")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    rows = []
+    place, report = machine.describe(), Report()
+    about = {"machine": place, "rounds": options.rounds, "onnxruntime": onnxruntime.__version__}
+    about["seconds_are"] = "CPU time"
+    about["trained"] = {name: is_trained(name) for name in options.models}
     for name in options.models:
-        rows += [benchmark(name, precision, options.rounds, options.threads) for precision in options.precisions]
-        rows.append(benchmark_embedding(name, options.rounds, options.threads))
-    title = f"one image, medians of {options.rounds} interleaved runs, threads: {options.threads}"
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    for table in tables(rows, title):
-        console.print(table)
-    conclude(rows, targets(rows), options.json)
+        for precision in options.precisions:
+            benchmark(name, precision, options.rounds, options.threads, report)
+        benchmark_embedding(name, options.rounds, options.threads, report)
+    report.print(f"{place['processor']}, {place['threads']} threads, load {place['load_at_start'][0]}; CPU time")
+    report.write(options.output / machine.folder(), "onnx", about)
+    print(options.output / machine.folder())
+    return int(not all(target.reached for target in report.targets))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -38,7 +38,6 @@ from ashnets.zoo.registry import config_of
 
 ARCHITECTURES = [f"ashnets-{name}" for name in ("tiny", "r18", "r50", "r101", "r152", "vit-b16")]
 TIME, MEMORY = "placement / one image", "peak / weights and membranes"
-OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench"
 
 
 def main() -> None:
@@ -47,7 +46,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=ARCHITECTURES)
     parser.add_argument("--mapping", action="append", choices=MAPPINGS)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the machines' folders")
+    parser.add_argument("--output", type=Path, default=machine.OUTPUT, help="folder of the machines' folders")
     options = parser.parse_args()
     torch.set_num_threads(1)
     computer = machine.describe()

@@ -37,7 +37,6 @@ SECTIONS = {
     "binary": spiking_binary.run,
     "formats": spiking_formats.run,
 }
-OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench"
 ROUNDS, QUICK_ROUNDS = 7, 3
 
 
@@ -58,7 +57,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, help="pairs in a step of the whole model; default: 16 (tiny) and 4 (r101)")
     parser.add_argument("--memory", type=float, default=10.0, help="maximum memory of a candidate in GB")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the machines' folders")
+    parser.add_argument("--output", type=Path, default=machine.OUTPUT, help="folder of the machines' folders")
     options = parser.parse_args()
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     settings = Settings(rounds, options.seed, options.quick, options.pairs, options.memory * 1e9)

@@ -45,7 +45,6 @@ OURS, PLAIN = "recipe", "plain settings"
 SECTION, RECIPE, AIM = "training", "tiny-pictograms", 2.5
 MOST = 1000  # steps of a phase
 UNMEASURED = 1  # number of a step that does not also measure gradients, as step 0 does
-OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench"
 
 
 def run_of(corpus: Path | None, *overrides: str) -> Run:
@@ -112,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--corpus", type=Path, help="images to train on; the gallery's by default")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the machines' folders")
+    parser.add_argument("--output", type=Path, default=machine.OUTPUT, help="folder of the machines' folders")
     options = parser.parse_args(arguments)
     place = machine.describe()
     about = {"machine": place, "rounds": options.rounds, "freed_memory_is_kept": keep_freed_memory()}

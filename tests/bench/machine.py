@@ -14,6 +14,7 @@ import torch
 from ashnets.files import JsonObject
 from ashnets.kernels.choosing import kernels_for
 
+OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench"  # of the machines' folders
 DISTRIBUTIONS = ("ashnets", "torch", "numpy", "numba", "spikingjelly", "snntorch", "transformers")
 
 
