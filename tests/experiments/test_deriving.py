@@ -31,7 +31,7 @@ def test_what_rows_drop_by_hand():
     bare = lab({"changes.collector": False})
     assert [set(phase.objectives) for phase in bare.phases] == [{"itc", "itm", "mlm", "stua"}] * 2
     snn = lab({"changes.summary_ratio": "snn"})
-    assert [phase.concrete_only for phase in snn.phases] == [False, False] and snn.epochs == 9
+    assert [phase.concrete_only for phase in snn.phases] == [False, False] and snn.epochs == 6
     assert "stua" not in {name for phase in lab({}, ("stua",)).phases for name in phase.objectives}
 
 
@@ -51,7 +51,7 @@ def test_every_row_is_a_recipe_and_its_command_makes_it(name, scale):
     try:
         tasks = at.tasks_of(experiment)
     except ConfigurationError as error:
-        assert scale == "lab" and name in ("table-4", "table-6") and "at another scale" in str(error)
+        assert scale == "lab" and name in ("table-4", "table-6", "table-7") and "at another scale" in str(error)
         return
     for row in experiment.rows_at(scale):
         unit = unit_of(row, 3, at, tasks, Path("data"), Path("out"), devices)
