@@ -118,7 +118,7 @@ def short_table(path: Path = RESULTS / "pictograms.csv") -> str:
 
 
 def task_table(folder: Path = RESULTS / "tasks") -> str:
-    """Accuracy of the fine-tuned model on each task, beside chance and what knows no image.
+    """Accuracy of the fine-tuned model on each task, beside chance, text alone and a blank image.
 
     A line is a file of the folder, written by ``ashnets evaluate RUN TASK DATA --output FILE.csv``.
     """

@@ -27,7 +27,7 @@ from ashnets.kernels import buffers
 from ashnets.kernels.compiling import array, block_of, fused, kernel, rows
 from ashnets.kernels.halves import rounded, single
 from ashnets.kernels.prefetching import written_next
-from ashnets.kernels.threads import over_neurons
+from ashnets.kernels.threads import BACKWARD, over_neurons
 from ashnets.kernels.vectors import full_vectors
 
 TYPES = (torch.float32, torch.bfloat16)  # of x
@@ -352,7 +352,7 @@ def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detac
         grad_v0.numpy(),
         array(grad_sum),
         array(product_sum),
-        additions=6,  # measured on Zen 4: three times the time of the forward pass
+        additions=BACKWARD,
     )
     return grad_x, grad_v0, grad_sum, product_sum
 

@@ -15,7 +15,7 @@ from ashnets.kernels import buffers
 from ashnets.kernels.compiling import array, block_of, fused, kernel, rows
 from ashnets.kernels.cpu import slope
 from ashnets.kernels.integer_reference import BIT, DECAY_ONE, MEMBRANE_LIMIT
-from ashnets.kernels.threads import over_neurons
+from ashnets.kernels.threads import BACKWARD, over_neurons
 from ashnets.kernels.vectors import full_vectors
 
 f32, i32 = np.float32, np.int32
@@ -173,7 +173,7 @@ def lif_backward(a, v, bias, threshold, decay, step, grad_s, grad_v, k, detach):
         array(grad_a),
         array(grad_v0),
         array(grad_bias),
-        additions=6,  # measured on Zen 4: three times the time of the forward pass
+        additions=BACKWARD,
     )
     return grad_a, grad_v0, grad_bias
 

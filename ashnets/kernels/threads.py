@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+BACKWARD = 6  # additions of a backward neuron-step of floats on Zen 4, three times the forward one; integers: about 5
 _SHARES = 8  # maximum shares per thread
 _STARTS = 2  # another thread pays if its work takes this many times as long as starting it
 _FEWEST, _MOST = 1 << 18, 1 << 22  # bounds of the neuron-steps that justify another thread
@@ -27,7 +28,7 @@ def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *argument
     A kernel must release the interpreter's lock and must not write outside its neurons.
 
     Args:
-        additions: of numpy, which take as long as a neuron-step of the kernel.
+        additions: number of numpy's additions that take as long as a neuron-step of the kernel.
     """
     steps, neurons = shape
     blocks = -(-neurons // block)

@@ -28,7 +28,7 @@ from ashnets.training.reading import load_recipe
 from ashnets.zoo.registry import recipe_path
 
 RECIPE = "own-photographs"
-OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench" / "features.json"
+OUTPUT = machine.OUTPUT / "features.json"
 
 
 def measured(corpus: Path, run: Path, kept: bool, overrides: list[str]) -> dict[str, Any]:

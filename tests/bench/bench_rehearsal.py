@@ -35,7 +35,7 @@ from ashnets.training.reading import load_recipe
 from ashnets.training.setup import weights_folder
 from ashnets.zoo.registry import recipe_path
 
-OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench" / "rehearsal.json"
+OUTPUT = machine.OUTPUT / "rehearsal.json"
 SIDE, PAIRS = 256, 16  # of a device
 
 

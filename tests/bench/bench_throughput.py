@@ -32,7 +32,7 @@ from ashnets.zoo import config_of, create, entry
 MODELS = ["ashnets-tiny", "ashnets-r18", "ashnets-r101", "ashnets-r152", "ashnets-vit-b16"]
 RESNET18 = {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]}
 BASELINE, TWIN = "resnet18", "ann"
-OUTPUT = Path(__file__).resolve().parents[2] / "out" / "bench" / "throughput.csv"
+OUTPUT = machine.OUTPUT / "throughput.csv"
 Call = Callable[[], Any]
 
 
