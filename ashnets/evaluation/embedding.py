@@ -104,7 +104,7 @@ def embed_images(
     chosen = np.arange(len(images)) if indices is None else np.asarray(indices, int)
     if variant.constant:  # one embedding for all images, so that ties are exact
         gray = torch.full((1, 3, images.side, images.side), GRAY, device=model.device)
-        embed = model.encode_image(gray, image_keys=[0])[0].float().cpu()  # (1, D)
+        embed = model.encode_image(gray, image_keys=[0], concrete_only=variant.concrete_only)[0].float().cpu()  # (1, D)
         return embed.expand(len(chosen), -1).contiguous(), torch.empty(0)
     order = np.arange(len(chosen)) if variant.order is None else variant.order
     shares = shares_of(order, variant.group_size, options.batch)

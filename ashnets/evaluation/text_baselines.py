@@ -25,8 +25,9 @@ from ashnets.tasks.task import Classification
 def baselines(task: Classification, train: Sequence[Record], test: Sequence[Record]) -> dict[str, JsonObject]:
     """The metrics of each baseline on ``test``, by the name of the baseline; ``chance`` has only its accuracy.
 
-    Chance is the accuracy of a uniform choice among the training labels of the same kind of items: 1/2 for yes/no, 1/13
-    for 13 answers.
+    Chance is the expected accuracy of a uniform choice among the training labels of the same kind of items: 1/2 for
+    yes/no, 1/13 for 13 answers. Where annotators differ, several labels score; a label that training does not have is
+    never chosen.
 
     Raises:
         InputError: ``train`` contains no usable item.
@@ -40,13 +41,18 @@ def baselines(task: Classification, train: Sequence[Record], test: Sequence[Reco
     choices: dict[str, set[str]] = defaultdict(set)
     for record, truth in zip(train, truths, strict=True):
         choices[task.kind_of(record)].add(truth)
-    even = [1 / len(choices[kind]) if choices[kind] else 0.0 for kind in kinds]
+    even = [_by_chance(task, record, choices[kind]) for record, kind in zip(test, kinds, strict=True)]
     by_text = MajorityByText(texts, truths)
     return {
         "chance": {"n": len(test), "accuracy": sum(even) / len(even)},
         "majority by text": task.metrics(test, [by_text.answer(text) for text in asked]),
         "bag of words": task.metrics(test, BagOfWords(texts, truths).answers(asked)),
     }
+
+
+def _by_chance(task: Classification, record: Record, choices: set[str]) -> float:
+    scoring = sorted(task.acceptable(record) & choices)
+    return sum(task.scores([record] * len(scoring), scoring)) / len(choices) if scoring else 0.0
 
 
 def words(text: str) -> list[str]:

@@ -63,6 +63,10 @@ class Classification(ABC, Generic[R]):
     def truth(self, record: R) -> str:
         """The correct label."""
 
+    def acceptable(self, record: R) -> set[str]:
+        """All labels with a score above 0 for a record; there may be others in the set."""
+        return {self.truth(record)}
+
     def can_learn(self, record: R) -> bool:
         """Whether a record has a target."""
         return True

@@ -52,7 +52,7 @@ class Items:
             )
         self.image_ids = [f"{record.id} {' '.join(record.images)} {task.text(record)}" for record in records]
         self.skipped: dict[str, str] = {}
-        self._embeds: np.ndarray | None = None  # (items, D) of the model that the run starts from
+        self._embeds: dict[bool, np.ndarray] = {}  # concrete_only → (items, D) of the model that the run starts from
 
     def __len__(self) -> int:
         return len(self.records)
@@ -79,16 +79,17 @@ class Items:
         """
         found: list[Any] = [None]
         if rank() == 0:
-            if self._embeds is None:
+            embeds = self._embeds.get(phase.concrete_only)
+            if embeds is None:
                 with device_precision:
-                    self._embeds = self._embed(model.device, phase, progress)
+                    embeds = self._embeds[phase.concrete_only] = self._embed(model.device, phase, progress)
             seed = self._seed(epoch)
-            grouping = similar_groups(self._embeds, self.group, seed)
+            grouping = similar_groups(embeds, self.group, seed)
             by_chance = random_groups(len(self.records), self.group, seed)
             figures = {
                 "neighbors": grouping.index,
-                "group_similarity": round(mean_similarity(self._embeds, grouping.groups), 4),
-                "random_group_similarity": round(mean_similarity(self._embeds, by_chance), 4),
+                "group_similarity": round(mean_similarity(embeds, grouping.groups), 4),
+                "random_group_similarity": round(mean_similarity(embeds, by_chance), 4),
             }
             found = [(grouping.groups, figures)]
         if world_size() > 1:

@@ -22,6 +22,7 @@ from ashnets.data.benchmarks.records import Question
 from ashnets.errors import DataError, WeightsError
 from ashnets.files import JsonObject, write_atomically
 from ashnets.metrics.answer_vocabulary import answer_vocabulary, soft_targets
+from ashnets.metrics.answers import normalize_answer, trimmed
 from ashnets.metrics.coco_qa import coco_qa_accuracy
 from ashnets.metrics.submission import write_answers
 from ashnets.metrics.vqa import soft_accuracy, vqa_accuracy
@@ -80,6 +81,12 @@ class VisualQuestionAnswering(Classification[Question]):
 
     def truth(self, record: Question) -> str:
         return record.answer or ""
+
+    def acceptable(self, record: Question) -> set[str]:
+        normalized = (
+            {normalize_answer(trimmed(answer)) for answer in record.answers} if len(record.answers) > 1 else set()
+        )
+        return {self.truth(record), *normalized}
 
     def can_learn(self, record: Question) -> bool:
         return bool(self._targets(record))

@@ -9,6 +9,7 @@ every moment, even if the process is killed.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,16 +79,21 @@ def checkpoint_name(step: int) -> str:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints in ``folder``, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / STATE).is_file())
+    return [path for path in _named(folder) if (path / STATE).is_file()]
 
 
 def discard_old(folder: Path) -> None:
     """Remove all but the newest checkpoints, and incomplete ones."""
     for path in checkpoints(folder)[:-KEPT]:
         (path / STATE).unlink()  # first, so that a partly deleted one is never taken for a checkpoint
-    for path in folder.glob("step-*"):
+    for path in _named(folder):
         if not (path / STATE).is_file():
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _named(folder: Path) -> list[Path]:
+    """What has the name of a checkpoint, in order; a folder ``step-by-step`` is the user's own."""
+    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name))
 
 
 def read_state(folder: Path) -> JsonObject:

@@ -50,6 +50,9 @@ class RunFolder:
                 raise TrainingError(
                     f"{self.path} already contains a run: resume it with --resume, or choose another folder"
                 )
+            strange = next((self.path / "checkpoints").glob("*"), None)
+            if strange is not None:
+                raise TrainingError(f"{strange} was not written by a run: move it away, or choose another folder")
             check_place(self.path / MODEL, MODEL_MARK, "refuse")
             return None
         if not saved_recipe.is_file():
@@ -82,8 +85,7 @@ class RunFolder:
             write_json(self.path / ENVIRONMENT, environment)
             text = yaml.safe_dump(self.recipe.to_dict(), sort_keys=False, allow_unicode=True)
             write_atomically(self.path / "recipe.yaml", text.encode())
-        for folder in (self.path, self.path / "checkpoints"):
-            discard_old(folder)
+        discard_old(self.path / "checkpoints")
         self.journal = Journal(self.path, after if resume else None)
         if changed:
             self.journal.warn(

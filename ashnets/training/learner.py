@@ -115,6 +115,8 @@ class Learner:
             part.eval()
         if self.encoders is not None:
             self.encoders.train()
+            for part in resting(self.encoders.module, phase):
+                part.eval()
 
     def begin(self, concepts: torch.Tensor | None = None) -> None:
         """Start a phase: the average of the weights restarts, since a part that was frozen has no average yet.
@@ -142,7 +144,8 @@ class Learner:
         vision, count = self.published.eval().ashnets.vision, self.model.config.num_concepts
         tokens: list[torch.Tensor] = []
         for batch in batches:
-            tokens.append(gather(vision.concrete_encoder(batch.pixel_values.to(self.device)).flatten(0, 1)))
+            pixels = batch.to(self.device).shown()[0]
+            tokens.append(gather(vision.concrete_encoder(pixels).flatten(0, 1)))
             if sum(map(len, tokens)) >= 8 * count:  # enough that neighbors in an image seldom meet
                 break
         everything = torch.cat(tokens).float()  # (n, M1)

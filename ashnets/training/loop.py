@@ -53,7 +53,7 @@ class Loop:
         ranks: number of processes; ``progress`` is True on the first one at most.
         origins: what the model's weights started from.
         first_epoch: number of finished epochs at the start.
-        steps_an_epoch, step: optimizer steps of an epoch, and finished ones.
+        steps_an_epoch, step: planned optimizer steps of an epoch, and finished ones.
         within: how far the first epoch is, if a resumed run starts inside it.
         began: the start, on `time.monotonic`.
     """
@@ -114,9 +114,11 @@ class Loop:
             for number in range(done, steps):
                 several = planned[finished : finished + recipe.accumulate]
                 pairs = sum(len(share.indices) for step in several for share in step)
-                scale = factor(recipe.schedule, self.step, epoch, total)
+                # in planned steps: images that could not be read make this epoch shorter or longer than planned
+                at = epoch * self.steps_an_epoch + number * self.steps_an_epoch / steps
+                scale = factor(recipe.schedule, at, epoch, total)
                 if phase is not recipe.phases[0]:
-                    scale *= phase_factor(recipe.schedule, self.step - self._first_step(phase))
+                    scale *= phase_factor(recipe.schedule, at - self._first_step(phase))
                 set_learning_rates(self.learner.optimizers, recipe, scale)
                 last = number + 1 == steps
                 self._optimize([next(batches) for _ in several], epoch, means, last)
@@ -156,7 +158,7 @@ class Loop:
         return self.learner.concrete_concepts(self._calibration_batches())
 
     def _first_step(self, phase: Phase) -> int:
-        """The step at which a phase begins."""
+        """The planned step at which a phase begins."""
         before = self.recipe.phases[: self.recipe.phases.index(phase)]
         return sum(one.epochs for one in before) * self.steps_an_epoch
 

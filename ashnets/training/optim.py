@@ -60,7 +60,7 @@ def warmup_steps(schedule: Schedule, total_steps: int) -> int:
     return min(schedule.warmup_steps, total_steps // 10)
 
 
-def factor(schedule: Schedule, step: int, epoch: int, total_steps: int) -> float:
+def factor(schedule: Schedule, step: float, epoch: int, total_steps: int) -> float:
     """The factor on every learning rate at a step (from 0) of an epoch (from 0)."""
     warmup = min(1.0, (step + 1) / max(1, warmup_steps(schedule, total_steps)))
     if schedule.kind == "cosine":
@@ -69,7 +69,7 @@ def factor(schedule: Schedule, step: int, epoch: int, total_steps: int) -> float
     return warmup * schedule.gamma ** bisect.bisect_right(schedule.milestones, epoch)
 
 
-def phase_factor(schedule: Schedule, step: int) -> float:
+def phase_factor(schedule: Schedule, step: float) -> float:
     """A further factor at a step (from 0) of a phase that is not the first."""
     return min(1.0, (step + 1) / max(1, schedule.phase_warmup_steps))
 

@@ -1,7 +1,8 @@
 """``precision: auto``: bf16 where a short measurement finds it faster on this machine, else fp32.
 
-Only training uses it. Evaluation, embedding and validation compute in fp32 on every machine: a published number then
-does not depend on the processor, and ranks that differ by less than bf16's three digits keep their order.
+Only training uses it, and the embedding of training images for ``similar`` groups. Evaluation, search and validation
+compute in fp32 on every machine: a published number then does not depend on the processor, and ranks that differ by
+less than bf16's three digits keep their order.
 """
 
 from __future__ import annotations

@@ -50,6 +50,10 @@ def check_recipe(recipe: Recipe, where: str) -> None:
     )
     begun = recipe.weights == PRETRAINED and task is None
     need(not begun or recipe.start is None, f"start={recipe.start!r} and trained weights: set weights=initial")
+    need(
+        recipe.start is None or recipe.stdp is None,
+        f"start={recipe.start!r} and stdp, which is a stage before the first phase: remove one of them",
+    )
     need(not begun or recipe.baseline is None, "a baseline is pre-trained without trained weights: set weights=initial")
     need(task is None or task in TASKS, f"task={task!r} is not one of {', '.join(TASKS)}")
     for i in range(len(recipe.phases)):

@@ -82,7 +82,7 @@ class Run(Loop):
         self.learned_before = (read_sketch(Path(resolve(recipe.model))) or []) if begun else []
         self.first_epoch = 0
         if recipe.start and checkpoint is None:
-            self.first_epoch, origin = start_from(model, Path(recipe.start))
+            self.first_epoch, origin = start_from(model, Path(recipe.start), recipe.phases)
             self.origins.append(origin)
         self.learner = self._learner(model)
         self.micro_batches = len(self.images.plan(self.images.random_groups(0)))  # of an epoch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -69,16 +69,30 @@ def vocabulary_of(recipe: Recipe, captions: Iterable[str]) -> tuple[Path, list[s
     return bert, prune_vocabulary(vocabulary, captions) if pruned else read_vocabulary(vocabulary)
 
 
-def start_from(model: nn.Module, folder: Path) -> tuple[int, str]:
-    """Load an earlier run's phase checkpoint; returns its number of finished epochs and a sentence."""
+def start_from(model: nn.Module, folder: Path, phases: Sequence[Phase]) -> tuple[int, str]:
+    """Load an earlier run's phase checkpoint.
+
+    Returns:
+        The epochs of ``phases`` up to and including the checkpoint's phase, which a run skips; and a sentence.
+
+    Raises:
+        TrainingError: no such checkpoint, or it leaves nothing to train.
+    """
     if not (folder / STATE).is_file():
         raise TrainingError(f"start={folder}: no phase checkpoint there; give a folder phase-NAME of an earlier run")
     state = read_state(folder)
+    names = [phase.name for phase in phases]
+    if state["phase"] not in names[:-1]:
+        raise TrainingError(
+            f"start={folder} is the end of phase {state['phase']!r}, after which this recipe trains nothing: its "
+            f"phases are {', '.join(names)}; give the end of {' or '.join(names[:-1]) or 'no phase: remove start'}"
+        )
     try:
         load_weights(folder / WEIGHTS, model, partly=True)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"start={folder}: its weights cannot be read ({error})") from error
-    return state["epoch"], f"all tensors from the end of phase {state['phase']!r} of {state['recipe']!r}"
+    skipped = sum(phase.epochs for phase in phases[: names.index(state["phase"]) + 1])
+    return skipped, f"all tensors from the end of phase {state['phase']!r} of {state['recipe']!r}"
 
 
 def weights_folder(source: str) -> Path:

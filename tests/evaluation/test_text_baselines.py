@@ -51,6 +51,15 @@ def test_chance_depends_on_the_kind():
         baselines(task, [question("a", "purple", "color")], test)
 
 
+def test_chance_of_soft_accuracy_counts_every_label_that_scores():
+    """8 yes and 2 no give scores 1 and .6 (each annotator left out once); 6 no and 4 yes give 1 and 1."""
+    given = [("yes",) * 8 + ("no",) * 2, ("no",) * 6 + ("Yes.",) * 4, ("maybe",) * 10]
+    asked = [Question(number, "p.png", "a", answers, answers[0], "yes/no") for number, answers in enumerate(given)]
+    task = CLASSIFICATIONS["vqa"](["yes", "no"])
+    assert baselines(task, asked[:2], asked[:2])["chance"]["accuracy"] == pytest.approx((1 + 0.6 + 1 + 1) / 4)
+    assert baselines(task, asked[:2], asked)["chance"]["accuracy"] == pytest.approx((1.6 + 2 + 0) / 6)
+
+
 def test_blind_baselines_are_at_chance_on_the_derived_tasks(drawings):
     """The tasks are balanced: chance is exactly 1/2, 1/3, and 1/2 for yes/no questions."""
     for name, task, expected in (("pairs", "nlvr2", 1 / 2), ("entailment", "ve", 1 / 3)):

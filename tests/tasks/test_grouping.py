@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from torch.nn import functional
 
 from ashnets.data.batches import Share
@@ -16,6 +17,7 @@ from ashnets.model.sampling import image_key
 from ashnets.runs import finetune
 from ashnets.tasks import training_items
 from ashnets.tasks.data import open_task_data
+from ashnets.tasks.finetuning import TaskLearner
 from ashnets.tasks.items import ItemBatches, answer
 from ashnets.tasks.registry import CLASSIFICATIONS
 from ashnets.tasks.training_items import Items
@@ -65,7 +67,7 @@ def test_a_pair_is_compared_by_the_mean_of_its_images(items_of):
     keys = [image_key(name) for name in record.images]
     own = model.encode_image(pixels["pixel_values"], image_keys=keys)[0]
     expected = functional.normalize(own.mean(0), dim=0).detach()
-    torch.testing.assert_close(torch.from_numpy(items._embeds[5]), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.from_numpy(items._embeds[False][5]), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("readout", ["shared", "per_image"])
@@ -144,3 +146,23 @@ def test_groups_that_cannot_be_are_refused(write_recipe, changes, message):
     path.write_text(yaml.safe_dump({**data, "weights": "pretrained", "phases": phases, **changes}))
     with pytest.raises(ConfigurationError, match=message):
         load_recipe(path)
+
+
+def test_concepts_start_from_both_images_of_pairs(benchmarks, small_model, write_recipe):
+    """Before a spiking phase: each column of C is a token of one of the images, divided by √M2."""
+    data = open_task_data("nlvr2", benchmarks["nlvr2"])
+    records = data.records("train")[:4]
+    model, processor = small_model("nlvr2", abstract_scale="normalized")
+    task = CLASSIFICATIONS["nlvr2"].of_training(records, 1)
+    shares = [Share(torch.arange(4).numpy(), 1)]
+    batch = ItemBatches(task, data, records, shares, processor, model.config.max_text_length, learn=True).read(0)
+    phases = [{"name": "all", "epochs": 1, "concrete_only": False, "grouping": "single", "objectives": {"nlvr2": 1.0}}]
+    recipe = load_recipe(write_recipe("nlvr2", "nlvr2", weights="initial", phases=phases))
+    found = TaskLearner(recipe, model, 4, Accelerator(cpu=True)).concrete_concepts([batch])  # (M1, M2)
+    with torch.no_grad():
+        tokens = model.eval().ashnets.vision.concrete_encoder(batch.pixel_values.flatten(0, 1)).flatten(0, 1)  # (n, M1)
+    expected = tokens / model.config.num_concepts**0.5
+    nearest = (found.T.unsqueeze(1) - expected).abs().amax(2).min(1)
+    assert nearest.values.max() < 1e-5
+    second = tokens.shape[0] // 8  # tokens of an image
+    assert {int(i) // second % 2 for i in nearest.indices} == {0, 1}, "from first and second images"

@@ -156,11 +156,12 @@ def test_a_half_written_one_is_never_taken(saved):
     (root / "step-00000002").mkdir()
     save_file({"x": torch.ones(1)}, root / "step-00000002" / "model.safetensors")
     assert checkpoints(root) == [], "without its state it is none"
+    (root / "step-by-step").mkdir()  # of the user
     save_checkpoint(root / "step-00000001", {"model": Tied(0)}, {})
     discard_old(root)
     assert [path.name for path in checkpoints(root)] == ["step-00000001"]
     save_checkpoint(root / "step-00000003", {"model": Tied(0)}, {})  # the resumed run comes to that step again
-    assert sorted(path.name for path in root.iterdir()) == ["step-00000001", "step-00000003"]
+    assert sorted(path.name for path in root.iterdir()) == ["step-00000001", "step-00000003", "step-by-step"]
 
 
 def test_what_a_killed_run_left_aside_is_removed(saved):

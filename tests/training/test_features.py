@@ -7,11 +7,15 @@ import json
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
+from transformers import ResNetModel
 
 from ashnets.errors import ConfigurationError
 from ashnets.model.concrete_encoder import ConcreteEncoder
+from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.runs import train
 from ashnets.training.features import FeatureMemory
+from ashnets.training.learner import Learner
 from ashnets.training.reading import load_recipe
 
 
@@ -80,3 +84,25 @@ def test_a_run_with_kept_features_is_the_run_without(even_corpus, recipe_data, t
 def test_features_that_cannot_come_back_are_refused(recipe, overrides, message):
     with pytest.raises(ConfigurationError, match=message):
         load_recipe(recipe, ["remember_features=true", *overrides])
+
+
+def test_momentum_encoders_keep_the_features_of_a_resting_backbone(recipe, small_pretraining_config, encoder):
+    """They are the first to see an image: what is kept has running statistics, as the frozen backbone has."""
+    frozen = ["phases.0.frozen=[backbone]", "phases.1.frozen=[backbone]"]
+    settings = load_recipe(recipe, [*frozen, "views=2", "remember_features=true", "queue=64"])
+    learner = Learner(settings, AshNetsForPreTraining(small_pretraining_config), 4, Accelerator(cpu=True))
+    learner.remember_features()
+    learner.prepare(settings.phases[0])
+    concrete, pixels = learner.model.ashnets.vision.concrete_encoder, torch.rand(8, 3, 64, 64)
+    seen = []
+    plain = ResNetModel(concrete.backbone.config)
+    plain.load_state_dict(concrete.backbone.state_dict())
+    plain.eval()
+    handle = learner.encoders.module.ashnets.vision.concrete_encoder.backbone.register_forward_pre_hook(
+        lambda _module, args: seen.append(args[0])
+    )
+    with torch.no_grad():
+        learner.encoders.module.ashnets.vision.concrete_encoder(pixels)
+        handle.remove()
+        kept = concrete.memory(seen[0], lambda _pixels: pytest.fail("the features were not kept"))
+        torch.testing.assert_close(kept, plain(seen[0]).last_hidden_state, rtol=2e-3, atol=2e-3)  # float16

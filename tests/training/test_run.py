@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ashnets
+from ashnets.data.corpus import open_corpus
 from ashnets.data.learned import images_learned, read_sketch
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import open_source
@@ -451,6 +452,13 @@ def test_two_variants_share_the_concrete_phase(finished, corpus, recipe, tmp_pat
     assert any("end of phase 'concrete'" in origin for origin in result["initialized"])
 
 
+def test_a_start_after_which_nothing_is_trained_is_refused(finished, corpus, recipe, tmp_path):
+    folder, _ = finished
+    start = [f"start={folder / 'phase-spiking'}"]
+    with pytest.raises(TrainingError, match=r"phase-spiking is the end of phase 'spiking'.* give the end of concrete"):
+        train(recipe, corpus=corpus, output=tmp_path / "nothing", overrides=start, progress=False)
+
+
 def test_stdp_comes_first_and_changes_the_first_layers(finished, corpus, recipe, tmp_path):
     folder, _ = finished
     train(
@@ -476,6 +484,13 @@ def test_faults_are_refused(finished, corpus, recipe, tmp_path):
     with pytest.raises(TrainingError, match="already contains a run"):
         train(recipe, corpus=corpus, output=folder, progress=False)
     shutil.copytree(folder / "model", tmp_path / "other" / "model")
+    own = [tmp_path / "own" / "step-by-step" / "thesis.txt", tmp_path / "own" / "checkpoints" / "step-5000" / "a.bin"]
+    for path in own:
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+    with pytest.raises(TrainingError, match=r"step-5000 was not written by a run: move it away"):
+        train(recipe, corpus=corpus, output=tmp_path / "own", progress=False)
+    assert all(path.read_text() == "mine" for path in own)
     with pytest.raises(OutputError, match="model is there already"):  # of a run whose other files were removed, say
         train(recipe, corpus=corpus, output=tmp_path / "other", progress=False)
     with pytest.raises(TrainingError, match="no run to resume"):
@@ -587,8 +602,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(corpus, recipe, tmp_path):
 @pytest.fixture
 def damaged_corpus(corpus, write_corpus, tmp_path):
     """The small corpus with two training images and a validation image cut short."""
-    from ashnets.data.corpus import open_corpus
-
     opened = open_corpus(corpus)
     rows = {name: list(opened.split(name)) for name in ("train", "valid")}
     for name, place in (("train", 3), ("train", 20), ("valid", 1)):
@@ -607,6 +620,24 @@ def test_unreadable_images_are_counted_named_and_left_out(damaged_corpus, recipe
     assert [r["pairs_seen"] for r in records(tmp_path / "run")] == [27, 52, 77, 102]
     state = json.loads((checkpoints(tmp_path / "run" / "checkpoints")[-1] / "state.json").read_text())
     assert sorted(state["skipped"]) == sorted(lost)
+
+
+def test_learning_rates_follow_the_epochs_where_images_are_lost(corpus, write_corpus, recipe, tmp_path):
+    """25 images are four steps of eight, 24 are three: a half cosine over four epochs, and a warm-up of phase 2."""
+    opened = open_corpus(corpus)
+    rows = {name: list(opened.split(name)) for name in ("train", "valid")}
+    rows["train"] = rows["train"][:25]
+    rows["train"][3]["image"] = rows["train"][3]["image"][:40]
+    schedule = ["schedule.kind=cosine", "schedule.warmup_steps=0", "schedule.phase_warmup_steps=2"]
+    only = ["phases.0.objectives={itc: 1.0}", "phases.1.objectives={itc: 1.0}"]
+    damaged = write_corpus(tmp_path / "damaged", rows)
+    train(recipe, corpus=damaged, output=tmp_path / "run", overrides=[*schedule, *only], progress=False)
+    found = [(record["epoch"], record["lr_transformer"]) for record in steps_of(tmp_path / "run")]
+    places = [n / 4 for n in range(4)] + [epoch + n / 3 for epoch in (1, 2, 3) for n in range(3)]
+    warm = {2: 0.5, 2 + 1 / 3: (4 / 3 + 1) / 2}
+    expected = [2e-4 * 0.5 * (1 + math.cos(math.pi * at / 4)) * min(1, warm.get(at, 1)) for at in places]
+    assert [epoch for epoch, _ in found] == [int(at) + 1 for at in places]
+    assert [rate for _, rate in found] == pytest.approx(expected)
 
 
 def test_too_many_unreadable_images_stop_the_run(damaged_corpus, recipe, tmp_path):

@@ -148,42 +148,65 @@ def test_a_folder_without_weights_is_named(built, tmp_path):
         built(f"transformer_weights={tmp_path / 'nowhere'}")
 
 
+PLAIN = Phase("one", 1, concrete_only=False, grouping="random", objectives={"itc": 1.0})
+TWO = [dataclasses.replace(PLAIN, name="concrete", epochs=5), dataclasses.replace(PLAIN, name="spiking")]
+
+
 def test_start_from_a_phase(small, tmp_path):
     trained, fresh, ann = small(0), small(1), small(2, summary_ratio="ann")
     state = {"epoch": 2, "phase": "concrete", "recipe": "small"}
     save_checkpoint(tmp_path / "phase-concrete", {"model": trained}, state)
-    assert start_from(fresh, tmp_path / "phase-concrete") == (
-        2,
+    assert start_from(fresh, tmp_path / "phase-concrete", TWO) == (
+        5,  # epochs of this recipe's phase, not of the other run's
         "all tensors from the end of phase 'concrete' of 'small'",
     )
     expected = trained.state_dict()
     assert not [key for key, tensor in fresh.state_dict().items() if not torch.equal(tensor, expected[key])]
     # the variant without a spiking branch takes what it has a place for
-    start_from(ann, tmp_path / "phase-concrete")
+    start_from(ann, tmp_path / "phase-concrete", TWO)
     own = ann.state_dict()
     assert not [key for key in own if not torch.equal(own[key], expected[key])] and len(own) < len(expected)
     # and the other way round tensors would be missing
     save_checkpoint(tmp_path / "phase-ann", {"model": ann}, state)
     with pytest.raises(TrainingError, match=r"phase-ann.* does not fit .*missing \['ashnets\.vision\.abstract"):
-        start_from(fresh, tmp_path / "phase-ann")
+        start_from(fresh, tmp_path / "phase-ann", TWO)
 
 
 def test_a_start_that_is_none_is_named(small, tmp_path):
     with pytest.raises(TrainingError, match=r"start=.*elsewhere: no phase checkpoint there; give a folder"):
-        start_from(small(0), tmp_path / "elsewhere")
+        start_from(small(0), tmp_path / "elsewhere", TWO)
+
+
+@pytest.mark.parametrize(
+    ("ended", "phases", "message"),
+    [
+        ("spiking", ["concrete", "spiking"], "its phases are concrete, spiking; give the end of concrete"),
+        (
+            "concrete",
+            ["first", "second", "last"],
+            "its phases are first, second, last; give the end of first or second",
+        ),
+        ("concrete", ["concrete"], "its phases are concrete; give the end of no phase: remove start"),
+    ],
+)
+def test_a_start_after_which_nothing_is_trained_is_refused(small, tmp_path, ended, phases, message):
+    model, folder = small(0), tmp_path / f"phase-{ended}"
+    save_checkpoint(folder, {"model": model}, {"epoch": 2, "phase": ended, "recipe": "small"})
+    with pytest.raises(TrainingError, match=f"the end of phase '{ended}', after which .*{message}"):
+        start_from(model, folder, [dataclasses.replace(PLAIN, name=name) for name in phases])
 
 
 @pytest.mark.parametrize("how", ["cut", "gone"])
 def test_a_damaged_start_is_named(small, tmp_path, how):
     model, folder = small(0), tmp_path / "phase-one"
-    save_checkpoint(folder, {"model": model}, {"epoch": 1, "phase": "one", "recipe": "small"})
+    save_checkpoint(folder, {"model": model}, {"epoch": 1, "phase": "concrete", "recipe": "small"})
     path = folder / "model.safetensors"
     data = path.read_bytes()
     path.unlink()
     if how == "cut":
         path.write_bytes(data[:-1000])
     with pytest.raises(TrainingError, match="phase-one"):
-        start_from(model, folder)
+        start_from(model, folder, TWO)
 
 
 def trained_names(model: nn.Module) -> set[str]:
@@ -194,9 +217,6 @@ def names_in(model: nn.Module, *modules: nn.Module) -> set[str]:
     """Names of the parameters of these modules, by identity."""
     own = {id(parameter) for module in modules for parameter in module.parameters()}
     return {name for name, parameter in model.named_parameters() if id(parameter) in own}
-
-
-PLAIN = Phase("one", 1, concrete_only=False, grouping="random", objectives={"itc": 1.0})
 
 
 def test_a_concrete_phase_freezes_the_spiking_branch_and_its_heads(small):
