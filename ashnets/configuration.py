@@ -270,11 +270,14 @@ class AshNetsConfig(PreTrainedConfig):
             raise ConfigurationError(
                 f"pad_token_id={self.pad_token_id} must be None or below vocab_size={self.vocab_size}"
             )
-        if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
+        six = [*self.image_mean, *self.image_std]
+        if len(self.image_mean) != 3 or len(six) != 6 or not all(map(math.isfinite, six)) or min(self.image_std) <= 0:
             raise ConfigurationError(
-                f"image_mean={self.image_mean} and image_std={self.image_std} must have three numbers each, "
+                f"image_mean={self.image_mean} and image_std={self.image_std} must have three finite numbers each, "
                 "and image_std positive ones"
             )
+        if not 0 <= self.initializer_range < math.inf:
+            raise ConfigurationError(f"initializer_range={self.initializer_range!r} must be finite and not negative")
         if self.hidden_size % self.num_attention_heads:
             raise ConfigurationError(
                 f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={self.num_attention_heads}"

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,7 +60,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> Path:
             return path
         target = Path(os.path.realpath(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+        aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
         try:
             aside.write_bytes(data)
             if target.exists():

@@ -5,7 +5,8 @@ is never renamed or removed: it may be a mounted volume, the target of a link, o
 result is made in a hidden folder inside it, and then the entries are exchanged:
 
     .ashnets.TOKEN.part     being filled
-    .ashnets.whole          complete; the old entries are moved to .ashnets.old, the mark first
+    .ashnets.whole          complete; the old entries that it replaces are moved to .ashnets.old, the mark first
+    .ashnets.instead        the same, but it replaces all old entries
     .ashnets.last           the old entries are out; the new entries are moved in, the mark last
 
 The mark is the file without which a folder is no result, so that a half-finished exchange is never taken for a result.
@@ -33,7 +34,7 @@ MODEL_MARK = "config.json"  # of a folder that from_pretrained loads
 Existing = Literal["replace", "refuse", "keep"]
 
 _INSIDE = ".ashnets"
-_WHOLE, _LAST, _OLD = f"{_INSIDE}.whole", f"{_INSIDE}.last", f"{_INSIDE}.old"
+_WHOLE, _INSTEAD, _LAST, _OLD = (f"{_INSIDE}.{state}" for state in ("whole", "instead", "last", "old"))
 _filling: set[Path] = set()  # the folders that this process fills, and has locked
 
 
@@ -90,11 +91,11 @@ def complete(folder: Path, mark: str) -> None:
     """Complete the exchange of a killed process in ``folder``, if there is one; wait for that of a living process."""
     if _unfinished(folder):
         with _locked(folder):
-            _exchange(folder, mark, "keep")
+            _exchange(folder, mark)
 
 
 def _unfinished(folder: Path) -> bool:
-    return any((folder / name).is_dir() for name in (_WHOLE, _LAST))
+    return any((folder / name).is_dir() for name in (_WHOLE, _INSTEAD, _LAST))
 
 
 def check_place(output: str | os.PathLike, mark: str, existing: Existing = "replace") -> None:
@@ -161,20 +162,21 @@ def _put_in_place(aside: Path, target: Path, output: str | os.PathLike, mark: st
             if not target.is_dir():
                 raise
     with _locked(target):  # if two processes end together, the second waits, then replaces the first or is refused
-        _exchange(target, mark, "keep")
+        _exchange(target, mark)
         check_place(output, mark, existing)  # again: the folder may have changed during the work
-        aside.rename(target / _WHOLE)
-        _exchange(target, mark, existing)
+        aside.rename(target / (_WHOLE if existing == "keep" else _INSTEAD))
+        _exchange(target, mark)
 
 
-def _exchange(folder: Path, mark: str, existing: Existing) -> None:
+def _exchange(folder: Path, mark: str) -> None:
     """Complete the exchange of a finished result in ``folder``, from any of its states."""
-    whole, last, old = folder / _WHOLE, folder / _LAST, folder / _OLD
-    if whole.is_dir():
+    last, old = folder / _LAST, folder / _OLD
+    whole = next((folder / name for name in (_WHOLE, _INSTEAD) if (folder / name).is_dir()), None)
+    if whole is not None:
         out = old / secrets.token_hex(4)  # a new name: older entries may be left that could not be removed
         out.mkdir(parents=True)
         new, there = os.listdir(whole), entries(folder)
-        going = {*there} & {*new, *replaced_weights(there, new)} if existing == "keep" else there
+        going = {*there} & {*new, *replaced_weights(there, new)} if whole.name == _WHOLE else there
         for name in sorted(going, key=lambda name: name != mark):
             (folder / name).replace(out / name)
         whole.rename(last)
@@ -189,7 +191,7 @@ def _exchange(folder: Path, mark: str, existing: Existing) -> None:
 def _keep(aside: Path, target: Path) -> Path:
     """The place of a finished result that could not be moved; no later run removes it from there."""
     if not aside.is_dir():
-        return target / (_LAST if (target / _LAST).is_dir() else _WHOLE)
+        return next(target / name for name in (_LAST, _INSTEAD, _WHOLE) if (target / name).is_dir())
     try:
         return aside.rename(aside.with_suffix(".whole"))
     except OSError:
@@ -199,7 +201,9 @@ def _keep(aside: Path, target: Path) -> Path:
 def _flush(folder: Path) -> None:
     """Write everything to the disk: a power failure must not leave a final name with an incomplete file."""
     for path in (*sorted(folder.rglob("*")), folder):
-        descriptor = os.open(path, os.O_RDONLY)
+        if sys.platform == "win32" and path.is_dir():  # a folder cannot be opened there
+            continue
+        descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
         try:
             os.fsync(descriptor)
         except OSError:

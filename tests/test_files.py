@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,23 @@ def test_results_are_never_half_written(tmp_path: Path) -> None:
         write_json(path, loop)
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
     assert [one.name for one in path.parent.iterdir()] == ["result.json"]
+
+
+def test_threads_that_write_one_file_never_mix(tmp_path: Path) -> None:
+    """Each read is whole and of one writer, and no write fails."""
+    path, size, writes = tmp_path / "result.bin", 1 << 20, 40
+    found: list[bytes] = []
+
+    def write(letter: bytes) -> None:
+        for _ in range(writes):
+            write_atomically(path, letter * size)
+            found.append(path.read_bytes())
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(write, letter) for letter in (b"a", b"b")]:
+            done.result()
+    assert len(found) == 2 * writes and set(found) <= {b"a" * size, b"b" * size}
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:

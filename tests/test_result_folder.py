@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -164,11 +165,11 @@ KILLED = (
     KILLED_AT
     + """
 import sys
-from ashnets.result_folder import result_folder
+from ashnets.result_folder import complete, result_folder
 
-def put(output, content):
+def put(output, content, *others):
     with result_folder(output, "config.json") as folder:
-        for name in ("config.json", "b.txt"):
+        for name in ("config.json", "b.txt", *others):
             (folder / name).write_text(content)
         (folder / "images").mkdir()
         (folder / "images" / "a.png").write_text(content)
@@ -178,19 +179,24 @@ def content(folder):
             if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)}
 
 names, moves, seen = ("config.json", "b.txt", "images/a.png"), 0, set()
+results = {content: dict.fromkeys(names, content) for content in ("old", "new")}
+results["old"]["old.npz"] = "old"  # which the new result lacks
 for there in (True, False):
     for moves in range(100):
         output = Path(sys.argv[1]) / f"{there}-{moves}" / "out"
         output.parent.mkdir()
         if there:
-            put(output, "old")
+            put(output, "old", "old.npz")
         died = killed_at(moves, lambda: put(output, "new"))
         found = content(output) if output.exists() else {}
         if "config.json" in found:
-            assert found in ({name: one for name in names} for one in ("old", "new")), found
+            assert found in results.values(), found
         seen.add(found.get("config.json"))
         whole = [path for path in output.parent.rglob("*") if path.name == "config.json"]
         assert whole, "the old result or the new one is somewhere"
+        if output.exists():
+            complete(output, "config.json")
+            assert content(output) in results.values(), content(output)
         put(output, "next")
         assert content(output) == {name: "next" for name in names}
         assert [path.name for path in output.parent.iterdir()] == ["out"]
@@ -209,7 +215,7 @@ def test_killed_at_any_move(tmp_path: Path) -> None:
     """A mark never exists with an incomplete result, and the next run removes what is left."""
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["True", "8", "False", "1"]  # three entries out, three in, and two names of state
+    assert done.stdout.split() == ["True", "9", "False", "1"]  # four entries out, three in, and two names of state
 
 
 VOLUME = """
@@ -286,3 +292,26 @@ def test_a_full_disk_leaves_the_old_result(tmp_path: Path) -> None:
     assert done.stdout.startswith(f"{tmp_path / 'out'} cannot be written (") and "make room" in done.stdout, done.stderr
     assert_holds(tmp_path / "out", "old")
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_on_windows_only_files_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, a folder cannot be opened, and a file that is open for reading cannot be flushed."""
+    opened, flags_of, flushed = os.open, {}, []
+
+    def open_(path: Path, flags: int, *rest: int) -> int:
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "a folder")
+        descriptor = opened(path, flags, *rest)
+        flags_of[descriptor] = flags
+        return descriptor
+
+    def fsync(descriptor: int) -> None:
+        assert flags_of[descriptor] & os.O_RDWR
+        flushed.append(descriptor)
+
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(sys, "platform", "win32")
+    put(tmp_path / "out", "new")
+    assert_holds(tmp_path / "out", "new")
+    assert len(flushed) == 3

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ashnets.data.folders import read_file, reason
 from ashnets.errors import InputError
@@ -41,6 +41,15 @@ OTHER_FORMATS = frozenset(suffix for name in _NAMES for suffix in _NAMES[name]).
 }
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that no pixel needs and whose size Pillow limits
 _PNG = b"\x89PNG\r\n\x1a\n"
+_TURNS: dict[object, Image.Transpose] = {  # EXIF orientation → how the image is turned upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def is_image(file: str) -> bool:
@@ -155,7 +164,7 @@ def _convert(image: Image.Image, label: str, max_pixels: int, data: bytes | None
         tile = getattr(image, "tile", None)
         packed = tile[0].args if tile and image.format == "PNG" else ""  # how samples lie in the file: "RGB;16B"
         image.load()
-        image = ImageOps.exif_transpose(image)
+        image = _upright(image)
         transparent = _transparent(image, packed, data)
         if image.mode.startswith("I"):
             rgba = _from_array(_to_8_bits(np.asarray(image)), max_pixels)
@@ -172,6 +181,15 @@ def _convert(image: Image.Image, label: str, max_pixels: int, data: bytes | None
         raise
     except Exception as error:
         raise InputError(f"{label} is damaged or cut short and cannot be decoded ({reason(error)}).") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A copy that is turned as its EXIF says. Only this tag is read: others may be damaged, and do not matter."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # Pillow's readers of a damaged block raise many classes
+        turn = None
+    return image.copy() if turn is None else image.transpose(turn)
 
 
 def _transparent(image: Image.Image, packed: object, data: bytes | None) -> np.ndarray | None:
@@ -191,7 +209,7 @@ def _transparent(image: Image.Image, packed: object, data: bytes | None) -> np.n
     if packed == "RGB;16B" and data is not None:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as again:
             again.tile = [one._replace(args="RGB;16L") for one in again.tile]  # the other byte is then the high one
-            low = np.asarray(ImageOps.exif_transpose(again), dtype=np.uint16)
+            low = np.asarray(_upright(again), dtype=np.uint16)
     return ((np.asarray(image, dtype=np.uint16) << 8 | low) == np.array(color)).all(-1)
 
 

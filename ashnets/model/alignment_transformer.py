@@ -127,7 +127,9 @@ class AlignmentTransformer(nn.Module):
         images = visual.new_ones((), dtype=torch.long)
         with at_hand(self.visual_positions):
             positions = self.visual_positions.weight
-        embedded = visual + positions + self.bert.embeddings.token_type_embeddings(images)  # (B, N, M1)
+        types = self.bert.embeddings.token_type_embeddings(images)  # (M1,)
+        device = positions.device  # device_map="auto" may place each of these on another one
+        embedded = visual.to(device, positions.dtype) + positions + types.to(device)  # (B, N, M1)
         return self.dropout(self.visual_norm(embedded))
 
     def forward(
@@ -166,10 +168,11 @@ class AlignmentTransformer(nn.Module):
         if visual is not None:
             parts.append(self.embed_visual(visual))  # (B, N, M1)
             masks.append(torch.ones(visual.shape[:2], dtype=torch.long, device=visual.device))  # (B, N)
-        hidden = torch.cat(parts, dim=1)  # (B, L + N, M1)
+        device = parts[0].device
+        hidden = torch.cat([part.to(device) for part in parts], dim=1)  # (B, L + N, M1)
         if hidden.shape[0] == 0:
             raise InputError("the batch is empty: give at least one text or image")
-        padding = torch.cat(masks, dim=1)  # (B, L + N)
+        padding = torch.cat([mask.to(device) for mask in masks], dim=1)  # (B, L + N)
         attentions: deque[torch.Tensor] | None = None
         mask: Any
         if output_attentions:

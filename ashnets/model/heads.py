@@ -64,6 +64,7 @@ class TokenReading(nn.Linear):
             self.joined = nn.Linear(self.NARROW * config.num_visual_tokens, config.projection_size, bias=False)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        tokens = tokens.to(self.weight.dtype)  # spike rates, in an snn without collector, are float32
         read = super().forward(tokens.mean(1))  # (B, 256)
         if self.narrow is not None:
             read = read + self.joined(self.narrow(tokens).flatten(1))  # (B, N·24) to (B, 256)
@@ -102,7 +103,7 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         self.itm = nn.Linear(config.hidden_size, 2)
         if config.has_spiking_branch:
             self.stua = SpikingTextHead(config)
-        if type(self) is AshNetsForRetrieval:
+        if not isinstance(self, AshNetsForPreTraining):  # which adds heads first
             self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

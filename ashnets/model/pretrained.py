@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import tempfile
@@ -52,6 +53,7 @@ LIBRARY_OPTIONS = {
     "variant",
     "_from_auto",
 }
+_WITHOUT_EFFECT = {"ignore_mismatched_sizes", "low_cpu_mem_usage", "trust_remote_code", "use_safetensors", "_from_auto"}
 
 
 class AshNetsPreTrainedModel(PreTrainedModel):
@@ -131,14 +133,16 @@ class AshNetsPreTrainedModel(PreTrainedModel):
         Args:
             name: ``ashnets-tiny``, a folder that ``save_pretrained`` wrote, or ``org/repo``.
             weights: ``"pretrained"`` loads trained weights and fails where there are none; ``None`` builds the same
-                architecture with random ones.
+                architecture, of a registry name or a folder, with random ones. Of transformers' options, only
+                ``config``, ``attn_implementation`` and ``dtype`` then mean something.
             device: where the model is moved to, such as ``"cuda"``; by default it stays on the CPU.
             kwargs: configuration keys, which override the saved ones; ``revision``, ``namespace``, ``token`` and the
                 other options of ``ashnets.resolve``; and options of transformers, such as ``variant`` or ``dtype``,
                 which is float32 by default, for checkpoints of any type.
 
         Returns:
-            The model in evaluation mode, with all tensors of the checkpoint and no others.
+            The model in evaluation mode, with all tensors of the checkpoint and no others. With
+            ``output_loading_info=True``, also transformers' report on them.
 
         Raises:
             UnknownModelError: there is no model of this name.
@@ -153,15 +157,17 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             raise ConfigurationError(f"device={device!r} and device_map: give only one of them")
         hub = {key: kwargs.pop(key) for key in HUB_OPTIONS if key in kwargs}
         changes = {key: kwargs.pop(key) for key in list(kwargs) if key not in LIBRARY_OPTIONS}
+        given = kwargs.pop("config", None)
+        if isinstance(given, str | os.PathLike):
+            given = config_of(given)
         if weights is None:
-            kind = kwargs.get("dtype", kwargs.get("torch_dtype"))
-            dtype = None if kind in (None, "auto") else dtype_of(kind)
-            with quiet():
-                return _moved(cls(_changed(config_of(name), changes)).eval(), device, dtype)
+            config = _changed(given or config_of(name), changes)
+            return _moved(*cls._random(config, kwargs, device))
         source = Path(resolve(name, **hub))
         check_folder(source, kwargs.get("variant"))
-        config = _changed(kwargs.pop("config", None) or config_of(source), changes)
-        for key in ("use_safetensors", "output_loading_info", "ignore_mismatched_sizes", "trust_remote_code"):
+        config = _changed(given or config_of(source), changes)
+        reported = bool(kwargs.pop("output_loading_info", False))
+        for key in ("use_safetensors", "ignore_mismatched_sizes", "trust_remote_code"):
             kwargs.pop(key, None)
         if not {"dtype", "torch_dtype"} & set(kwargs):
             kwargs["dtype"] = torch.float32
@@ -183,7 +189,24 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             raise WeightsError(f"{source}: the weights cannot be loaded: {_first_lines(error)}") from error
         model, report = loaded
         _refuse_differences(str(name), cls, report)
-        return _moved(model.eval(), device)
+        model = _moved(model.eval(), device)
+        return (model, report) if reported else model  # type: ignore[return-value]
+
+    @classmethod
+    def _random(
+        cls, config: AshNetsConfig, options: dict[str, Any], device: str | torch.device | None
+    ) -> tuple[Self, str | torch.device | None, torch.dtype | None]:
+        """A model with random weights, and where and in what type it belongs."""
+        kind = options.pop("dtype", None) or options.pop("torch_dtype", None)
+        attention = options.pop("attn_implementation", None)
+        options = {key: value for key, value in options.items() if value and key not in _WITHOUT_EFFECT}
+        if options:
+            raise ConfigurationError(f"{', '.join(options)}: an option of loading, and weights=None loads nothing")
+        if attention is not None:
+            config = copy.deepcopy(config)  # the caller's own
+            config._attn_implementation = attention
+        with quiet():
+            return cls(config).eval(), device, None if kind in (None, "auto") else dtype_of(kind)
 
     def save_pretrained(  # type: ignore[override]
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from types import MethodType, TracebackType
 from typing import Any
 
@@ -30,7 +31,7 @@ def recompute_activations(model: nn.Module, every: int = 1) -> int:
     units = [module for module in model.modules() if isinstance(module, UNITS)]
     for unit in units[::every]:
         if "forward" not in vars(unit):
-            unit.forward = MethodType(_recomputed, unit)  # type: ignore[method-assign]
+            unit.forward = partial(_recomputed, unit)  # type: ignore[method-assign]
     return sum(map(_recomputes, units))
 
 
@@ -46,11 +47,11 @@ def recomputes(model: nn.Module) -> bool:
 
 
 def _recomputes(unit: nn.Module) -> bool:
-    return getattr(vars(unit).get("forward"), "__func__", None) is _recomputed
+    return getattr(vars(unit).get("forward"), "func", None) is _recomputed
 
 
 def _recomputed(unit: nn.Module, *inputs: Any, **options: Any) -> Any:
-    """The ``forward`` of a block; a bound method, so that a copy of the block runs its own layers."""
+    """The ``forward`` of a block; a copy of a partial function copies its block, and so runs its own layers."""
     forward = MethodType(type(unit).forward, unit)
     if not (unit.training and torch.is_grad_enabled()):
         return forward(*inputs, **options)

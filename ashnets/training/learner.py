@@ -115,7 +115,7 @@ class Learner:
             part.eval()
         if self.encoders is not None:
             self.encoders.train()
-            for part in resting(self.encoders.module, phase):
+            for part in resting(cast(AshNetsForPreTraining, self.encoders.module), phase):
                 part.eval()
 
     def begin(self, concepts: torch.Tensor | None = None) -> None:

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from ashnets.data.images import FORMATS, SUFFIXES, is_image, load_image, load_rgba
 from ashnets.errors import InputError
@@ -64,6 +64,33 @@ def test_exif_orientation_is_applied():
     exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
     loaded = np.asarray(load_image(encode(image, "PNG", exif=exif)))
     np.testing.assert_array_equal(loaded, np.rot90(pixels, k=-1))
+
+
+def test_only_the_orientation_of_exif_matters():
+    """A camera's XResolution is a text here: it is not read. Blocks that cannot be read at all turn nothing."""
+    pixels = np.zeros((24, 16, 3), np.uint8)
+    pixels[:8, :8] = 255  # top left, so that it belongs at the top right
+    entries = struct.pack("<HHI4s", 0x112, 3, 1, b"\6\0\0\0") + struct.pack("<HHI4s", 0x11A, 2, 3, b"72\0\0")
+    block = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + entries + bytes(4)
+    loaded = np.asarray(load_image(encode(Image.fromarray(pixels), "JPEG", exif=block, quality=95)))
+    assert loaded.shape == (16, 24, 3)
+    assert loaded[:8, 16:].mean() > 250 and loaded[:, :16].mean() < 5 and loaded[8:].mean() < 5
+    for block in (b"Exif\0\0garbage garbage", b"Exif\0\0" + bytes(64), b"Exif\0\0II*\0"):
+        for kind in ("PNG", "WEBP"):
+            options = {"lossless": True} if kind == "WEBP" else {}
+            loaded = np.asarray(load_image(encode(Image.fromarray(pixels), kind, exif=block, **options)))
+            np.testing.assert_array_equal(loaded, pixels)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_orientation_is_that_of_pillow(orientation):
+    pixels = np.arange(10 * 12 * 3, dtype=np.uint8).reshape(10, 12, 3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(pixels), "PNG", exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(np.asarray(load_image(data)), expected)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ import pytest
 import torch
 from small_model import random_images, random_spikes, small_config, wake
 
+from ashnets.configuration import ABSTRACT_SCALES, SUMMARY_RATIOS
 from ashnets.errors import InputError
-from ashnets.model import AshNetsModel
+from ashnets.model import AshNetsForRetrieval, AshNetsModel
 from ashnets.model.outputs import AshNetsOutput, VisualOutput
+from ashnets.model.recompute import recompute_activations, recomputes
 from ashnets.model.sampling import content_key, probabilistic_sampling
 
 
@@ -220,12 +222,16 @@ def test_autocast_trains(small):
     assert made.vision.abstract_encoder.layers["conv1"].conv.weight.grad.abs().sum() > 0
 
 
-def test_model_can_be_copied_and_pickled_after_a_training_step():
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_model_can_be_copied_and_pickled_after_a_training_step(recomputed):
     made = model().train()
+    if recomputed:
+        recompute_activations(made)
     made(random_images(2), texts(2)).last_hidden_state.sum().backward()
     for twin in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
         arguments = (random_images(2, seed=4), texts(2))
         assert torch.equal(run(twin.eval(), *arguments).pooler_output, run(made.eval(), *arguments).pooler_output)
+        assert recomputes(twin) == recomputed
 
 
 def test_outputs_are_tuples_and_mappings_too(small):
@@ -234,3 +240,16 @@ def test_outputs_are_tuples_and_mappings_too(small):
     assert torch.equal(out[0], out.last_hidden_state)
     assert set(out.keys()) == {"last_hidden_state", "pooler_output", "visual"}
     assert "abstract" in out.visual.keys()  # noqa: SIM118
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("scale", ABSTRACT_SCALES)
+@pytest.mark.parametrize("collector", [True, False])
+@pytest.mark.parametrize("ratio", SUMMARY_RATIOS)
+def test_every_variant_computes_in_the_type_of_its_weights(ratio, collector, scale, dtype):
+    config = small_config(summary_ratio=ratio, collector=collector, abstract_scale=scale)
+    made = AshNetsForRetrieval(config).to(dtype)
+    out = made(random_images(2).to(dtype), texts(2))
+    assert out.itm_logits.dtype == dtype and out.image_embeds.isfinite().all()
+    (out.itm_logits.sum() + out.image_embeds.sum()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in made.parameters())

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from small_model import random_images, small_config, wake
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ashnets.model import AshNetsForPreTraining
+from ashnets.model import AshNetsForPreTraining, alignment_transformer
+from ashnets.model.alignment_transformer import AlignmentTransformer
 
 
 @pytest.mark.filterwarnings("ignore:The following device_map keys")  # about parameters of the model itself
@@ -32,3 +36,31 @@ def test_weights_on_disk_give_the_same_outputs(precision, tmp_path):
     loaded.save_pretrained(tmp_path / "again")
     again = AshNetsForPreTraining.from_pretrained(tmp_path / "again").state_dict()
     assert all(torch.equal(value, again[key]) for key, value in model.state_dict().items())
+
+
+def test_parts_on_two_gpus(monkeypatch):
+    """A placement of device_map="auto": torch's own check of devices judges, on tensors without data."""
+    where = {
+        "bert.embeddings": "cuda:0",
+        "visual_positions": "cuda:1",
+        "visual_norm": "cuda:1",
+        "dropout": "cuda:1",
+    }
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # the values of ids are not there to check
+    monkeypatch.setattr(alignment_transformer, "create_bidirectional_mask", lambda attention_mask, **_: None)
+    with FakeTensorMode(), torch.no_grad():
+        model = AlignmentTransformer(small_config()).eval()
+        for name, device in where.items():
+            for module in model.get_submodule(name).modules():
+                for tensors in (module._parameters, module._buffers):
+                    for key, tensor in tensors.items():
+                        moved = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+                        tensors[key] = (
+                            nn.Parameter(moved, requires_grad=False) if tensors is module._parameters else moved
+                        )
+                add_hook_to_module(module, AlignDevicesHook(execution_device=device))
+        ids, visual = torch.zeros(2, 3, dtype=torch.long, device="cuda:0"), torch.empty(2, 4, 16, device="cuda:0")
+        assert model.embed_visual(visual).device == torch.device("cuda:1")
+        model.bert.encoder.layer = nn.ModuleList()  # whose kernels this build of torch may lack
+        hidden, _ = model(ids, None, visual)
+        assert hidden.shape == (2, 7, 16) and hidden.device == torch.device("cuda:0"), "where the text is"

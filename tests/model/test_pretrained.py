@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -155,6 +156,29 @@ def test_weights_none_builds_random_ones(saved):
     assert AshNetsForVQA.from_pretrained("ashnets-tiny-t5", weights=None).config.time_steps == 5
 
 
+def test_options_of_transformers_are_obeyed_or_refused(saved):
+    _, folder = saved
+    other = small_config(num_concepts=33)
+    fresh = AshNetsForPreTraining.from_pretrained(folder, weights=None, config=other, attn_implementation="eager")
+    assert fresh.config.num_concepts == 33
+    assert fresh.ashnets.transformer.bert.config._attn_implementation == "eager" != other._attn_implementation
+    for option in ({"device_map": "meta"}, {"output_loading_info": True}, {"variant": "fp16"}):
+        with pytest.raises(ConfigurationError, match=f"{next(iter(option))}: an option of loading, and weights=None"):
+            AshNetsForPreTraining.from_pretrained(folder, weights=None, use_safetensors=True, **option)
+    assert AshNetsForPreTraining.from_pretrained(folder, config=folder, time_steps=4).config.time_steps == 4
+    loaded, report = AshNetsForPreTraining.from_pretrained(folder, output_loading_info=True)
+    assert isinstance(loaded, AshNetsForPreTraining) and not report["missing_keys"] and not report["mismatched_keys"]
+
+
+def test_a_class_of_ones_own_loads_too(saved):
+    class Mine(AshNetsForRetrieval):
+        pass
+
+    stored = load_file(saved[1] / "model.safetensors")
+    loaded = Mine.from_pretrained(saved[1]).state_dict()
+    assert "itm.weight" in loaded and all(torch.equal(tensor, stored[key]) for key, tensor in loaded.items())
+
+
 def test_an_untrained_name_says_so():
     for load in (AshNetsModel.from_pretrained, ashnets.from_pretrained):
         with pytest.raises(WeightsError, match=r"ashnets-r101-l3: no trained weights.*weights=None"):
@@ -208,6 +232,9 @@ def test_configuration_that_is_not_json(copy, content):
         ({"hidden_dropout_prob": 2.0}, r"hidden_dropout_prob=2\.0 must be in \[0, 1\]"),
         ({"layer_norm_eps": -1.0}, r"layer_norm_eps=-1\.0 must be positive"),
         ({"pad_token_id": 40}, "pad_token_id=40 must be None or below vocab_size=40"),
+        ({"image_mean": [math.nan] * 3}, r"image_mean=\[nan, nan, nan\] .*three finite numbers"),
+        ({"image_std": [1.0, math.nan, 1.0]}, "three finite numbers"),
+        ({"initializer_range": -0.02}, r"initializer_range=-0\.02 must be finite and not negative"),
         ({"id2label": ["yes"]}, "'id2label' with value"),
         ({"id2label": {"yes": "no"}}, "id2label has the key 'yes'"),
         ({"architectures": 3}, "'architectures' with value 3"),
