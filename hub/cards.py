@@ -24,7 +24,7 @@ from ashnets.hub.card_parts import drawing, energy_table, measured_tables, paper
 from ashnets.hub.emissions import Emissions
 from ashnets.hub.licenses import license_fields
 from ashnets.zoo.describing import Description, describe_config, number
-from ashnets.zoo.numbers import CIRCUMSTANCES, EnergyRow, measured_energy, paper_rows
+from ashnets.zoo.numbers import CIRCUMSTANCES, EnergyRow, is_as_it_is, measured_energy, paper_rows
 from ashnets.zoo.registry import Weights
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Subject:
         emissions: of the training, as codecarbon measured them.
         dataset: the Hub's id of the corpus of training and results, if it has one.
         benchmark: of the Hub, on which results were measured.
+        files: of the repository, without the card.
     """
 
     title: str
@@ -66,6 +67,7 @@ class Subject:
     emissions: Emissions | None = None
     dataset: str | None = None
     benchmark: Benchmark | None = None
+    files: Sequence[str] = ()
     words: JsonObject = field(default_factory=lambda: card_words())
 
 
@@ -130,10 +132,9 @@ def metadata(subject: Subject) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     words, record = subject.words, subject.record or {}
-    cls = (subject.config.architectures or ["AshNetsModel"])[0]
     started = " ".join(record.get("initialized", ()))
     bases = [hub for part, hub in words["base_models"].items() if part in started]
-    results = list(eval_results(subject))
+    results = eval_results(subject) if _pipeline(subject) else []  # model-index has no results without a task
     data: JsonObject = {
         "language": ["en"],
         **license_fields(subject.license),
@@ -142,7 +143,7 @@ def metadata(subject: Subject) -> ModelCardData:
         "datasets": [subject.dataset] if subject.dataset else None,
         "base_model": bases or None,
         "metrics": sorted({result.metric_type for result in results}) or None,
-        "pipeline_tag": words["pipelines"].get(cls),
+        "pipeline_tag": _pipeline(subject),
         "model_name": subject.title,
         "eval_results": results or None,
     }
@@ -163,17 +164,18 @@ def metadata(subject: Subject) -> ModelCardData:
 def eval_results(subject: Subject, chief: bool = False) -> list[EvalResult]:
     """The results as ``EvalResult`` of huggingface_hub, one for each row and metric; they make up ``model-index``.
 
+    Their task is that of the model, which is empty if the Hub has no such task.
     Rows of chance, of baselines that do not see the images, and of the blank-image ablation are not results of the
     model: they appear only in the card's tables.
 
     Args:
-        chief: only the first metric of each row, and no rows with the spiking branch switched off.
+        chief: only the first metric of each row, and only rows of the model as it is.
     """
     from huggingface_hub import EvalResult
 
     words, found = subject.words, []
     for row in subject.results:
-        if row.get("variant") in words["baselines"] or (chief and row.get("branch", "").endswith(" alone")):
+        if row.get("variant") in words["baselines"] or (chief and not is_as_it_is(row)):
             continue
         split = row.get("split", "")
         keys = ("direction", "branch", "ranking", "variant")
@@ -183,7 +185,7 @@ def eval_results(subject: Subject, chief: bool = False) -> list[EvalResult]:
             name = " ".join(filter(None, (row.get("data", ""), split))) or "unnamed"
             found.append(
                 EvalResult(
-                    task_type=known["task"],
+                    task_type=_pipeline(subject) or "",
                     dataset_type=subject.dataset or row.get("data") or "ashnets-corpus",
                     dataset_name=f"{name} ({which})" if which else name,
                     dataset_config=which or None,  # without it the Hub would merge all directions into one result
@@ -194,6 +196,11 @@ def eval_results(subject: Subject, chief: bool = False) -> list[EvalResult]:
                 )
             )
     return found
+
+
+def _pipeline(subject: Subject) -> str | None:
+    """The model's task on the Hub; None if the Hub has no such task."""
+    return subject.words["pipelines"].get((subject.config.architectures or ["AshNetsModel"])[0])
 
 
 def _notice(subject: Subject) -> str:
@@ -208,9 +215,10 @@ def _measured(subject: Subject) -> str:
     tables = measured_tables(subject.results, CIRCUMSTANCES, words["baselines"])
     if not tables:
         return words["nothing"]["measured"]
-    where = words["where"]["benchmark" if subject.benchmark else "index"]
+    index = words["where"]["index" if _pipeline(subject) else "no task"]
+    benchmark = words["where"]["benchmark" if subject.benchmark else "no benchmark"]
     dataset = subject.benchmark.dataset if subject.benchmark else ""
-    return f"{tables}\n\n{where.format(file=BENCHMARK_FILE, dataset=dataset)}"
+    return f"{tables}\n\n{index} {benchmark.format(file=BENCHMARK_FILE, dataset=dataset)}"
 
 
 def _sizes(description: Description) -> str:
@@ -241,7 +249,9 @@ def _training(subject: Subject) -> str:
             f"{record['pairs_seen']:,} pairs seen" if record.get("pairs_seen") else "",
             f"{record['seconds'] / 60:.0f} minutes on {record['environment']['device']}" if "seconds" in record else "",
         ]
-        lines.append(f"Run: {', '.join(filter(None, facts))}; `recipe.yaml` and `log.jsonl` are in this repository.")
+        kept = [f"`{name}`" for name in ("recipe.yaml", "log.jsonl") if name in subject.files]
+        there = f"; {' and '.join(kept)} {'are' if len(kept) > 1 else 'is'} in this repository" if kept else ""
+        lines.append(f"Run: {', '.join(filter(None, facts))}{there}.")
         lines += [f"Initialized from: {one}." for one in record.get("initialized", ())]
     if subject.emissions is None:
         lines.append(subject.words["nothing"]["emissions"])

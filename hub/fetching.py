@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from ashnets.hub.inspecting import LARGEST_JSON, problems
 
 # The files that a model needs; none of them runs code when it is opened.
 FILES = ["*.safetensors", "*.json", "vocab.txt"]
+# What a whole copy has: a model and its processor.
+WHOLE = ("config.json", "*.safetensors", "processor_config.json", "tokenizer.json")
+_INCOMPLETE = ": the copy in the cache is incomplete and the Hub cannot be reached; try again when it can"
 _CACHE = "name another cache: HF_HUB_CACHE, or cache_dir=..."
 
 
@@ -54,6 +57,8 @@ def fetch(
     at = repository + (f" at {revision!r}" if revision else "")
     options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     folder = Path(_download(at, repository, revision, pins, force_download=force_download, **options))
+    if folder.is_dir():
+        _refuse_partial(at, repository, folder, pins or WHOLE, cache_dir)
     _check(at, folder, pins)
     if pins is None and not any(folder.glob("*.safetensors")):
         _refuse_pickles(at, repository, revision, token, local_files_only)
@@ -70,6 +75,33 @@ def digest(path: Path, kind: str = "sha256") -> str:
         return sha256_of(path)
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def announced(path: Path) -> str | None:
+    """The digest that the Hub announced for a file of the cache, which names its blob; None if it has none."""
+    named = path.resolve().name
+    return named if re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", named) else None
+
+
+def is_fetched(name: str) -> bool:
+    """Whether a file is one of ``FILES``."""
+    return any(fnmatch(name, pattern) for pattern in FILES)
+
+
+def _refuse_partial(
+    at: str, repository: str, folder: Path, patterns: Iterable[str], cache_dir: str | os.PathLike | None
+) -> None:
+    """Refuse a copy without some files if the Hub has never listed its files: another program may have fetched a few.
+
+    If it has, huggingface_hub has compared the copy with the listing.
+    """
+    from huggingface_hub import errors, get_cached_repo_tree
+
+    try:
+        get_cached_repo_tree(repository, revision=folder.name, cache_dir=None if cache_dir is None else Path(cache_dir))
+    except errors.CachedRepoTreeNotFoundError:
+        if not all(any(folder.glob(pattern)) for pattern in patterns):
+            raise UnknownModelError(at + _INCOMPLETE) from None
 
 
 def _check(at: str, folder: Path, pins: Mapping[str, str] | None) -> None:
@@ -93,15 +125,15 @@ def _check(at: str, folder: Path, pins: Mapping[str, str] | None) -> None:
 def _problems(folder: Path, pins: Mapping[str, str] | None) -> Iterator[tuple[str, str]]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         pin = (pins or {}).get(path.name)
-        if not path.is_file() or not (pin or any(fnmatch(path.name, pattern) for pattern in FILES)):
+        if not path.is_file() or not (pin or is_fetched(path.name)):
             continue
         if pins is not None and pin is None:
             yield path.name, "is not one of the pinned files"
             continue
-        named = path.resolve().name
-        if re.fullmatch(r"[0-9a-f]{64}", named) and (found := digest(path)) != named:
+        named = announced(path) or ""
+        if len(named) == 64 and (found := digest(path)) != named:
             yield path.name, f"is damaged: its SHA-256 is {found}, the Hub announced {named}"
-        elif re.fullmatch(r"[0-9a-f]{40}", named) and (found := digest(path, "git")) != named:
+        elif len(named) == 40 and (found := digest(path, "git")) != named:
             yield path.name, f"is damaged: its git SHA-1 is {found}, the Hub announced {named}"
         elif pin and (found := digest(path)) != pin:
             yield path.name, f"is not the pinned file: its SHA-256 is {found}, not {pin}"
@@ -134,9 +166,7 @@ def _download(at: str, repository: str, revision: str | None, pins: Mapping[str,
             f"{at} does not exist, or is private and needs a token; there is no local folder {repository} either"
         ) from None
     except errors.IncompleteSnapshotError:
-        raise UnknownModelError(
-            f"{at}: the copy in the cache is incomplete and the Hub cannot be reached; try again when it can"
-        ) from None
+        raise UnknownModelError(at + _INCOMPLETE) from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         raise UnknownModelError(
             f"{at}: there is no such local folder, and the Hub repository is neither in the cache nor reachable: "

@@ -19,7 +19,7 @@ def from_pretrained(name: str | os.PathLike, task: str | None = None, **kwargs: 
         ashnets.from_pretrained("ashnets-tiny", task="retrieval")
 
     Args:
-        name: see :func:`resolve`.
+        name: see :func:`resolve`; with ``weights=None`` a registry name or a folder.
         task: ``base``, ``pretraining``, ``retrieval``, ``vqa``, ``nlvr2`` or ``ve``; by default the class that the
             checkpoint was saved from.
         kwargs: as for ``AshNetsModel.from_pretrained``, such as ``device`` and ``dtype``; ``weights=None`` builds

@@ -7,7 +7,7 @@ commit, and a tag of the same files stays. A tag of other files is refused befor
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from ashnets.hub.loading import from_pretrained
 from ashnets.hub.names import check_repository, check_tag
 from ashnets.hub.remote import Content, digests, remote_files, size
 from ashnets.hub.resolving import resolve
-from ashnets.hub.spaces import send_space, space_files, summary
+from ashnets.hub.spaces import refuse_public, send_space, space_files, summary
 from ashnets.zoo.names import split
 from ashnets.zoo.registry import config_of, entry, is_name
 
@@ -100,8 +100,8 @@ def publish(
         repository: ``org/name``; created if it does not exist.
         tag: a name for this state; a tag never moves.
         space: ``org/name`` of a Space that runs the app on what was published; created if it does not exist.
-        private: make the repository private; an existing public repository is refused. Of a private model, the Space
-            needs the secret HF_TOKEN.
+        private: make the repository and the Space private; existing public ones are refused. Of a private model, the
+            Space needs the secret HF_TOKEN.
         dry_run: check and plan; nothing is sent. Generated files, such as the card, are written to ``drafts/ORG/NAME``,
             and those of the Space to ``drafts/spaces/ORG/NAME``.
         drafts: the folder for them.
@@ -113,7 +113,7 @@ def publish(
 
     Raises:
         WeightsError: a check failed, or the model that was loaded back differs from the one that was sent.
-        ConfigurationError: an invalid name, no license, or a tag that exists with other files.
+        ConfigurationError: an invalid name, no license, two files of one name, or a tag that exists with other files.
         AshNetsError: the Hub refused, or the connection was lost.
     """
     if space is not None:
@@ -123,20 +123,25 @@ def publish(
     if failed := [check for check in planned.checks if not check.passed]:
         problems = " · ".join(f"{check.name}: {check.found}" for check in failed)
         raise WeightsError(f"{planned.folder} cannot be published. {problems}")
+    # before the model is sent: the files of the Space need Gradio, for whatever commit
+    app = {} if space is None else space_files(space, f"{repository}@{tag or 'main'}", planned.license)
     if dry_run:
         written = _write_drafts(planned.files, drafts / repository)
         found: JsonObject = {**planned.to_dict(), "dry_run": True, "drafts": written}
         if space is not None:
-            app = space_files(space, f"{repository}@{tag or 'main'}", planned.license)
             written += _write_drafts(app, drafts / "spaces" / space)
             found["space"] = summary(space, app)
         return found
-    with _hub_errors(repository):
-        commit = _send(planned, private, token, report)
-    report("loading it back")
-    _load_back(planned, commit, token)
     from huggingface_hub import HfApi, constants
 
+    api = HfApi(token=token, library_name="ashnets")
+    if space is not None and private:
+        with _hub_errors(space):
+            refuse_public(api, space)
+    with _hub_errors(repository):
+        commit = _send(api, planned, private, report)
+    report("loading it back")
+    _load_back(planned, commit, token)
     found = {
         **planned.to_dict(),
         "dry_run": False,
@@ -148,7 +153,7 @@ def publish(
         app = space_files(space, f"{repository}@{commit}", planned.license)
         report(f"sending {len(app)} files to the Space {space}")
         with _hub_errors(space):
-            sent = send_space(HfApi(token=token, library_name="ashnets"), space, app, private)
+            sent = send_space(api, space, app, private)
         found["space"] = {**sent, "url": f"{constants.ENDPOINT}/spaces/{space}"}
     return found
 
@@ -181,6 +186,7 @@ def plan(
         exports: a folder of exported graphs of these weights, uploaded as ``exports/``.
     """
     check_repository(repository)
+    _refuse_equal_names([*results, *([energy] if energy else [])])
     if tag is not None:
         check_tag(tag)
     folder, run = model_folder(Path(resolve(source if isinstance(source, str) else str(source))))
@@ -219,11 +225,23 @@ def plan(
             emissions=read_emissions(run, folder),
             dataset=dataset,
             benchmark=read_benchmark(benchmark, token) if benchmark else None,
+            files=sorted(files),
         )
         files["README.md"] = card(subject).encode()
         if subject.benchmark:
             files[BENCHMARK_FILE] = benchmark_results(subject.benchmark, eval_results(subject, chief=True)).encode()
     return Plan(folder, repository, tag, files, left_out, checks, license or "")
+
+
+def _refuse_equal_names(files: Iterable[Path]) -> None:
+    """Refuse files that would become one file of ``results/``."""
+    known: dict[str, Path] = {}
+    for file in files:
+        if file.name in known:
+            raise ConfigurationError(
+                f"{known[file.name]} and {file} would both become results/{file.name}: rename one of them"
+            )
+        known[file.name] = file
 
 
 def _write_drafts(files: dict[str, Content], folder: Path) -> list[str]:
@@ -243,11 +261,10 @@ def _of_folder(folder: Path) -> tuple[dict[str, Content], list[str]]:
     return files, left_out
 
 
-def _send(planned: Plan, private: bool, token: str | bool | None, report: Report) -> str:
+def _send(api: HfApi, planned: Plan, private: bool, report: Report) -> str:
     """Create repository, commit and tag; returns the commit's id."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    api = HfApi(token=token, library_name="ashnets")
     repository = planned.repository
     api.create_repo(repository, private=private or None, exist_ok=True)
     if private and not api.model_info(repository).private:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from ashnets.errors import MissingExtraError, WeightsError
+from ashnets.errors import ConfigurationError, MissingExtraError, WeightsError
 from ashnets.files import JsonObject
 from ashnets.hub.licenses import license_fields
 from ashnets.hub.remote import Content, digests, remote_files, size
@@ -49,12 +49,15 @@ def space_files(space: str, model: str, license: str) -> dict[str, Content]:
         license: of the model; the Space has the same.
 
     Raises:
-        MissingExtraError: Gradio, whose version the Space needs, is not installed.
+        MissingExtraError: Gradio, whose version the Space needs, or this package itself is not installed.
     """
     try:
-        gradio = version("gradio")
-    except PackageNotFoundError:
-        raise MissingExtraError("a Space needs gradio, as the app does: pip install 'ashnets[app]'") from None
+        gradio, needed = version("gradio"), _requirements()
+    except PackageNotFoundError as error:
+        raise MissingExtraError(
+            f"a Space needs the versions that pip records, and {error.name} is not installed. In a checkout: "
+            'pip install -e ".[app]"'
+        ) from None
     about = {
         "title": space.rpartition("/")[2],
         "sdk": "gradio",
@@ -66,8 +69,22 @@ def space_files(space: str, model: str, license: str) -> dict[str, Content]:
     }
     text = CARD.format(metadata=yaml.safe_dump(about, sort_keys=False), title=about["title"], model=model)
     script = SCRIPT.format(model=model, port=PORT)
-    made = {"README.md": text, "app.py": script, "requirements.txt": "\n".join(_requirements()) + "\n"}
+    made = {"README.md": text, "app.py": script, "requirements.txt": "\n".join(needed) + "\n"}
     return {**_package(), **{path: content.encode() for path, content in made.items()}}
+
+
+def refuse_public(api: HfApi, space: str) -> None:
+    """Raises ConfigurationError if a Space exists and is public."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        private = api.space_info(space).private
+    except RepositoryNotFoundError:
+        return
+    if not private:
+        raise ConfigurationError(
+            f"the Space {space} exists and is public, so it cannot be published as --private; choose another name"
+        )
 
 
 def send_space(api: HfApi, space: str, files: dict[str, Content], private: bool) -> JsonObject:

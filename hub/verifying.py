@@ -8,8 +8,8 @@ from typing import Any
 
 from ashnets.files import PICKLES, JsonObject
 from ashnets.hub.checks import check_model, model_folder, warnings_of
-from ashnets.hub.fetching import digest
-from ashnets.hub.resolving import locate
+from ashnets.hub.fetching import announced, digest, is_fetched
+from ashnets.hub.resolving import Located, locate
 
 
 def verify(name: str | os.PathLike, **options: Any) -> JsonObject:
@@ -30,16 +30,8 @@ def verify(name: str | os.PathLike, **options: Any) -> JsonObject:
     """
     located = locate(name, **options)
     folder, _ = model_folder(Path(located.folder))
-    compared = {
-        "package": "pinned by the registry",
-        "hub": "announced by the Hub",
-        "folder": "nothing: a local folder has no pins",
-    }[located.origin]
     files = {
-        path.name: {
-            "sha256": digest(path),
-            "compared_with": "pinned by the registry" if path.name in located.pins else compared,
-        }
+        path.name: {"sha256": digest(path), "compared_with": _compared_with(path, located)}
         for path in sorted(folder.iterdir())
         if path.is_file() and path.suffix not in PICKLES
     }
@@ -55,3 +47,11 @@ def verify(name: str | os.PathLike, **options: Any) -> JsonObject:
         "passed": all(check.passed for check in checks),
         **warnings_of(checks),
     }
+
+
+def _compared_with(path: Path, located: Located) -> str:
+    if path.name in located.pins:
+        return "pinned by the registry"
+    if located.origin == "hub" and is_fetched(path.name) and announced(path):
+        return "announced by the Hub"
+    return "nothing: a local folder has no pins" if located.origin == "folder" else "nothing"

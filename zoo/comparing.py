@@ -24,13 +24,15 @@ from ashnets.terminal import columns, table
 from ashnets.zoo.counting import count_sizes
 from ashnets.zoo.creating import create
 from ashnets.zoo.gallery_images import FOLDER, Images
+from ashnets.zoo.numbers import AS_IT_IS, over_seeds
 from ashnets.zoo.registry import ROOT, config_of, entry, is_name
 
 SEED = 0
 CALIBRATED = 16  # images for the statistics of tdBN
 NO_WEIGHTS = "no weights"
 RANDOM = "RANDOM weights (seed {seed}), never trained; tdBN calibrated on the images counted"
-RESULTS = ("split", "direction", "branch", "ranking", "images", "R@1", "R@10", "chance R@1", "chance R@10")
+RECALLS = ("R@1", "R@10")
+RESULTS = ("split", "direction", "branch", "ranking", "images", "seed", *RECALLS, *(f"chance {k}" for k in RECALLS))
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Compared:
         parameters: of the bare model.
         macs: part → dense MACs for an image and a text of maximum length; the spiking encoder over all T steps.
         measured: spikes and energy, from ``count_and_estimate``; None without weights.
-        results: its rows in ``zoo/results``, with the keys ``RESULTS``; measured here, never the paper's.
+        results: its rows in ``zoo/results``, with the keys ``RESULTS``, a row for each seed; measured here, never the
+            paper's.
     """
 
     name: str
@@ -120,7 +123,7 @@ def random_model(name: str, images: Images, seed: int = SEED) -> AshNetsPreTrain
 
 
 def results_of(name: str) -> list[dict[str, str]]:
-    """The rows of a model in all files of retrieval results, by its name without tag."""
+    """The rows of a model in all files of retrieval results, by its name without tag: those of every seed."""
     bare = os.fspath(name).partition(".")[0]
     found = []
     for path in sorted((ROOT / "results").glob("*.csv")):
@@ -164,6 +167,8 @@ def to_rows(models: Sequence[Compared]) -> list[list[str]]:
     for where in dict.fromkeys(_place(row) for model in models for row in model.results):
         found = [[row for row in model.results if _place(row) == where] for model in models]
         rows.append([f"R@1 / R@10: {where}", *(_recall(part) for part in found)])
+    if any(model.results for model in models):
+        rows.append(["seeds of R@1 / R@10", *map(_seeds, models)])
     return rows
 
 
@@ -200,15 +205,21 @@ def _energy(model: Compared, profile: str, key: str) -> str:
 
 
 def _place(row: dict[str, str]) -> str:
-    way = row["direction"].replace("_", " ")
-    return f"{row['split']}, {way}, {row['branch']}, {row['ranking']}, n {row['images']}"
+    """What is compared; the branch only of an ablation, since that of a whole model depends on the model."""
+    branch = "" if row["branch"] in AS_IT_IS["branch"] else f"{row['branch']}, "
+    return f"{row['split']}, {row['direction'].replace('_', ' ')}, {branch}{row['ranking']}, n {row['images']}"
 
 
 def _recall(rows: list[dict[str, str]]) -> str:
+    """Means over seeds with standard deviations, and chance."""
     if not rows:
         return "-"
-    row = rows[0]
-    return f"{row['R@1']} / {row['R@10']} (chance {row['chance R@1']} / {row['chance R@10']})"
+    means = " / ".join(over_seeds([float(row[k]) for row in rows]) for k in RECALLS)
+    return f"{means} (chance {' / '.join(rows[0][f'chance {k}'] for k in RECALLS)})"
+
+
+def _seeds(model: Compared) -> str:
+    return ", ".join(sorted({row["seed"] for row in model.results}, key=int)) or "-"
 
 
 def _number(value: int | None) -> str:

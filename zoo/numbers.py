@@ -28,6 +28,9 @@ PROFILES = ("45nm-fp32", "loihi1-with-a100")  # of energy in the table: two kind
 SPEEDS = {"resnet18": "speed ÷ ResNet-18", "ann": "speed ÷ its ann"}  # column of THROUGHPUT → of the table
 # Columns of a results file that describe how a row was measured; the others identify the row or contain metrics.
 CIRCUMSTANCES = ("recipe", "seed", "pairs_seen", "training_seconds", WEIGHTS_SHA256, "device", "torch")
+# Values of a row about the whole model from a reset state; a model without a spiking branch is ``concrete``. The others
+# are ablations, other orders of the items, and baselines.
+AS_IT_IS = {"branch": ("", "both", "concrete"), "variant": ("", "reset")}
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,9 @@ def page() -> str:
         "are multiply-accumulates (dense) for one image and the longest text; the spiking encoder is counted over all "
         "T steps, as if every input were a spike. Spikes were counted on images. Energy is an estimate of the spiking "
         "branch's arithmetic under two of nine hardware profiles. A dash means: not measured. The results are the "
-        "best rows of `results/`, whose files contain chance for every row; R@1 is the mean of all seeds with its "
-        "standard deviation. A model without weights cannot be loaded. If it has a result, it was trained here, "
-        "but its weights are not published.\n\n"
+        "best rows of `results/`, from text to image, whose files contain chance for every row; R@1 is the mean of all "
+        "seeds with its standard deviation. A model without weights cannot be loaded. If it has a result, it was "
+        "trained here, but its weights are not published.\n\n"
         f"{_about_speeds()}\n\n"
         f"{table()}\n"
         "The numbers of the paper are in `paper/`. None of them was measured here, and some contradict each other:\n\n"
@@ -137,17 +140,18 @@ def columns_and_rows(
 
 
 def best(rows: list[dict[str, str]], metric: str) -> dict[str, str] | None:
-    """The row with the greatest value of ``metric``, of the model as it is.
-
-    Rows with another ``branch`` than ``both`` are ablations. A ``variant`` other than ``reset`` is another order
-    of the items, an image ablation, or a baseline.
-    """
-    with_it = [
-        row
-        for row in rows
-        if row.get(metric) and row.get("branch", "both") == "both" and row.get("variant", "reset") == "reset"
-    ]
+    """The row with the greatest value of ``metric``, of the model as it is; of two directions, from text to image."""
+    ways = ("", "text_to_image")
+    with_it = [row for row in rows if row.get(metric) and is_as_it_is(row) and row.get("direction", "") in ways]
     return max(with_it, key=lambda row: float(row[metric])) if with_it else None
+
+
+def is_as_it_is(row: dict[str, str]) -> bool:
+    """Whether a row is about the model as it is: see ``AS_IT_IS``.
+
+    A row that says which share of the answers is ``changed`` compares another variant with it.
+    """
+    return not row.get("changed") and all(row.get(key, "") in known for key, known in AS_IT_IS.items())
 
 
 def _headlines(rows: list[dict[str, str]]) -> Iterator[str]:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from ashnets.digests import combined
+from ashnets.digests import WEIGHTS_SHA256, combined
 from ashnets.errors import ConfigurationError, UnknownModelError, did_you_mean
-from ashnets.files import JsonObject
+from ashnets.files import JsonObject, read_csv
 from ashnets.zoo.names import compose, split, unknown
 
 if TYPE_CHECKING:
@@ -135,19 +135,24 @@ def entry(name: str) -> Entry:
 
 
 def config_of(name: str | os.PathLike) -> AshNetsConfig:
-    """The configuration of a registry name, or of a folder with a ``config.json``.
+    """The configuration of a registry name, or of a folder with a ``config.json``; a path is always a folder.
 
         ashnets.config_of("ashnets-tiny").time_steps
 
     Raises:
-        UnknownModelError: no model has this name.
+        UnknownModelError: no model has this name, or there is no such folder.
         ConfigurationError: a folder whose configuration cannot be used.
     """
     from ashnets.configuration import AshNetsConfig
 
-    file = Path(name) / "config.json"
-    if is_name(name) or not os.fspath(name) or not file.is_file():
-        return AshNetsConfig(**entry(os.fspath(name)).configuration)
+    text, file = os.fspath(name), Path(name) / "config.json"
+    if not is_name(name) and not file.is_file() and (not isinstance(name, str) or "/" in text or os.sep in text):
+        raise UnknownModelError(
+            f"{text}: there is no folder of this name with a config.json. Of a Hub repository, give the folder: "
+            f"ashnets.resolve({text!r})"
+        )
+    if is_name(name) or not text or not file.is_file():
+        return AshNetsConfig(**entry(text).configuration)
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -170,13 +175,23 @@ def is_name(name: str | os.PathLike) -> bool:
 
 def untrained(name: str) -> str:
     """The reason why ``name`` has no weights, and the remedy."""
-    why = "; its training needs MSCOCO and Visual Genome, which were not available"
-    if entry(name).architecture == "ashnets-tiny":
-        why = ""
-    return (
-        f"no trained weights: it was never trained here{why}. ashnets.create({name!r}), or from_pretrained with "
-        "weights=None, builds it with random weights"
-    )
+    found = entry(name)
+    if files := _results_files(found.name):
+        why = f"no published weights: it was trained here, and its results are in zoo/results/{', '.join(files)}"
+    else:
+        why = "no trained weights: it was never trained here"
+        if found.architecture != "ashnets-tiny":
+            why += "; its training needs MSCOCO and Visual Genome, which were not available"
+    return f"{why}. ashnets.create({name!r}), or from_pretrained with weights=None, builds it with random weights"
+
+
+def _results_files(model: str) -> list[str]:
+    """The files of ``results/`` with a row of trained weights of ``model``."""
+    return [
+        path.name
+        for path in sorted((ROOT / "results").glob("*.csv"))
+        if any(row.get("model") == model and row.get(WEIGHTS_SHA256) for row in read_csv(path))
+    ]
 
 
 def recipe_path(recipe: str | os.PathLike) -> Path:

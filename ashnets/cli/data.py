@@ -184,9 +184,13 @@ def check(
       ashnets data check vqa-v2 data/vqa --images data/coco
       ashnets data check pretrain-coco-vg data
     """
-    from ashnets.errors import DataError
+    from ashnets.errors import ConfigurationError, DataError
+    from ashnets.words import command
 
-    if path is not None and (joined := _joined(dataset)) is not None:
+    if (joined := _joined(dataset)) is not None:
+        if path is None:
+            again = command("data", "check", dataset, "PATH")
+            raise ConfigurationError(f"{dataset} joins published sets: also give the folder that has them, `{again}`.")
         sound = _check_joined(joined, path, images, as_json_)
     elif path is None:
         sound = _check_own(Path(dataset), images, as_json_, progress)
@@ -205,13 +209,14 @@ def _joined(dataset: str) -> dict[str, str] | None:
     file = Path(dataset)
     if dataset in BENCHMARKS or (file.exists() and file.suffix != ".yaml"):
         return None
-    from ashnets.training.reading import load_recipe
     from ashnets.zoo.registry import recipe_path
 
     try:
         found = recipe_path(dataset)
     except ConfigurationError:
         return None
+    from ashnets.training.reading import load_recipe
+
     corpus = load_recipe(found).corpus
     if not isinstance(corpus, dict):
         raise ConfigurationError(

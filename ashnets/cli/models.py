@@ -54,7 +54,8 @@ def list_(
 
     Prints one name per line. A name is ashnets-BACKBONE, followed by the differences from the default: -t5 for five
     time steps, -ann for the variant without spikes. Put a pattern in quotes, or the shell expands it. With --numbers,
-    prints a table of counted and measured values; a dash means not measured. The paper's numbers are not included.
+    prints a table of counted and measured values; a dash means not measured. The paper's numbers are not included. If
+    no model matches, the exit status is 6.
 
     \b
     Examples:
@@ -63,20 +64,23 @@ def list_(
       ashnets list 'ashnets-r101*' --max-parameters 150
       ashnets list '*-ann' --numbers --json
     """
+    from ashnets.errors import UnknownModelError
     from ashnets.terminal import columns
     from ashnets.terminal import table as aligned
     from ashnets.zoo.numbers import choose, columns_and_rows, numbers, table
+    from ashnets.zoo.registry import matching
 
     names = choose(pattern, pretrained, max_parameters)
+    if not names:
+        asked = "all these options" if pattern is None or matching(pattern) else repr(pattern)
+        raise UnknownModelError(f"no model matches {asked}; `ashnets list` shows all names")
     if as_json_:
         typer.echo(as_json([numbers(name) for name in names] if with_numbers else names))
-    elif with_numbers and names and (width := columns()):
+    elif with_numbers and (width := columns()):
         head, rows = columns_and_rows(names)
         typer.echo(aligned(head, rows, [False] * 2 + [True] * (len(head) - 3) + [False], width))
-    elif names:
-        typer.echo(table(names).rstrip() if with_numbers else "\n".join(names))
     else:
-        typer.echo("no model matches; `ashnets list` shows them all", err=True)
+        typer.echo(table(names).rstrip() if with_numbers else "\n".join(names))
 
 
 def describe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import re
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from markdown import Markdown
 
 from ashnets.data.corpus import open_gallery
 
@@ -44,6 +47,19 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_there_are_no_others() -> None:
     tested = set(re.findall(r'run\("(\w+)"', Path(__file__).read_text(encoding="utf-8")))
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} == tested
+
+
+def test_the_page_shows_their_code() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    (used,) = re.findall(r"^markdown_extensions:\n(?:  .*\n)+", text, re.MULTILINE)
+    named = [one if isinstance(one, dict) else {one: {}} for one in yaml.safe_load(used)["markdown_extensions"]]
+    settings = {name: options for one in named for name, options in one.items()}
+    settings["pymdownx.snippets"]["base_path"] = [str(ROOT)]
+    page = Markdown(extensions=list(settings), extension_configs=settings)
+    shown = page.convert((ROOT / "docs" / "examples.md").read_text(encoding="utf-8"))
+    shown = html.unescape(re.sub(r"<[^>]*>", "", shown))
+    for path in (ROOT / "examples").glob("*.py"):
+        assert path.read_text(encoding="utf-8").strip() in shown, path
 
 
 def test_search(run: Callable[..., str], images: Path) -> None:

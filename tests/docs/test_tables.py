@@ -25,6 +25,7 @@ from ashnets.zoo.tables import (
     stage_table,
     task_table,
 )
+from tests.docs.written import command_lines, guides
 
 LIF = "spiking-lif"
 
@@ -50,6 +51,22 @@ def test_recall_of_the_bundled_weights(repository):
     line = next(row for row in text.splitlines() if row.startswith("| Twitter, seen concepts | 1444 |"))
     assert float(line.split("|")[7].split("±")[0]) == pytest.approx(sum(found) / len(found), abs=6e-4)
     assert min(found) >= 0.5, "what the bundled weights were meant to reach"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/faq.md"])
+def test_the_training_is_told_as_recorded(repository, page):
+    folder = repository / "zoo" / "checkpoints" / "ashnets-tiny.pictograms"
+    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    threads = {1: "one CPU thread", 2: "two CPU threads"}[record["environment"]["threads"]]
+    text = " ".join((repository / page).read_text(encoding="utf-8").split())
+    assert f"in {record['seconds'] / 60:.0f} minutes on {threads}" in text
+
+
+def test_no_command_of_a_page_replaces_results(repository):
+    """The files of zoo/results have rows of several seeds and models."""
+    for page in guides(repository):
+        for line in command_lines(page.read_text(encoding="utf-8")):
+            assert not re.search(r"(--output|-o) zoo/", line), f"{page}: {line}"
 
 
 def test_the_table_of_retrieval_has_means_and_deviations_over_seeds(tmp_path):

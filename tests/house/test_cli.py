@@ -357,7 +357,7 @@ def test_list_prints_names_for_people_and_programs(capsys: pytest.CaptureFixture
 
 
 def test_a_list_without_a_match_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", "no-such-*"]) == 0
+    assert main(["list", "no-such-*"]) == 6
     out, err = capsys.readouterr()
     assert out == ""
     assert "no model matches" in err

@@ -129,6 +129,49 @@ def test_blind_baselines_and_other_columns_are_shown_as_the_file_has_them():
     assert [one.dataset_type for one in eval_results(without)] == ["ashnets-corpus"]
 
 
+@pytest.mark.parametrize(("name", "branch"), [("ashnets-tiny", "both"), ("ashnets-tiny-ann", "concrete")])
+def test_a_benchmark_gets_the_model_as_it_is(name, branch):
+    """Neither ablations nor carried membranes: the Hub shows them as results of the model."""
+    values = {branch: "0.5", "concrete alone": "0.7", "spikes alone": "0.8", "another image's spikes": "0.9"}
+    rows = [{"split": "test", "branch": one, "R@1": value} for one, value in values.items()]
+    rows += [{"split": "test", "branch": branch, "ranking": "ITC, constant image", "R@1": "0.9", "changed": "0.0"}]
+    rows += [{"split": "test", "variant": one, "accuracy": "0.9"} for one in ("carry", "carry, shuffled", "chance")]
+    rows += [{"split": "test", "variant": "reset", "accuracy": "0.6"}]
+    found = eval_results(dataclasses.replace(subject_of(name), results=rows), chief=True)
+    assert [one.metric_value for one in found] == [0.5, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("head", "task"),
+    [
+        ("AshNetsForVQA", "visual-question-answering"),
+        ("AshNetsForRetrieval", "feature-extraction"),
+        ("AshNetsForVisualReasoning", None),
+        ("AshNetsForVisualEntailment", None),
+    ],
+)
+def test_results_have_the_task_of_the_model(head, task):
+    """The Hub has no task for NLVR2 and visual entailment, and model-index takes no result without one."""
+    config = AshNetsConfig(**{**config_of("ashnets-tiny").to_dict(), "architectures": [head]})
+    rows = [{"model": "m", "split": "test", "variant": "reset", "accuracy": "0.6"}]
+    text = card(dataclasses.replace(subject_of("ashnets-tiny"), config=config, results=rows))
+    data = ModelCard(text).data
+    assert [one.task_type for one in data.eval_results or ()] == [one for one in [task] if one]
+    assert data.get("pipeline_tag") == task
+    told = "also contains these results" if task else "does not contain these results (`model-index`): the Hub has no"
+    assert f"This card's metadata {told}" in section(text, "Results, measured") and "| reset | 0.6 |" in text
+
+
+def test_a_card_names_only_files_that_are_there():
+    subject = subject_of("ashnets-tiny")
+    assert "in this repository" not in section(card(subject), "Training")
+    one = section(card(dataclasses.replace(subject, files=["log.jsonl", "config.json"])), "Training")
+    assert "113 minutes on AMD EPYC; `log.jsonl` is in this repository." in one and "recipe.yaml" not in one
+    both = section(card(dataclasses.replace(subject, files=["log.jsonl", "recipe.yaml"])), "Training")
+    assert "; `recipe.yaml` and `log.jsonl` are in this repository." in both
+    assert "pip install ashnets" not in card(subject) and "`pip install -e .` in a checkout" in card(subject)
+
+
 @pytest.mark.parametrize("name", ["ashnets-tiny", "ashnets-tiny-t5"])
 def test_the_three_lines_of_a_card_run(name):
     found = re.findall(r"```python\n(.*?)```", card(subject_of(name)), re.DOTALL)

@@ -17,7 +17,7 @@ import pytest
 import torch
 import typer
 import yaml
-from huggingface_hub import ModelCard, parse_eval_result_entries
+from huggingface_hub import ModelCard, constants, hf_hub_download, parse_eval_result_entries
 from safetensors.torch import load_file, save, save_file
 
 import ashnets
@@ -325,6 +325,12 @@ def test_no_license_no_name_no_file(hub, finished_run, tmp_path):
     for name in ("", "v 1", "..", "a..b", "x.lock", "@", "a@{b", "-v1", "v1/", ".v1", "main", "refs/pr/1", 40 * "a"):
         with pytest.raises(ConfigurationError, match=rf"tag {name!r}: .*choose another name"):
             send(finished_run, tag=name, dry_run=True)
+    twice = [tmp_path / part / "table.csv" for part in ("a", "b")]
+    told = rf"{twice[0]} and {twice[1]} would both become results/table\.csv: rename one of them"
+    with pytest.raises(ConfigurationError, match=told):
+        send(finished_run, results=twice)
+    with pytest.raises(ConfigurationError, match=told):
+        send(finished_run, results=twice[:1], energy=twice[1])
     with pytest.raises(ConfigurationError, match="there is no results file"):
         send(finished_run, results=[tmp_path / "none.csv"])
     graphs = tmp_path / "graphs"
@@ -418,7 +424,7 @@ def test_the_bundled_weights_pass_every_check():
 # Verify ---------------------------------------------------------------------------------------------------------------
 
 
-def test_verify_says_what_was_compared_with_what(hub, finished_run, run, tmp_path, capsys):
+def test_verify_says_what_was_compared_with_what(hub, finished_run, run, tmp_path, capsys, monkeypatch):
     send(finished_run)
     found = verify(NAME)
     assert found["passed"] and found["origin"] == "hub"
@@ -426,6 +432,18 @@ def test_verify_says_what_was_compared_with_what(hub, finished_run, run, tmp_pat
     weights = (finished_run / "model" / "model.safetensors").read_bytes()
     file = found["files"]["model.safetensors"]
     assert file == {"sha256": hashlib.sha256(weights).hexdigest(), "compared_with": "announced by the Hub"}
+    folder = Path(found["folder"])
+    (folder / "notes.md").write_text("of another program")  # neither fetched nor compared
+    hf_hub_download(NAME, "recipe.yaml", revision=found["commit"])  # by another program, and not compared
+    assert (folder / "recipe.yaml").is_symlink()
+    (folder / "config.json").resolve().rename(tmp_path / "config.json")
+    (folder / "config.json").unlink()
+    shutil.copy(tmp_path / "config.json", folder / "config.json")  # its name no longer tells what the Hub announced
+    with monkeypatch.context() as patched:
+        patched.setattr(constants, "HF_HUB_OFFLINE", True)
+        compared = {name: one["compared_with"] for name, one in verify(NAME)["files"].items()}
+    assert compared.pop("notes.md") == compared.pop("recipe.yaml") == compared.pop("config.json") == "nothing"
+    assert set(compared.values()) == {"announced by the Hub"} and "tokenizer.json" in compared
     assert main(["verify", str(run / "model"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert main(["verify", str(run), "--json"]) == 0, "what publish takes, verify takes"

@@ -12,7 +12,7 @@ import subprocess
 import pytest
 import torch
 import yaml
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
 
 import ashnets
 from ashnets.errors import ConfigurationError, UnknownModelError, WeightsError
@@ -226,6 +226,28 @@ def test_a_repository_is_fetched_without_its_pickles(hub, files, tmp_path, offli
         resolve(NAME, cache_dir=tmp_path / "empty")
 
 
+@pytest.mark.parametrize("present", [["config.json"], ["config.json", "model.safetensors"]])
+def test_a_few_files_of_another_program_are_no_copy(hub, files, offline, present):
+    """Neither is said to be without weights, nor without a processor."""
+    hub.put(NAME, files)
+    for file in present:
+        hf_hub_download(NAME, file)
+    offline()
+    for load in (ashnets.from_pretrained, ashnets.AshNetsProcessor.from_pretrained):
+        for options in ({}, {"local_files_only": True}):
+            with pytest.raises(UnknownModelError, match=f"{NAME}: the copy in the cache is incomplete and the Hub"):
+                load(NAME, **options)
+
+
+def test_a_copy_without_a_processor_is_whole_if_the_hub_has_none(hub, files, offline):
+    hub.put(NAME, {name: files[name] for name in ("config.json", "model.safetensors")})
+    found = resolve(NAME)
+    offline()
+    assert resolve(NAME) == found and ashnets.from_pretrained(NAME)
+    with pytest.raises(ConfigurationError, match=r"has no processor_config\.json"):
+        ashnets.AshNetsProcessor.from_pretrained(NAME)
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_a_bit_that_flips_on_the_way_keeps_nothing(hub, files, tmp_path, file):
     hub.put(NAME, files)
@@ -358,6 +380,14 @@ def test_another_file_of_the_same_length_under_the_pinned_name_keeps_nothing(hub
     assert not list((tmp_path / "cache").rglob(digest_of(changed["model.safetensors"])))
     # asked for by repository, it is whoever's it is, and loads
     assert resolve(NAME, revision=published)
+
+
+def test_a_few_of_the_pinned_files_are_kept_for_the_next_attempt(hub, files, published, offline, tmp_path):
+    hf_hub_download(NAME, "config.json", revision=published)
+    offline()
+    with pytest.raises(UnknownModelError, match="the copy in the cache is incomplete"):
+        resolve("ashnets-r18")
+    assert kept(tmp_path / "cache") == ["config.json"]
 
 
 def test_a_pinned_file_that_is_not_there(hub, files, published):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 from huggingface_hub import RepoCard
 
-from ashnets.errors import ConfigurationError
-from ashnets.hub import publish
+from ashnets.errors import ConfigurationError, MissingExtraError
+from ashnets.hub import publish, spaces
 
 NAME, SPACE = "someone/letters", "someone/letters-app"
 
@@ -62,6 +63,34 @@ def test_a_dry_run_writes_the_files_of_the_space(hub, finished_run: Path, tmp_pa
     assert f'"{NAME}@v1"' in (folder / "app.py").read_text()
     assert {str(path) for path in folder.iterdir()} < set(found["drafts"])
     assert found["space"]["repository"] == SPACE
+
+
+def missing(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    """Make a distribution look as if it were not installed."""
+
+    def ask(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(spaces, function, ask)
+
+
+@pytest.mark.parametrize(("function", "name"), [("version", "gradio"), ("requires", "ashnets")])
+def test_what_a_space_needs_is_missed_before_the_model_is_sent(
+    hub, finished_run: Path, monkeypatch: pytest.MonkeyPatch, function: str, name: str
+) -> None:
+    missing(monkeypatch, function)
+    with pytest.raises(MissingExtraError, match=rf'{name} is not installed.*pip install -e "\.\[app\]"'):
+        publish(finished_run, NAME, license="mit", space=SPACE)
+    assert hub.asked == []
+
+
+def test_a_public_space_of_a_private_model_is_refused_before_the_model_is_sent(hub, finished_run: Path) -> None:
+    hub.put(f"spaces/{SPACE}", {"app.py": b"public"})
+    with pytest.raises(ConfigurationError, match=f"the Space {SPACE} exists and is public"):
+        publish(finished_run, NAME, license="mit", space=SPACE, private=True)
+    assert NAME not in hub.repositories
+    hub.repositories[f"spaces/{SPACE}"].private = True
+    assert publish(finished_run, NAME, license="mit", space=SPACE, private=True)["space"]["commit"]
 
 
 def test_a_wrong_name_is_refused_before_anything_is_sent(hub, finished_run: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import statistics
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,12 +56,28 @@ def test_results_are_the_files(repository: Path) -> None:
     one, other = compare_models(names, load=never, count_and_estimate=never, read=images)  # type: ignore[arg-type]
     rows = {row[0]: row[1:] for row in to_rows([replace(one, results=results_of("ashnets-tiny")), other])}
     with open(repository / "zoo" / "results" / "pictograms.csv", newline="", encoding="utf-8") as stream:
-        row = next(csv.DictReader(stream))
-    label = f"R@1 / R@10: {row['split']}, {row['direction'].replace('_', ' ')}, {row['branch']}, ITC, n {row['images']}"
-    cell = f"{row['R@1']} / {row['R@10']} (chance {row['chance R@1']} / {row['chance R@10']})"
-    assert rows[label] == [cell, "-"]
+        found = [row for row in csv.DictReader(stream) if row["split"] == "test-twitter-seen"]
+
+    def cell(model: str, branch: str) -> str:
+        own = [
+            row for row in found if (row["model"], row["branch"], row["direction"]) == (model, branch, "text_to_image")
+        ]
+        return (
+            " / ".join(means([float(row[k]) for row in own] for k in ("R@1", "R@10"))) + " (chance 0.00069 / 0.00693)"
+        )
+
+    label = "R@1 / R@10: test-twitter-seen, text to image, {}ITC, n 1444"
+    beside = [cell("ashnets-tiny", "both"), cell("ashnets-tiny-ann", "concrete")]
+    assert rows[label.format("")] == beside, "two models stand on one line"
+    assert rows[label.format("concrete alone, ")] == [cell("ashnets-tiny", "concrete alone"), "-"]
+    assert rows["seeds of R@1 / R@10"] == ["0, 1, 2", "0, 1, 2"]
     assert results_of("ashnets-tiny.pictograms") == results_of("ashnets-tiny") != []
     assert results_of("runs/tiny") == []
+
+
+def means(columns: Iterator[list[float]]) -> Iterator[str]:
+    for values in columns:
+        yield f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
 
 
 def test_random_weights_fire_and_are_labeled() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import statistics
 import subprocess
 import sys
 
@@ -120,6 +121,10 @@ def test_measured_numbers_and_none_where_nothing_was_measured(tmp_path, monkeypa
     big = numbers("ashnets-r152")
     score = zoo_numbers.best(expected, "R@1")["R@1"]
     assert float(score) == max(float(row["R@1"]) for row in expected if row["branch"] == "both"), "no ablation"
+    for model, seeds in (("ashnets-tiny-ann", (0.4488, 0.4529, 0.4661)), ("ashnets-tiny-snn", (0.2209,))):
+        value = f"{statistics.mean(seeds):.3f}" + (f" ± {statistics.stdev(seeds):.3f}" if len(seeds) > 1 else "")
+        line = table([model]).splitlines()[-1]
+        assert line.endswith(f"| R@1 {value} (test-twitter-seen, text to image) |"), "text to image, of every seed"
     assert (big["trained"], big["spikes"], big["energy"], big["metrics"]) == (False, None, {}, [])
     line = next(line for line in table(["ashnets-r152"]).splitlines() if "r152" in line)
     assert line.count("–") == 2 and "| none |" in line and "75.4" not in line, "spikes and results"
@@ -219,6 +224,21 @@ def test_list_with_numbers(capsys):
     assert found[0]["name"] == "ashnets-tiny" and 5e6 < found[0]["parameters"] < 20e6 and found[0]["metrics"]
     assert main(["list", "ashnets-r18", "-n"]) == 0
     assert "| `ashnets-r18` | none |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["zzz"], "no model matches 'zzz'; `ashnets list` shows all names"),
+        (["zzz", "--json"], "no model matches 'zzz'"),
+        (["*-r18", "--pretrained", "--numbers"], "no model matches all these options"),
+        (["--max-parameters", "0.1"], "no model matches all these options"),
+    ],
+)
+def test_a_list_without_a_model_is_an_error(words, told, capsys):
+    assert main(["list", *words]) == UnknownModelError.exit_code
+    out, err = capsys.readouterr()
+    assert out == "" and told in err
 
 
 def test_listing_with_numbers_loads_no_framework():

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import logging
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
+import ashnets
 from ashnets import zoo
+from ashnets.cli import main
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, UnknownModelError
 from ashnets.zoo import registry
@@ -129,6 +133,14 @@ def test_unknown_tag():
         zoo.entry("ashnets-r18.coco")
 
 
+@pytest.mark.parametrize("name", ["me/birds", "hf-hub:me/birds@v1", "./ashnets-tiny", Path("ashnets-tiny")])
+def test_a_configuration_of_a_repository_is_that_of_its_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for call in (zoo.config_of, functools.partial(ashnets.from_pretrained, weights=None)):
+        with pytest.raises(UnknownModelError, match=r"there is no folder of this name .*ashnets\.resolve\('"):
+            call(name)
+
+
 def test_config_of_a_folder(tmp_path):
     config = AshNetsConfig(time_steps=7)
     config.save_pretrained(tmp_path)
@@ -231,6 +243,9 @@ def test_description_says_plainly_that_nothing_was_trained():
     assert "no trained weights" in text and "without a spiking branch" in text
     assert json.loads(json.dumps(description.to_dict()))["symbols"]["N"] == 64
     assert "abstract encoder" not in description.parameters
+    trained_here = zoo.describe("ashnets-tiny-ann").weights
+    assert trained_here.startswith("no published weights: it was trained here, and its results are in zoo/results/pict")
+    assert "never trained" not in trained_here and "was never trained here" in zoo.describe("ashnets-tiny-t1").weights
 
 
 def test_create_is_reproducible_and_leaves_the_generator_alone(caplog):
@@ -267,3 +282,13 @@ def test_weights_file_names_models_of_the_registry():
 def test_a_misspelled_recipe_is_answered_by_the_nearest_name():
     with pytest.raises(ConfigurationError, match=r"'own-pair' is neither .* Did you mean own-pairs\? Bundled: .*own-p"):
         recipe_path("own-pair")
+
+
+def test_a_recipe_that_joins_sets_asks_for_their_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "check", "pretrain-coco-vg"]) == 2
+    told = "pretrain-coco-vg joins published sets: also give the folder that has them, `ashnets data check "
+    assert f"{told}pretrain-coco-vg PATH`" in capsys.readouterr().err
+    (tmp_path / "pretrain-coco-vg").mkdir()
+    assert main(["data", "check", "pretrain-coco-vg"]) == 4, "a folder of that name is one of images"
+    assert "joins" not in capsys.readouterr().err
