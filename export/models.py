@@ -13,10 +13,11 @@ import torch
 from ashnets.errors import ConfigurationError
 from ashnets.evaluation.embedding import embed_texts
 from ashnets.export.energy.images import read_images
-from ashnets.export.energy.profiles import load_profile, profile_names
-from ashnets.export.energy.report import REPORT, count_and_estimate, energy_report, write_report
+from ashnets.export.energy.profiles import load_profiles, profile_names
+from ashnets.export.energy.report import REPORT, chip_of, count_and_estimate, energy_report, write_report
 from ashnets.export.exporting import export_model, reads_texts
 from ashnets.export.placement.chips import load_chip
+from ashnets.export.placement.mapping import check_mapping
 from ashnets.files import JsonObject, require_writable
 from ashnets.hub.loading import from_pretrained
 from ashnets.hub.resolving import resolve, weights_sha256
@@ -67,15 +68,17 @@ def energy(
 
     Raises:
         UnknownModelError, WeightsError: no such model, or one without weights.
-        ConfigurationError: an unusable profile or chip, no spiking branch, or options that do not fit.
+        ConfigurationError: an unusable profile, chip or mapping, two profiles of one name, no spiking branch, or
+            options that do not fit.
         DataError, InputError: no images, or one that cannot be decoded.
         OutputError: ``output`` cannot be written.
     """
     if output is not None:
         require_writable(Path(output) / REPORT)
     _check_weights(weights)
-    name, given = os.fspath(name), None if chip is None else load_chip(os.fspath(chip))
-    loaded = [load_profile(os.fspath(one)) for one in profiles or profile_names(every=True)]
+    check_mapping(mapping)
+    name, loaded = os.fspath(name), load_profiles(profiles or profile_names(every=True))
+    on = chip_of(loaded) if chip is None else load_chip(os.fspath(chip))
     chosen = _images(config_of(name).image_size, images, corpus, splits, sample, seed)
     if weights == "random":
         model, label, digest = comparing.random_model(name, chosen, seed), comparing.RANDOM.format(seed=seed), None
@@ -89,9 +92,9 @@ def energy(
         name=name,
         weights=label,
         weights_sha256=digest,
-        chip=given,
+        chip=on,
         mapping=mapping,
-        must_fit=given is not None,
+        must_fit=chip is not None,
         progress=progress,
     )
     if output is not None:
@@ -108,6 +111,8 @@ def compare(
     sample: int = 16,
     seed: int = 0,
     profiles: Sequence[str | os.PathLike] = TWO,
+    chip: str | os.PathLike | None = None,
+    mapping: str = "best",
     random_weights: bool = False,
 ) -> list[comparing.Compared]:
     """Compare models: configuration, parameters, MACs, spikes, estimated energy, and the results of the zoo.
@@ -116,15 +121,21 @@ def compare(
 
     Args:
         names: of models, or their folders.
-        images, corpus, splits, sample, seed, profiles: as in `energy`.
+        images, corpus, splits, sample, seed, profiles, chip, mapping: as in `energy`.
         random_weights: count models without weights too, with random ones; the result says so.
 
     Raises:
         UnknownModelError: nothing answers to a name.
-        ConfigurationError: a name is given twice, an unusable profile, or options that do not fit.
+        ConfigurationError: a name is given twice, an unusable profile, chip or mapping, two profiles of one name,
+            a model that does not fit the given chip, or options that do not fit.
         DataError, InputError: as in `energy`.
     """
-    loaded = [load_profile(os.fspath(one)) for one in profiles]
+    check_mapping(mapping)
+    loaded = load_profiles(profiles)
+    on = chip_of(loaded) if chip is None else load_chip(os.fspath(chip))
+
+    def measure(model: Any, chosen: Images, name: str) -> JsonObject:
+        return count_and_estimate(model, chosen, loaded, name=name, chip=on, mapping=mapping, must_fit=chip is not None)
 
     @cache
     def read(side: int) -> Images:
@@ -133,7 +144,7 @@ def compare(
     return comparing.compare_models(
         [os.fspath(name) for name in names],
         load=from_pretrained,
-        count_and_estimate=lambda model, chosen, name: count_and_estimate(model, chosen, loaded, name=name),
+        count_and_estimate=measure,
         read=read,
         random_weights=random_weights,
     )

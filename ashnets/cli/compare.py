@@ -8,8 +8,10 @@ import typer
 
 from ashnets.cli import completing
 from ashnets.cli.energy import (
+    ChipOption,
     CorpusOption,
     ImagesOption,
+    MappingOption,
     ProfileOption,
     RandomOption,
     SampleOption,
@@ -33,14 +35,16 @@ def compare(
     sample: SampleOption = 16,
     seed: SeedOption = 0,
     profile: ProfileOption = None,
+    chip: ChipOption = None,
+    mapping: MappingOption = "best",
     random_weights: RandomOption = False,
     as_json_: JsonOption = False,
 ) -> None:
     """Compare models in one table.
 
     The table shows the differences in configuration, the parameters, MACs, spikes, estimated energy under two
-    hardware profiles, and the results in the zoo. A model without trained weights is marked. Its spikes are counted
-    only with --random-weights, and its column then says so.
+    hardware profiles, and the results in the zoo, as means over seeds with standard deviations. A model without trained
+    weights is marked. Its spikes are counted only with --random-weights, and its column then says so.
 
     \b
     Examples:
@@ -60,6 +64,8 @@ def compare(
         sample=sample,
         seed=seed,
         profiles=profile or TWO,
+        chip=chip,
+        mapping=mapping,
         random_weights=random_weights,
     )
     if as_json_:

@@ -152,6 +152,7 @@ def ask(
     """
     import ashnets
     from ashnets.data.folders import printable
+    from ashnets.errors import DataError
 
     questions = ashnets.ImageQuestions(model)
     if image.is_dir():
@@ -160,6 +161,9 @@ def ask(
         found = [{"image": image.name, "path": str(image), "answers": questions(image, question, top)}]
     unreadable = {one["path"]: one["unreadable"] for one in found if "unreadable" in one}
     answered = [one for one in found if "answers" in one]
+    if not answered:
+        why = next(iter(unreadable.values()))
+        raise DataError(f"none of the images of {printable(image)} can be read, for example: {why}")
     if as_json_:
         typer.echo(as_json({"question": question, "answered": answered, "unreadable": unreadable}))
         return

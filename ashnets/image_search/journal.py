@@ -71,12 +71,17 @@ class Journal:
         """The shards of this basis, in an order that does not depend on when they were written."""
         for file in sorted(self._folder.glob("*.safetensors")):
             try:
-                with safe_open(file, framework="np") as opened:
-                    found = opened.metadata() or {}
-            except (SafetensorError, OSError):  # a disk that was full, say: its images are embedded again
+                shard = self._shard(file)
+            except (SafetensorError, OSError, KeyError, TypeError, ValueError):  # after a full disk, say: embed again
                 continue
-            if found.get("basis") != self._basis:
-                continue
-            rows = [Row(path, Stamp(size, changed), sha) for path, size, changed, sha in json.loads(found["rows"])]
-            faults = {path: (Stamp(size, at), fault) for path, size, at, fault in json.loads(found["faults"])}
-            yield Shard(rows, faults, int(found["embedded"]), file)
+            if shard is not None:
+                yield shard
+
+    def _shard(self, file: Path) -> Shard | None:
+        with safe_open(file, framework="np") as opened:
+            found = opened.metadata() or {}
+        if found.get("basis") != self._basis:
+            return None
+        rows = [Row(path, Stamp(size, changed), sha) for path, size, changed, sha in json.loads(found["rows"])]
+        faults = {path: (Stamp(size, at), fault) for path, size, at, fault in json.loads(found["faults"])}
+        return Shard(rows, faults, int(found["embedded"]), file)

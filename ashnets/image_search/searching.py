@@ -28,7 +28,7 @@ from ashnets.image_search.collection import read_image
 from ashnets.image_search.identity import identify
 from ashnets.image_search.indexing import check_model, default_name, index
 from ashnets.image_search.sheet import contact_sheet
-from ashnets.image_search.store import StoredIndex, index_folder, is_index, read_head
+from ashnets.image_search.store import HEAD, LOCK, StoredIndex, index_folder, is_index, read_head
 from ashnets.processor import AshNetsProcessor
 from ashnets.words import without_place
 
@@ -215,7 +215,8 @@ def _existing(images: str | os.PathLike) -> Path | None:
     """The folder of the index that ``images`` names; None for a folder of images."""
     path, text = Path(images), os.fspath(images)
     if path.is_dir():
-        return path if is_index(path) else None
+        damaged = (path / HEAD).exists() and (path / LOCK).exists()
+        return path if damaged or is_index(path) else None
     if path.is_file():
         raise DataError(f"{printable(path)} is a file: give the folder that holds it, or the name of an index")
     folder = index_folder(text)

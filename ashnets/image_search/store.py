@@ -1,6 +1,6 @@
 """An index on disk: unit vectors of images with their paths, searched exactly by inner product.
 
-    index.json           current generation, model identity, folder of images, unreadable files
+    index.json           current generation, model identity, folder of images, unreadable files, SHA-256 of all three
     vectors-G.faiss      a flat FAISS index, or vectors-G.safetensors where FAISS is not installed
     images-G.jsonl     one row per line: path within the folder, size, modification time, SHA-256
     finished/            the journal: shards that an update has embedded but not merged yet
@@ -9,11 +9,15 @@
 The files of a new generation are written first. Then ``index.json`` is replaced atomically, and the old files are
 deleted. An interrupted process leaves either the old or the new generation, and the finished shards. Only files with
 exactly these names, and their unfinished parts ``.NAME.PROCESS.part``, are ever deleted.
+
+Loading compares the digests, so that damage is an error and never a wrong answer. That is one more pass over the files,
+some seconds for a gigabyte. Format 2 has no digests and is still read; the next change of the index writes format 3.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import json
 import os
@@ -27,17 +31,29 @@ import numpy as np
 
 from ashnets.data.folders import printable
 from ashnets.data.similar import has_faiss, nearest
+from ashnets.digests import sha256_of
 from ashnets.errors import ConfigurationError, DataError, MissingExtraError
 from ashnets.files import JsonObject, cache_folder, write_atomically
 from ashnets.image_search.collection import Stamp
 from ashnets.image_search.identity import ModelIdentity
 from ashnets.words import command
 
-SCHEMA = 2
+SCHEMA = 3
+WITHOUT_DIGESTS = 2
 HEAD = "index.json"
 FINISHED = "finished"
 LOCK = "lock"
 
+_HEAD = {
+    "generation": int,
+    "count": int,
+    "dimensions": int,
+    "root": str,
+    "model": {"name": str, "files": dict},
+    "images": {"file": str, "bytes": int},
+    "vectors": {"file": str, "bytes": int},
+    "unreadable": dict,
+}
 _GENERATION = r"(images-\d+\.jsonl|vectors-\d+\.(faiss|safetensors))"
 _REMOVABLE = re.compile(rf"{_GENERATION}|\.(index\.json|{_GENERATION})\.\d+\.part", re.ASCII)
 _NOTE = re.compile(r"[0-9a-f]{24}\.safetensors|\.[0-9a-f]{24}\.safetensors\.\d+\.part", re.ASCII)
@@ -114,16 +130,22 @@ class StoredIndex:
         return self._vectors.reconstruct_n(0, self._vectors.ntotal)
 
     def _read(self, head: JsonObject) -> tuple[Contents, Any]:
-        listing, file = self.folder / head["images"]["file"], self.folder / head["vectors"]["file"]
-        for path, size in ((listing, head["images"]["bytes"]), (file, head["vectors"]["bytes"])):
-            if path.stat().st_size != size:
-                raise DataError(f"{path} is damaged: {path.stat().st_size} bytes instead of {size}; {_rebuild(head)}")
-        lines = listing.read_text(encoding="utf-8").split("\n")[:-1]
-        rows = [Row(path, Stamp(size, changed), sha) for path, size, changed, sha in map(json.loads, lines)]
-        vectors = _read_vectors(file)
-        count = len(vectors) if isinstance(vectors, np.ndarray) else vectors.ntotal
-        if not len(rows) == count == head["count"]:
-            raise DataError(f"{self.folder} is damaged: {len(rows)} images, {count} vectors; {_rebuild(head)}")
+        listing, file = (self.folder / head[part]["file"] for part in ("images", "vectors"))
+        for path, about in ((listing, head["images"]), (file, head["vectors"])):
+            if path.stat().st_size != about["bytes"]:
+                size = f"{path.stat().st_size} bytes instead of {about['bytes']}"
+                raise DataError(f"{path} is damaged: {size}; {_rebuild(head)}")
+            if "sha256" in about and sha256_of(path) != about["sha256"]:
+                raise DataError(f"{path} is damaged: it does not have the SHA-256 of its index; {_rebuild(head)}")
+        try:
+            rows = [_row(line) for line in listing.read_text(encoding="utf-8").split("\n")[:-1]]
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{listing} is damaged ({error}); {_rebuild(head)}") from None
+        vectors = _read_vectors(file, head)
+        count, width = vectors.shape if isinstance(vectors, np.ndarray) else (vectors.ntotal, vectors.d)
+        if not (len(rows) == count == head["count"] and width == head["dimensions"]):
+            found = f"{len(rows)} images, {count} vectors of {width} numbers"
+            raise DataError(f"{self.folder} is damaged: {found}; {_rebuild(head)}")
         model = ModelIdentity(head["model"]["name"], head["model"]["files"])
         return Contents(head["root"], model, rows, head["unreadable"], head["generation"]), vectors
 
@@ -164,17 +186,48 @@ def read_head(folder: Path) -> JsonObject:
     """The contents of ``index.json``. Raises DataError if it is missing, damaged or of another version."""
     path = folder / HEAD
     try:
-        head = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        head = json.loads(data)
     except FileNotFoundError:
         raise DataError(f"{folder} contains no index: `ashnets index IMAGES --name NAME` makes one") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); index the images again with --rebuild") from None
-    if not isinstance(head, dict) or head.get("schema_version") != SCHEMA:
+    if not isinstance(head, dict) or head.get("schema_version") not in (WITHOUT_DIGESTS, SCHEMA):
         raise DataError(
             f"{path} was written by another version of ashnets (this one reads format {SCHEMA}); index the images "
             "again with --rebuild"
         )
+    digest = head.pop("sha256", None)  # a single damaged byte cannot make format 3 look like format 2
+    if (digest is not None or head["schema_version"] == SCHEMA) and data != _head_bytes(head):
+        raise DataError(f"{path} is damaged: it does not have its own SHA-256; index the images again with --rebuild")
+    if wrong := _misfit(head, _HEAD):
+        raise DataError(f"{path} is damaged ({wrong}); index the images again with --rebuild")
     return head
+
+
+def _head_bytes(head: JsonObject) -> bytes:
+    """``index.json``, with the digest of all its other bytes."""
+    text = json.dumps(head, indent=2)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps({**head, "sha256": digest}, indent=2).encode()
+
+
+def _misfit(found: JsonObject, wanted: Mapping[str, Any], place: str = "") -> str:
+    """What is missing, or of another type than ``wanted``; empty if nothing is."""
+    for key, kind in wanted.items():
+        value, inner = found.get(key), kind if isinstance(kind, dict) else {}
+        if type(value) is not (dict if inner else kind):
+            return f"{place}{key} is {'missing' if key not in found else repr(value)[:80]}"
+        if wrong := _misfit(value, inner, f"{key}."):
+            return wrong
+    return ""
+
+
+def _row(line: str) -> Row:
+    path, size, changed, sha = json.loads(line)
+    if [type(one) for one in (path, size, changed, sha)] != [str, int, int, str]:
+        raise ValueError(f"{line[:80]} is not path, size, time and SHA-256")
+    return Row(path, Stamp(size, changed), sha)
 
 
 def index_folder(name: str) -> Path:
@@ -199,7 +252,7 @@ def write_generation(folder: Path, contents: Contents, vectors: np.ndarray) -> N
     file = _write_vectors(folder / f"vectors-{contents.generation}", np.ascontiguousarray(vectors, dtype=np.float32))
     write_atomically(
         folder / HEAD,
-        json.dumps(
+        _head_bytes(
             {
                 "schema_version": SCHEMA,
                 "generation": contents.generation,
@@ -207,14 +260,17 @@ def write_generation(folder: Path, contents: Contents, vectors: np.ndarray) -> N
                 "dimensions": vectors.shape[1],
                 "root": contents.root,
                 "model": {"name": contents.model.name, "files": dict(contents.model.files)},
-                "images": {"file": listing.name, "bytes": listing.stat().st_size},
-                "vectors": {"file": file.name, "bytes": file.stat().st_size},
+                "images": _about(listing),
+                "vectors": _about(file),
                 "unreadable": dict(contents.unreadable),
-            },
-            indent=2,
-        ).encode(),
+            }
+        ),
     )
     tidy(folder, {HEAD, listing.name, file.name})
+
+
+def _about(file: Path) -> JsonObject:
+    return {"file": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)}
 
 
 def tidy(folder: Path, keep: set[str]) -> None:
@@ -245,7 +301,7 @@ def _split(folder: Path, names: re.Pattern[str]) -> tuple[set[Path], set[Path]]:
     return own, others
 
 
-def _read_vectors(file: Path) -> Any:
+def _read_vectors(file: Path, head: JsonObject) -> Any:
     if file.suffix == ".faiss":
         if not has_faiss():
             raise MissingExtraError(
@@ -255,11 +311,18 @@ def _read_vectors(file: Path) -> Any:
         try:
             with open(file, "rb") as stream:  # FAISS itself opens only paths in UTF-8
                 return faiss.read_index(faiss.PyCallbackIOReader(stream.read))
-        except RuntimeError as error:
-            raise DataError(f"{file} is damaged ({str(error)[:80]}); index the images again with --rebuild") from None
+        except (RuntimeError, MemoryError) as error:
+            raise DataError(f"{file} is damaged ({str(error)[:80]}); {_rebuild(head)}") from None
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    return load_file(file)["vectors"]
+    try:
+        vectors = load_file(file)["vectors"]
+        if vectors.ndim != 2 or vectors.dtype != np.float32:
+            raise ValueError(f"vectors of shape {vectors.shape}, {vectors.dtype}")
+        return vectors
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DataError(f"{file} is damaged ({str(error)[:80]}); {_rebuild(head)}") from None
 
 
 def _write_vectors(stem: Path, vectors: np.ndarray) -> Path:
@@ -282,4 +345,4 @@ def _write_vectors(stem: Path, vectors: np.ndarray) -> Path:
 
 
 def _rebuild(head: JsonObject) -> str:
-    return f"make the index again: {command('index', head.get('root', 'IMAGES'), '--name', 'NAME', '--rebuild')}"
+    return f"make the index again: {command('index', head['root'], '--name', 'NAME', '--rebuild')}"

@@ -52,7 +52,7 @@ def build(session: Session) -> gr.Blocks:
 def _heading(session: Session) -> str:
     about = f"# {_plain(session.name)}\n"
     if (search := session.search) is not None:
-        bundled = search.root.samefile(FOLDER)
+        bundled = search.root.exists() and search.root.samefile(FOLDER)  # an index outlives its folder
         about += (
             f"{len(search):,} images of {'the bundled gallery' if bundled else _plain(printable(search.root.name))}"
         )

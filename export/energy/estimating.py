@@ -4,11 +4,11 @@ r"""Energy estimates: counts times constants of a hardware profile.
     routing = S·E_routed + (F + F_0)·(E_message + hops·E_hop)           MACs·E_MAC for an ordinary network
 
 S synaptic operations, U membrane updates, F spikes fired and F_0 spikes of the sampler, for one image. Where the counts
-come from a placement on the profile's chip, routing is the energy of its messages and hops
-(:mod:`ashnets.export.placement.traffic`); the formula above only assumes them. Hardware that
-computes every tap at every step (``execution: dense``) has S = T · dense MACs instead. The same counts favor the
-spiking side under one profile and the dense side under another, so several profiles are shown. Memory traffic can cost
-many times the arithmetic; it is reported separately, as an interval. Every figure is an estimate.
+come from a placement on the profile's chip, or on one with the same energy constants, routing is the energy of its
+messages and hops (:mod:`ashnets.export.placement.traffic`); the formula above only assumes them. Hardware that computes
+every tap at every step (``execution: dense``) has S = T · dense MACs instead. The same counts favor the spiking side
+under one profile and the dense side under another, so several profiles are shown. Memory traffic can cost many times
+the arithmetic; it is reported separately, as an interval. Every figure is an estimate.
 """
 
 from __future__ import annotations
@@ -75,13 +75,14 @@ class Estimate:
         dense_twin: one pass of an ordinary network of the same shape (taps on padding left out), and its memory.
         int8_twin: the same network in 8-bit integers, and its memory.
         artificial: the parts of the model that do not spike, by name, with the profile's MAC energy, and their memory.
-        break_even: r·T, spikes for each input and image, at which the synapses and their routing cost as much as one
-            dense pass; None if the energy does not depend on spikes (``execution: dense``).
+        break_even: r·T, spikes for each input and image, at which the synapses and their routing, messages and hops
+            included, cost as much as one dense pass; None if the energy does not depend on spikes
+            (``execution: dense``).
         counted: the counted r·T: synaptic operations for each MAC of the dense pass.
         break_even_rate, break_even_with_memory: without memory, and with the high end of memory on both sides.
         input_rate: counted spikes for each input and step.
         assumptions: behind all figures.
-        placed: routing is counted on the profile's chip; False: it is assumed.
+        placed: routing is counted, with the constants of the profile's chip; False: it is assumed.
     """
 
     model: str
@@ -176,8 +177,8 @@ def estimate(
     layers = [layer.dense for layer in counts.layers]
     twin = counts.dense_macs * profile.mac.picojoules
     twin_memory = dense_traffic(layers, profile.memory, profile.bits.weight, profile.bits.activation)
-    placed = on_chip(counts, profile)
-    routed = routing / (counts.synaptic_operations / counts.images or 1) if placed else _pj(profile.routed_operation)
+    placed, operations = on_chip(counts, profile), counts.synaptic_operations / counts.images
+    routed = routing / operations if operations else _pj(profile.routed_operation)
     per_operation = profile.synaptic_operation.picojoules + routed
     silent = scaled(counts, 0.0)
     still, quiet = sum(_spiking(silent, profile)), _traffic(silent, profile)
@@ -266,8 +267,8 @@ def scaled(counts: Counts, factor: float) -> Counts:
 
 
 def on_chip(counts: Counts, profile: Profile) -> bool:
-    """Whether the counts come from a placement that gives the profile's routing."""
-    return profile.chip is not None and counts.chip is not None and counts.traffic is not None
+    """Whether the counts come from a placement that gives the profile's routing: its chip's constants are charged."""
+    return counts.chip is not None and counts.traffic is not None and counts.chip.energy == profile.chip_energy
 
 
 def _point(counts: Counts, profile: Profile) -> dict[str, float]:

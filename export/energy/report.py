@@ -25,6 +25,7 @@ from ashnets.export.energy.profiles import Profile
 from ashnets.export.graph import SpikingGraph, from_model
 from ashnets.export.placement.chips import DEFAULT, Chip, load_chip
 from ashnets.export.placement.latency import Latency
+from ashnets.export.placement.mapping import check_mapping
 from ashnets.export.placement.placed import Placement
 from ashnets.files import write_atomically, write_csv, write_json
 from ashnets.model.firing import rates_warnings
@@ -71,7 +72,8 @@ def energy_report(
         progress: show a bar.
 
     Raises:
-        ConfigurationError: the model has no spiking branch, or does not fit the chip although it must.
+        ConfigurationError: an unknown mapping, the model has no spiking branch, or does not fit the chip although it
+            must.
     """
     graph = from_model(model, name)
     chip = chip or chip_of(profiles)
@@ -120,9 +122,17 @@ def energy_report(
 
 
 def count_and_estimate(
-    model: Any, images: Images, profiles: Sequence[Profile], *, name: str, progress: bool = False
+    model: Any,
+    images: Images,
+    profiles: Sequence[Profile],
+    *,
+    name: str,
+    chip: Chip | None = None,
+    mapping: str = "best",
+    must_fit: bool = False,
+    progress: bool = False,
 ) -> dict[str, Any]:
-    """A model's counts and energy in short form, for a comparison of models.
+    """A model's counts and energy in short form, for a comparison of models; arguments as in :func:`energy_report`.
 
     Returns:
         ``spikes``, ``synaptic_operations`` and ``rate`` of the spiking branch for an image, None where there is no
@@ -134,7 +144,7 @@ def count_and_estimate(
     counts = None
     if model.config.has_spiking_branch:
         graph = from_model(model, name)
-        placement, _ = placed_or_not(graph, images, chip_of(profiles), "best", must_fit=False)
+        placement, _ = placed_or_not(graph, images, chip or chip_of(profiles), mapping, must_fit)
         counts, _, _ = count_images(graph, images, progress, longer=False, placement=placement)
         found = {
             "spikes": counts.spikes / counts.images,
@@ -200,6 +210,7 @@ def placed_or_not(
     graph: SpikingGraph, images: Images, chip: Chip, mapping: str, must_fit: bool
 ) -> tuple[Placement | None, dict[str, Any]]:
     """The placement by the spikes of the first images, or None and for JSON the reason why there is none."""
+    check_mapping(mapping)  # not a reason why the model does not fit
     first = next(iter(_batches(graph, images, progress=False)))
     try:
         return place_by_spikes(graph, chip, mapping, _spikes(graph, images, first)), {}

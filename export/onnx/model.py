@@ -30,9 +30,9 @@ from torch import nn
 
 from ashnets.errors import InputError
 from ashnets.export.graph import SpikingGraph, from_model
-from ashnets.export.onnx.parts import EXTERNAL_ABOVE, OPSET, decay_fraction, describe, label, read, require, save
+from ashnets.export.onnx.parts import EXTERNAL_ABOVE, OPSET, describe, label, read, require, save
 from ashnets.model.abstract_encoder import SpikingResponse
-from ashnets.model.integer import BIT, MEMBRANE_LIMIT
+from ashnets.model.integer import BIT, DECAY_ONE, MEMBRANE_LIMIT
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 
 if TYPE_CHECKING:
@@ -103,9 +103,8 @@ class FoldedEncoder(nn.Module):
             if c is None:
                 h = layer.beta * v + x
                 over = h > layer.theta
-            else:  # an integer division, which ONNX truncates as the chip does
-                p, q, whole = decay_fraction(c)
-                kept = torch.div(v.to(whole) * p, q, rounding_mode="trunc").float()
+            else:  # exact in float64; torch's exporter makes a division of integers one of float32, which rounds
+                kept = torch.trunc(v.double() * ((DECAY_ONE - c.decay) / DECAY_ONE)).float()
                 h = (kept + x).clamp(-MEMBRANE_LIMIT, MEMBRANE_LIMIT)
                 over = h > c.threshold * BIT
             out.append(over.float())

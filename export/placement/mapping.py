@@ -23,6 +23,12 @@ from ashnets.export.placement.reach import Reach, taps
 MAPPINGS = ("best", "spatial", "linear")
 
 
+def check_mapping(mapping: str) -> None:
+    """Raises ConfigurationError for an unknown mapping."""
+    if mapping not in MAPPINGS:
+        raise ConfigurationError(f"mapping={mapping!r} must be one of {', '.join(MAPPINGS)}")
+
+
 @dataclass(frozen=True)
 class Patch:
     """A block of a layer's neurons that shares a core: ``channels`` × ``rows`` × ``columns``, less at the edges."""

@@ -22,6 +22,7 @@ from ashnets.export.placement.mapping import (
     Patch,
     axons_out,
     by_messages,
+    check_mapping,
     held,
     linear,
     linear_neurons,
@@ -46,8 +47,7 @@ def place(
     Raises:
         ConfigurationError: an unknown mapping, or a graph that does not fit; the message says what would fit.
     """
-    if mapping not in MAPPINGS:
-        raise ConfigurationError(f"mapping={mapping!r} must be one of {', '.join(MAPPINGS)}")
+    check_mapping(mapping)
     found = place_on_any(graph, chip, mapping, spikes)
     if found.cores > chip.cores:
         raise ConfigurationError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from ashnets.errors import ConfigurationError
 from ashnets.export.counting import Counts, LayerCounts, Steps
 from ashnets.export.energy.estimating import estimate, over_rate, over_steps
 from ashnets.export.energy.memory import value_energy
-from ashnets.export.energy.profiles import FOLDER, SPIKING, load_profile, profile_names
+from ashnets.export.energy.profiles import FOLDER, SPIKING, load_profile, load_profiles, profile_names
+from ashnets.export.placement.chips import load_chip
+from ashnets.export.placement.traffic import Traffic
 from ashnets.zoo.macs import DenseLayer
 
 
@@ -78,6 +81,23 @@ def test_routing_and_spikes_by_hand(counts: Counts) -> None:
     assert second.neuron == pytest.approx(150 * 72.8 + 19 * 69.3)
     assert second.routing == pytest.approx((19 + 20) * (111 + 3.6))
     assert second.total.low == second.total.high == pytest.approx(second.spiking)
+    assert first.break_even == pytest.approx(2.56 / (23.6 + 3.5))
+    assert second.break_even == pytest.approx(2.56 / (24 + 39 * 114.6 / 800)) == pytest.approx(0.0865, abs=5e-5)
+    silent = Counts("small", 2, 5, tuple(replace(one, synaptic_operations=0, spikes=0) for one in counts.layers))
+    assert estimate(silent, load_profile("loihi1-with-a100")).break_even == pytest.approx(2.56 / (23.6 + 3.5))
+
+
+def test_a_placement_is_charged_with_the_constants_of_the_profiles_own_chip(counts: Counts) -> None:
+    chip, profile = load_chip("loihi1"), load_profile("loihi1-with-a100")
+    layers = tuple(replace(layer, traffic=Traffic(100, 10, 5)) for layer in counts.layers)
+    found = estimate(replace(counts, layers=layers, chip=replace(chip, name="wide", columns=20)), profile)
+    assert found.placed and found.routing == pytest.approx((200 * 111 + 20 * 3 + 10 * 4.2) / 2)
+    assert found.break_even == pytest.approx(2.56 / (23.6 + found.routing / 800))
+    dear = {key: replace(one, value=1000 * one.value) for key, one in chip.energy.items()}
+    found = estimate(replace(counts, layers=layers, chip=replace(chip, name="mine", energy=dear)), profile)
+    assert not found.placed and found.routing == pytest.approx(800 * 3.5)
+    assert any("every synaptic operation is one hop" in sentence for sentence in found.assumptions)
+    assert not estimate(replace(counts, layers=layers, chip=chip), load_profile("45nm-int8")).placed
 
 
 def test_memory_by_hand(counts: Counts) -> None:
@@ -229,6 +249,15 @@ def test_a_profile_of_ones_own(counts: Counts, tmp_path: Path) -> None:
     assert found.synapse == pytest.approx(800 * 1500), "nJ become pJ"
     assert found.dense_twin == pytest.approx(150 * 2.56)
     assert found.profile.dense_title == "A100 at its peak, bf16"
+
+
+def test_two_profiles_of_one_name_are_refused(tmp_path: Path) -> None:
+    """One of them would replace the other in the table of a comparison."""
+    (tmp_path / "a").mkdir()
+    one, other = write(valid(), tmp_path), write(valid(), tmp_path / "a")
+    with pytest.raises(ConfigurationError, match=f"{one} and {other} have the same name, 'mine'"):
+        load_profiles([one, "45nm-int8", other])
+    assert [profile.name for profile in load_profiles([one, "45nm-int8"])] == ["mine", "45nm-int8"]
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, InputError, WeightsError
-from ashnets.export.graph import from_model
+from ashnets.export.emulator import IntegerLayer, emulate
+from ashnets.export.graph import GraphLayer, InputEncoding, SpikingGraph, from_model
 from ashnets.export.onnx.model import (
     TOLERANCE,
     FoldedEncoder,
     largest_difference,
+    quiet,
     run_onnx_model,
     sample_inputs,
     write_onnx_model,
@@ -22,6 +25,7 @@ from ashnets.export.onnx.model import (
 from ashnets.export.onnx.running import run_onnx
 from ashnets.model import HEADS
 from ashnets.model.abstract_encoder import AbstractEncoder
+from ashnets.model.integer import IntegerConstants
 
 pytestmark = pytest.mark.timeout(900)  # an export takes ten seconds of a core
 
@@ -115,6 +119,55 @@ def test_the_folded_encoder_answers_as_the_graph(
         assert torch.equal(found.response, other(spikes).response)
     with pytest.raises(InputError, match="group_size=1"):
         FoldedEncoder(graph)(spikes, group_size=2)
+
+
+class Response(torch.nn.Module):
+    """The encoder with a tensor as output."""
+
+    def __init__(self, graph: SpikingGraph) -> None:
+        super().__init__()
+        self.encoder = FoldedEncoder(graph)
+
+    def forward(self, spikes: torch.Tensor) -> torch.Tensor:
+        return self.encoder(spikes).response
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch's exporter
+def test_the_decay_of_a_large_membrane_is_exact_in_onnxruntime() -> None:
+    """One neuron: v = 6249·64 decays to trunc(399936·3687/4096) = trunc(360000.98), and 40000 more are not above θ."""
+    first, second = [254] * 24 + [152], [254, 254, 116]
+    weight = torch.tensor(first + second, dtype=torch.int32).view(1, -1, 1, 1)
+    size = (weight.shape[1], 1, 1)
+    c = IntegerConstants(weight, torch.tensor([1], dtype=torch.int32), threshold=6250, decay=409, step=1.0)
+    layer = GraphLayer(
+        "concepts",
+        weight.float(),
+        torch.ones(1),
+        (1, 1),
+        (0, 0),
+        (1, 1),
+        1,
+        3687 / 4096,
+        6250.0,
+        size,
+        (1, 1, 1),
+        1.0,
+        c,
+    )
+    spikes = torch.zeros(2, 1, *size)
+    spikes[0, 0, : len(first)] = spikes[1, 0, len(first) :] = 1
+    fired, _ = emulate([IntegerLayer("concepts", c)], spikes)
+    assert fired["concepts"].sum() == 0
+    encoder = Response(SpikingGraph("one", (layer,), 2, "image", 1, InputEncoding())).eval()
+    assert encoder(spikes).sum() == 0
+    with quiet():
+        traced = torch.export.export(encoder, (spikes,), strict=False)
+        program = torch.onnx.export(traced, (), dynamo=True, opset_version=20, verbose=False)
+    assert program is not None
+    data = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    assert session.run(None, {session.get_inputs()[0].name: spikes.numpy()})[0].sum() == 0
 
 
 def test_the_ann_variant_is_refused(config: AshNetsConfig, tmp_path: Path) -> None:

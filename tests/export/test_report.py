@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -23,10 +24,12 @@ from ashnets.export.counting import count
 from ashnets.export.energy.estimating import estimate
 from ashnets.export.energy.html import TEMPLATE, page, verdict
 from ashnets.export.energy.images import Images, read_images
-from ashnets.export.energy.profiles import load_profile, profile_names
+from ashnets.export.energy.profiles import FOLDER, load_profile, profile_names
 from ashnets.export.energy.report import artificial_layers, count_and_estimate, energy_report, layer_rows, write_report
 from ashnets.export.energy.text import print_report
 from ashnets.export.graph import from_model
+from ashnets.export.models import compare
+from ashnets.export.placement.chips import FOLDER as CHIPS
 from ashnets.export.placement.chips import load_chip
 from ashnets.export.placement.placing import place
 from ashnets.files import JsonObject
@@ -214,6 +217,8 @@ def test_the_placement_gives_the_routing(report: JsonObject, model: AshNetsForRe
     assert "The routing of the profiles below is assumed" in " ".join(console.export_text().split())
     with pytest.raises(ConfigurationError, match="which has 2"):
         energy_report(model, images, profiles, must_fit=True, **options)
+    with pytest.raises(ConfigurationError, match="mapping='spatail' must be one of best, spatial, linear"):
+        energy_report(model, images, profiles, mapping="spatail", **options)
 
 
 def test_groups_of_similar_images(report: JsonObject, model: AshNetsForRetrieval, images: Images) -> None:
@@ -441,3 +446,24 @@ def test_the_command_on_the_bundled_model(tmp_path: Path, capsys: pytest.Capture
     assert all(0 < layer["rate"] < 0.9 for layer in told["counts"]["layers"])
     with pytest.raises(ConfigurationError, match=", ".join(profile_names(every=True))):
         energy_command("ashnets-tiny", profile=["h100"])
+    absent = tmp_path / "absent"  # these are found before the images are
+    with pytest.raises(ConfigurationError, match="mapping='spatail' must be one of best, spatial, linear"):
+        energy_command("ashnets-tiny", images=absent, mapping="spatail")
+    with pytest.raises(ConfigurationError, match="have the same name, '45nm-int8'"):
+        energy_command("ashnets-tiny", images=absent, profile=["45nm-int8", str(FOLDER / "45nm-int8.yaml")])
+
+
+def test_profiles_of_two_chips_are_compared_on_a_chosen_one(tmp_path: Path) -> None:
+    shutil.copy(CHIPS / "loihi1.yaml", tmp_path / "chip.yaml")
+    text = (FOLDER / "loihi1-with-a100.yaml").read_text(encoding="utf-8")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text.replace("chip: loihi1 ", "chip: chip.yaml "), encoding="utf-8")
+    profiles = [mine, "loihi1-with-a100"]
+    with pytest.raises(ConfigurationError, match=r"name different chips .*choose one by --chip"):
+        compare(["ashnets-tiny"], images=tmp_path / "absent", profiles=profiles)
+    with pytest.raises(ConfigurationError, match="have the same name, 'mine'"):
+        compare(["ashnets-tiny"], images=tmp_path / "absent", profiles=[mine, mine])
+    (found,) = compare(["ashnets-tiny"], sample=1, profiles=profiles, chip="loihi1", mapping="spatial")
+    assert found.measured is not None
+    energies = found.measured["energy"]
+    assert energies["mine"] == energies["loihi1-with-a100"]

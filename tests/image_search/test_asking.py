@@ -101,3 +101,8 @@ def test_the_command(images, vqa_model, capsys):
     told = json.loads(capsys.readouterr().out)
     assert len(told["answered"]) == 21
     assert len(told["unreadable"]) == 2
+    for path in images.rglob("*.png"):
+        path.unlink()
+    for as_json in (False, True):  # as `ashnets index` does
+        with pytest.raises(DataError, match=r"none of the images of .*images can be read, for example: .*broken\.jpg"):
+            ask_command(images, QUESTION, str(vqa_model), as_json_=as_json)

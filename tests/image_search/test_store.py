@@ -12,7 +12,10 @@ import pytest
 
 from ashnets import ImageSearch
 from ashnets.errors import ConfigurationError, DataError
-from ashnets.image_search import indexing
+from ashnets.image_search import indexing, store
+from ashnets.image_search.collection import Stamp
+from ashnets.image_search.identity import ModelIdentity
+from ashnets.image_search.journal import Journal
 from ashnets.image_search.store import StoredIndex, is_index
 
 NOTE = f"{'0123456789ab' * 2}.safetensors"
@@ -142,6 +145,116 @@ def test_a_head_that_cannot_be_used_is_made_again_by_rebuild(tmp_path, one_image
         update(one_image, folder, model)
     assert update(one_image, folder, model, rebuild=True)["embedded"] == 1
     assert len(StoredIndex(folder)) == 1
+
+
+@pytest.fixture(params=["faiss", "safetensors"])
+def small(tmp_path, request, monkeypatch) -> Path:
+    """An index of three images."""
+    monkeypatch.setattr(store, "has_faiss", lambda: request.param == "faiss")
+    rows = [store.Row(f"{i}.png", Stamp(1, 1), str(i) * 64) for i in range(3)]
+    contents = store.Contents("/p", ModelIdentity("m", {"config.json": "0" * 64}), rows, {"x.png": "cut"}, 1)
+    store.write_generation(tmp_path / "index", contents, np.eye(3, 8, dtype=np.float32))
+    return tmp_path / "index"
+
+
+def older(folder: Path) -> dict:
+    """The head of an index, made one of format 2: without digests."""
+    head = json.loads((folder / "index.json").read_text())
+    for part in (head, head["images"], head["vectors"]):
+        del part["sha256"]
+    head["schema_version"] = 2
+    (folder / "index.json").write_text(json.dumps(head))
+    return head
+
+
+def test_one_damaged_byte_is_found_wherever_it_is(small):
+    assert len(StoredIndex(small)) == 3
+    files = sorted(path for path in small.iterdir())
+    assert [path.name for path in files][:2] == ["images-1.jsonl", "index.json"] and len(files) == 3
+    for path in files:
+        data = path.read_bytes()
+        places = range(len(data)) if path.name == "index.json" else range(0, len(data), 7)
+        for place in places:
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+            with pytest.raises(DataError, match="--rebuild"):
+                StoredIndex(small)
+        path.write_bytes(data)
+    head = small / "index.json"
+    head.write_bytes(head.read_bytes().replace(b'"schema_version": 3', b'"schema_version": 2'))
+    with pytest.raises(DataError, match="its own SHA-256"):
+        StoredIndex(small)
+    head.write_bytes(head.read_bytes().replace(b'"schema_version": 2', b'"schema_version": 3'))
+    assert len(StoredIndex(small)) == 3
+
+
+def test_an_index_without_digests_is_read_and_gets_them(small, tmp_path, one_image, model, draw):
+    before = StoredIndex(small)
+    older(small)
+    now = StoredIndex(small)
+    assert now.contents == before.contents and np.array_equal(now.vectors(), before.vectors())
+    update(one_image, tmp_path / "own", model)
+    older(tmp_path / "own")
+    draw(one_image / "b.png", seed=1)
+    assert update(one_image, tmp_path / "own", model)["embedded"] == 1
+    assert json.loads((tmp_path / "own" / "index.json").read_text())["schema_version"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda head: head.pop("vectors"), "vectors is missing"),
+        (lambda head: head.update(images=None), "images is None"),
+        (lambda head: head["images"].pop("bytes"), r"images\.bytes is missing"),
+        (lambda head: head.update(root=5), "root is 5"),
+        (lambda head: head.update(unreadable=[]), r"unreadable is \[\]"),
+        (lambda head: head["model"].update(files="x"), r"model\.files is 'x'"),
+        (lambda head: head.update(count=True), "count is True"),
+        (lambda head: head.update(dimensions=9), "3 vectors of 8 numbers"),
+    ],
+)
+def test_damage_without_digests_is_found_as_far_as_it_shows(small, change, told):
+    head = older(small)
+    change(head)
+    (small / "index.json").write_text(json.dumps(head))
+    with pytest.raises(DataError, match=rf"{told}.*--rebuild"):
+        StoredIndex(small)
+
+
+@pytest.mark.parametrize("line", ['["0.png", 1, 1]', '["0.png", 1, null, "0"]', "\0\0\0", "5", '"four"'])
+def test_a_listing_without_digest_that_cannot_be_read_is_named(small, line):
+    head = older(small)
+    data = f"{line}\n{line}\n{line}\n".encode()
+    (small / "images-1.jsonl").write_bytes(data)
+    head["images"]["bytes"] = len(data)
+    (small / "index.json").write_text(json.dumps(head))
+    with pytest.raises(DataError, match=r"images-1\.jsonl is damaged.*--rebuild"):
+        StoredIndex(small)
+
+
+def test_vectors_without_digest_that_cannot_be_read_are_named(small):
+    older(small)
+    (path,) = small.glob("vectors-1.*")
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(DataError, match=rf"{path.name} is damaged.*--rebuild"):
+        StoredIndex(small)
+
+
+@pytest.mark.parametrize("rows", ["", "[[1]]", "5"])
+def test_a_damaged_note_of_the_journal_is_passed_over(tmp_path, rows):
+    from safetensors.numpy import save
+
+    journal = Journal(tmp_path, "m 0")
+    journal.write([store.Row("0.png", Stamp(1, 1), "0")], np.eye(1, 8, dtype=np.float32), {}, 1)
+    notes = {"basis": "m 0", "rows": rows, "faults": "[]", "embedded": "1"}
+    (tmp_path / "finished" / NOTE).write_bytes(save({"vectors": np.eye(1, 8, dtype=np.float32)}, notes))
+    assert [shard.rows[0].path for shard in journal] == ["0.png"]
+
+
+def test_an_index_with_a_damaged_head_is_no_folder_of_images(tmp_path, one_image, model):
+    update(one_image, tmp_path / "index", model)
+    put(tmp_path / "index", ["index.json"], "{")
+    with pytest.raises(DataError, match=r"index\.json cannot be read.*--rebuild"):
+        ImageSearch(tmp_path / "index", model, progress=False)
 
 
 @pytest.mark.parametrize("faiss", [True, False])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import signal
+import subprocess
 import sys
 import tempfile
 import urllib.error
@@ -21,7 +24,8 @@ from PIL import Image
 
 import ashnets
 from ashnets.errors import ConfigurationError, MissingExtraError
-from ashnets.web_app.serving import serving
+from ashnets.web_app import serving as serving_module
+from ashnets.web_app.serving import OwnOrigin, serving
 from ashnets.web_app.session import UPLOAD_BYTES
 
 
@@ -39,14 +43,21 @@ def client(address: str, tmp_path: Path) -> Iterator[Client]:
     one.close()
 
 
-def fetch(url: str, data: bytes | None = None, kind: str = "") -> tuple[int, Any, bytes]:
+def fetch(url: str, data: bytes | None = None, kind: str = "", **headers: str) -> tuple[int, Any, bytes]:
     """Status, headers and body."""
-    request = urllib.request.Request(url, data, {"Content-Type": kind} if kind else {})
+    request = urllib.request.Request(url, data, {**headers, **({"Content-Type": kind} if kind else {})})
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read()
+
+
+def upload(address: str, data: bytes, **headers: str) -> int:
+    """The status of the answer."""
+    head = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="sent.png"\r\n\r\n'
+    body = head + data + b"\r\n--edge--\r\n"
+    return fetch(f"{address}gradio_api/upload", body, "multipart/form-data; boundary=edge", **headers)[0]
 
 
 def test_search_by_text_shows_the_images_of_the_command(client: Client, model: Path, images: Path) -> None:
@@ -114,12 +125,8 @@ def test_an_empty_query_says_what_the_command_line_says(client: Client) -> None:
 
 
 def test_a_file_that_is_too_large_is_not_taken(address: str) -> None:
-    head = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="large.png"\r\n\r\n'
-    body = head + bytes(UPLOAD_BYTES + 1) + b"\r\n--edge--\r\n"
-    status, _, _ = fetch(f"{address}gradio_api/upload", body, "multipart/form-data; boundary=edge")
-    assert status == 413
-    small = head + b"small" + b"\r\n--edge--\r\n"
-    assert fetch(f"{address}gradio_api/upload", small, "multipart/form-data; boundary=edge")[0] == 200
+    assert upload(address, bytes(UPLOAD_BYTES + 1)) == 413
+    assert upload(address, b"small") == 200
 
 
 def test_nothing_is_fetched_for_a_visitor(client: Client, outside: list[Any]) -> None:
@@ -140,6 +147,62 @@ def test_every_answer_keeps_the_browser_here(address: str) -> None:
     for path in ("", "config", "theme.css", "no-such-page"):
         policy = fetch(address + path)[1]["Content-Security-Policy"]
         assert "default-src 'self'" in policy and "http" not in policy
+
+
+def test_a_foreign_page_is_refused(address: str) -> None:
+    """A name that was made to resolve to this machine, and requests across origins, need no permission by CORS."""
+    port = address.rstrip("/").rpartition(":")[2]
+    own, foreign = address.rstrip("/"), f"http://evil.example:{port}"
+    rebound = {"Host": f"evil.example:{port}", "Origin": foreign}
+    call = f"{address}gradio_api/call/clear_image", b'{"data": []}', "application/json"
+    assert fetch(address)[0] == fetch(address, Host=f"localhost:{port}")[0] == fetch(*call, Origin=own)[0] == 200
+    assert fetch(address, Host=f"evil.example:{port}")[0] == fetch(address, **rebound)[0] == 403
+    assert fetch(*call, **rebound)[0] == fetch(*call, Origin=foreign)[0] == fetch(*call, Origin="null")[0] == 403
+    assert upload(address, b"small", Origin=own) == 200
+    assert upload(address, b"small", Origin="http://evil.example") == upload(address, b"small", **rebound) == 403
+
+
+@pytest.mark.parametrize(
+    ("bound", "host", "origin", "allowed"),
+    [
+        ("0.0.0.0", "10.0.0.7:7860, for me-birds.hf.space", "https://me-birds.hf.space", True),  # behind a proxy
+        ("0.0.0.0", "10.0.0.7:7860, for a.example, proxy.example", "https://a.example", True),
+        ("0.0.0.0", "10.0.0.7:7860, for me-birds.hf.space", "https://evil.example", False),
+        ("127.0.0.1", "127.0.0.1:7860, for evil.example", "http://evil.example", False),
+        ("127.0.0.1", "127.0.0.1:7860", None, True),
+        ("127.0.0.1", "LOCALHOST:7860", "http://localhost:7860", True),
+        ("localhost", "[::1]:7860", "http://[::1]:7860", True),
+        ("127.0.0.1", "127.0.0.1:7860", "http://localhost:7860", False),
+        ("127.0.0.1", "127.0.0.1:7860", "http://127.0.0.1:8888", False),
+        ("::1", "evil.example:7860", None, False),
+        ("127.0.0.1", "localhost.evil.example:7860", None, False),
+        ("127.0.0.1", None, None, False),
+        ("127.0.0.1", "[::1", None, False),
+        ("0.0.0.0", "lab.example:7860", None, True),
+        ("0.0.0.0", "lab.example:7860", "http://lab.example:7860", True),
+        ("0.0.0.0", "me-birds.hf.space", "https://me-birds.hf.space", True),
+        ("0.0.0.0", "lab.example:80", "http://lab.example", True),
+        ("0.0.0.0", "lab.example:7860", "http://evil.example:7860", False),
+        ("0.0.0.0", "lab.example:7860", "null", False),
+        ("0.0.0.0", "lab.example:port", "http://lab.example:7860", False),
+    ],
+)
+def test_names_and_origins(bound: str, host: str | None, origin: str | None, allowed: bool) -> None:
+    reached, sent = [], []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        reached.append(scope)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    direct, _, forwarded = (host or "").partition(", for ")
+    given = [(b"host", host and direct), (b"x-forwarded-host", forwarded or None), (b"origin", origin)]
+    headers = [(name, value.encode()) for name, value in given if value is not None]
+    guard = OwnOrigin(inner, serving_module._names(bound))
+    asyncio.run(guard({"type": "http", "method": "POST", "headers": headers}, None, send))  # type: ignore[arg-type]
+    assert bool(reached) == allowed
+    assert [one["status"] for one in sent if "status" in one] == ([] if allowed else [403])
 
 
 def test_it_listens_here_alone_and_calls_nobody(address: str, client: Client, outside: list[Any]) -> None:
@@ -171,6 +234,42 @@ def test_nothing_is_left_behind_and_a_port_is_held_once(
             pass
     assert not list(tmp_path.glob("ashnets-app-*"))
     assert dict(os.environ) == before
+
+
+SERVE = """
+import signal, sys
+import ashnets
+for number in (signal.SIGTERM, signal.SIGHUP):
+    ashnets.app(sys.argv[1], images=sys.argv[2], report=lambda line: print(line, flush=True))
+    assert signal.getsignal(number) == signal.SIG_DFL
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+ashnets.app(sys.argv[1], images=sys.argv[2], report=lambda line: print(line, flush=True))
+assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_signal_ends_it_and_removes_the_uploads(model: Path, images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    environment = {**os.environ, "TMPDIR": str(folder), "ASHNETS_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-W", "ignore", "-c", SERVE, str(model), str(images)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as served:
+        assert served.stdout is not None
+        try:
+            for numbers in ([signal.SIGTERM], [signal.SIGHUP, signal.SIGHUP], [signal.SIGHUP, signal.SIGTERM]):
+                address = served.stdout.readline().split()[0]  # waits until the page before has ended
+                assert len(list(folder.glob("ashnets-app-*"))) == 1, "that of the page before is gone"
+                assert upload(address, b"private") == 200
+                assert list(folder.glob("ashnets-app-*/*/sent.png"))
+                for number in numbers:
+                    served.send_signal(number)
+            assert served.stdout.readline() == "ended\n"
+            assert served.wait(60) == 0
+        finally:
+            served.kill()
+    assert not list(folder.glob("ashnets-app-*"))
 
 
 def test_without_gradio_the_extra_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

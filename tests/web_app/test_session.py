@@ -12,6 +12,7 @@ from PIL import Image
 
 import ashnets
 from ashnets.errors import ConfigurationError, DataError, InputError, UnknownModelError, WeightsError
+from ashnets.web_app.page import build
 from ashnets.web_app.session import Session
 
 TEXTS = ["a b c", "d e", "j"]
@@ -63,6 +64,18 @@ def test_what_a_model_cannot_do_is_said(vqa_model: Path, images: Path) -> None:
     assert "Nearest texts" not in shown.page() and list(shown.rates) == list(
         session.model.base_model.vision.abstract_encoder.layers
     )
+
+
+def test_an_index_whose_images_have_moved_still_has_a_page(model: Path, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "before")
+    ashnets.index(tmp_path / "before", str(tmp_path / "index"), model, progress=False)
+    (tmp_path / "before").rename(tmp_path / "after")
+    session = Session(model, tmp_path / "index")
+    shown = [getattr(block, "value", None) for block in build(session).blocks.values()]
+    assert any("7 images of before" in text for text in shown if isinstance(text, str))
+    assert len(session.by_text("a", 9)) == 7
+    with pytest.raises(InputError, match="does not exist"):
+        session.draw()
 
 
 def test_what_cannot_be_served_is_refused_before(model: Path, images: Path, tmp_path: Path) -> None:

@@ -4,20 +4,23 @@ A profile has two sides. ``spiking`` is the hardware of the spiking branch. ``de
 networks: either its own constants or those of another profile (``dense: {profile: a100-bf16}``). ``memory`` lists the
 levels from the smallest to the largest; it is left out if the constants already include memory traffic. ``chip`` names
 the chip file on which the spiking branch is placed; its messages and hops then replace ``routed_operation``,
-``message`` and ``hop``. A name such as ``loihi1-with-a100`` is a pair: the spiking branch on Loihi 1, all other parts
-on an A100. For a new profile, copy ``template.yaml`` and fill it in.
+``message`` and ``hop``. A placement on a chip with other energy constants does not replace them. A name such as
+``loihi1-with-a100`` is a pair: the spiking branch on Loihi 1, all other parts on an A100. For a new profile, copy
+``template.yaml`` and fill it in.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ashnets.errors import ConfigurationError
 from ashnets.export.figures import Constant, FigureFile
-from ashnets.export.placement.chips import chip_names
+from ashnets.export.placement.chips import chip_names, load_chip
 
 FOLDER = Path(__file__).resolve().parent
 TEMPLATE = "template"
@@ -82,6 +85,7 @@ class Profile:
         hop: routing from tile to tile, for each spike that is sent, times ``hops``.
         hops: assumed number of tiles that a spike crosses.
         chip: name or path of the chip file for the placement; None: routing is assumed.
+        chip_energy: the energy constants of this chip.
         assumed_routing: sentences that hold only without a placement.
     """
 
@@ -102,6 +106,7 @@ class Profile:
     hop: Constant | None = None
     hops: float = 0.0
     chip: str | None = None
+    chip_energy: dict[str, Constant] | None = None
     assumed_routing: tuple[str, ...] = ()
 
     def constants(self) -> dict[str, dict[str, Any]]:
@@ -116,6 +121,25 @@ def profile_names(every: bool = False) -> list[str]:
     if not every:
         return list(DEFAULT)
     return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != TEMPLATE)
+
+
+def load_profiles(names: Sequence[str | os.PathLike]) -> list[Profile]:
+    """Load profiles for one report, in which each is known by its name.
+
+    Raises:
+        ConfigurationError: as in :func:`load_profile`, or two have the same name.
+    """
+    found: dict[str, tuple[str, Profile]] = {}
+    for given in names:
+        one = os.fspath(given)
+        profile = load_profile(one)
+        if profile.name in found:
+            raise ConfigurationError(
+                f"the energy profiles {found[profile.name][0]} and {one} have the same name, {profile.name!r}: leave "
+                "one out, or rename its file"
+            )
+        found[profile.name] = one, profile
+    return [profile for _, profile in found.values()]
 
 
 def load_profile(name: str | Path) -> Profile:
@@ -164,6 +188,7 @@ class _Reader(FigureFile):
             self.whole(f"bits.{key}", bits[key])
         assumptions = self.sentences("assumptions", found["assumptions"])
         mac, mac_int8, dense_title = self._dense(found["dense"], title)
+        chip = self._chip(found.get("chip"))
         return Profile(
             name=self.path.stem,
             title=title,
@@ -178,7 +203,8 @@ class _Reader(FigureFile):
             dense_title=dense_title,
             memory=self._memory(found.get("memory", [])),
             assumptions=assumptions,
-            chip=self._chip(found.get("chip")),
+            chip=chip,
+            chip_energy=None if chip is None else load_chip(chip).energy,
             assumed_routing=self.sentences("assumed_routing", found.get("assumed_routing", [])),
         )
 

@@ -85,6 +85,23 @@ def test_the_script_makes_every_synapse(written: Path, graph: SpikingGraph) -> N
         assert pairs == int(ones.sum())
 
 
+def test_spikes_of_another_shape_are_refused_before_the_network_is_built(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twice as many steps would otherwise be read as other spikes of other neurons."""
+    script, own = script_of(written), tmp_path / "own.npz"
+    monkeypatch.setattr(sys, "argv", ["run_sanafe.py", "--spikes", str(own), "--output", str(tmp_path)])
+    for shape in ((12, 1, 3, 40, 40), (6, 1, 3, 20, 80), (6, 3, 40, 40)):
+        np.savez(own, spikes=np.zeros(shape, np.uint8))
+        with pytest.raises(SystemExit) as end:
+            script.main()
+        said = capsys.readouterr().err
+        assert end.value.code == 2 and f"{own} has spikes of shape {shape}" in said and "(6, N, 3, 40, 40)" in said
+    np.savez(own, spikes=np.zeros((6, 1, 3, 40, 40), np.uint8))
+    with pytest.raises(AttributeError, match="load_arch"):  # of the empty module: it goes on to build
+        script.main()
+
+
 def test_the_chip_has_the_figures_of_its_file(written: Path, graph: SpikingGraph) -> None:
     chip = yaml.safe_load((written / "chip.yaml").read_text(encoding="utf-8"))["architecture"]
     assert (chip["attributes"]["width"], chip["attributes"]["height"], len(chip["tile"])) == (8, 4, 32)
