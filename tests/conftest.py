@@ -24,8 +24,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each of several workers; tests of threads set their own numbers
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A shell starts what it puts in the background with SIGINT ignored, nohup with SIGHUP, and all further processes inherit
-# that.
+# A shell starts what it puts in the background with SIGINT ignored, nohup with SIGHUP, and all further processes
+# inherit that.
 for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
     if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
         signal.signal(getattr(signal, name), usual)
