@@ -39,8 +39,8 @@ class RunFolder:
         ``recipe.precision: auto`` becomes what the first start chose.
 
         Raises:
-            TrainingError: there is a run but ``resume`` is False, there is none to resume, or it has another recipe
-                or another number of processes.
+            TrainingError: there is a run but ``resume`` is False, ``checkpoints`` has files of another program, there
+                is none to resume, or it has another recipe or another number of processes.
             OutputError: there is a folder ``model`` that no run wrote.
         """
         saved_recipe = self.path / "recipe.yaml"

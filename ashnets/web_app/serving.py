@@ -63,8 +63,11 @@ def app(
         ConfigurationError: the port is in use, or an unusable chip.
         DataError: no such folder or index, or no images in it.
     """
-    options: JsonObject = {"images": images, "chip": chip, "host": host, "port": port, "open_browser": open_browser}
-    with _ended_by_signals(), serving(model, **options) as address, contextlib.suppress(KeyboardInterrupt):
+    with (
+        _ended_by_signals(),
+        serving(model, images=images, chip=chip, host=host, port=port, open_browser=open_browser) as address,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         report(f"{address} (Ctrl+C stops it)")
         threading.Event().wait()
 

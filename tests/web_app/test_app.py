@@ -205,6 +205,21 @@ def test_names_and_origins(bound: str, host: str | None, origin: str | None, all
     assert [one["status"] for one in sent if "status" in one] == ([] if allowed else [403])
 
 
+def test_a_websocket_of_a_foreign_page_is_closed_before_it_is_accepted() -> None:
+    sent = []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("it reached the app")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1:7860"), (b"origin", b"http://evil.example")]
+    guard = OwnOrigin(inner, serving_module._names("127.0.0.1"))
+    asyncio.run(guard({"type": "websocket", "headers": headers}, None, send))  # type: ignore[arg-type]
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
 def test_it_listens_here_alone_and_calls_nobody(address: str, client: Client, outside: list[Any]) -> None:
     client.predict("a", 1, 0, api_name="/search_by_text")
     port = int(address.rstrip("/").rpartition(":")[2])
