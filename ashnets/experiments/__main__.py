@@ -1,11 +1,16 @@
 """One row of an experiment with one seed, in a process of its own: `ashnets experiment --jobs` starts it.
 
+It ends when its standard input is closed, as it is when the process that started it ends.
+
 python -m ashnets.experiments EXPERIMENT SCALE DATA OUTPUT ROW SEED
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from ashnets.errors import AshNetsError
@@ -26,5 +31,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _end_with_standard_input() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_standard_input, daemon=True).start()
     sys.exit(main(sys.argv[1:]))

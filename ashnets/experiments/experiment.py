@@ -241,18 +241,24 @@ def _run(
 
 
 def _in_a_process(unit: Unit, again: Sequence[str]) -> None:
-    """Run a unit with one thread, in a process of its own, which writes into ``output.txt`` of the unit's folder."""
+    """Run a unit with one thread, in a process of its own, which writes into ``output.txt`` of the unit's folder.
+
+    The pipe to its standard input stays open as long as this process lives: the other one ends with it.
+    """
     unit.folder.mkdir(parents=True, exist_ok=True)
     words = [*again, unit.row.name, str(unit.seed)]
     said = unit.folder / "output.txt"
     with open(said, "ab") as stream:
-        done = subprocess.run(
+        running = subprocess.Popen(
             [sys.executable, "-m", "ashnets.experiments", *words],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
             stdout=stream,
             stderr=subprocess.STDOUT,
         )
-    if done.returncode:
+        with running:
+            status = running.wait()
+    if status:
         last = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise TrainingError(f"row {unit.row.name}, seed {unit.seed} failed, see {said}: {' '.join(last)}")
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ashnets.experiments.results import result_rows
+from ashnets.experiments.results import TIMES, result_rows
 from ashnets.experiments.sheet import SHEET_IMAGE
 from ashnets.experiments.units import Unit
 from ashnets.figures import COLORS, png, style
@@ -81,7 +81,8 @@ def page(experiment: ExperimentFile, scale: ScaleFile, values: Values, rows: Seq
         parts.append(f"## The paper's numbers\n\nNone of them was measured here.\n\n{printed}\n{notes}")
     about = "Mean ± standard deviation over seeds (number of seeds). Accuracies and recalls in percent."
     parts.append(
-        f"## Measured\n\n{about}\n\n{measured_table(experiment, scale, values)}\n{_circumstances(scale, rows)}"
+        f"## Measured\n\n{about}\n\n{measured_table(experiment, scale, values)}\n"
+        f"{_circumstances(experiment, scale, rows)}"
     )
     if picture:
         parts.append(f"![{experiment.title}]({picture})\n")
@@ -137,7 +138,7 @@ def _means(values: Values, keys: list[tuple[str, str]], unit: float) -> tuple[li
     return means, [unit * statistics.stdev(one) if len(one) > 1 else 0.0 for one in found]
 
 
-def _circumstances(scale: ScaleFile, rows: Sequence[Row]) -> str:
+def _circumstances(experiment: ExperimentFile, scale: ScaleFile, rows: Sequence[Row]) -> str:
     """n, chance and text alone of each task; hardware and versions."""
     lines = _head(["task", "data", "split", "metric", "n", "chance", "text alone"])
     shown = set(scale.measures.values())
@@ -148,7 +149,10 @@ def _circumstances(scale: ScaleFile, rows: Sequence[Row]) -> str:
     }
     lines += [f"| {task} | {' | '.join(str(cell) for cell in cells)} |" for (task, _), cells in told.items()]
     versions = sorted({f"{row['device']}, {row['threads']} threads, torch {row['torch']}" for row in rows})
-    return ("\n".join(lines) + "\n\n" if told else "") + f"Measured on: {'; '.join(versions)}.\n"
+    end = f"Measured on: {'; '.join(versions)}.\n"
+    if experiment.costs and not any(row["metric"] in TIMES for row in rows):
+        end += "\nThe rows were trained on different processors or numbers of threads: their times are left out.\n"
+    return ("\n".join(lines) + "\n\n" if told else "") + end
 
 
 def _head(columns: list[str]) -> list[str]:

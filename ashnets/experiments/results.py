@@ -12,6 +12,7 @@ from ashnets.zoo.experiment_files import SHEET as SHEET_TASK
 
 BASELINES = ("chance", "blind")
 HARDWARE = ("ashnets", "python", "torch", "transformers", "spikingjelly", "device", "threads")
+TIMES = ("seconds an epoch", "hours")
 REACHED = {"mlm": "epochs to mlm", "itm": "epochs to itm"}  # loss → metric
 
 
@@ -19,7 +20,8 @@ def result_rows(experiment: ExperimentFile, scale: ScaleFile, units: Sequence[Un
     """A row for each row of the experiment, seed, task and metric; in the order of rows and seeds.
 
     ``value``, ``chance`` and ``blind`` (text alone) are shares, but for ``pre-training``, whose metrics name their
-    units. They are empty if there are none.
+    units. They are empty if there are none. An experiment that compares costs has no times if its units were trained on
+    different processors or with different numbers of threads.
     """
     order = [row.name for row in experiment.rows]
     found: list[Row] = []
@@ -36,12 +38,21 @@ def _measured(
     found = [(one.task.name, one.task.data, one.task.split, read_measured(one.file)) for one in unit.measured]
     if (trained := read_measured(unit.folder / TRAINED)) is not None:
         trained["metrics"] |= _reached(experiment, trained, unit.seed, units)
+        if experiment.costs and len(_processors(units)) > 1:
+            trained["metrics"] = {key: value for key, value in trained["metrics"].items() if key not in TIMES}
     found.append((PRETRAINING, recipe, "train", trained))
     if experiment.costs:
         found.append((PRETRAINING, recipe, "train", read_measured(unit.folder / COSTS)))
     if experiment.plot == SHEET_TASK:
         found.append((SHEET_TASK, recipe, "train", read_measured(unit.folder / SHEET)))
     return [(task, data, split, measured) for task, data, split, measured in found if measured is not None]
+
+
+def _processors(units: Sequence[Unit]) -> set[tuple[str, int]]:
+    """Device and threads of each pre-training."""
+    known = [read_measured(unit.folder / TRAINED) for unit in units]
+    environments = [one["environment"] for one in known if one is not None]
+    return {(str(one.get("device")), int(one.get("threads", 0))) for one in environments}
 
 
 def _reached(experiment: ExperimentFile, trained: JsonObject, seed: int, units: Sequence[Unit]) -> JsonObject:

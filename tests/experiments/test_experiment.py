@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from PIL import Image
@@ -88,6 +91,20 @@ def test_measured_runs_may_be_deleted(finished, small, drawings, tmp_path, monke
         file.unlink()
     plan = experiment(str(small / "two.yaml"), **options(small, drawings, tmp_path, only=["ANNs"], dry_run=True))
     assert [row["status"] for row in plan["rows"]] == ["to do", "to do"], "fine-tuning starts from pre-training"
+
+
+def test_times_of_different_processors_are_not_compared(finished, small, drawings, tmp_path):
+    shutil.copytree(finished / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("pretrain", "finetune-*"))
+    plain = experiment(str(small / "two.yaml"), **options(small, drawings, tmp_path))
+    assert {row["row"] for row in plain["rows"] if row["metric"] == "seconds an epoch"} == {"ANNs", "ASH-Nets"}
+    file = next((tmp_path / "runs").glob("*/seed-0/measured-pre-training.json"))
+    told = json.loads(file.read_text(encoding="utf-8"))
+    told["environment"]["device"] = "another processor"
+    file.write_text(json.dumps(told), encoding="utf-8")
+    mixed = experiment(str(small / "two.yaml"), **options(small, drawings, tmp_path))
+    metrics = {row["metric"] for row in mixed["rows"]}
+    assert not metrics & {"seconds an epoch", "hours"} and "memory (MB)" in metrics
+    assert "their times are left out" in Path(mixed["page"]).read_text(encoding="utf-8")
 
 
 def test_a_run_s_recipe_is_that_of_its_command(finished, small, drawings):
@@ -180,6 +197,22 @@ def test_two_rows_at_once_give_the_same_file(finished, small, drawings, tmp_path
     experiment(str(small / "two.yaml"), **options(small, drawings, tmp_path, jobs=2))
     kept = [{key: cell for key, cell in row.items() if key != "threads"} for row in rows(finished)]
     assert [{key: cell for key, cell in row.items() if key != "threads"} for row in rows(tmp_path)] == kept
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_killed_experiment_leaves_no_process_behind(small, drawings, tmp_path):
+    words = ["experiment", str(small / "two.yaml"), "--scale", str(small / "small.yaml"), "--seeds", "0"]
+    words += ["--data", str(drawings), "--output", str(tmp_path), "--jobs", "2"]
+    started = subprocess.Popen([sys.executable, "-m", "ashnets", *words], stderr=subprocess.DEVNULL)
+    parent, children = psutil.Process(started.pid), []
+    while not children and started.poll() is None:
+        time.sleep(0.05)
+        children = [one for one in parent.children() if "ashnets.experiments" in one.cmdline()]
+    assert children, "two cores run two rows in processes of their own"
+    started.kill()
+    started.wait()
+    assert psutil.wait_procs(children, timeout=120)[1] == []
 
 
 @pytest.mark.slow
