@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ashnets.files import read_csv, write_atomically
+from ashnets.words import counted
 from ashnets.zoo.experiment_files import experiment_names, read_experiment
 from ashnets.zoo.numbers import over_seeds, share
 from ashnets.zoo.registry import ROOT
@@ -256,7 +257,9 @@ def experiment_table(folder: Path = RESULTS / "experiments") -> str:
         lines += claim_lines(experiment, values)
     if not told:
         return ""
-    about = "; ".join(f"scale `{scale}`, {seeds} seeds: {', '.join(names)}" for (scale, seeds), names in told.items())
+    about = "; ".join(
+        f"scale `{scale}`, {counted(seeds, 'seed')}: {', '.join(names)}" for (scale, seeds), names in told.items()
+    )
     table = "\n".join([*CLAIM_HEAD, *lines]) + "\n\n" if lines else ""
     return f"{table}{about[:1].upper()}{about[1:]}.\n"
 
