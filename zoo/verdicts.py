@@ -49,12 +49,17 @@ def values_of(rows: Iterable[Mapping[str, str]], experiment: ExperimentFile, sca
 
 
 def verdicts(claim: Claim, values: Values, measures: Iterable[str]) -> dict[str, list[str]]:
-    """Verdict → the measures of a claim with it; measures without a value of both rows are left out."""
+    """Verdict → the measures of a claim with it; measures without a value of both rows are left out.
+
+    A measure with values of different numbers of seeds is too small to tell: a seed that never reached a loss has no
+    number of epochs, and the others alone would make its row look better.
+    """
     found: dict[str, list[str]] = {}
     for measure in claim.measures or measures:
         better, worse = (values.get((row, measure), []) for row in (claim.better, claim.worse))
         if better and worse:
-            found.setdefault(verdict(better, worse, claim.lower), []).append(measure)
+            told = verdict(better, worse, claim.lower) if len(better) == len(worse) else TOO_SMALL
+            found.setdefault(told, []).append(measure)
     return found
 
 

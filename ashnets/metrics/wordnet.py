@@ -3,7 +3,7 @@ r"""WordNet's nouns, read from its own database files, and the similarity of Wu 
     sim(x, y) = 2·depth(s) / (depth(x) + depth(y))        s: the deepest common hypernym
 
 Depths count from 1 at the root, *entity*. A word's senses lie in ``index.noun`` as offsets of bytes into ``data.noun``;
-plurals are led back by ``noun.exc`` and eight endings. Where several hypernyms are equally deep, and in how paths are
+plurals are led back by ``noun.exc`` and nine endings. Where several hypernyms are equally deep, and in how paths are
 measured, this follows NLTK's ``wup_similarity``, which the published scores come from: s has the greatest *shortest*
 way to the root, of several the first by name; its depth is its *longest* way plus 1; depth(x) adds the shortest way
 from x to s.

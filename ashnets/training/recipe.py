@@ -75,7 +75,7 @@ class Optimizer:
 
 @dataclass
 class Schedule:
-    """Linear warm-up over steps, then ×``gamma`` from each milestone epoch on, or a cosine to zero.
+    """Linear warm-up over steps, then ×``gamma`` after each milestone (finished epochs), or a cosine to zero.
 
     Attributes:
         warmup_steps: larger values are cut to a tenth of the run's steps.

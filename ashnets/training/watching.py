@@ -147,7 +147,7 @@ class _Watch:
 
     def _get(self, key: str) -> str | None:
         try:
-            name = f"ashnets/{key}"
+            name = _name(key)
             return self.store.get(name).decode() if self.store is not None and self.store.check([name]) else None
         except RuntimeError:  # the store has ended with its process: the collectives fail too
             return None
@@ -155,13 +155,18 @@ class _Watch:
     def _set(self, key: str, value: str) -> None:
         try:
             if self.store is not None:
-                self.store.set(f"ashnets/{key}", value)
+                self.store.set(_name(key), value)
         except RuntimeError:
             pass
 
     def _end(self, message: str) -> None:
         print(f"error: {message}", file=sys.stderr, flush=True)
         os._exit(TrainingError.exit_code)
+
+
+def _name(key: str) -> str:
+    """In the store, which outlives a failed attempt where torchrun starts all processes again."""
+    return f"ashnets/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{key}"
 
 
 def _of_a_connection(error: RuntimeError) -> bool:

@@ -99,3 +99,34 @@ def test_all_processes_leave_out_what_one_cannot_read(folder, recipe_data, tmp_p
     assert lost and lost <= damaged
     shown = {index for shares in planned[0][-1] for share in shares for index in share}
     assert 24 - len(lost) <= len(shown) < 24
+
+
+FAILS_ONCE = """
+import os, time
+import torch.distributed as dist
+from ashnets.training.watching import watched
+
+dist.init_process_group("gloo")
+with watched(60):
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
+        raise OSError("the first attempt fails")
+    dist.barrier()
+    time.sleep(4)  # so that the watching thread looks several times
+"""
+
+
+@pytest.mark.slow
+def test_torchrun_may_start_all_processes_again(tmp_path):
+    script = tmp_path / "fails_once.py"
+    script.write_text(FAILS_ONCE)
+    options = ["--standalone", "--nproc_per_node", "2", "--max-restarts", "1", "--redirects", "3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *options, "--log-dir", str(tmp_path / "logs"), str(script)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    said = {path.parts[-3]: path.read_text() for path in tmp_path.glob("logs/*/attempt_*/1/stderr.log")}
+    assert "the first attempt fails" in said["attempt_0"]
+    assert done.returncode == 0, said.get("attempt_1", done.stderr)

@@ -62,6 +62,16 @@ def test_values_are_those_of_the_measures():
     assert verdicts(alone, values, experiment.measures) == {TOO_SMALL: ["TR"]}
 
 
+def test_a_seed_that_never_reached_the_loss_is_not_left_out_of_the_comparison():
+    """Two of three seeds with similar samples reached it, in fewer epochs than each seed without."""
+    epochs = ("pre-training", "epochs to mlm")
+    rows = [result("ASH-Nets (w)", seed, *epochs, value) for seed, value in ((0, 12), (1, 13))]
+    rows += [result("ASH-Nets (o)", seed, *epochs, value) for seed, value in ((0, 30), (1, 31), (2, 32))]
+    experiment, scale = read_experiment("table-12"), read_scale("lab")
+    values = values_of(rows, experiment, scale)
+    assert verdicts(experiment.claims[0], values, experiment.measures) == {TOO_SMALL: ["epochs to MLM"]}
+
+
 def test_the_section_of_a_page(tmp_path):
     assert experiment_table(tmp_path) == ""
     write_csv(tmp_path / "table-11" / "results.csv", ROWS)
