@@ -22,12 +22,13 @@ def verdict(better: Sequence[float], worse: Sequence[float], lower: bool = False
     With d the difference of the means and s the standard deviation over seeds, pooled over both (the root of the mean
     variance): ``seen`` if d > 2·s, ``not seen`` if d < −2·s, else ``too small to tell``. Of three seeds each, equal
     rows differ by more than 2·s in one of 14 comparisons, in either direction (Student's t with four degrees of
-    freedom). With less than two seeds of either nothing can be told.
+    freedom). With less than two seeds of either nothing can be told, nor with different numbers of seeds: a seed that
+    never reached a loss has no number of epochs, and the others alone would make its row look better.
 
     Args:
         lower: a lower value is better.
     """
-    if min(len(better), len(worse)) < 2:
+    if len(better) != len(worse) or len(better) < 2:
         return TOO_SMALL
     difference = statistics.fmean(better) - statistics.fmean(worse)
     difference = -difference if lower else difference
@@ -49,17 +50,12 @@ def values_of(rows: Iterable[Mapping[str, str]], experiment: ExperimentFile, sca
 
 
 def verdicts(claim: Claim, values: Values, measures: Iterable[str]) -> dict[str, list[str]]:
-    """Verdict → the measures of a claim with it; measures without a value of both rows are left out.
-
-    A measure with values of different numbers of seeds is too small to tell: a seed that never reached a loss has no
-    number of epochs, and the others alone would make its row look better.
-    """
+    """Verdict → the measures of a claim with it; measures without a value of both rows are left out."""
     found: dict[str, list[str]] = {}
     for measure in claim.measures or measures:
         better, worse = (values.get((row, measure), []) for row in (claim.better, claim.worse))
         if better and worse:
-            told = verdict(better, worse, claim.lower) if len(better) == len(worse) else TOO_SMALL
-            found.setdefault(told, []).append(measure)
+            found.setdefault(verdict(better, worse, claim.lower), []).append(measure)
     return found
 
 

@@ -21,8 +21,9 @@ that it takes 2.3 to 2.8 hours on eight A100 with 16 pairs each. Some 170,000 im
 A step of ResNet-152 takes about 6 TFLOP a device (``zoo/README.md``: 27 GMAC for image and text; four joint passes;
 backward twice the forward pass). One caption an image would mean 1 TFLOP/s, a three-hundredth of an A100: the paper's
 epoch shows more. 10 captions mean 9 TFLOP/s, half of its fp32; all pairs 30 TFLOP/s, a tenth of its bf16. Both are
-possible. ``pretrain-coco-vg`` takes 10 passes: in 40 epochs, an image's captions and regions are drawn evenly: each of
-COCO's five captions 80 times where the image has no regions, and about 7 times, as each region, where it has 50.
+possible. ``pretrain-coco-vg`` takes 10 passes: an image's captions and regions are drawn
+evenly. In 40 epochs, each of COCO's five captions is drawn 80 times if the image has no regions. If it has 50, each
+caption and each region is drawn about 7 times.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 r"""Augmentation of photographs, as the field does it: a random resized crop, a flip, and RandAugment.
 
-The crop covers at least half of the image, so that captions stay true, and may cover less of an image longer than
-3:2, such as a third of one of 3:1; its aspect ratio is between 3/4 and 4/3. An image is not flipped if its caption
-says left or right. RandAugment (Cubuk et al., 2020) applies `OPERATIONS` of the list below at magnitude `MAGNITUDE`
-of 10, with timm's ranges. As in ALBEF (Li et al., 2021), inversion, solarization, posterization and changes of color
-are left out, because captions name colors. Pillow computes every operation.
+The crop covers at least half of the image, so that captions stay true; its aspect ratio is between 3/4 and 4/3. If
+the image's own ratio exceeds 3:2, the crop may be smaller: a third of an image of 3.2:1. An image is not flipped if
+its caption says left or right. RandAugment (Cubuk et al., 2020) applies `OPERATIONS` of the list below at magnitude
+`MAGNITUDE` of 10, with timm's ranges. As in ALBEF (Li et al., 2021), inversion, solarization, posterization and
+changes of color are left out, because captions name colors. Pillow computes every operation.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from ashnets.experiments.units import Unit
 from ashnets.figures import COLORS, png, style
 from ashnets.files import Row, write_atomically, write_csv
 from ashnets.result_folder import result_folder
+from ashnets.words import counted
 from ashnets.zoo.experiment_files import PRETRAINING, SHEET, ExperimentFile, ScaleFile, paper_cells
 from ashnets.zoo.numbers import paper_flags
 from ashnets.zoo.verdicts import CLAIM_HEAD, Values, claim_lines, mean_and_spread, values_of
@@ -148,7 +149,9 @@ def _circumstances(experiment: ExperimentFile, scale: ScaleFile, rows: Sequence[
         if (row["task"], row["metric"]) in shown
     }
     lines += [f"| {task} | {' | '.join(str(cell) for cell in cells)} |" for (task, _), cells in told.items()]
-    versions = sorted({f"{row['device']}, {row['threads']} threads, torch {row['torch']}" for row in rows})
+    versions = sorted(
+        {f"{row['device']}, {counted(int(str(row['threads'])), 'thread')}, torch {row['torch']}" for row in rows}
+    )
     end = f"Measured on: {'; '.join(versions)}.\n"
     if experiment.costs and not any(row["metric"] in TIMES for row in rows):
         end += "\nThe rows were trained on different processors or numbers of threads: their times are left out.\n"

@@ -28,6 +28,9 @@ def result_rows(experiment: ExperimentFile, scale: ScaleFile, units: Sequence[Un
     for unit in sorted(units, key=lambda unit: (order.index(unit.row.name), unit.seed)):
         for task, data, split, measured in _measured(experiment, scale, unit, units):
             found += _rows(experiment, scale, unit, (task, data, split), measured)
+    processors = {(row["device"], row["threads"]) for row in found if row["metric"] in TIMES}
+    if experiment.costs and len(processors) > 1:
+        return [row for row in found if row["metric"] not in TIMES]
     return found
 
 
@@ -38,21 +41,12 @@ def _measured(
     found = [(one.task.name, one.task.data, one.task.split, read_measured(one.file)) for one in unit.measured]
     if (trained := read_measured(unit.folder / TRAINED)) is not None:
         trained["metrics"] |= _reached(experiment, trained, unit.seed, units)
-        if experiment.costs and len(_processors(units)) > 1:
-            trained["metrics"] = {key: value for key, value in trained["metrics"].items() if key not in TIMES}
     found.append((PRETRAINING, recipe, "train", trained))
     if experiment.costs:
         found.append((PRETRAINING, recipe, "train", read_measured(unit.folder / COSTS)))
     if experiment.plot == SHEET_TASK:
         found.append((SHEET_TASK, recipe, "train", read_measured(unit.folder / SHEET)))
     return [(task, data, split, measured) for task, data, split, measured in found if measured is not None]
-
-
-def _processors(units: Sequence[Unit]) -> set[tuple[str, int]]:
-    """Device and threads of each pre-training."""
-    known = [read_measured(unit.folder / TRAINED) for unit in units]
-    environments = [one["environment"] for one in known if one is not None]
-    return {(str(one.get("device")), int(one.get("threads", 0))) for one in environments}
 
 
 def _reached(experiment: ExperimentFile, trained: JsonObject, seed: int, units: Sequence[Unit]) -> JsonObject:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from ashnets.environment import processor as processor_name
 from ashnets.files import JsonObject
 from ashnets.kernels.choosing import kernels_for
 
@@ -21,7 +22,7 @@ DISTRIBUTIONS = ("ashnets", "torch", "numpy", "numba", "spikingjelly", "snntorch
 def describe() -> JsonObject:
     """Everything that the results depend on."""
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
@@ -35,13 +36,5 @@ def describe() -> JsonObject:
 
 def folder(processor: str | None = None) -> str:
     """The name of this machine's folder: ``intel-xeon-6-207`` for Intel(R) Xeon(R) Processor (family 6, model 207)."""
-    bare = re.sub(r"\((R|TM)\)|Processor|CPU|family|model|@.*GHz", " ", processor or _processor())
+    bare = re.sub(r"\((R|TM)\)|Processor|CPU|family|model|@.*GHz", " ", processor or processor_name())
     return "-".join(re.findall(r"[a-z0-9]+", bare.lower())) or "unknown"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    fields = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
-    name, family, model = (fields.get(key, "") for key in ("model name", "cpu family", "model"))
-    return f"{name} (family {family}, model {model})" if name else platform.processor()

@@ -21,6 +21,7 @@ from ashnets.zoo.verdicts import NOT_SEEN, SEEN, TOO_SMALL, mean_and_spread, val
         ([0.3, 0.4], [0.6, 0.7], NOT_SEEN),
         ([0.9], [0.1], TOO_SMALL),  # one seed
         ([0.9, 0.9], [], TOO_SMALL),
+        ([0.6, 0.7], [0.3, 0.4, 0.3], TOO_SMALL),  # a seed without a value
         ([0.5, 0.5], [0.5, 0.5], TOO_SMALL),
         ([0.6, 0.6], [0.5, 0.5], SEEN),  # without any spread
     ],
