@@ -26,7 +26,7 @@ COSTS = {  # measure of pre-training → its metric
     "seconds an epoch": "seconds an epoch",
     "hours": "hours",
     "memory (MB)": "memory (MB)",
-    "parameters (M)": "parameters (M)",
+    "model parameters (M)": "parameters (M)",
     "loss MLM": "loss mlm",
     "loss MVM": "loss mvm",
     "loss match": "loss itm",

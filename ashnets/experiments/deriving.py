@@ -3,6 +3,7 @@
 ann                no spiking branch: no STUA, no MVM
 without collector  no concepts: no MVM
 snn                no concrete branch: a phase with concrete features alone trains the spiking ones instead
+ViT                the paper's SGD is for CNNs: the concrete encoder has the optimizer of the transformer
 φ                  groups never span devices: the batch is a multiple of φ × devices, its fused pairs in proportion
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from ashnets.configuration import AshNetsConfig
@@ -63,6 +65,8 @@ def by_nature(recipe: Recipe, config: AshNetsConfig, without: Sequence[str], dev
             found[f"phases.{number}.objectives"] = kept
         if phase.concrete_only and not config.has_concrete_branch:
             found[f"phases.{number}.concrete_only"] = False
+    if config.backbone.startswith("vit"):
+        found["optimizers.concrete"] = asdict(recipe.optimizers["transformer"])
     group = 1 if recipe.phases[0].grouping == SINGLE else config.group_size
     if recipe.batch_size % (group * devices):
         size = -(-recipe.batch_size // (group * devices)) * group * devices

@@ -118,7 +118,9 @@ def unit_of(
         images = None if task.images is None else data / task.images
         stage = pretraining
         if task.recipe is not None:
-            changes = {**task.changes, **(row.tuning if task.task != "retrieval" else {})}
+            grouping = recipe.phases[-1].grouping  # retrieval is learned from the same batches as in pre-training
+            tuning = {"phases.0.grouping": grouping} if task.task == "retrieval" else row.tuning
+            changes = {**task.changes, **tuning}
             stage = _finetuning(task, changes, recipe, folder, (data / task.folder, images), devices)
         about = [stage.folder.name, task.data, task.split, task.sample]
         file = folder / f"measured-{task.name}-{_hash(about)}.json"

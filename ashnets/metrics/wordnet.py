@@ -3,10 +3,10 @@ r"""WordNet's nouns, read from its own database files, and the similarity of Wu 
     sim(x, y) = 2·depth(s) / (depth(x) + depth(y))        s: the deepest common hypernym
 
 Depths count from 1 at the root, *entity*. A word's senses lie in ``index.noun`` as offsets of bytes into ``data.noun``;
-plurals are led back by ``noun.exc`` and nine endings. Where several hypernyms are equally deep, and in how paths are
-measured, this follows NLTK's ``wup_similarity``, which the published scores come from: s has the greatest *shortest*
-way to the root, of several the first by name; its depth is its *longest* way plus 1; depth(x) adds the shortest way
-from x to s.
+plurals are led back by ``noun.exc`` or by nine endings, which are tried again while no form is known. Where several
+hypernyms are equally deep, and in how paths are measured, this follows NLTK's ``wup_similarity``, which the published
+scores come from: s has the greatest *shortest* way to the root, of several the first by name; its depth is its
+*longest* way plus 1; depth(x) adds the shortest way from x to s.
 
 Sources: Wu and Palmer, Verb Semantics and Lexical Selection, 1994; the formats of wndb(5WN) and morphy(7WN),
 https://wordnet.princeton.edu/documentation. The files of WordNet 3.0, which NLTK's corpus contains too, are in
@@ -76,8 +76,10 @@ class WordNet:
     def senses(self, word: str) -> list[int]:
         """The senses of a noun, in singular or plural, most frequent first; none if WordNet does not know it."""
         word = word.lower()
-        forms = self._exceptions.get(word) or [word[: -len(old)] + new for old, new in _ENDINGS if word.endswith(old)]
-        known = dict.fromkeys(form for form in (word, *forms) if form in self._index)
+        irregular = self._exceptions.get(word)
+        forms = [word, *(irregular or _shortened([word]))]
+        while not (known := dict.fromkeys(form for form in forms if form in self._index)) and not irregular and forms:
+            forms = _shortened(forms)
         return [offset for form in known for offset in self._index[form]]
 
     def _similarity(self, one: int, other: int) -> float:
@@ -134,6 +136,10 @@ class WordNet:
             ) from None
         above = tuple(to for symbol, to, part in found if symbol in ("@", "@i") and part == "n")
         return _Sense(f"{lemma}.n.{number:02d}", above)
+
+
+def _shortened(words: Iterable[str]) -> list[str]:
+    return [word[: -len(old)] + new for word in words for old, new in _ENDINGS if word.endswith(old)]
 
 
 def _read_index(path: Path) -> dict[str, tuple[int, ...]]:

@@ -80,7 +80,9 @@ class TaskRun(_FineTuning):
         train, valid, said = train_and_valid(source, recipe.train, recipe.valid, recipe.hold_out)
         for records in (train, valid):
             require_kind(source, records, kind.kind, recipe.task)
-        self.task = kind.of_training(train, recipe.answers_minimum)
+        # answers are counted over whole splits, so that they do not depend on what is held out
+        counted = [record for split in recipe.train for record in source.records(split)]
+        self.task = kind.of_training(counted, recipe.answers_minimum)
         self.items = [record for record in train if self.task.can_learn(record)]
         left = len(train) - len(self.items)
         said += [f"left out: {left} items whose answer is none of {len(self.task.labels)}"] if left else []

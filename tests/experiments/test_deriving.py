@@ -71,6 +71,28 @@ def test_every_row_is_a_recipe_and_its_command_makes_it(name, scale):
                 assert recipe.batch_size % (config.group_size * devices) == 0
 
 
+def paper_stages(name: str, row: str) -> dict[str | None, object]:
+    experiment, at = read_experiment(name), read_scale("paper")
+    (chosen,) = [one for one in experiment.rows if one.name == row]
+    stages = unit_of(chosen, 0, at, at.tasks_of(experiment), Path("data"), Path("out")).stages
+    return {stage.task: stage.settings() for stage in stages}
+
+
+def test_a_vit_is_never_trained_with_the_sgd_of_a_cnn():
+    for recipe in paper_stages("table-13", "ViT-B/16").values():
+        concrete = recipe.optimizers["concrete"]
+        assert (concrete.kind, concrete.lr, concrete.weight_decay) == ("adamw", 1e-4, 1e-2)
+    for recipe in paper_stages("table-13", "ResNet101").values():
+        assert (recipe.optimizers["concrete"].kind, recipe.optimizers["concrete"].lr) == ("sgd", 1e-2)
+
+
+@pytest.mark.parametrize(("row", "grouping"), [("Base", "random"), ("Base+ITC", "similar")])
+def test_retrieval_is_fine_tuned_on_groups_as_in_pretraining(row, grouping):
+    stages = paper_stages("figure-5", row)
+    assert stages[None].phases[-1].grouping == stages["retrieval"].phases[0].grouping == grouping
+    assert {stages[task].phases[0].grouping for task in ("vqa", "nlvr2", "ve")} == {SINGLE}
+
+
 def test_rows_with_the_same_recipe_share_their_runs():
     scale = read_scale("lab")
     folders = []

@@ -68,5 +68,5 @@ def write_wordnet(folder: Path) -> Path:
         for word, of in sorted(senses.items())
     )
     (folder / "index.noun").write_text(LICENSE + index, encoding="ascii")
-    (folder / "noun.exc").write_text("curs_of_war cur\npeople person man\n", encoding="ascii")
+    (folder / "noun.exc").write_text("curs_of_war cur\nmen_of_war man_of_war\npeople person man\n", encoding="ascii")
     return folder

@@ -210,6 +210,14 @@ def test_without_a_validation_split_images_are_held_out(benchmarks):
         train_and_valid(data, ["train"], "valid", 0.0)
 
 
+def test_the_answers_do_not_depend_on_what_is_held_out(benchmarks, write_recipe, tmp_path):
+    """Six questions have the answer yes and six no; with images held out, fewer are trained."""
+    recipe = write_recipe(data="easy-vqa", train=["train"], valid="none", hold_out=0.4, answers_minimum=6)
+    finetune("vqa", recipe, data=benchmarks["easy-vqa"], output=tmp_path / "run", progress=False)
+    config = ashnets.from_pretrained(tmp_path / "run" / "model").config
+    assert CLASSIFICATIONS["vqa"].of_config(config).labels == ["no", "yes"]
+
+
 def test_a_new_classifier_gives_all_answers_the_same_probability(small_model):
     task = CLASSIFICATIONS["vqa"]([f"answer {i}" for i in range(50)])
     model, processor = small_model("vqa", num_answers=50)
