@@ -17,7 +17,7 @@ LIGHT := tests/house/test_lock.py tests/house/test_imports.py tests/test_files.p
 # Two processes share the files of tests: most of them keep one core busy.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: help demo test test-light test-full lint bench docs pages clean
+.PHONY: help demo test test-light test-slow test-full lint bench docs pages clean
 .DELETE_ON_ERROR:
 
 help:  ## say what there is
@@ -32,7 +32,10 @@ test: $(VENV)/.stamp  ## run the tests (some minutes on two cores; WORKERS= runs
 test-light: $(VENV)/.stamp  ## run a light part of them, for another Python: VENV=.venv-3.12 PYTHON=python3.12
 	$(BIN)/python -m pytest -q $(LIGHT)
 
-test-full: $(VENV)/.stamp  ## run every test, the long ones too
+test-slow: $(VENV)/.stamp  ## run the slow tests, which make test leaves out (about an hour on two cores)
+	$(BIN)/python -m pytest -q -m "slow and not full" $(WORKERS)
+
+test-full: $(VENV)/.stamp  ## run every test, also those that need SANA-FE, npm or Chromium
 	$(BIN)/python -m pytest -q -m ""
 
 lint: $(VENV)/.stamp  ## ruff and mypy

@@ -314,7 +314,9 @@ def dtype_of(value: object) -> torch.dtype:
     """A type given as such or by its name. Raises ConfigurationError if it is not a floating-point type."""
     kind = getattr(torch, value, None) if isinstance(value, str) else value
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-        raise ConfigurationError(f"dtype={value!r} is not a floating-point type of torch: give one, such as 'float32'")
+        raise ConfigurationError(
+            f"dtype={value!r} is not a floating-point type of torch: give 'float32', 'bfloat16', 'float16' or 'float64'"
+        )
     return kind
 
 

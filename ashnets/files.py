@@ -95,7 +95,12 @@ def is_full(error: BaseException) -> bool:
 
 
 def not_written(path: str | os.PathLike, error: BaseException) -> OutputError:
-    """The error for a result that could not be written, with the remedy."""
+    """The error for a result that could not be written, with the remedy.
+
+    Of an OutputError for a part of it, such as a temporary folder that is gone, only the cause is told.
+    """
+    while isinstance(error, OutputError) and error.__cause__ is not None:
+        error = error.__cause__
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
     if is_full(error):
         remedy = "make room or choose another place; existing files are unchanged"

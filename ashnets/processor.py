@@ -230,14 +230,16 @@ class AshNetsProcessor(ProcessorMixin):
             if not isinstance(one, str):
                 raise InputError(f"text[{i}] is of type {type(one).__name__}: give a string, not {str(one)[:60]!r}")
             if not one.strip():
-                raise InputError(f"text[{i}] is empty: {one[:60]!r}")
+                raise InputError(f"{_place(text, i)} is empty ({one[:60]!r}): give at least one word")
         try:
             batch = encode(self.tokenizer, list(texts), length, padding=padding, truncation=truncation)
         except (TypeError, UnicodeError):  # lone surrogates
             raise InputError("text contains lone surrogates, which are not Unicode text: remove them") from None
         for i, mask in enumerate(batch["attention_mask"]):
             if sum(mask) <= 2:
-                raise InputError(f"text[{i}] has no visible character: {texts[i][:60]!r}")
+                raise InputError(
+                    f"{_place(text, i)} has no visible character ({texts[i][:60]!r}): give at least one word"
+                )
         encodings = batch.encodings or []
         cut = sum(bool(encoding.overflowing) for encoding in encodings)
         if cut:
@@ -274,6 +276,10 @@ class AshNetsProcessor(ProcessorMixin):
             if piece == unknown
         )
         return list(dict.fromkeys(spans))
+
+
+def _place(text: object, index: int) -> str:
+    return "text" if isinstance(text, str) else f"text[{index}]"
 
 
 def _images(images: object) -> tuple[list, bool]:

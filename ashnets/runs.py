@@ -17,15 +17,16 @@ from ashnets.baselines.starting import HEADS
 from ashnets.data.joined import open_joined
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import Source, open_source
-from ashnets.errors import ConfigurationError, MissingExtraError
+from ashnets.errors import ConfigurationError, DataError, MissingExtraError, did_you_mean
 from ashnets.files import JsonObject
 from ashnets.tasks.data import TaskData, open_task_data
+from ashnets.tasks.registry import TASKS
 from ashnets.training.memory import keep_freed_memory
 from ashnets.training.reading import load_recipe
 from ashnets.training.recipe import Recipe, TaskRecipe
 from ashnets.training.telling import OWN, advice, end_told, interrupted, next_commands, plan_told
 from ashnets.training.watching import watched
-from ashnets.words import command
+from ashnets.words import command, install
 from ashnets.zoo.registry import recipe_path
 
 try:
@@ -36,7 +37,7 @@ try:
 except ImportError as error:
     if error.name != "accelerate":
         raise
-    raise MissingExtraError("Training needs accelerate: pip install 'ashnets[train]'.") from None
+    raise MissingExtraError(f"Training needs accelerate: {install('train')}.") from None
 
 log = logging.getLogger("ashnets.data")
 DATA = Path("data")  # where corpora are searched by default
@@ -136,13 +137,15 @@ def finetune(
         ConfigurationError, DataError, WeightsError, TrainingError: with file, key, value and remedy.
         KeyboardInterrupt: its message says how to go on.
     """
+    if task not in TASKS:
+        raise ConfigurationError(f"task={task!r} is not one of {', '.join(TASKS)}.{did_you_mean(task, TASKS)}")
     path = recipe_path(recipe)
     settings = load_recipe(path, list(overrides))
     if not isinstance(settings, TaskRecipe):
         again = command("train", recipe, "--corpus", data, "--output", output)
         raise ConfigurationError(f"{path} has no key task, so it pre-trains: run it with `{again}`")
     if settings.task != task:
-        raise ConfigurationError(f"{path} is for task {settings.task}, not for {task}")
+        raise ConfigurationError(f"{path} is for task {settings.task}, not for {task}: give another task or recipe")
     if settings.baseline and (settings.baseline, task) not in HEADS:
         raise ConfigurationError(
             f"{path}: baseline={settings.baseline} has no head for task {task}: fine-tune it on vqa"
@@ -165,7 +168,12 @@ def training_source(recipe: Recipe, corpus: str | os.PathLike | None = None) -> 
         for note in counts["notes"]:
             log.warning(note)
         return source
-    return open_source(_default_place(recipe) if corpus is None else corpus, recipe.hold_out)
+    place = _default_place(recipe) if corpus is None else corpus
+    if corpus is None and recipe.name in OWN and not Path(place).exists():
+        raise DataError(
+            f"{recipe.name} trains on your own images: give their folder, --corpus FOLDER ({place} does not exist)"
+        )
+    return open_source(place, recipe.hold_out)
 
 
 def run_class(recipe: Recipe) -> type[Run]:

@@ -12,6 +12,11 @@ def command(*words: str | os.PathLike[str]) -> str:
     return shlex.join(["ashnets", *(os.fspath(word) for word in words)])
 
 
+def install(extra: str) -> str:
+    """How to install an extra, as the end of a message. No package index has ashnets, so it is done in a checkout."""
+    return f'in a checkout of ashnets, run `pip install -e ".[{extra}]"`'
+
+
 def counted(count: int, thing: str) -> str:
     """``1 step``, ``1,200 steps``."""
     return f"{count:,} {thing}" + ("" if count == 1 else "s")

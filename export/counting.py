@@ -104,7 +104,7 @@ class LayerCounts:
 
     @property
     def dense(self) -> DenseLayer:
-        """The layer of the dense twin: one forward pass of an ordinary network of the same shape."""
+        """The layer of the ANN of the same shape: one forward pass."""
         return DenseLayer(self.name, self.dense_macs, self.weights, self.input_neurons, self.neurons)
 
 

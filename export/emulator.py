@@ -20,6 +20,7 @@ from torch import nn
 
 from ashnets.errors import ConfigurationError, InputError
 from ashnets.export.folding import fold
+from ashnets.export.graph import NO_BRANCH
 from ashnets.model.abstract_encoder import AbstractEncoder
 from ashnets.model.integer import IntegerConstants, integer_constants
 from ashnets.model.spiking_layer import SpikingLayer
@@ -56,10 +57,8 @@ def integer_layers(model: nn.Module) -> tuple[IntegerLayer, ...]:
     """
     encoders = [module for module in model.modules() if isinstance(module, AbstractEncoder)]
     if len(encoders) != 1:
-        raise ConfigurationError(
-            f"{type(model).__name__} contains {len(encoders)} abstract encoders: one spiking branch is needed, and the "
-            "variant summary_ratio='ann' has none"
-        )
+        found = f"has {len(encoders)} spiking branches: give one of them" if encoders else NO_BRANCH
+        raise ConfigurationError(f"{type(model).__name__} {found}")
     layers = []
     for name, module in encoders[0].layers.items():
         block = cast(SpikingLayer, module)

@@ -6,6 +6,7 @@ folder is a :func:`~ashnets.result_folder.result_folder`: it is complete, or it 
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -96,6 +97,7 @@ def export_model(
         raise ConfigurationError(f"--to {to!r} is not one of {', '.join(FORMATS)}")
     output = Path(output)
     _check_folder(output)
+    model = _on_cpu(model)
     graph = from_model(model, name)
     if quantize:
         if to == "onnx-model":
@@ -131,7 +133,9 @@ def export_model(
             except MissingExtraError as error:
                 report.setdefault("warnings", []).append(f"the folder has no reading of texts: {error}")
             else:
-                _savez(aside / "texts.npz", {"texts": np.array(list(texts[0])), "embeds": texts[1].float().numpy()})
+                _savez(
+                    aside / "texts.npz", {"texts": np.array(list(texts[0])), "embeds": texts[1].float().cpu().numpy()}
+                )
                 report["texts"] = len(texts[0])
         text = readme(graph, to, report)
         write_atomically(aside / "README.md", text.encode())
@@ -140,6 +144,12 @@ def export_model(
         }
         write_json(aside / REPORT, report)
     return report
+
+
+def _on_cpu(model: nn.Module) -> nn.Module:
+    """The model, or a copy if it is on another device: the writers and the tools that judge them are on the CPU."""
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    return model if on_cpu else copy.deepcopy(model).cpu()
 
 
 def reads_texts(model: nn.Module, to: str) -> bool:

@@ -28,6 +28,8 @@ from ashnets.model.integer import IntegerConstants, integer_constants, integer_l
 from ashnets.model.spiking_layer import SpikingLayer
 from ashnets.version import __version__
 
+NO_BRANCH = "has no spiking branch: give a model that has one; those whose names end in -ann have none"
+
 State = tuple[torch.Tensor, ...]
 DT = 1e-4  # seconds; the value that tools for NIR assume
 
@@ -207,10 +209,8 @@ def from_model(model: nn.Module, name: str | None = None) -> SpikingGraph:
     """
     encoders = [m for m in model.modules() if isinstance(m, AbstractEncoder)]
     if len(encoders) != 1:
-        raise ConfigurationError(
-            f"{type(model).__name__} contains {len(encoders)} abstract encoders: only a model with one spiking branch "
-            "can be exported, and the variant summary_ratio='ann' has none"
-        )
+        found = f"has {len(encoders)} spiking branches: give one of them" if encoders else NO_BRANCH
+        raise ConfigurationError(f"{name or type(model).__name__} {found}")
     encoder = encoders[0]
     config = encoder.config
     name = name or getattr(config, "name_or_path", "") or "ashnets"

@@ -29,6 +29,7 @@ from ashnets.export.folding import float32
 from ashnets.export.graph import GraphLayer, InputEncoding, SpikingGraph
 from ashnets.files import JsonObject, write_atomically
 from ashnets.model.integer import BIAS_LIMIT, CURRENT_LIMIT, DECAY_ONE, IntegerConstants
+from ashnets.words import install
 
 if TYPE_CHECKING:
     import h5py
@@ -240,5 +241,5 @@ def _require_h5py() -> ModuleType:
     try:
         import h5py
     except ImportError as error:
-        raise MissingExtraError(f"Lava export needs h5py ({error}): pip install ashnets[lava]") from error
+        raise MissingExtraError(f"Lava export needs h5py ({error}): {install('lava')}") from error
     return h5py

@@ -29,9 +29,11 @@ from ashnets import version
 from ashnets.errors import AshNetsError, MissingExtraError
 from ashnets.export.graph import check_spikes
 from ashnets.export.lava import read_lava
+from ashnets.words import install
 
 INSTALL = (
-    "pip install ashnets[lava], then pip install --no-deps --ignore-requires-python lava-nc==0.10.0 lava-dl==0.6.0"
+    f"{install('lava')}, then `pip install --no-deps --ignore-requires-python -r requirements-lava.lock`; the file is "
+    "in the checkout"
 )
 _IMPORT_FAILED = 7
 _STEP = "ashnets-step"

@@ -16,6 +16,7 @@ from ashnets.export.energy.images import read_images
 from ashnets.export.energy.profiles import load_profiles, profile_names
 from ashnets.export.energy.report import REPORT, chip_of, count_and_estimate, energy_report, write_report
 from ashnets.export.exporting import export_model, reads_texts
+from ashnets.export.graph import NO_BRANCH
 from ashnets.export.placement.chips import load_chip
 from ashnets.export.placement.mapping import check_mapping
 from ashnets.files import JsonObject, require_writable
@@ -78,8 +79,11 @@ def energy(
     _check_weights(weights)
     check_mapping(mapping)
     name, loaded = os.fspath(name), load_profiles(profiles or profile_names(every=True))
+    config = config_of(name)
+    if not config.has_spiking_branch:
+        raise ConfigurationError(f"{name} {NO_BRANCH}; `ashnets compare` also counts models without one")
     on = chip_of(loaded) if chip is None else load_chip(os.fspath(chip))
-    chosen = _images(config_of(name).image_size, images, corpus, splits, sample, seed)
+    chosen = _images(config.image_size, images, corpus, splits, sample, seed)
     if weights == "random":
         model, label, digest = comparing.random_model(name, chosen, seed), comparing.RANDOM.format(seed=seed), None
     else:

@@ -33,6 +33,7 @@ import torch
 from ashnets.errors import ConfigurationError, MissingExtraError, WeightsError
 from ashnets.export.graph import SpikingGraph, check_spikes
 from ashnets.files import JsonObject, write_atomically
+from ashnets.words import install
 
 if TYPE_CHECKING:
     import nir
@@ -258,11 +259,11 @@ def _reader(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         library = module.partition(".")[0]
-        raise MissingExtraError(f"{library} is not installed ({error}): pip install ashnets[nir]") from error
+        raise MissingExtraError(f"{library} is not installed ({error}): {install('nir')}") from error
 
 
 def _require(library: str) -> ModuleType:
     try:
         return __import__(library)
     except ImportError as error:
-        raise MissingExtraError(f"NIR export needs {library} ({error}): pip install ashnets[nir]") from error
+        raise MissingExtraError(f"NIR export needs {library} ({error}): {install('nir')}") from error

@@ -89,7 +89,7 @@ def energy_table(rows: Sequence[EnergyRow]) -> str:
             "profile": row.title,
             "spiking branch, µJ": _microjoules(row.spiking),
             "with memory, µJ": " to ".join(map(_microjoules, row.with_memory)),
-            "dense network of the same shape, µJ": _microjoules(row.dense),
+            "ANN of the same shape, µJ": _microjoules(row.dense),
             "parts that do not spike, µJ": _microjoules(row.artificial),
         }
         for row in rows

@@ -30,7 +30,7 @@ from ashnets.hub.remote import Content, digests, remote_files, size
 from ashnets.hub.resolving import resolve
 from ashnets.hub.spaces import refuse_public, send_space, space_files, summary
 from ashnets.zoo.names import split
-from ashnets.zoo.registry import config_of, entry, is_name
+from ashnets.zoo.registry import ROOT, config_of, entry, is_name
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -209,7 +209,7 @@ def plan(
         files[f"results/{energy.name}"] = energy
     if exports is not None:
         files.update(own_exports(exports, folder, own))
-    problem = license_problem(license, folder)
+    problem = license_problem(license, folder, pinned=_is_pinned(source, folder))
     checks = [*check_model(folder), Check("license", problem is None, problem or str(license))]
     if all(check.passed for check in checks):
         subject = Subject(
@@ -231,6 +231,11 @@ def plan(
         if subject.benchmark:
             files[BENCHMARK_FILE] = benchmark_results(subject.benchmark, eval_results(subject, chief=True)).encode()
     return Plan(folder, repository, tag, files, left_out, checks, license or "")
+
+
+def _is_pinned(source: str | Path, folder: Path) -> bool:
+    """Whether the files of a folder are pinned: those of the package and of the Hub."""
+    return is_name(source) or not Path(source).is_dir() or folder.resolve().is_relative_to(ROOT)
 
 
 def _refuse_equal_names(files: Iterable[Path]) -> None:

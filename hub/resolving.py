@@ -114,7 +114,8 @@ def locate(
     if repository != text:
         raise UnknownModelError(f"{text!r} is not a Hub repository: write hf-hub:org/repo")
     if os.sep in text or text.startswith("."):
-        raise UnknownModelError(f"there is no folder {text}")
+        remedy = "; for a model of the Hub, give ORGANIZATION/NAME" if "://" in text else ""
+        raise UnknownModelError(f"there is no folder {text}{remedy}")
     entry(text)  # raises, with the nearest names
     raise UnknownModelError(f"no model is named {text!r}")
 

@@ -17,6 +17,7 @@ from ashnets.errors import ConfigurationError, MissingExtraError, WeightsError
 from ashnets.files import JsonObject
 from ashnets.hub.licenses import license_fields
 from ashnets.hub.remote import Content, digests, remote_files, size
+from ashnets.words import install
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -55,8 +56,7 @@ def space_files(space: str, model: str, license: str) -> dict[str, Content]:
         gradio, needed = version("gradio"), _requirements()
     except PackageNotFoundError as error:
         raise MissingExtraError(
-            f"a Space needs the versions that pip records, and {error.name} is not installed. In a checkout: "
-            'pip install -e ".[app]"'
+            f"a Space needs the versions that pip records, and {error.name} is not installed: {install('app')}"
         ) from None
     about = {
         "title": space.rpartition("/")[2],

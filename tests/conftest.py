@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,11 +20,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
 
-# Before any library reads them: no network, no telemetry, no window.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("MPLBACKEND", "Agg")
+# Before any library reads them: no network, no telemetry, no window, and nothing that the user has set or downloaded.
+for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "ASHNETS_DEBUG", "ASHNETS_KERNELS", "ASHNETS_NAMESPACE"):
+    os.environ.pop(name, None)
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MPLBACKEND": "Agg",
+}
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit it
+    os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="ashnets-tests-")
+    atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each of several workers; tests of threads set their own numbers
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell starts what it puts in the background with SIGINT ignored, nohup with SIGHUP, and all further processes
@@ -40,7 +50,7 @@ providers._get_local_constants = providers.Constants
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_this_run(tmp_path_factory) -> None:
     """Files that tests unpack from parquet files are removed with their folders."""
-    os.environ.setdefault("ASHNETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+    os.environ["ASHNETS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 CAPABILITY_VERSION, OVER_FILES = 0x20080522, 0b1110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER

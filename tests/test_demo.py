@@ -132,7 +132,7 @@ def test_without_the_onnx_extra_the_rest_is_shown(
     monkeypatch.setitem(sys.modules, "onnx", None)  # an import of it fails, as if it were not installed
     summary = demonstrate(*small, tmp_path)
     assert summary["onnx"] is None
-    assert "pip install ashnets[onnx]" in capsys.readouterr().out
+    assert 'pip install -e ".[onnx]"' in capsys.readouterr().out
     assert (tmp_path / "summary.json").is_file()
     assert not list(tmp_path.glob("*.onnx"))
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from ashnets.environment import processor
 
 INFO = Path("/proc/cpuinfo")
 
 
-@pytest.mark.skipif(not INFO.exists(), reason="reads Linux's own account")
 def test_two_generations_of_a_processor_have_different_names():
-    """AMD EPYC alone may be any of five generations. Processors that are not x86 have no family."""
-    told = INFO.read_text(encoding="utf-8")
+    """AMD EPYC alone may be any of five generations. Processors that are not x86, and other systems, tell no family."""
+    told = INFO.read_text(encoding="utf-8") if INFO.exists() else ""
     family, model = (re.search(rf"^{key}\s*: (\d+)$", told, re.MULTILINE) for key in ("cpu family", "model"))
     if family and model:
         assert processor().endswith(f" (family {family[1]}, model {model[1]})")

@@ -233,7 +233,7 @@ def test_return_types(processor, kind, cls):
         ({}, "nothing to process"),
         ({"images": []}, "empty list"),
         ({"text": []}, "empty list"),
-        ({"text": ""}, r"text\[0\] is empty"),
+        ({"text": ""}, r"text is empty \(''\): give at least one word"),
         ({"text": ["a cat", " \t\n"]}, r"text\[1\] is empty"),
         ({"text": "\u200b\u0000"}, "no visible character"),
         ({"text": 7}, "of type int"),

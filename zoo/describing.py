@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from ashnets.files import JsonObject
+from ashnets.terminal import table
+from ashnets.zoo.numbers import RESULT, results_of
 from ashnets.zoo.registry import Entry, Weights, config_of, entry, untrained
 from ashnets.zoo.sizes import Sizes, counted
 
@@ -30,6 +32,8 @@ class Description:
         totals: parameters of the bare model, of the backbone with its ImageNet classifier, and MACs of all T steps.
         heads: task → parameters of the whole model with that head.
         weights: a sentence.
+        results: the name of the file with all results.
+        measured: the results, see `ashnets.zoo.numbers.results_of`.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Description:
     training_data: str | None
     recipe: str | None
     results: str | None
+    measured: list[dict[str, str]]
     configuration: JsonObject
 
     def to_dict(self) -> JsonObject:
@@ -86,9 +91,15 @@ class Description:
                 f"{number(self.totals['spiking_macs'])}"
             )
         lines += ["", f"Weights    {self.weights}", f"License    {self.license}"]
-        for label, value in (("Trained on", self.training_data), ("Recipe", self.recipe), ("Results", self.results)):
+        for label, value in (("Trained on", self.training_data), ("Recipe", self.recipe)):
             if value:
                 lines.append(f"{label:<10} {value}")
+        if self.measured:
+            lines += ["", "Results: mean and standard deviation over the seeds; zoo/results has all rows"]
+            rows = [[row[key] for key in RESULT] for row in self.measured]
+            lines += [
+                f"  {line}" for line in table(RESULT, rows, [key in ("n", "seeds") for key in RESULT]).splitlines()
+            ]
         return "\n".join(lines)
 
 
@@ -101,7 +112,8 @@ def describe(name: str) -> Description:
         UnknownModelError: no such model; the message gives the nearest names.
     """
     found = entry(name)
-    return _describe(config_of(found.name), found, counted().get(found.name))
+    described = _describe(config_of(found.name), found, counted().get(found.name))
+    return replace(described, measured=results_of(found.name))
 
 
 def describe_config(config: AshNetsConfig, architecture: str | None = None) -> Description:
@@ -157,6 +169,7 @@ def _describe(config: AshNetsConfig, found: Entry | None, counts: Sizes | None) 
         training_data=weights.training_data if weights else None,
         recipe=weights.recipe.name if weights else None,
         results=weights.results.name if weights else None,
+        measured=[],
         configuration=found.configuration if found else config.to_diff_dict(),
     )
 

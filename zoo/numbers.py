@@ -25,6 +25,7 @@ from ashnets.zoo.sizes import counted
 
 THROUGHPUT = "throughput.csv"
 PROFILES = ("45nm-fp32", "loihi1-with-a100")  # of energy in the table: two kinds of hardware with different verdicts
+RESULT = ("task", "split", "n", "seeds", "metric", "chance")  # columns of `results_of`
 SPEEDS = {"resnet18": "speed ÷ ResNet-18", "ann": "speed ÷ its ann"}  # column of THROUGHPUT → of the table
 # Columns of a results file that describe how a row was measured; the others identify the row or contain metrics.
 CIRCUMSTANCES = ("recipe", "seed", "pairs_seen", "training_seconds", WEIGHTS_SHA256, "device", "torch")
@@ -169,6 +170,35 @@ def _headlines(rows: list[dict[str, str]]) -> Iterator[str]:
             yield f"accuracy {share(found['accuracy'])} ({data} {found['split']}{beside})"
 
 
+def results_of(name: str) -> list[dict[str, str]]:
+    """What was measured of a model, as text: a row for each split and direction of retrieval, and for each task.
+
+    Returns:
+        Rows with the keys ``RESULT``. The metric is R@1 by ITC, the mean of all seeds with its standard deviation, or
+        the accuracy of the fine-tuned model.
+    """
+    found = []
+    for file in result_files():
+        recalls: dict[tuple[str, str], list[dict[str, str]]] = {}
+        for row in measured(name, file):
+            if row.get("R@1") and is_as_it_is(row) and row.get("ranking", "ITC") == "ITC":
+                recalls.setdefault((row["split"], row["direction"]), []).append(row)
+        for (split, way), rows in recalls.items():
+            metric = f"R@1 {over_seeds([float(row['R@1']) for row in rows])}"
+            chance = f"{float(rows[0]['chance R@1']):.4f}"
+            told = (f"retrieval, {way.replace('_', ' ')}", split, rows[0]["images"], str(len(rows)), metric, chance)
+            found.append(dict(zip(RESULT, told, strict=True)))
+    for path in sorted((ROOT / "results" / "tasks").glob("*.csv")):
+        rows = measured(name, f"tasks/{path.name}")
+        chances = [row["accuracy"] for row in rows if row.get("variant") == "chance"]
+        for row in rows:
+            if row.get("accuracy") and row.get("variant") == "reset" and not row.get("changes"):
+                metric, chance = f"accuracy {share(row['accuracy'])}", share(chances[0]) if chances else "–"
+                told = (f"{row['data']}, fine-tuned", row["split"], row["n"], "1", metric, chance)
+                found.append(dict(zip(RESULT, told, strict=True)))
+    return found
+
+
 def over_seeds(values: list[float]) -> str:
     """The mean of the seeds and their standard deviation: ``0.451 ± 0.004``; one value alone has none."""
     mean = f"{statistics.fmean(values):.3f}"
@@ -194,7 +224,8 @@ class EnergyRow:
         data: the images that were counted.
         spikes, synaptic_operations: for one image.
         spiking, with_memory: the spiking branch; without memory traffic, and the interval with it.
-        dense, artificial: a dense network of the same shape, and the parts that do not spike; without memory traffic.
+        dense, artificial: the ANN of the same shape as the spiking branch, and the parts that do not spike; without
+            memory traffic.
         assumptions: of the estimate.
         weights_sha256: of the counted weights; None if the report does not give it.
     """
@@ -284,15 +315,20 @@ def _about_speeds() -> str:
         return ", ".join(sorted({row[key] for row in rows}))
 
     rounds = sorted(int(row["rounds"]) for row in rows)
+    machines: dict[str, list[str]] = {}
+    for row in rows:
+        machines.setdefault(row["device"], []).append(f"`{row['model']}`")
+    measured_on = "\n".join(f"- {device}: {', '.join(names)}" for device, names in sorted(machines.items()))
     return (
         "Speeds are ratios of images a second: the whole model at inference (one image, the longest text), divided by "
         "ResNet-18 (of transformers, with its classifier) on the same images, and by the same model without spikes "
         "(`-ann`). A model and its baselines take turns in one run. They have random weights, since training does not "
         "change the speed. The ratios are valid for the machine and the batch size of the measurement, and "
-        f"differ by up to a tenth from run to run: {all_of('device')}, {all_of('threads')} threads, batches of "
+        f"differ by up to a tenth from run to run. Measured with {all_of('threads')} threads, batches of "
         f"{all_of('batch')}, {rounds[0]} to {rounds[-1]} rounds, seed {all_of('seed')}, torch {all_of('torch')}. "
         "`results/throughput.csv` contains the quartiles over the rounds, and the versions; "
-        "`python tests/bench/bench_throughput.py --output zoo/results/throughput.csv` measures it again."
+        "`python tests/bench/bench_throughput.py --output zoo/results/throughput.csv` measures it again. "
+        f"The speeds of these models were measured on this machine:\n\n{measured_on}"
     )
 
 

@@ -187,7 +187,7 @@ def baseline_table(path: Path = RESULTS / "baselines.csv") -> str:
 
 
 def speed_table(folder: Path = RESULTS / "speed") -> str:
-    """Ratios of the benchmarks, a column a processor: median, quartiles over the rounds, and whether an aim is missed.
+    """Ratios of the benchmarks, a column a processor: median, quartiles over the rounds, and the aim of its record.
 
     A folder in it is a machine; its files are the records of ``bench_spiking.py``, ``bench_onnx.py`` and
     ``bench_training.py``. A machine without a row of the table has no column, a row without a machine no line.
@@ -204,8 +204,9 @@ def speed_table(folder: Path = RESULTS / "speed") -> str:
             cell, aim = f"{row['ratio']:#.4g}", limits.get(row["ratio"])
             if row["rounds"] > 1:
                 cell += f" ({row['low']:#.3g} to {row['high']:#.3g})"
-            if aim is not None and not aim["reached"]:
-                cell += f"; aim {'≥' if aim['at_least'] else '≤'} {aim['limit']} missed"
+            if aim is not None:
+                result = "reached" if aim["reached"] else "missed"
+                cell += f"; aim {'≥' if aim['at_least'] else '≤'} {aim['limit']} {result}"
             titles[key] = row["section"]
             columns.setdefault(record["machine"]["processor"], {})[key] = cell
     lines = [f"| | case | ratio of | {' | '.join(columns)} |", "|" + "---|" * (3 + len(columns))]

@@ -13,6 +13,11 @@ from ashnets.files import read_csv
 from ashnets.zoo.experiment_files import PRETRAINING, SHEET, Claim, ExperimentFile, ScaleFile, read_scale
 
 SEEN, NOT_SEEN, TOO_SMALL = "seen", "not seen", "too small to tell"
+MEANING = (
+    f"*{SEEN.capitalize()}*: the difference of the means is as claimed, and larger than twice the standard deviation "
+    f"over the seeds. *{NOT_SEEN.capitalize()}*: the difference is as large, but reversed. *{TOO_SMALL.capitalize()}*: "
+    "all other differences."
+)
 Values = dict[tuple[str, str], list[float]]  # (row, measure) → a value for each seed
 
 

@@ -105,8 +105,10 @@ def search(
     import ashnets
     from ashnets.data.folders import printable
     from ashnets.files import require_writable
+    from ashnets.image_search.searching import require_query
     from ashnets.image_search.sheet import words_unknown
 
+    require_query(query)
     if page is not None:
         require_writable(page)
     found = ashnets.ImageSearch(images, model)

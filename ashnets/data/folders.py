@@ -115,6 +115,16 @@ def printable(path: str | os.PathLike) -> str:
     return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", _shown_sign, os.fsdecode(path))
 
 
+def as_given(path: str | os.PathLike) -> str:
+    """A path as text; of ``https://…`` with both slashes, of which ``pathlib`` keeps one."""
+    return re.sub(r"^([A-Za-z][\w+.-]+):/(?=[^/])", r"\1://", os.fsdecode(path))
+
+
+def is_url(path: str | os.PathLike) -> bool:
+    """Whether a path is a URL and no file or folder of this machine."""
+    return "://" in as_given(path) and not os.path.exists(path)
+
+
 def _shown_sign(found: re.Match[str]) -> str:
     return "\N{REPLACEMENT CHARACTER}" if "\ud800" <= found[0] <= "\udfff" else ascii(found[0])[1:-1]
 

@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ashnets.data.folders import read_file, reason
+from ashnets.data.folders import as_given, is_url, read_file, reason
 from ashnets.errors import InputError
 
 ImageSource = Image.Image | str | os.PathLike | bytes | bytearray | memoryview | IO[bytes] | np.ndarray
@@ -104,7 +104,7 @@ def _decode(data: bytes, label: str, max_pixels: int) -> Image.Image:
 
 def _label(source: object) -> str:
     if isinstance(source, str | os.PathLike):
-        return f"Image {os.fspath(source)!r}"
+        return f"Image {as_given(source)!r}"
     if isinstance(source, np.ndarray):
         return f"Image array of shape {source.shape}"
     name = getattr(source, "filename", "") or getattr(source, "name", "")
@@ -119,8 +119,9 @@ def _read(source: object, label: str) -> bytes:
         try:
             data = read_file(path, MAX_BYTES)
         except FileNotFoundError:
-            remedy = "Download it and give the path of the file" if "://" in str(source) else "Check the path"
-            raise InputError(f"{label} does not exist. {remedy}.") from None
+            if is_url(source):
+                raise InputError(f"{label} is a URL. Download the image and give the path of the file.") from None
+            raise InputError(f"{label} does not exist. Check the path.") from None
         except (OSError, ValueError) as error:
             raise InputError(f"{label} cannot be read ({reason(error)}).") from None
     elif isinstance(source, bytes | bytearray | memoryview):

@@ -7,9 +7,11 @@ opens a group and takes its φ - 1 nearest free neighbors.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +25,7 @@ FINDS = 4  # neighbors searched for each place in a group: some are taken by oth
 ROUND = 8  # openers searched at once claim at most 1/ROUND of the pool, so that few want the same images
 BLOCK = 1 << 24  # similarities, or numbers of embeddings, that torch holds at once (64 or 128 MB)
 SPARE = 8  # additional neighbors that FAISS returns, to check that none is missing
+GPU_ROOM = 1 << 30  # bytes that must be free on a GPU: without memory, parts of FAISS end the process
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,8 @@ def nearest(
     """The k largest inner products of each query and their rows, (Q, k) both; equal products in the order of the rows.
 
     Products and order are those of `ashnets.ties`: on every machine the same, and the best k the first of more.
-    FAISS, if installed, finds candidates; where rounding may hide a candidate, all embeddings are compared.
+    FAISS, if installed, finds candidates, on a GPU if it can; where rounding may hide a candidate, all embeddings are
+    compared.
 
     Args:
         queries: (Q, D), float32.
@@ -149,7 +153,7 @@ def nearest(
 
     rest = np.arange(len(queries))
     if has_faiss() and (reach := k + SPARE) < count // 4:
-        rough, candidates = _faiss(embeddings, index).search(queries, reach)
+        rough, candidates = _faiss(queries, embeddings, reach, index)
         # Rounding of float32's sums, in any order, and of the grid: twice, for both of two products that are compared.
         slack = (width + 2) * 2.0**-22 * np.linalg.norm(queries, axis=1)
         sure = rough[:, k - 1] - rough[:, -1] > slack
@@ -169,13 +173,33 @@ def _parts(places: np.ndarray, each: int) -> list[np.ndarray]:
     return [places[start : start + size] for start in range(0, len(places), size)]
 
 
-def _faiss(embeddings: np.ndarray, index: faiss.IndexFlat | None) -> faiss.IndexFlat:
+def _faiss(
+    queries: np.ndarray, embeddings: np.ndarray, k: int, index: faiss.IndexFlat | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The largest products by FAISS, and their rows; an index that was given stays where it is."""
     import faiss
+    import torch
 
     if index is None:
         index = faiss.IndexFlatIP(embeddings.shape[1])
         index.add(embeddings)
-    return index
+        if (gpu := _gpu()) is not None and torch.cuda.mem_get_info()[0] > GPU_ROOM:
+            with contextlib.suppress(RuntimeError):  # more neighbors than its kernels find, or too little memory
+                return faiss.index_cpu_to_gpu(gpu, torch.cuda.current_device(), index).search(queries, k)
+    return index.search(queries, k)
+
+
+@cache
+def _gpu() -> Any:
+    """The resources of FAISS for this process on its GPU; None without a GPU, or in a FAISS that is built without."""
+    import faiss
+    import torch
+
+    if not (torch.cuda.is_available() and hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus()):
+        return None
+    resources = faiss.StandardGpuResources()
+    resources.setTempMemory(GPU_ROOM // 8)  # it would take 1.5 GiB from the training
+    return resources
 
 
 def _cells(embeddings: np.ndarray, limit: int, seed: int) -> list[np.ndarray]:

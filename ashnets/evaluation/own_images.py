@@ -10,6 +10,7 @@ import numpy as np
 
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import open_source
+from ashnets.errors import DataError
 from ashnets.files import JsonObject
 
 IMAGES = "images"
@@ -44,8 +45,11 @@ class OwnImages:
 
     def require(self, split: str) -> None:
         """Raise DataError if there is no such split; ``all`` means all of them."""
-        for name in self._parts(split):
-            self.source.split(name)
+        try:
+            for name in self._parts(split):
+                self.source.split(name)
+        except DataError as error:
+            raise DataError(f"{str(error).removesuffix('.')}; {ALL} takes the images of all splits together.") from None
 
     def pairs(self, split: str, side: int) -> Pairs:
         """The images of a split, or of ``all`` splits. Raises DataError if there is none."""

@@ -20,7 +20,7 @@ from ashnets.result_folder import result_folder
 from ashnets.words import counted
 from ashnets.zoo.experiment_files import PRETRAINING, SHEET, ExperimentFile, ScaleFile, paper_cells
 from ashnets.zoo.numbers import paper_flags
-from ashnets.zoo.verdicts import CLAIM_HEAD, Values, claim_lines, mean_and_spread, values_of
+from ashnets.zoo.verdicts import CLAIM_HEAD, MEANING, Values, claim_lines, mean_and_spread, values_of
 
 RESULTS, TABLE, PAGE, PLOT = "results.csv", "table.md", "page.md", "plot.png"
 
@@ -88,8 +88,7 @@ def page(experiment: ExperimentFile, scale: ScaleFile, values: Values, rows: Seq
     if picture:
         parts.append(f"![{experiment.title}]({picture})\n")
     if lines := claim_lines(experiment, values):
-        rule = "A difference of means is told apart from the seeds where it exceeds twice their standard deviation."
-        parts.append(f"## Claims\n\n{rule}\n\n" + "\n".join([*CLAIM_HEAD, *lines]) + "\n")
+        parts.append(f"## Claims\n\n{MEANING}\n\n" + "\n".join([*CLAIM_HEAD, *lines]) + "\n")
     return "\n".join(parts)
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -117,14 +118,17 @@ def _trained(stage: Stage) -> JsonObject:
     record = training_record(stage.model) or {}
     epochs = read_records(stage.folder / EPOCHS)
     last = [one for one in epochs if one["phase"] == epochs[-1]["phase"]]
-    before = [one["seconds"] for one in epochs if one["phase"] != epochs[-1]["phase"]]
-    seconds = (last[-1]["seconds"] - (before[-1] if before else 0.0)) / len(last)
+    lasting: dict[str, list[float]] = {}  # phase → seconds of its epochs
+    for one, (start, end) in zip(epochs, pairwise([0.0, *(one["seconds"] for one in epochs)]), strict=True):
+        lasting.setdefault(one["phase"], []).append(end - start)
+    # other programs disturb the fastest epoch of a phase least: it counts for all
+    seconds = sum(len(some) * min(some) for some in lasting.values())
     losses = [{key: one[key] for key in ("epoch", "itc", "itm", "mlm", "mvm", "stua") if key in one} for one in last]
     return {
         "metrics": {
             "epochs": len(epochs),
-            "seconds an epoch": round(seconds, 2),
-            "hours": round(epochs[-1]["seconds"] / 3600, 5),
+            "seconds an epoch": round(min(lasting[epochs[-1]["phase"]]), 2),
+            "hours": round(seconds / 3600, 5),
             **{f"loss {key}": value for key, value in losses[-1].items() if key != "epoch"},
         },
         "last_phase": losses,

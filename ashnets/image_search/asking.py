@@ -77,7 +77,7 @@ class ImageQuestions:
 
     def __init__(self, model: str | os.PathLike, *, device: str | torch.device | None = None) -> None:
         self.answers = _answers(model)
-        self.model = from_pretrained(model, task=TASK).to(device or own_device())
+        self.model = from_pretrained(model, task=TASK).to(own_device(device))
         self.processor = AshNetsProcessor.from_pretrained(model)
 
     def __call__(self, image: ImageSource, question: str, top: int = 5) -> list[Answer]:

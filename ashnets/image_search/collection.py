@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ashnets.data.folders import by_suffix, listed, printable, read_file, reason, walk
+from ashnets.data.folders import as_given, by_suffix, is_url, listed, printable, read_file, reason, walk
 from ashnets.data.images import MAX_BYTES, is_image, load_image
 from ashnets.errors import DataError, InputError
 from ashnets.processor import AshNetsProcessor
@@ -46,6 +46,12 @@ class Found:
         return any(path == one or path.startswith(f"{one}/") for one in self.closed)
 
 
+def refuse_url(images: str | os.PathLike) -> None:
+    """Raise DataError if ``images`` is a URL."""
+    if is_url(images):
+        raise DataError(f"{printable(as_given(images))} is a URL: download the images and give their folder")
+
+
 def scan(root: str | os.PathLike) -> Found:
     """Every image below a folder, by its suffix.
 
@@ -55,6 +61,7 @@ def scan(root: str | os.PathLike) -> Found:
         DataError: no such folder, or no image in it.
     """
     base = os.fspath(root)
+    refuse_url(base)
     if not os.path.isdir(base):
         raise DataError(f"{printable(base)} is not a folder: give one with images in it")
     folder = walk(base)

@@ -134,12 +134,13 @@ def _ready(
 ) -> tuple[AshNetsForRetrieval, AshNetsProcessor]:
     """The model with a retrieval head, on its device, and its processor."""
     if isinstance(model, str | os.PathLike):
-        loaded = from_pretrained(model, task="retrieval", device=device or own_device())
+        loaded = from_pretrained(model, task="retrieval", device=own_device(device))
         return loaded, processor or AshNetsProcessor.from_pretrained(model)
     if not isinstance(model, AshNetsForRetrieval):
         raise InputError(f"model is a {type(model).__name__}, which has no embeddings: load it with task='retrieval'")
+    chosen = own_device(device or model.device)
     if device is not None:
-        model.to(device)  # type: ignore[arg-type]
+        model.to(chosen)  # type: ignore[arg-type]
     return model, processor or processor_of(model)
 
 

@@ -27,7 +27,7 @@ from ashnets.device import own_device
 from ashnets.errors import ConfigurationError, DataError, WeightsError
 from ashnets.files import JsonObject
 from ashnets.hub.loading import from_pretrained
-from ashnets.image_search.collection import Found, Read, Stamp, read_image, scan
+from ashnets.image_search.collection import Found, Read, Stamp, read_image, refuse_url, scan
 from ashnets.image_search.identity import ModelIdentity, identify
 from ashnets.image_search.journal import Journal
 from ashnets.image_search.ranks import Ranks
@@ -109,6 +109,7 @@ def index(
         WeightsError: the index was made by another model, or the model has no weights.
     """
     start = time.perf_counter()
+    refuse_url(images)
     root, identity = Path(images).resolve(), identify(model)
     name = default_name(root, identity) if name is None else name
     folder = index_folder(name)
@@ -118,7 +119,7 @@ def index(
         mine = plan.shards[ranks.number :: ranks.count]
         if mine:
             known = _known(folder, plan.base)
-            embedder = Embedder(model, batch, device or own_device())
+            embedder = Embedder(model, batch, own_device(device))
             label = "embedding" if ranks.count == 1 else f"embedding, 1 of {ranks.count} processes"
             silent = None if progress and ranks.first else True
             with tqdm(total=sum(map(len, mine)), desc=label, unit="image", leave=False, disable=silent) as bar:

@@ -24,7 +24,7 @@ from ashnets.errors import DataError, InputError
 from ashnets.evaluation.two_stage import log_odds
 from ashnets.files import require_writable, write_atomically
 from ashnets.hub.loading import from_pretrained
-from ashnets.image_search.collection import read_image
+from ashnets.image_search.collection import read_image, refuse_url
 from ashnets.image_search.identity import identify
 from ashnets.image_search.indexing import check_model, default_name, index
 from ashnets.image_search.sheet import contact_sheet
@@ -69,6 +69,7 @@ def search(
         DataError, WeightsError, InputError: as there.
         OutputError: ``page`` cannot be written; found before the search.
     """
+    require_query(query)
     if page is not None:
         require_writable(page)
     found = ImageSearch(images, model, progress=progress, device=device)
@@ -114,7 +115,7 @@ class ImageSearch:
         model = model or contents.model.name
         check_model(contents.model, identify(model), folder, contents.root)
         self.root, self.unreadable = Path(contents.root), dict(contents.unreadable)
-        self.model = from_pretrained(model, task="retrieval").to(device or own_device())
+        self.model = from_pretrained(model, task="retrieval").to(own_device(device))
         self.processor = AshNetsProcessor.from_pretrained(model)
 
     def __len__(self) -> int:
@@ -211,6 +212,12 @@ class ImageSearch:
         return [hits[i] for i in sorted(range(len(hits)), key=lambda i: both[i], reverse=True)]
 
 
+def require_query(query: str) -> None:
+    """Raise InputError if a query is empty; called before a folder is indexed."""
+    if not query.strip():
+        raise InputError(f"the query {query!r} is empty: give at least one word")
+
+
 def _existing(images: str | os.PathLike) -> Path | None:
     """The folder of the index that ``images`` names; None for a folder of images."""
     path, text = Path(images), os.fspath(images)
@@ -221,6 +228,7 @@ def _existing(images: str | os.PathLike) -> Path | None:
         raise DataError(f"{printable(path)} is a file: give the folder that holds it, or the name of an index")
     folder = index_folder(text)
     if not folder.is_dir():
+        refuse_url(text)
         raise DataError(
             f"{printable(path)} is neither a folder of images nor the name of an index (indexes are in "
             f"{folder.parent}): `ashnets index IMAGES --name NAME` makes one"

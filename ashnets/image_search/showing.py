@@ -98,11 +98,11 @@ class ImageSpikes:
         self.model: Any
         if isinstance(model, str | os.PathLike):
             self.name = os.fspath(model)
-            self.model = from_pretrained(model, task="retrieval").to(device or own_device())
+            self.model = from_pretrained(model, task="retrieval").to(own_device(device))
             processor = processor or AshNetsProcessor.from_pretrained(model)
         else:
             self.name = model.name_or_path or type(model).__name__
-            self.model = model.eval().to(device or model.device)
+            self.model = model.eval().to(own_device(device or model.device))
         if not self.model.config.has_spiking_branch:
             raise ConfigurationError(f"{self.name} has no spiking branch to show: give a model that has one")
         self.processor = processor or processor_of(self.model)

@@ -36,7 +36,7 @@ from ashnets.errors import ConfigurationError, DataError, MissingExtraError
 from ashnets.files import JsonObject, cache_folder, write_atomically
 from ashnets.image_search.collection import Stamp
 from ashnets.image_search.identity import ModelIdentity
-from ashnets.words import command
+from ashnets.words import command, install
 
 SCHEMA = 3
 WITHOUT_DIGESTS = 2
@@ -305,7 +305,7 @@ def _read_vectors(file: Path, head: JsonObject) -> Any:
     if file.suffix == ".faiss":
         if not has_faiss():
             raise MissingExtraError(
-                f"{file} was written by FAISS, which is not installed: pip install 'ashnets[cpu]', or index again"
+                f"{file} was written by FAISS, which is not installed: {install('cpu')}; or index again"
             )
         faiss = importlib.import_module("faiss")
         try:

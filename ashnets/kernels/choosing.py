@@ -10,6 +10,8 @@ from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
 
+import torch
+
 from ashnets.kernels import integer_reference, reference
 
 log = logging.getLogger("ashnets.kernels")
@@ -18,7 +20,7 @@ _one_at_a_time = threading.Lock()  # threads that ask first at the same time com
 
 @cache
 def kernels_for(device: str) -> ModuleType:
-    """The module of kernels for a device type: numba's, Triton's, or the definitions in torch.
+    """The module of kernels for a device type: numba's, Triton's if it works here, or the definitions in torch.
 
     ``ASHNETS_KERNELS=reference`` in the environment selects the last.
     """
@@ -28,7 +30,8 @@ def kernels_for(device: str) -> ModuleType:
         with _one_at_a_time:
             return _compiled()
     if device == "cuda" and find_spec("triton") is not None:
-        return _compiled_by_triton()
+        with _one_at_a_time:
+            return _compiled_by_triton()
     return reference
 
 
@@ -73,9 +76,31 @@ def _compiled() -> ModuleType:
 def _compiled_by_triton() -> ModuleType:
     from ashnets.kernels import gpu
 
+    if not _works(gpu):
+        return reference
     if not gpu.is_compiled():
         log.warning(
             "Triton compiles the spiking kernels for this GPU at their first calls: a few seconds for each variant, "
             "once, since they are kept in its cache"
         )
     return gpu
+
+
+@cache
+def _works(gpu: ModuleType) -> bool:
+    """Whether Triton's smallest kernel runs; without a GPU, where kernels are only compiled, it is not tried."""
+    try:
+        if torch.cuda.is_available():
+            gpu.try_out("cuda")
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of Triton, its compilers or the driver; there is no common class
+        log.warning(
+            "Triton cannot run kernels here (%s: %s), so the spiking branch runs in plain torch, with equal spikes but "
+            "many times slower. Triton needs a C compiler and the headers of Python: install them (apt-get install gcc "
+            "python3-dev), or set CC to a compiler",
+            type(error).__name__,
+            " ".join(str(error).split())[:300],
+        )
+        return False
+    return True

@@ -281,6 +281,11 @@ def norm_backward(grad, x, mean, factor, grad_mean, product):
     _launch(ashnets_norm_backward, x, grad, *_dense(x, mean, factor, grad_mean, product), *x.shape, parts=parts)
 
 
+def try_out(device: str) -> None:
+    """Compile and run the smallest kernel; raises what Triton raises if it cannot."""
+    moments(torch.zeros(1, 1, device=device))
+
+
 def is_compiled() -> bool:
     """Whether Triton's cache on disk contains a forward kernel of an earlier process."""
     home = Path(os.environ.get("TRITON_HOME") or os.path.expanduser("~"))  # as in Triton

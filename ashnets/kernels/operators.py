@@ -1,6 +1,6 @@
 """The kernels as torch operators: each device uses the fastest available one, and torch.compile sees one node.
 
-Without numba (``pip install ashnets[fast]``) or Triton the definitions in plain torch are used; spikes are the same.
+Without numba (the extra ``fast``) or Triton the definitions in plain torch are used; spikes are the same.
 Arguments and results are those of :mod:`ashnets.kernels.reference`, except that currents may also be float16 or
 bfloat16. Then spikes and the gradient of the currents have this type, and everything else is float32. Half-precision
 types are read without a copy if the device's kernels support them (``TYPES``): Triton's support both, numba's bfloat16.

@@ -63,6 +63,11 @@ def worth_a_thread() -> int:
     x = np.ones(1 << 14, np.float32)
     addition = _median_seconds(lambda: np.add(x, x, out=x)) / x.size
     start = _median_seconds(lambda: together(lambda: None, 2))
+    return _worth(start, addition)
+
+
+def _worth(start: float, addition: float) -> int:
+    """`worth_a_thread` where these are the seconds of starting a thread and of one addition of numpy."""
     return int(min(_MOST, max(_FEWEST, _STARTS * start / (2 * addition))))
 
 

@@ -127,7 +127,8 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
         """
         assert visual.summary_ratio is not None and visual.abstract is not None, "STUA needs the spiking branch"
         reading = self.stua.spiking if self.config.stua_projections == "own" else self.image_projection
-        v = visual.summary_ratio.detach() * visual.abstract  # (B, N, M1)
+        ratio = visual.summary_ratio.detach().to(visual.abstract.device)  # device_map="auto" may separate the two
+        v = ratio * visual.abstract  # (B, N, M1)
         return F.normalize(reading(v).float(), dim=-1)  # (B, 256)
 
     def project_text_for_spikes(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -248,8 +249,10 @@ class AshNetsForRetrieval(AshNetsPreTrainedModel):
             )
             out.text_embeds = unit(out.text_model_output)  # (K, 256)
         if out.image_embeds is not None and out.text_embeds is not None:
-            with torch.autocast(out.text_embeds.device.type, enabled=False):
-                out.logits_per_text = out.text_embeds @ out.image_embeds.T / self.temperature().float()  # (K, N)
+            device = out.text_embeds.device  # device_map="auto" may place each of the three on another one
+            with torch.autocast(device.type, enabled=False):
+                tau = self.temperature().to(device).float()
+                out.logits_per_text = out.text_embeds @ out.image_embeds.to(device).T / tau  # (K, N)
             out.logits_per_image = out.logits_per_text.T  # (N, K)
         logits = out.logits_per_text
         pairs = logits is not None and logits.shape[0] == logits.shape[1]

@@ -65,7 +65,14 @@ class AshNetsPreTrainedModel(PreTrainedModel):
     config: AshNetsConfig
     ashnets: Any  # of a head: the AshNetsModel that it reads, or the core of a baseline
     accepts_loss_kwargs = False  # for transformers' Trainer: losses are means over a batch, not over a number of items
-    _no_split_modules = ["SpikingLayer", "IntegerSpikingLayer"]  # noqa: RUF012 - each runs as one kernel
+    _no_split_modules = [  # noqa: RUF012 - transformers' own form
+        "SpikingLayer",  # this and the next run as one kernel
+        "IntegerSpikingLayer",
+        "SemanticCollector",  # this and the next combine their own tensors with results of their parts
+        "SummaryRatio",
+        "TokenReading",
+        "MaskedVisualHead",
+    ]
     _supports_sdpa = True
     _supports_attention_backend = True
     supports_gradient_checkpointing = True
@@ -171,6 +178,7 @@ class AshNetsPreTrainedModel(PreTrainedModel):
             kwargs.pop(key, None)
         if not {"dtype", "torch_dtype"} & set(kwargs):
             kwargs["dtype"] = torch.float32
+        _check_dtype(kwargs.get("dtype", kwargs.get("torch_dtype")))
         try:
             with quiet():
                 loaded: Any = super().from_pretrained(
@@ -234,6 +242,15 @@ class AshNetsPreTrainedModel(PreTrainedModel):
         if push_to_hub:
             with tempfile.TemporaryDirectory() as copy:  # a failed upload must not remove the saved files
                 save(copy, push_to_hub=True, **{"repo_id": Path(save_directory).absolute().name, **hub}, **kwargs)
+
+
+def _check_dtype(kind: object) -> None:
+    """Raise ConfigurationError for a name that is neither a type nor ``auto``, the type of the checkpoint."""
+    if isinstance(kind, str) and kind != "auto":
+        try:
+            dtype_of(kind)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{error}, or 'auto' for that of the checkpoint") from None
 
 
 def _moved(model: Any, device: str | torch.device | None, dtype: torch.dtype | None = None) -> Any:

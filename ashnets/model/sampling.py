@@ -79,7 +79,7 @@ def _sample(
     pixels: torch.Tensor, image_keys: torch.Tensor, time_steps: int, seed: int, first_step: int
 ) -> torch.Tensor:
     """As an operator: torch.compile sees one node, with any kernel."""
-    low, high = (float(m) for m in torch.aminmax(pixels)) if pixels.numel() else (0.0, 0.0)
+    low, high = torch.stack(torch.aminmax(pixels)).tolist() if pixels.numel() else (0.0, 0.0)
     if not (low >= 0 and high <= 1):
         raise InputError(
             f"pixel intensities span [{low:.4g}, {high:.4g}]: give intensities in [0, 1], before ImageNet normalization"
@@ -97,7 +97,8 @@ def _sample(
     if hasattr(kernels, "sample") and pixels.dtype == torch.float32:
         kernels.sample(spread.numpy().view(np.uint32), bar, keys, rows)
     else:
-        for b, of_image in enumerate(keys.tolist()):
+        on_device = torch.from_numpy(keys.view(np.int64)).to(pixels.device)  # one copy: each waits for the work before
+        for b, of_image in enumerate(on_device):
             rows[:, b] = _hash24(spread, of_image) < bar[b]
     return spikes
 
@@ -113,16 +114,16 @@ def _empty(pixels: torch.Tensor, time_steps: int) -> torch.Tensor:
     return pixels.new_empty(time_steps, images, height, width, channels).permute(0, 1, 4, 2, 3)
 
 
-def _hash24(spread: torch.Tensor, keys: list[int]) -> torch.Tensor:
-    """24 uniform bits for each key and position: a multiply–xorshift finalizer of two rounds, keyed twice."""
+def _hash24(spread: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """24 uniform bits (T, P) for each key (T,) and position (P,).
 
-    def column(values: list[int]) -> torch.Tensor:
-        return torch.tensor([_signed(v) for v in values], dtype=torch.int32, device=spread.device).unsqueeze(1)
-
-    x = spread ^ column(keys)
+    A multiply–xorshift finalizer of two rounds, keyed by the lower half of the key, then by the upper one.
+    """
+    keys = keys.unsqueeze(1)  # (T, 1)
+    x = spread ^ keys.int()
     x ^= (x >> 16) & 0xFFFF
     x *= _signed(0x7FEB352D)
-    x += column([key >> 32 for key in keys])
+    x += (keys >> 32).int()
     x ^= (x >> 15) & 0x1FFFF
     x *= _signed(0x846CA68B)
     x ^= (x >> 16) & 0xFFFF

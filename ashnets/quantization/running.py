@@ -31,13 +31,14 @@ from ashnets.model.firing import rates_warnings
 from ashnets.model.pretrained import AshNetsPreTrainedModel
 from ashnets.processor import AshNetsProcessor
 from ashnets.result_folder import MODEL_MARK, check_place, result_folder
+from ashnets.words import install
 
 try:
     from ashnets.quantization.work import Quantizing
 except ImportError as error:
     if error.name != "accelerate":
         raise
-    raise MissingExtraError("Quantization needs accelerate: pip install 'ashnets[train]'.") from None
+    raise MissingExtraError(f"Quantization needs accelerate: {install('train')}.") from None
 
 from ashnets.environment import environment
 from ashnets.evaluation.record import TRAINING_RECORD, training_record
@@ -221,7 +222,9 @@ def float_model(name: str | Path, folder: Path, head: str) -> AshNetsPreTrainedM
     """
     model = from_pretrained(folder, task=head)
     if not model.config.has_spiking_branch:
-        raise ConfigurationError(f"{name} has no spiking branch (summary_ratio='ann'): nothing can be quantized")
+        raise ConfigurationError(
+            f"{name} has no spiking branch to quantize: give a model that has one; names that end in -ann have none"
+        )
     if model.config.precision != "float":
         raise ConfigurationError(f"{name} has precision={model.config.precision!r} already: give a float checkpoint")
     return model

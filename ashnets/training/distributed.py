@@ -82,7 +82,7 @@ def mean_over_ranks(x: torch.Tensor) -> torch.Tensor:
     """The mean over ranks of a tensor that every rank has."""
     if world_size() == 1:
         return x
-    x = x.clone()
+    x = x.clone(memory_format=torch.contiguous_format)  # gradients may be transposed, which NCCL refuses
     dist.all_reduce(x)
     return x / world_size()
 

@@ -30,6 +30,7 @@ def estimate(
     pairs: int,
     steps: int,
     device: torch.device | str,
+    ranks: int = 1,
     beside: Iterable[nn.Module] = (),
 ) -> dict[str, int | float]:
     """Run a step three times and estimate what a run of ``steps`` costs; the state of all modules is restored.
@@ -44,7 +45,7 @@ def estimate(
     ``bytes_activations`` is the peak size of all tensors that autograd keeps for the backward pass, including the input
     batch; a storage that is kept twice counts once. It excludes the workspace of kernels and, under activation
     checkpointing, the tensors that the current block recomputes.
-    ``bytes_total`` is the sum of weights, gradients, optimizer, copies, queues and activations; on CUDA the
+    ``bytes_total`` is the sum of weights, gradients, buckets, optimizer, copies, queues and activations; on CUDA the
     allocator's peak over the step, ``bytes_step_peak``, replaces gradients and activations. Not included are
     libraries, the CUDA context, the data and the loaders.
 
@@ -58,13 +59,14 @@ def estimate(
         copies: how many averaged copies of the model the run keeps (momentum encoder, EMA).
         queue_bytes: of queues of embeddings.
         pairs, steps: image-text pairs of a step over all devices, and micro-batches of the run.
+        ranks: processes that train together; on each, DistributedDataParallel keeps a second copy of the gradients.
         beside: further modules whose state a step changes, such as a momentum encoder or a queue.
 
     Returns:
         ``parameters``, ``parameters_trainable``, and ``parameters_PART`` of each part of the model;
         ``flops_a_step``, ``flops_a_pair``, ``flops_run``; ``bytes_weights`` (buffers included), ``bytes_gradients``,
-        ``bytes_optimizers``, ``bytes_copies``, ``bytes_queues``, ``bytes_activations``, ``bytes_total``, on CUDA
-        ``bytes_step_peak``; ``seconds_a_step``, ``pairs_a_second``, ``seconds_run``.
+        ``bytes_buckets``, ``bytes_optimizers``, ``bytes_copies``, ``bytes_queues``, ``bytes_activations``,
+        ``bytes_total``, on CUDA ``bytes_step_peak``; ``seconds_a_step``, ``pairs_a_second``, ``seconds_run``.
 
     Raises:
         ConfigurationError: an optimizer of another kind.
@@ -72,6 +74,7 @@ def estimate(
     device = torch.device(device)
     result: dict[str, int | float] = {**count_parameters(model), **_fixed_bytes(model, optimizers)}
     result |= {"bytes_copies": copies * result["bytes_weights"], "bytes_queues": queue_bytes}
+    result["bytes_buckets"] = result["bytes_gradients"] if ranks > 1 else 0
     modules = [model, *beside]
     with unchanged(*modules):
         kept = _Kept(modules)
@@ -91,10 +94,10 @@ def estimate(
     a_step = statistics.median(seconds)
     result["bytes_activations"] = kept.peak
     passing = result.get("bytes_step_peak", result["bytes_gradients"] + kept.peak)
-    resident = ("bytes_weights", "bytes_optimizers", "bytes_copies", "bytes_queues")
+    resident = ("weights", "buckets", "optimizers", "copies", "queues")
     return {
         **result,
-        "bytes_total": sum(result[key] for key in resident) + passing,
+        "bytes_total": sum(result[f"bytes_{part}"] for part in resident) + passing,
         "flops_a_step": flops,
         "flops_a_pair": flops / pairs,
         "flops_run": flops * steps,
@@ -115,6 +118,7 @@ def estimate_step(learner: Learner, batch: Any, pairs: int, steps: int) -> dict[
         pairs=pairs,
         steps=steps,
         device=learner.device,
+        ranks=learner.ranks,
         beside=list(learner.modules.values())[1:],
     )
 

@@ -8,7 +8,8 @@ compared with F_CNN, or equal for all images. These values show it in each epoch
     branch_moved              ‖C − C₀‖/‖C₀‖ since the start of the phase
     branch_effect             1 − cosine of the ITC embeddings with an image's own spikes and with another image's
     branch_R@1_…              validation R@1, text to image, of the variants of ``ashnets evaluate --ablate``
-    grad_OBJECTIVE_PART       norm of an objective's gradient in a part of the model, weighted as in the loss
+    grad_OBJECTIVE_PART       norm of an objective's gradient in a part of the model, weighted as in the loss; with
+                              several ranks, of their mean gradient
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ashnets.evaluation.retrieval import Ranked, RetrievalSet, rank
 from ashnets.model.collector import SemanticCollector
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.model.sampling import ImageKeys
+from ashnets.training.distributed import mean_over_ranks
 from ashnets.training.optim import part_of
 
 EFFECT, RATIO = 1e-3, 0.05  # a branch below one of these is inert
@@ -90,7 +92,10 @@ def ablation_gauges(
 def gradient_norms(
     model: nn.Module, losses: Mapping[str, torch.Tensor], weights: Mapping[str, float]
 ) -> dict[str, torch.Tensor]:
-    """``grad_OBJECTIVE_PART`` of one step, before the backward pass; its graph is kept."""
+    """``grad_OBJECTIVE_PART`` of one step, before the backward pass; its graph is kept.
+
+    With several ranks, all take part, and the norm is that of the mean gradient, which the optimizers get.
+    """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     found: dict[str, torch.Tensor] = {}
     for objective, loss in losses.items():
@@ -100,8 +105,8 @@ def gradient_norms(
         squares: dict[str, torch.Tensor] = {}
         for (name, _), grad in zip(named, grads, strict=True):
             if grad is not None:
-                part = part_of(name)
-                squares[part] = squares.get(part, torch.zeros((), device=grad.device)) + grad.float().square().sum()
+                part, grad = part_of(name), mean_over_ranks(grad.float())
+                squares[part] = squares.get(part, torch.zeros((), device=grad.device)) + grad.square().sum()
         found.update({f"grad_{objective}_{part}": square.sqrt() for part, square in squares.items()})
     return found
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ashnets.errors import TrainingError
 from ashnets.files import JsonObject, write_atomically
+from ashnets.words import install
 
 EPOCHS, STEPS, EVENTS = "log.jsonl", "steps.jsonl", "events"
 
@@ -75,9 +76,7 @@ class Journal:
         self._files = {name: open(path, "a", encoding="utf-8") for name, path in paths.items()}  # noqa: SIM115
         self._events = self._open_events(None if after is None else after[1])
         if self._events is None:
-            self.warn(
-                "TensorBoard is not installed, so events/ is not written; install it with pip install 'ashnets[train]'"
-            )
+            self.warn(f"TensorBoard is not installed, so events/ is not written; {install('train')}")
         elif after is not None:
             # Events can be purged by step only, and a removed epoch may have ended at this same step: all events of
             # the step are purged, and those of the records that were kept are written again.

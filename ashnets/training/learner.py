@@ -28,6 +28,7 @@ from ashnets.training.optim import build_optimizers
 from ashnets.training.pretrain import Keys, PreTrainingStep, momentum_keys
 from ashnets.training.recipe import Phase, Recipe
 from ashnets.training.setup import average_of, freeze, resting, save_memory
+from ashnets.training.watching import step_ended
 
 
 class NotFinite(FloatingPointError):
@@ -212,9 +213,9 @@ class Learner:
         return loss, {"loss": loss.detach(), **{k: v.detach() for k, v in losses.items()}, **figures}, keys
 
     def measure_gradients(self, losses: dict[str, torch.Tensor], phase: Phase) -> None:
-        """Set :attr:`gradients`, the means over ranks; all ranks take part."""
+        """Set :attr:`gradients`; all ranks take part."""
         norms = gradient_norms(self.model, losses, phase.objectives)
-        self.gradients = {name: float(mean_over_ranks(norm)) for name, norm in norms.items()}
+        self.gradients = {name: float(norm) for name, norm in norms.items()}
 
     def optimize(self, batches: list[Any], number: int, means: Means) -> None:
         """Optimizer step ``number`` (from 0), with gradients accumulated over one or more micro-batches.
@@ -249,6 +250,7 @@ class Learner:
         for copy in (self.encoders, self.average):
             if copy is not None:
                 copy.update_parameters(self.model)
+        step_ended()
 
     def check_weights(self) -> None:
         """Raises NotFinite if a weight is not finite."""

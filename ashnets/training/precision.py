@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from ashnets.configuration import AshNetsConfig
+from ashnets.device import without_tf32
 from ashnets.training.distributed import rank, world_size
 from ashnets.training.recipe import AUTO, Recipe
 
@@ -25,9 +26,12 @@ ROWS, IMAGES, ROUNDS = 256, 2, 3
 def with_precision(recipe: Recipe, config: AshNetsConfig, device: torch.device) -> tuple[Recipe, str | None]:
     """The recipe with bf16 or fp32 in the place of ``auto``, the same on all ranks; and how it was chosen.
 
+    From here on, this process computes fp32 in fp32 on GPUs too (`ashnets.device`).
+
     Returns:
         The recipe itself and None if it names a precision.
     """
+    without_tf32(device)
     if recipe.precision != AUTO:
         return recipe, None
     found: list[Any] = [choose(config, device) if rank() == 0 else None]

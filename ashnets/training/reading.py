@@ -74,7 +74,18 @@ def _override(data: JsonObject, override: str) -> None:
         raise ConfigurationError(f"override {override!r}: the value is not valid YAML") from error
     if isinstance(place, list):
         raise _names_no_entry(override, parents, [last], value)
+    if (kind := _kind_at(data, parents, last)) is not None:
+        _refuse_unknown(kind, {last}, f"override {override!r}")
     place[last] = parsed
+
+
+def _kind_at(data: JsonObject, parents: list[str], last: str) -> type | None:
+    """The class whose keys stand below ``parents``; None where a recipe has keys of any name."""
+    if not parents:
+        return TaskRecipe if "task" in (*data, last) else Recipe
+    return {("phases", 2): Phase, ("optimizers", 2): Optimizer, ("schedule", 1): Schedule, ("stdp", 1): STDP}.get(
+        (parents[0], len(parents))
+    )
 
 
 def _names_no_entry(override: str, behind: list[str], rest: list[str], value: str) -> ConfigurationError:
@@ -94,10 +105,7 @@ def _build(kind: type, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise ConfigurationError(f"{where}: expected keys of {kind.__name__}, found {data!r}")
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    unknown = sorted(set(data) - set(fields))
-    if unknown:
-        near = did_you_mean(unknown[0], fields)
-        raise ConfigurationError(f"{where}: unknown key {', '.join(unknown)}.{near} Known: {', '.join(fields)}")
+    _refuse_unknown(kind, set(data), where)
     required = {
         n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     }
@@ -114,6 +122,13 @@ def _build(kind: type, data: Any, where: str) -> Any:
         if data.get("stdp") is not None:
             values["stdp"] = _build(STDP, data["stdp"], f"{where}: stdp")
     return kind(**values)
+
+
+def _refuse_unknown(kind: type, keys: set[str], where: str) -> None:
+    known = [f.name for f in dataclasses.fields(kind)]
+    if unknown := sorted(keys - set(known)):
+        near = did_you_mean(unknown[0], known)
+        raise ConfigurationError(f"{where}: unknown key {', '.join(unknown)}.{near} Known: {', '.join(known)}")
 
 
 def _typed(value: object, kind: str, where: str) -> object:

@@ -7,6 +7,9 @@ torch's rendezvous once a second: it announces the rank's own failure, and ends 
     it raises an error                  the announcement in the store
     it is killed                        torchrun's SIGTERM, a broken connection, or no sign of life for `SILENT_S`
     it stands still                     collectives time out after ``rank_timeout`` seconds
+
+NCCL, other than gloo, ends the process of a collective that timed out, with a C++ trace. A note before it says what it
+means.
 """
 
 from __future__ import annotations
@@ -31,6 +34,13 @@ SILENT_S = 40  # without a sign of life; a busy machine may delay a thread by se
 _BEAT_S = 1.0
 _FAILED, _DONE = "failed", "done"
 _REMEDY = "the last checkpoint is complete: start all processes again with --resume"
+_current: _Watch | None = None
+
+
+def step_ended() -> None:
+    """What the main thread calls after each optimizer step."""
+    if _current is not None:
+        _current.step_ended = time.monotonic()
 
 
 @contextmanager
@@ -44,13 +54,15 @@ def watched(rank_timeout: int) -> Iterator[None]:
     if ranks < 2 or "MASTER_ADDR" not in os.environ or not dist.is_available():
         yield
         return
-    watch = _Watch(int(os.environ["RANK"]), ranks, rank_timeout)
+    global _current
+    watch = _current = _Watch(int(os.environ["RANK"]), ranks, rank_timeout)
     try:
         yield
     except Exception as error:
         raise watch.explained(error) from error
     finally:
         watch.close()
+        _current = None
 
 
 class _Watch:
@@ -62,6 +74,8 @@ class _Watch:
         wait = timedelta(seconds=rank_timeout)
         self.store: Any = None if master else dist.TCPStore(host, port, is_master=False, timeout=wait)
         self.place = (host, port)
+        self.step_ended = time.monotonic()
+        self.noted = False
         self.stopping = threading.Event()
         self.ear, self.mouth = socket.socketpair()
         for end in (self.ear, self.mouth):
@@ -112,6 +126,7 @@ class _Watch:
                 continue
             count += 1
             self._set(f"alive/{self.rank}", str(count))
+            self._note()
             if told := self._told():
                 if not self.stopping.wait(2 * _BEAT_S):  # the main thread may be about to raise by itself
                     self._end(told)
@@ -126,6 +141,20 @@ class _Watch:
                     text = f"process {other} of {self.ranks} gives no sign of life since {SILENT_S} s"
                     self._set(_FAILED, f"{self.rank}:TrainingError: {text}")
                     self._end(f"{text}; {_REMEDY}")
+
+    def _note(self) -> None:
+        """Shortly before NCCL can end a process that waits, say why it will; a long validation is no fault."""
+        idle = time.monotonic() - self.step_ended
+        if self.noted or idle < self.rank_timeout - 2 * _BEAT_S or not dist.is_initialized():
+            return
+        if "nccl" in dist.get_backend():
+            self.noted = True
+            print(
+                f"note: process {self.rank} of {self.ranks} has ended no step for {idle:.0f} s; if NCCL now ends it, "
+                f"it waited {self.rank_timeout} s (rank_timeout) for another one, which stands still; {_REMEDY}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _joined(self) -> Any:
         """A client of the store that this process has opened; None before it has."""

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from ashnets.errors import ConfigurationError, MissingExtraError
 from ashnets.files import JsonObject
 from ashnets.web_app.session import UPLOAD_BYTES, Session
+from ashnets.words import install
 
 HOST = "127.0.0.1"
 OWN_NAMES = ("127.0.0.1", "localhost", "::1")
@@ -90,7 +91,7 @@ def serving(
     try:
         import gradio
     except ImportError as error:
-        raise MissingExtraError(f"the app needs gradio ({error}): pip install 'ashnets[app]'") from error
+        raise MissingExtraError(f"the app needs gradio ({error}): {install('app')}") from error
     from ashnets.web_app.page import build
 
     session = Session(model, images, chip)

@@ -40,7 +40,7 @@ __all__ = [
 
 ASSUMPTIONS = (
     "every membrane is updated at every step",
-    "the dense twin is one pass of an ordinary network of the spiking branch's shape; its accuracy was not measured",
+    "the ANN of the same shape as the spiking branch is counted for one pass; its accuracy was not measured",
     "static power, input sampling and the host are not counted",
 )
 MEMORY = (
@@ -51,7 +51,7 @@ MEMORY = (
 
 @dataclass(frozen=True)
 class BreakEven:
-    """The input rate at which the spiking branch costs as much as its dense twin, if all rates scale together.
+    """The input rate at which the spiking branch costs as much as the ANN of the same shape; all rates scale together.
 
     Attributes:
         verdict: ``below``: it is cheaper at input rates below ``rate``. ``never``: its neurons alone cost more.
@@ -72,13 +72,13 @@ class Estimate:
         data: what it was counted on.
         profile: the hardware's constants.
         synapse, neuron, routing, memory: the parts of the spiking branch.
-        dense_twin: one pass of an ordinary network of the same shape (taps on padding left out), and its memory.
-        int8_twin: the same network in 8-bit integers, and its memory.
+        dense_twin: one pass of the ANN of the same shape (taps on padding left out), and its memory.
+        int8_twin: the same ANN in 8-bit integers, and its memory.
         artificial: the parts of the model that do not spike, by name, with the profile's MAC energy, and their memory.
         break_even: r·T, spikes for each input and image, at which the synapses and their routing, messages and hops
-            included, cost as much as one dense pass; None if the energy does not depend on spikes
+            included, cost as much as one pass of that ANN; None if the energy does not depend on spikes
             (``execution: dense``).
-        counted: the counted r·T: synaptic operations for each MAC of the dense pass.
+        counted: the counted r·T: synaptic operations for each MAC of that pass.
         break_even_rate, break_even_with_memory: without memory, and with the high end of memory on both sides.
         input_rate: counted spikes for each input and step.
         assumptions: behind all figures.

@@ -49,7 +49,7 @@ def page(report: dict[str, Any]) -> str:
             [
                 ("spiking", "spiking branch", False),
                 ("spiking", "with memory, high end", True),
-                ("twin", "dense twin", False),
+                ("twin", "ANN of the same shape", False),
                 ("twin", "with memory, high end", True),
             ]
         ),
@@ -67,13 +67,12 @@ def page(report: dict[str, Any]) -> str:
 
 
 def verdict(one: dict[str, Any]) -> str:
-    """One sentence that compares the spiking branch with its dense twin."""
+    """One sentence that compares the spiking branch with the ANN of the same shape."""
     spiking, twin = one["spiking"]["total"], one["dense_twin"]
     cheaper = spiking < twin
     ratio = (twin / spiking if cheaper else spiking / twin) if min(spiking, twin) else float("inf")
-    text = (
-        f"The spiking branch is {digits(ratio)} times {'cheaper' if cheaper else 'more expensive'} than its dense twin"
-    )
+    than = "cheaper" if cheaper else "more expensive"
+    text = f"The spiking branch is {digits(ratio)} times {than} than the ANN of the same shape"
     if not _memory(one):
         return f"{text}."
     low, high = one["spiking"]["total_with_memory"], one["dense_twin_with_memory"]
@@ -96,8 +95,8 @@ def _lead(report: dict[str, Any]) -> str:
     counts = report["counts"]
     text = (
         f"For one image, the spiking branch performs {counts['synaptic_operations'] / counts['images']:,.0f} synaptic "
-        f"operations. One dense pass of the same shape performs {counts['dense_macs']:,} multiply-accumulates. The "
-        f"ratio is {counts['operations_per_mac']:.3g}. "
+        f"operations. One pass of the ANN of the same shape performs {counts['dense_macs']:,} multiply-accumulates. "
+        f"The ratio is {counts['operations_per_mac']:.3g}. "
     )
     names = f" ({', '.join(cheaper)})" if cheaper else ""
     text += (
@@ -197,10 +196,10 @@ def _overview(report: dict[str, Any]) -> str:
         "neurons",
         "routing",
         "spiking branch",
-        "dense twin",
-        "int8 twin",
+        "ANN of the same shape",
+        "the same ANN in int8",
         "spiking branch with memory",
-        "dense twin with memory",
+        "ANN with memory",
         "concrete encoder",
     ]
     rows = []
@@ -231,8 +230,8 @@ def _card(one: dict[str, Any]) -> str:
 
     rows = [
         row("spiking branch", "spiking", spiking["total"], spiking["total_with_memory"]),
-        row("dense twin, one pass", "twin", one["dense_twin"], one["dense_twin_with_memory"]),
-        row("dense twin in int8", "int8", one["int8_twin"], one["int8_twin_with_memory"]),
+        row("ANN of the same shape, one pass", "twin", one["dense_twin"], one["dense_twin_with_memory"]),
+        row("the same ANN in int8", "int8", one["int8_twin"], one["int8_twin_with_memory"]),
     ]
     for part, color in (("concrete_encoder", "concrete"), ("transformer", "transformer")):
         if part in one["artificial"]:
@@ -275,7 +274,7 @@ def _break_even(one: dict[str, Any]) -> str:
         found = one[key]
         result = {
             "below": f"cheaper below an input rate of {found['rate'] or 0:.3g}",
-            "never": "never cheaper, since its neurons alone cost more than the twin",
+            "never": "never cheaper, since its neurons alone cost more than the ANN",
             "always": "cheaper at every input rate",
         }[found["verdict"]]
         text += f"{where}: {result}. "
@@ -292,13 +291,13 @@ def _curve(one: dict[str, Any], curves: dict[str, Any]) -> str:
         ends = [points[0][axis], points[-1][axis]]
         series = [
             Line("spiking branch", "spiking", [(p[axis], p["spiking"] / MICROJOULE) for p in points]),
-            Line("dense twin", "twin", [(x, one["dense_twin"] / MICROJOULE) for x in ends]),
+            Line("ANN of the same shape", "twin", [(x, one["dense_twin"] / MICROJOULE) for x in ends]),
         ]
         if memory:
             high = one["dense_twin_with_memory"]["high"] / MICROJOULE
             series += [
                 Line("with memory", "spiking", [(p[axis], p["high"] / MICROJOULE) for p in points], dashed=True),
-                Line("twin with memory", "twin", [(x, high) for x in ends], dashed=True),
+                Line("ANN with memory", "twin", [(x, high) for x in ends], dashed=True),
             ]
         charts.append(lines(series, label, "µJ an image, estimate", f"Energy over {label}, {one['profile']}", mark))
     return f"<article class='card'><h3>{escape(one['profile'])}</h3>{''.join(charts)}</article>"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ashnets.data.folders import by_suffix, listed, printable, walk
+from ashnets.data.folders import as_given, by_suffix, listed, printable, walk
 from ashnets.data.images import is_image
 from ashnets.data.pairs import Pairs
 from ashnets.data.sources.opening import open_source
@@ -60,7 +60,7 @@ def read_images(
 
 def _from_folder(folder: Path, side: int, limit: int, seed: int) -> Images:
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: give --images a folder of images")
+        raise DataError(f"{printable(as_given(folder))} is not a folder: give --images a folder of images")
     found = walk(folder)
     for fault in found.faults(is_image).values():
         log.warning("left out: %s", fault)

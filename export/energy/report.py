@@ -175,8 +175,9 @@ def count_and_estimate(
 def artificial_layers(model: Any) -> dict[str, tuple[DenseLayer, ...]]:
     """The layers of the ordinary parts, for one image and one text of maximum length."""
     config = model.config
-    image = torch.zeros(1, 3, config.image_size, config.image_size)
-    return dense_layers(model, image, torch.ones(1, config.max_text_length, dtype=torch.int64), image_keys=[0])
+    image = torch.zeros(1, 3, config.image_size, config.image_size, device=model.device)
+    text = torch.ones(1, config.max_text_length, dtype=torch.int64, device=model.device)
+    return dense_layers(model, image, text, image_keys=[0])
 
 
 def count_images(
@@ -243,7 +244,7 @@ def _similar(model: Any, graph: SpikingGraph, images: Images, size: int) -> tupl
         return list(range(whole)), "in the order of the images: the model has no ITC embeddings for grouping"
     embeds = torch.cat(
         [
-            model.encode_image(images.pixels[part], image_keys=[images.image_keys[i] for i in part])[0]
+            model.encode_image(images.pixels[part].to(model.device), [images.image_keys[i] for i in part])[0]
             for part in _batches(graph, images, progress=False)
         ]
     )
@@ -317,7 +318,7 @@ def energy_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
         memory = has_memory(one)
         split = {key: spiking[key] for key in ("synapse", "neuron", "routing")}
         rows.append(row("spiking branch", spiking["total"], spiking["total_with_memory"] if memory else None, **split))
-        for key, label in (("dense_twin", "dense twin"), ("int8_twin", "dense twin in int8")):
+        for key, label in (("dense_twin", "ANN of the same shape"), ("int8_twin", "the same ANN in int8")):
             rows.append(row(label, one[key], one[f"{key}_with_memory"] if memory else None))
         for part, value in one["artificial"].items():
             bounds = one["artificial_with_memory"][part] if memory else None

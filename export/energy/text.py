@@ -57,6 +57,7 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     head, rows = _memory(report)
     if rows:
         show(head, rows)
+    console.print("ANN: the ANN of the same shape as the spiking branch, one pass.", markup=False)
     for one in report["estimates"]:
         console.print(f"{one['profile']}: {verdict(one)}", markup=False)
     show(*_artificial(report))
@@ -103,7 +104,7 @@ def _operations(counts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _energy(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    head = ["estimates, an image", "synapses", "neurons", "routing", "spiking", "dense twin", "int8 twin"]
+    head = ["estimates, an image", "synapses", "neurons", "routing", "spiking", "ANN", "ANN, int8"]
     rows = [
         [
             one["profile"],
@@ -117,7 +118,7 @@ def _energy(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _memory(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    head = ["estimates with memory, an image", "spiking", "dense twin"]
+    head = ["estimates with memory, an image", "spiking", "ANN"]
     rows = [
         [
             one["profile"],

@@ -31,6 +31,7 @@ from ashnets.export.graph import GraphLayer, SpikingGraph
 from ashnets.files import write_atomically
 from ashnets.model.integer import BIT, DECAY_ONE, MEMBRANE_LIMIT, IntegerConstants
 from ashnets.result_folder import result_folder
+from ashnets.words import install
 
 if TYPE_CHECKING:
     import onnx
@@ -46,7 +47,7 @@ def require(library: str) -> ModuleType:
     try:
         return __import__(library)
     except ImportError as error:
-        raise MissingExtraError(f"ONNX export needs {library} ({error}): pip install ashnets[onnx]") from error
+        raise MissingExtraError(f"ONNX export needs {library} ({error}): {install('onnx')}") from error
 
 
 def decay_fraction(constants: IntegerConstants) -> tuple[int, int, torch.dtype]:

@@ -22,8 +22,8 @@ from ashnets.export.sanafe.writing import PROFILE
 from ashnets.files import JsonObject
 
 INSTALL = (
-    "SANA-FE is under the GPL and stays apart: python -m venv sanafe, sanafe/bin/pip install sanafe==2.2.9 numpy, then "
-    "give --python sanafe/bin/python"
+    "SANA-FE is under the GPL and gets a Python of its own: `python -m venv sanafe`, then "
+    "`sanafe/bin/pip install sanafe==2.2.9 numpy`, then give --python sanafe/bin/python"
 )
 
 

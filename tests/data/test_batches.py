@@ -32,7 +32,7 @@ def test_every_rule(n, phi, ranks, groups_a_rank):
     groups, pairs = random_groups(n, phi, seed=n), phi * ranks * groups_a_rank
     order = np.concatenate(groups)
     if n < ranks:
-        with pytest.raises(DataError):
+        with pytest.raises(DataError, match=f"^{n} images for {ranks} ranks: give at least one image per rank"):
             plan_epoch(groups, pairs, ranks)
         return
     plan = plan_epoch(groups, pairs, ranks)

@@ -315,7 +315,7 @@ def read_whatever_is_there(name: str, root: Path) -> None:
         for record in left:
             assert all(benchmark.find_image(image) is None for image in record.images)
         if faults.counts:
-            with pytest.raises(DataError):
+            with pytest.raises(DataError, match=re.escape(faults.reasons[0])):
                 benchmark.records(split)
         else:
             assert benchmark.records(split) == left

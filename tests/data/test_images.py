@@ -5,6 +5,7 @@ import io
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -263,7 +264,8 @@ JPEG = encode(Image.fromarray(gradient(64, 64)), "JPEG")
         (None, "is not an image"),
         (3.5, "is not an image"),
         ("no/such/file.png", "does not exist. Check the path"),
-        ("https://example.org/a.png", "does not exist. Download it"),
+        ("https://example.org/a.png", r"^Image 'https://example.org/a.png' is a URL. Download the image"),
+        (Path("https://example.org/a.png"), r"^Image 'https://example.org/a.png' is a URL. Download the image"),
         ("zero\0byte", "cannot be read"),
     ],
 )

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -245,7 +246,7 @@ def test_the_hold_out_follows_the_ids_alone(tmp_path):
     assert not train & chosen and len(train) == 75
     assert held_out(tmp_path / "a", 0) == set()
     assert len(held_out(captioned(tmp_path / "b", 2), 0.001)) == len(held_out(tmp_path / "b", 0.999)) == 1
-    with pytest.raises(DataError, match="one training image"):
+    with pytest.raises(DataError, match=r"one training image.*Add images"):
         open_source(captioned(tmp_path / "c", 1))
     for share in (-0.1, 1, float("nan")):
         with pytest.raises(ConfigurationError, match="hold_out"):
@@ -447,6 +448,12 @@ def test_nothing_there(tmp_path):
     ]:
         with pytest.raises(DataError, match=f"{says}.*metadata.jsonl"):
             open_source(path)
+    for name, words in (("pictograms", "pictograms"), ("pictograms-openclipart", "pictograms --with openclipart")):
+        build = f"does not exist. To build it: `ashnets data {words} --output {tmp_path / name}`. Give a corpus"
+        with pytest.raises(DataError, match=re.escape(build)):
+            open_source(tmp_path / name)
+    with pytest.raises(DataError, match=r"^https://example.org/cats does not exist"):
+        open_source(Path("https://example.org/cats"))
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden" / "a.png").write_bytes(png(0))
     (tmp_path / "._a.png").write_bytes(b"what macOS leaves behind")

@@ -108,6 +108,21 @@ def test_times_of_different_processors_are_not_compared(finished, small, drawing
     assert "their times are left out" in Path(mixed["page"]).read_text(encoding="utf-8")
 
 
+def test_the_fastest_epoch_of_a_phase_counts_for_all(finished, small, drawings, tmp_path):
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    for file in (tmp_path / "runs").glob("*/seed-0/measured-pre-training.json"):
+        file.unlink()
+        log = file.parent / "pretrain" / "log.jsonl"
+        first, last = (json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
+        ends = (100, 150, 230)  # the first phase took 40 seconds, these epochs 60, 50 and 80
+        told = [{**first, "seconds": 40}, *({**last, "epoch": 2 + i, "seconds": end} for i, end in enumerate(ends))]
+        log.write_text("".join(json.dumps(one) + "\n" for one in told), encoding="utf-8")
+    found = experiment(str(small / "two.yaml"), **options(small, drawings, tmp_path))["rows"]
+    assert [float(row["value"]) for row in found if row["metric"] == "seconds an epoch"] == [50, 50]
+    hours = [float(row["value"]) for row in found if row["metric"] == "hours"]
+    assert hours == [pytest.approx((40 + 3 * 50) / 3600, abs=1e-5)] * 2
+
+
 def test_a_run_s_recipe_is_that_of_its_command(finished, small, drawings):
     plan = experiment(str(small / "two.yaml"), **options(small, drawings, finished, dry_run=True))
     for row in plan["rows"]:

@@ -113,5 +113,5 @@ def test_faults_are_named(encoder: AbstractEncoder):
         emulate([layer([2])], pulses(1), [])
     with pytest.raises(InputError, match="layer one, whose neurons are"):
         emulate([layer([2])], pulses(1), [np.zeros((1, 1, 2, 2))])
-    with pytest.raises(ConfigurationError, match="contains 0 abstract encoders"):
+    with pytest.raises(ConfigurationError, match="has no spiking branch: give a model that has one"):
         integer_layers(torch.nn.ReLU())

@@ -144,7 +144,7 @@ def test_break_even_rate_is_where_the_two_meet(counts: Counts) -> None:
     rate = (40 + 30) / ((8 + 10) * 5 * 2)
     fp32 = estimate(counts, load_profile("45nm-fp32"))
     assert fp32.input_rate == pytest.approx(rate)
-    # 150 updates cost 690 pJ, as much as the 150 MACs of the twin.
+    # 150 updates cost 690 pJ, as much as the 150 MACs of the ANN.
     assert fp32.break_even_rate.verdict == "never"
     int8 = load_profile("45nm-int8")
     bigger = Counts("small", 2, 5, (counts.layers[0], _with_macs(counts.layers[1], 90)))

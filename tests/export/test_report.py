@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,10 +26,18 @@ from ashnets.export.energy.estimating import estimate
 from ashnets.export.energy.html import TEMPLATE, page, verdict
 from ashnets.export.energy.images import Images, read_images
 from ashnets.export.energy.profiles import FOLDER, load_profile, profile_names
-from ashnets.export.energy.report import artificial_layers, count_and_estimate, energy_report, layer_rows, write_report
+from ashnets.export.energy.report import (
+    _similar,
+    artificial_layers,
+    count_and_estimate,
+    energy_report,
+    energy_rows,
+    layer_rows,
+    write_report,
+)
 from ashnets.export.energy.text import print_report
 from ashnets.export.graph import from_model
-from ashnets.export.models import compare
+from ashnets.export.models import compare, energy
 from ashnets.export.placement.chips import FOLDER as CHIPS
 from ashnets.export.placement.chips import load_chip
 from ashnets.export.placement.placing import place
@@ -241,6 +250,24 @@ def test_groups_of_similar_images(report: JsonObject, model: AshNetsForRetrieval
     assert {row["way"] for row in layer_rows(alone)} == {"single, reset"}
 
 
+def test_inputs_follow_the_model_to_its_device(
+    model: AshNetsForRetrieval, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device plays the GPU: its tensors have no values, and shapes are all that MACs need."""
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # or the model looks at values
+    elsewhere: Any = deepcopy(model).to("meta")
+    assert artificial_layers(elsewhere) == artificial_layers(model)
+    shown = []
+
+    def encode_image(pixels: torch.Tensor, image_keys: list[int]) -> tuple[torch.Tensor]:
+        shown.append((pixels.device.type, image_keys))
+        return (torch.eye(5)[: len(pixels)],)
+
+    elsewhere.encode_image = encode_image
+    order, _ = _similar(elsewhere, from_model(model), images, 5)
+    assert sorted(order) == [0, 1, 2, 3, 4] and shown == [("meta", images.image_keys)]
+
+
 def test_the_short_form_agrees(report: JsonObject, model: AshNetsForRetrieval, images: Images) -> None:
     short = count_and_estimate(model, images, [load_profile(PROFILES[0])], name="small")
     one = report["estimates"][0]
@@ -375,15 +402,39 @@ def test_the_page_has_a_word_for_each_rate(report: JsonObject) -> None:
     assert re.search(r"Break-even of synapses and their routing alone: [\d.]+ spikes for each input and image", text)
 
 
+@pytest.mark.parametrize("weights", ["trained", "random"])
+def test_a_model_without_a_spiking_branch_is_refused(weights: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"ashnets-tiny-ann has no spiking branch: give a model that has one.*compare"
+    ):
+        energy("ashnets-tiny-ann", weights=weights)
+
+
+def test_no_word_of_the_report_is_coined(report: JsonObject) -> None:
+    console = Console(width=150, record=True, file=io.StringIO())
+    print_report(report, console)
+    text = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page(report), flags=re.DOTALL) + console.export_text()
+    assert "ANN of the same shape" in text and "twin" not in text
+    assert not any("twin" in str(row["part"]) for row in energy_rows(report))
+
+
 @pytest.mark.parametrize(
     ("spiking", "twin", "said"),
     [
-        ((10, 20, 30), (40, 50, 60), "4 times cheaper than its dense twin; with memory it is always cheaper."),
-        ((10, 200, 300), (40, 50, 60), "4 times cheaper than its dense twin; with memory it is always more expensive."),
+        (
+            (10, 20, 30),
+            (40, 50, 60),
+            "4 times cheaper than the ANN of the same shape; with memory it is always cheaper.",
+        ),
+        (
+            (10, 200, 300),
+            (40, 50, 60),
+            "4 times cheaper than the ANN of the same shape; with memory it is always more expensive.",
+        ),
         (
             (10, 20, 300),
             (5, 40, 60),
-            "2 times more expensive than its dense twin; with memory it is 2 times cheaper "
+            "2 times more expensive than the ANN of the same shape; with memory it is 2 times cheaper "
             "at the low end of both, 5 times more expensive at the high end.",
         ),
     ],

@@ -109,7 +109,7 @@ def test_the_face_shows_classes_functions_and_packages() -> None:
 
 def test_training_without_its_extra_says_what_to_install(tmp_path: Path) -> None:
     done = run("train", "tiny-pictograms", "--output", str(tmp_path), code="sys.modules['accelerate'] = None")
-    assert (done.returncode, "pip install 'ashnets[train]'" in done.stderr) == (7, True), done.stderr
+    assert (done.returncode, 'pip install -e ".[train]"' in done.stderr) == (7, True), done.stderr
 
 
 def parse(words: list[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -197,7 +198,7 @@ def test_an_upload_that_fails_once_is_tried_again(hub, finished_run, how):
 
 def test_a_connection_that_breaks_in_the_middle_of_the_weights(hub, large_run, monkeypatch):
     """The Hub disappears during each attempt to send; the pauses of the client are skipped."""
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
     assert (large_run / "model" / "model.safetensors").stat().st_size > 8_000_000
     broken = hub.fail("PUT", "/", how="sever", times=100)
     with pytest.raises(AshNetsError, match=r"publishing stopped.*run the same command again"):
@@ -395,6 +396,9 @@ def test_a_license_of_ones_own_needs_its_text(run):
     assert "put its text into" in str(license_problem("other:Birds 1", run))
     (run / "LICENSE").write_text("Look, do not touch.")
     assert license_problem("other:Birds 1", run) is None
+    (run / "LICENSE").unlink()
+    for license in ("other:Birds 1", "birds"):
+        assert f"copy {run} to a folder of your own" in str(license_problem(license, run, pinned=True))
     assert license_fields("other:Birds 1") == {"license": "other", "license_name": "birds-1"}
 
 
@@ -419,6 +423,14 @@ def test_arrays_are_no_pickles_unless_they_hold_objects(tmp_path):
 def test_the_bundled_weights_pass_every_check():
     folder = Path(ashnets.resolve("ashnets-tiny"))
     assert all(check.passed for check in check_model(folder))
+
+
+def test_a_license_text_is_not_asked_for_in_the_folder_of_pinned_weights(hub):
+    """With one more file in that folder, the weights are refused."""
+    folder = ashnets.resolve("ashnets-tiny")
+    for source in ("ashnets-tiny", folder):
+        with pytest.raises(WeightsError, match=f"other:Birds: publish a copy: copy {folder} to a folder of your own"):
+            publish(source, NAME, license="other:Birds", dry_run=True)
 
 
 # Verify ---------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import socket
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,6 +92,7 @@ def test_a_registry_name_goes_before_a_folder_of_that_name(tmp_path, monkeypatch
         ("ashnets-r18.coco", "no tag 'coco'"),
         ("./nowhere", r"there is no folder \./nowhere"),
         ("/no/where/at/all", "there is no folder /no/where"),
+        ("https://huggingface.co/me/birds", "there is no folder https://huggingface.*, give ORGANIZATION/NAME"),
         ("hf-hub:model", "write hf-hub:org/repo"),
         ("", "no model is named ''"),
     ],
@@ -123,7 +125,8 @@ def test_a_hub_that_cannot_be_reached_is_not_waited_for(hub, files, monkeypatch)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
-        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: pytest.fail("another attempt"))
+        clock = SimpleNamespace(sleep=lambda seconds: pytest.fail("another attempt"))
+        monkeypatch.setattr("huggingface_hub.utils._http.time", clock)
         assert resolve(NAME) == found
         with pytest.raises(UnknownModelError, match="neither in the cache nor reachable"):
             resolve("someone/numbers")

@@ -77,12 +77,12 @@ def test_weights_that_cannot_answer_say_what_they_lack(model, vqa_model, tmp_pat
 
 def test_what_cannot_be_asked(images, vqa_model, tmp_path):
     questions = ImageQuestions(vqa_model)
-    for image, question, top in (
-        (images / "empty.png", QUESTION, 1),
-        (images / "a" / "01.png", " ", 1),
-        (images / "a" / "01.png", "x", 0),
+    for image, question, top, message in (
+        (images / "empty.png", QUESTION, 1, r"empty\.png. is empty \(0 bytes\)"),
+        (images / "a" / "01.png", " ", 1, "text is empty"),
+        (images / "a" / "01.png", "x", 0, "top=0 must be at least 1"),
     ):
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match=message):
             questions(image, question, top)
     with pytest.raises(DataError, match="not a folder"):
         list(questions.over(tmp_path / "none", QUESTION))

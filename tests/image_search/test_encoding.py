@@ -85,7 +85,7 @@ def test_what_cannot_be_encoded(loaded, drawings, tmp_path, monkeypatch):
     drawings[0].save("cat.png")
     for inputs, message in (
         (["a", "cat.png"], r"inputs\[1\] is the name of an image file: give Path\('cat\.png'\)"),
-        (["abc", "a", " "], r"inputs\[2\]: text\[0\] is empty"),
+        (["abc", "a", " "], r"inputs\[2\]: text is empty"),
         ([drawings[0], 7], r"inputs\[1\]: .*is not an image"),
         ([drawings[0], None], r"inputs\[1\]: "),
     ):

@@ -126,6 +126,13 @@ def test_what_cannot_be_searched(images, model, other_model, vqa_model, tmp_path
         ImageSearch("mine", other_model)
     with pytest.raises(WeightsError, match="lack the task 'retrieval'"):
         ImageSearch(images, vqa_model, progress=False)
+    for url in ("https://example.org/cats", Path("https://example.org/cats")):
+        with pytest.raises(DataError, match=r"^https://example\.org/cats is a URL: download the images"):
+            ImageSearch(url)
+        with pytest.raises(DataError, match=r"^https://example\.org/cats is a URL: download the images"):
+            ashnets.index(url)
+    with pytest.raises(InputError, match="the query ' ' is empty: give at least one word"):
+        ashnets.search("no such folder", " ")
     with pytest.raises(DataError, match="neither a folder of images nor the name of an index"):
         ImageSearch("no-such-index")
     with pytest.raises(DataError, match="is a file"):
@@ -136,8 +143,13 @@ def test_what_cannot_be_searched(images, model, other_model, vqa_model, tmp_path
     with pytest.raises(UnknownModelError, match="gone"):
         ImageSearch("by-gone")
     search = ImageSearch("mine")
-    for query, options in (("", {}), ([], {}), ("fox", {"top": 0}), ("fox", {"rerank": -1})):
-        with pytest.raises(InputError):
+    for query, options, message in (
+        ("", {}, "text is empty"),
+        ([], {}, "text is an empty list"),
+        ("fox", {"top": 0}, "top=0, rerank=0: give at least 1, and at least 0"),
+        ("fox", {"rerank": -1}, "rerank=-1: give at least 1, and at least 0"),
+    ):
+        with pytest.raises(InputError, match=message):
             search(query, **options)
 
 

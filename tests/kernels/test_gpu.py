@@ -169,6 +169,31 @@ def test_no_neurons_are_no_error():
     assert gpu.lif_backward(x, v, None, None, v, x, v, 0.5, 1.0, 2.0, True)[2].shape == (0,)
 
 
+def test_without_a_c_compiler_the_definitions_run(monkeypatch, caplog):
+    """The error is Triton's own, of its search for a compiler; the GPU is only said to be there."""
+    from triton.runtime import build
+
+    def try_out(device: str) -> None:
+        assert device == "cuda"
+        build._build("launcher", "", "", [], [], [], [])
+
+    gpu.try_out(DEVICE)
+    for name in ("ASHNETS_KERNELS", "CC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(build, "_find_compiler", build._find_compiler.__wrapped__)  # which remembers what it found
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "try_out", try_out)
+    choosing._works.cache_clear()
+    try:
+        found = [choosing.kernels_for.__wrapped__("cuda") for _ in range(2)]
+    finally:
+        choosing._works.cache_clear()
+    assert found == [reference, reference]
+    (said,) = caplog.messages
+    assert "Failed to find C compiler" in said and "apt-get install gcc" in said
+
+
 COMPILE = """
 import json
 import triton

@@ -282,9 +282,30 @@ def test_the_block_of_many_neurons_follows_the_measurement_and_changes_no_bit(pa
     torch.testing.assert_close(grad_x[:, :500], part, rtol=1e-5, atol=1e-6)
 
 
-def test_the_block_is_measured_with_the_kernels():
+@pytest.mark.parametrize(
+    ("seconds", "pays"),
+    [
+        ([(1, 9), (3, 4), (5, 4)], True),
+        ([(1, 9), (4, 3), (4, 5)], False),  # the first pair does not count
+        ([(9, 1), (9, 4), (3, 8)], True),  # of each, the shortest counts
+        ([(1, 2), (3, 3), (3, 3)], False),
+    ],
+)
+def test_wide_blocks_pay_by_their_shortest_time(seconds, pays, monkeypatch):
+    assert cpu._first_is_faster(seconds) is pays
+
+
+def test_the_block_is_measured_with_the_kernels(monkeypatch):
+    """Both blocks are timed seven times; the wide one comes first of each pair."""
+    blocks, pairs, forward = [], [], cpu._forward
+    monkeypatch.setattr(cpu, "_forward", lambda *given: blocks.append(given[-3]) or forward(*given))
+    monkeypatch.setattr(cpu, "_first_is_faster", lambda found: pairs.extend(found) or True)
     cpu.wide_blocks_pay.cache_clear()
-    assert cpu.wide_blocks_pay() in (True, False)
+    try:
+        assert cpu.wide_blocks_pay()
+    finally:
+        cpu.wide_blocks_pay.cache_clear()
+    assert blocks == [cpu._WIDE, compiling.block_of(cpu._SAMPLE[0])] * 7 and len(pairs) == 7
 
 
 @pytest.mark.parametrize("module", [cpu, reference])
@@ -317,5 +338,29 @@ def test_kernels_are_not_kept_in_a_folder_named_tilde(monkeypatch):
     assert compiling._can_be_kept()
 
 
-def test_another_thread_pays_within_its_bounds():
-    assert threads._FEWEST <= threads.worth_a_thread() <= threads._MOST
+@pytest.mark.parametrize(
+    ("start", "addition", "worth"),
+    [
+        (1e-4, 1e-10, 1_000_000),  # 2 · start / (2 · addition)
+        (1e-6, 1e-10, 1 << 18),
+        (1e-2, 1e-10, 1 << 22),
+    ],
+)
+def test_another_thread_pays_within_its_bounds(start, addition, worth):
+    assert threads._worth(start, addition) == pytest.approx(worth, abs=1)
+
+
+def test_the_start_of_a_thread_is_measured(monkeypatch):
+    """In this test a start takes 1 ms, and the addition of 2^14 numbers 16.384 µs, which is 1 ns for each."""
+    given = iter((16.384e-6, 1e-3))
+
+    def seconds(work):
+        work()
+        return next(given)
+
+    monkeypatch.setattr(threads, "_median_seconds", seconds)
+    threads.worth_a_thread.cache_clear()
+    try:
+        assert threads.worth_a_thread() == pytest.approx(1_000_000, abs=1)
+    finally:
+        threads.worth_a_thread.cache_clear()

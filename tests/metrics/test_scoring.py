@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ashnets.data.benchmarks import BENCHMARKS
+from ashnets.data.benchmarks import BENCHMARKS, Entailment
 from ashnets.errors import ConfigurationError, DataError, InputError
+from ashnets.metrics.entailment import entailment_accuracy
 from ashnets.metrics.scoring import score
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -79,6 +80,17 @@ def test_each_benchmark(
     assert found["dataset"] == dataset
     for key, value in expected.items():
         assert found[key] == (pytest.approx(value) if not isinstance(value, str) else value)
+
+
+def test_entailment_counts_each_label_by_hand() -> None:
+    labels = ["entailment", "entailment", "neutral", "contradiction"]
+    pairs = [Entailment(f"p{i}", "i", "a hypothesis", label, "a premise") for i, label in enumerate(labels)]
+    predictions = {"p0": "entailment", "p1": "neutral", "p2": "neutral", "p3": "entailment"}
+    assert entailment_accuracy(pairs, predictions) == {
+        "n": 4,
+        "accuracy": 0.5,
+        "by label": {"contradiction": 0, "entailment": 0.5, "neutral": 1},
+    }
 
 
 def test_wups_with_wordnet(tmp_path: Path) -> None:

@@ -130,6 +130,10 @@ def test_device_and_type_while_loading(saved):
             ashnets.from_pretrained(folder, device="cpu", device_map="auto", **options)
     with pytest.raises(ConfigurationError, match="dtype='int8' is not a floating-point type"):
         ashnets.from_pretrained(folder, weights=None, dtype="int8")
+    with pytest.raises(
+        ConfigurationError, match=r"dtype='fp16' is not .* give 'float32', 'bfloat16', 'float16'.* or 'auto'"
+    ):
+        ashnets.from_pretrained(folder, dtype="fp16")
 
 
 def test_configuration_keys_can_be_changed_while_loading(saved):

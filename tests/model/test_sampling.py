@@ -44,11 +44,12 @@ def uniform24(seed: int, image_id: int, step: int, position: int) -> int:
 @given(st.integers(-(2**31), 2**63 - 1), st.integers(0, 2**63 - 1), st.integers(0, 10_000), st.integers(0, 2**32 - 1))
 def test_hash_is_that_of_the_loop(seed, image_id, first_step, noise):
     pixels = torch.rand(1, 3, 2, 3, generator=torch.Generator().manual_seed(noise))
-    spikes = probabilistic_sampling(pixels, [image_id], 2, seed, first_step)
     flat = pixels.flatten().tolist()
-    for t in range(2):
-        expected = [uniform24(seed, image_id, first_step + t, p) < round(i * 2**24) for p, i in enumerate(flat)]
-        assert spikes[t].flatten().bool().tolist() == expected
+    for kind in (torch.float32, torch.float64):  # the second is not drawn by a kernel but by torch, as on a GPU
+        spikes = probabilistic_sampling(pixels.to(kind), [image_id], 2, seed, first_step)
+        for t in range(2):
+            expected = [uniform24(seed, image_id, first_step + t, p) < round(i * 2**24) for p, i in enumerate(flat)]
+            assert spikes[t].flatten().bool().tolist() == expected
 
 
 def test_comparison_is_strict_to_the_last_bit():

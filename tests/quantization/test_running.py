@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import resource
 import shutil
-from pathlib import Path
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -191,22 +191,31 @@ def test_rounding_alone_keeps_the_weights_and_gathers_the_statistics(checkpoint,
     assert not torch.equal(stored[mean], original[mean])
 
 
-def test_a_full_disk_is_said_and_an_empty_folder_is_filled(checkpoint, even_corpus, tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+FULL_DISK = """
+import resource, sys
+from ashnets.errors import OutputError
+from ashnets.quantization.running import quantize
 
-    def write(output: Path) -> None:
-        quantize(checkpoint, output, corpus=even_corpus, steps=0, calibration=0, compared=2, progress=False)
+checkpoint, corpus, there = sys.argv[1:]
+options = {"corpus": corpus, "steps": 0, "calibration": 0, "compared": 2, "progress": False}
+quantize(checkpoint, ".", **options)
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # below the size of the weights
+try:
+    quantize(checkpoint, there, **options)
+except OutputError as error:
+    print(error)
+"""
 
-    write(Path("."))
-    assert ashnets.from_pretrained(tmp_path / "here").config.precision == "int8"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # below the size of the weights
-    try:
-        with pytest.raises(OutputError, match=r"there cannot be written .*: make room"):
-            write(tmp_path / "there")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+def test_a_full_disk_is_said_and_an_empty_folder_is_filled(checkpoint, even_corpus, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    command = [sys.executable, "-c", FULL_DISK, str(checkpoint), str(even_corpus), str(there)]
+    done = subprocess.run(command, cwd=here, check=True, capture_output=True, text=True, timeout=200)
+    assert done.stdout.startswith(f"{there} cannot be written (") and done.stdout.count("cannot be written") == 1
+    assert "File too large" in done.stdout and "make room" in done.stdout
+    assert ashnets.from_pretrained(here).config.precision == "int8"
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 

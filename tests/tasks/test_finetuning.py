@@ -270,6 +270,10 @@ def test_the_wrong_command_and_the_wrong_data_are_refused(finished, drawings, be
         train(recipe, corpus=drawings, output=tmp_path / "run", progress=False)
     with pytest.raises(ConfigurationError, match="is for task vqa, not for ve"):
         finetune("ve", recipe, data=drawings, output=tmp_path / "run", progress=False)
+    with pytest.raises(
+        ConfigurationError, match=r"task='vqq' is not one of vqa, nlvr2, ve, retrieval. Did you mean vqa"
+    ):
+        finetune("vqq", recipe, data=drawings, output=tmp_path / "run", progress=False)
     with pytest.raises(ConfigurationError, match="takes Entailment"):
         finetune("ve", write_recipe("ve"), data=drawings, output=tmp_path / "run", progress=False)
     with pytest.raises(WeightsError, match=r"ashnets-r18.*--set weights=initial"):

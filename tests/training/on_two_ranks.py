@@ -16,6 +16,7 @@ from torch import nn
 from ashnets.model.tdbn import TdBN
 from ashnets.training import precision
 from ashnets.training.distributed import gather, mean_over_ranks, pad_to_longest, shares, synchronize_norms
+from ashnets.training.gauges import gradient_norms
 from ashnets.training.reading import load_recipe
 from ashnets.zoo import config_of
 from ashnets.zoo.registry import recipe_path
@@ -47,6 +48,15 @@ def through(norm: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     return y.detach(), x.grad
 
 
+class Net(nn.Module):
+    """One matrix, in a part of the model; its gradient for x·Wᵀ is transposed in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vision = nn.Module()
+        self.vision.abstract_encoder = nn.Linear(4, 2, bias=False)
+
+
 def main(folder: Path) -> None:
     """One rank's part of everything."""
     dist.init_process_group("gloo")
@@ -68,6 +78,9 @@ def main(folder: Path) -> None:
     precision.bf16_speedup = lambda _: 2.0 - 1.5 * rank  # the ranks disagree
     auto = load_recipe(recipe_path("tiny-pictograms"), ["precision=auto"])
     found["precision"] = precision.with_precision(auto, config_of("ashnets-tiny"), torch.device("cpu"))[0].precision
+    net = Net()
+    losses = {"itc": net.vision.abstract_encoder(rows[mine]).sum()}
+    found["norms"] = {name: float(norm) for name, norm in gradient_norms(net, losses, {"itc": 0.5}).items()}
     plain, threshold = norms()
     synchronize_norms(nn.ModuleList([plain, threshold]))
     for name, norm, x in (("plain", plain, maps[0, mine]), ("threshold", threshold, maps[:, mine])):

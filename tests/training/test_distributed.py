@@ -60,6 +60,15 @@ def test_all_ranks_take_the_first_ones_precision(found):
     assert [part["precision"] for part in found] == ["bf16", "bf16"]
 
 
+def test_gradient_gauges_are_the_norm_of_the_mean_gradient(found):
+    """Of 0.5·Σ x·W, both rows of W have the gradient 0.5·Σ x, which ranks average; the mean of two norms is another."""
+    rows, _ = on_two_ranks.batch()
+    own = [0.5 * math.sqrt(2) * float(part.sum(0).norm()) for part in rows.split(on_two_ranks.SIZES)]
+    expected = 0.25 * math.sqrt(2) * float(rows.sum(0).norm())
+    assert expected < 0.9 * sum(own) / 2
+    assert [part["norms"] for part in found] == [{"grad_itc_spiking": pytest.approx(expected, rel=1e-5)}] * 2
+
+
 @pytest.mark.parametrize("name", ["plain", "threshold"])
 def test_norms_take_their_statistics_over_all_ranks(found, name):
     """torch's own norm on the whole batch, in one process, is the oracle."""

@@ -71,8 +71,18 @@ def test_memory_by_hand() -> None:
     assert found["bytes_gradients"] == 4 * 80
     assert found["bytes_optimizers"] == 4 * (2 * 56 + 1 * 24)
     assert found["bytes_copies"] == 2 * 384
-    parts = ("weights", "gradients", "optimizers", "copies", "queues", "activations")
+    parts = ("weights", "gradients", "buckets", "optimizers", "copies", "queues", "activations")
     assert found["bytes_total"] == sum(found[f"bytes_{part}"] for part in parts)
+
+
+def test_several_processes_keep_the_gradients_twice() -> None:
+    """The buckets of DistributedDataParallel, for the 24 parameters that train."""
+    net = Net()
+    net.vision.concrete_encoder.requires_grad_(False)
+    x = torch.randn(ROWS, 5)
+    one, two = (cost(net, lambda: net(x).sum().backward(), ranks=ranks) for ranks in (1, 2))
+    assert (one["bytes_buckets"], two["bytes_buckets"]) == (0, 4 * 24)
+    assert two["bytes_total"] == one["bytes_total"] + 4 * 24
 
 
 def test_state_is_what_the_optimizers_really_keep() -> None:

@@ -20,6 +20,7 @@ import ashnets
 from ashnets.cli import app
 from ashnets.cli.printing import tell_run
 from ashnets.data.corpus import open_gallery
+from ashnets.errors import DataError
 
 SHORT = [
     "phases.0.epochs=1",
@@ -155,6 +156,12 @@ def test_an_interrupted_run_says_how_to_go_on(my_images, tmp_path):
     assert again == ["ashnets", *map(str, command), "--resume"]
     finished = ashnets_command(*again[1:])
     assert finished.returncode == 0 and "The model is in" in finished.stdout, finished.stderr
+
+
+def test_own_images_must_be_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="own-pairs trains on your own images: give their folder, --corpus FOLDER"):
+        ashnets.train("own-pairs", output=tmp_path / "run")
 
 
 def test_an_interruption_while_the_images_are_opened_says_how_to_go_on(my_images, tmp_path):

@@ -9,6 +9,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from ashnets.device import own_device
 from ashnets.errors import TrainingError
 from ashnets.runs import train
 from ashnets.training import precision
@@ -26,13 +27,39 @@ def test_the_measurement_is_real_and_draws_nothing():
     assert torch.equal(torch.random.get_rng_state(), before)
     speedup = float(why.split(" times")[0].split()[-1])
     assert found == ("bf16" if speedup >= precision.WORTH else "fp32") or speedup == precision.WORTH
-    assert precision.bf16_speedup(config_of("ashnets-r18")) > 0, "a model without widths of its own"
+
+
+def test_a_model_without_widths_of_its_own_is_measured_with_512_channels(monkeypatch):
+    config, shapes, full = config_of("ashnets-r18"), [], precision._full
+    monkeypatch.setattr(precision, "_full", lambda *shape: shapes.append(shape) or full(*shape))
+    precision.bf16_speedup(config)
+    side = config.image_size // config.stride
+    assert shapes[2:] == [(precision.IMAGES, 512, side, side), (512, 512, 3, 3)]
 
 
 def test_a_named_precision_is_not_measured(recipe, monkeypatch):
     monkeypatch.setattr(precision, "bf16_speedup", None)
     settings = load_recipe(recipe)
     assert precision.with_precision(settings, config_of("ashnets-tiny"), torch.device("cpu")) == (settings, None)
+
+
+@pytest.mark.parametrize("way", ["training", "evaluation", "cuda:1"])
+def test_fp32_is_not_tf32(recipe, monkeypatch, way):
+    """cuDNN's own switch, which exists without a GPU too."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # torch's default
+    settings, gpu = load_recipe(recipe), torch.device("cuda", 0)
+    precision.with_precision(settings, config_of("ashnets-tiny"), torch.device("cpu"))
+    assert own_device("cpu") == "cpu" and torch.backends.cudnn.allow_tf32
+    if way == "training":
+        precision.with_precision(settings, config_of("ashnets-tiny"), gpu)
+    elif way == "evaluation":
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setenv("LOCAL_RANK", "3")
+        assert own_device() == torch.device("cuda", 1)
+    else:
+        assert own_device(way) == way
+    assert not torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize(("speedup", "expected"), [(1.9, "bf16"), (1.05, "fp32"), (0.4, "fp32")])

@@ -79,12 +79,12 @@ def test_an_index_whose_images_have_moved_still_has_a_page(model: Path, images: 
 
 
 def test_what_cannot_be_served_is_refused_before(model: Path, images: Path, tmp_path: Path) -> None:
-    for words, error in (
-        (("no-such-model",), UnknownModelError),
-        ((model, tmp_path / "none"), DataError),
-        ((model, images, "no-such-chip"), ConfigurationError),
+    for words, error, message in (
+        (("no-such-model",), UnknownModelError, "no model is named 'no-such-model'"),
+        ((model, tmp_path / "none"), DataError, "none is neither a folder of images nor the name of an index"),
+        ((model, images, "no-such-chip"), ConfigurationError, "no chip 'no-such-chip'"),
     ):
-        with pytest.raises(error):
+        with pytest.raises(error, match=message):
             Session(*words)
 
 

@@ -210,6 +210,13 @@ def test_the_page_is_what_the_files_say():
     assert zoo_numbers.main(["--counts"]) == 2
 
 
+def test_the_page_names_the_machine_of_each_speed():
+    lines = zoo_numbers.page().splitlines()
+    for row in read_csv(ROOT / "results" / "throughput.csv"):
+        (line,) = [one for one in lines if one.startswith(f"- {row['device']}: ")]
+        assert f"`{row['model']}`" in line
+
+
 def test_choosing():
     assert "ashnets-tiny" in choose(pretrained=True) and "ashnets-r152" not in choose(pretrained=True)
     small = choose(millions=20)

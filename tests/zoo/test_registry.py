@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ from ashnets import zoo
 from ashnets.cli import main
 from ashnets.configuration import AshNetsConfig
 from ashnets.errors import ConfigurationError, UnknownModelError
+from ashnets.files import read_csv
 from ashnets.zoo import registry
+from ashnets.zoo.describing import describe_config
 from ashnets.zoo.names import SUFFIXES
 from ashnets.zoo.registry import ROOT, recipe_path
 
@@ -246,6 +249,31 @@ def test_description_says_plainly_that_nothing_was_trained():
     trained_here = zoo.describe("ashnets-tiny-ann").weights
     assert trained_here.startswith("no published weights: it was trained here, and its results are in zoo/results/pict")
     assert "never trained" not in trained_here and "was never trained here" in zoo.describe("ashnets-tiny-t1").weights
+
+
+def test_a_description_has_the_results_of_the_files():
+    rows = [row for row in read_csv(zoo.entry("ashnets-tiny").weights.results) if row["model"] == "ashnets-tiny"]
+    asked = ("test-twitter-seen", "text_to_image", "both", "ITC")
+    own = [row for row in rows if (row["split"], row["direction"], row["branch"], row["ranking"]) == asked]
+    description = zoo.describe("ashnets-tiny")
+    first = description.measured[0]
+    assert (first["task"], first["split"], first["n"], first["seeds"]) == (
+        "retrieval, text to image",
+        "test-twitter-seen",
+        own[0]["images"],
+        str(len(own)),
+    )
+    mean = statistics.fmean(float(row["R@1"]) for row in own)
+    assert float(first["metric"].split()[1]) == pytest.approx(mean, abs=6e-4)
+    assert float(first["chance"]) == pytest.approx(1 / int(first["n"]), abs=6e-5)
+    (task,) = [row for row in description.measured if row["task"] == "easy-vqa, fine-tuned"]
+    answers = {row["variant"]: row["accuracy"] for row in read_csv(ROOT / "results" / "tasks" / "easy-vqa.csv")}
+    assert float(task["metric"].removeprefix("accuracy ")) == pytest.approx(float(answers["reset"]), abs=6e-4)
+    assert float(task["chance"]) == pytest.approx(float(answers["chance"]), abs=6e-4)
+    text = description.to_text()
+    assert all(row["metric"] in text for row in description.measured)
+    assert describe_config(zoo.config_of("ashnets-tiny"), "ashnets-tiny").measured == [], "other weights"
+    assert zoo.describe("ashnets-r18").measured == [] and "Results" not in zoo.describe("ashnets-r18").to_text()
 
 
 def test_create_is_reproducible_and_leaves_the_generator_alone(caplog):

@@ -289,7 +289,7 @@ def _show_estimates(terminal: Terminal, estimates: list[Estimate]) -> None:
         return f"{picojoules / 1e6:,.1f}"
 
     terminal.table(
-        ["profile", "synapses", "neurons", "routing", "spiking branch", "dense twin", "concrete encoder", "break-even"],
+        ["profile", "synapses", "neurons", "routing", "spiking branch", "ANN", "concrete encoder", "break-even"],
         [
             [
                 one.profile.name,
@@ -305,8 +305,8 @@ def _show_estimates(terminal: Terminal, estimates: list[Estimate]) -> None:
         ],
     )
     terminal.say(
-        "Estimates, in µJ per image. The dense twin is one forward pass of a conventional network with the shape of "
-        "the spiking branch. Break-even: the spikes per input and image at which the synapses cost as much. "
+        "Estimates, in µJ per image. ANN: one forward pass of the ANN of the same shape as the spiking branch. "
+        "Break-even: the spikes per input and image at which the synapses cost as much. "
         "The conclusion depends on the profile. Not counted: fetching weights and state, sampling, static power."
     )
     for one in estimates:

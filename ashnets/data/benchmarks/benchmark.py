@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ashnets.data.benchmarks.faults import Faults, Place
 from ashnets.data.benchmarks.records import Record
+from ashnets.data.folders import as_given, printable
 from ashnets.errors import DataError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Benchmark(ABC):
         self.images = Path(images) if images is not None else self.folder
         for path in (self.folder, self.images):
             if not path.is_dir():
-                raise DataError(f"{path} is not a folder. Give the folder of {self.title}.")
+                raise DataError(f"{printable(as_given(path))} is not a folder. Give the folder of {self.title}.")
         self._likely = ""
 
     @classmethod

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ashnets.data.images import load_rgba
 from ashnets.errors import DataError, InputError, MissingExtraError
+from ashnets.words import install
 
 _LENGTH = re.compile(r"\s*(\d*\.?\d+)\s*(px|pt|pc|mm|cm|in|)\s*")
 _UNITS = {"": 1.0, "px": 1.0, "pt": 4 / 3, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0}  # CSS, in px
@@ -38,7 +39,7 @@ def _render(svg: str, size: int) -> bytes:
     try:
         import resvg_py
     except ImportError:
-        raise MissingExtraError("Drawing SVG files needs resvg-py: pip install 'ashnets[train]'.") from None
+        raise MissingExtraError(f"Drawing SVG files needs resvg-py: {install('train')}.") from None
     # No system fonts: text is drawn as paths in these sets, and the result must not depend on the machine.
     return bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True))
 

@@ -20,14 +20,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ashnets.data.corpus import MANIFEST, open_corpus
-from ashnets.data.folders import by_suffix, listed, walk
+from ashnets.data.folders import as_given, by_suffix, listed, printable, walk
 from ashnets.data.images import is_image
 from ashnets.data.sources.folder import METADATA, read_folder
 from ashnets.data.sources.parquet import read_parquet, split_of_file
 from ashnets.data.sources.rows import as_table, split_name
 from ashnets.errors import ConfigurationError, DataError
+from ashnets.words import command
 
 log = logging.getLogger("ashnets.data")
+BUILT = {  # name of a folder → words of the command that builds it, which does so in data/ by default
+    "pictograms": ("pictograms",),
+    "pictograms-openclipart": ("pictograms", "--with", "openclipart"),
+    "stamps": ("stamps",),
+    "stamps-drawings": ("stamps", "--only", "drawings"),
+    "stamps-photographs": ("stamps", "--only", "photographs"),
+}
 ENOUGH = 50  # held-out images, where a folder has five times as many
 
 FORMS = (
@@ -103,12 +111,18 @@ def open_source(path: str | os.PathLike, hold_out: float = 0.05) -> Source:
     elif path.is_dir():
         source = _open_folder(path)
     else:
-        state = "is a file of another kind" if path.exists() else "does not exist"
-        raise DataError(f"{path} {state}. {FORMS}")
+        state = "is a file of another kind." if path.exists() else f"does not exist.{_how_to_build(path)}"
+        raise DataError(f"{printable(as_given(path))} {state} {FORMS}")
     if not source.rows.num_rows:
         raise DataError(f"{path} contains no rows. {FORMS}")
     _refuse_repeated_ids(path, source.rows)
     return replace(source, rows=_hold_out(path, source.rows, hold_out))
+
+
+def _how_to_build(path: Path) -> str:
+    """The command that builds the data of this name, as a sentence; empty for other names."""
+    found = BUILT.get(path.name)
+    return "" if found is None else f" To build it: `{command('data', *found, '--output', path)}`."
 
 
 def _open_folder(path: Path) -> Source:
@@ -166,7 +180,10 @@ def _hold_out(path: Path, rows: pa.Table, share: float) -> pa.Table:
     if share == 0 or "valid" in splits or not len(train):
         return rows
     if len(train) == 1:
-        raise DataError(f"{path} contains one training image, so none can be held out. Add images, or use hold_out=0.")
+        raise DataError(
+            f"{path} contains one training image, so none can be held out as the split valid. Add images; in Python, "
+            "hold_out=0 holds out none."
+        )
     ids = rows["image_id"].to_pylist()
     order = sorted(train, key=lambda i: hashlib.sha256(ids[i].encode()).digest())
     least = max(min(ENOUGH, len(train) // 5), 1)
