@@ -22,6 +22,7 @@ from ashnets.zoo.experiment_files import PRETRAINING, SHEET, ExperimentFile, Sca
 from ashnets.zoo.numbers import paper_flags
 from ashnets.zoo.verdicts import CLAIM_HEAD, MEANING, Values, claim_lines, mean_and_spread, values_of
 
+PANELS = 4  # of a plot, side by side
 RESULTS, TABLE, PAGE, PLOT = "results.csv", "table.md", "page.md", "plot.png"
 
 
@@ -102,10 +103,13 @@ def draw(experiment: ExperimentFile, scale: ScaleFile, values: Values) -> Figure
     panels = ([shares] if shares else []) + [[one] for one in shown if one not in shares]
     if not panels:
         return None
-    figure = Figure(figsize=(max(6.4, 4.2 * len(panels)), 4.4), layout="constrained")
+    columns = min(len(panels), PANELS)
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(max(6.4, 4.2 * columns), 4.4 if lines == 1 else 3.2 * lines), layout="constrained")
     figure.suptitle(f"{experiment.title} ({experiment.place}), measured at scale {scale.name}", fontsize=10)
     rows = [row.name for row in experiment.rows_at(scale.like)]
-    for axes, own in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    places = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axes, own in zip(places, panels, strict=False):
         percent = own == shares
         (_lines if experiment.plot == "lines" and percent else _bars)(
             axes, rows, own, values, 100.0 if percent else 1.0
@@ -113,7 +117,10 @@ def draw(experiment: ExperimentFile, scale: ScaleFile, values: Values) -> Figure
         axes.set_ylabel("percent" if percent else own[0])
         if experiment.plot == "lines" and percent:
             axes.set_xlabel(experiment.axis)
-        axes.legend(fontsize=7)
+        if own in panels[:2]:  # the panels after these have the legend of the second
+            axes.legend(fontsize=7)
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
     return figure
 
 

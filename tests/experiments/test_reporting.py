@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ashnets.experiments.reporting import page
+from ashnets.experiments.reporting import draw, page
 from ashnets.zoo.experiment_files import read_experiment, read_scale
 from ashnets.zoo.verdicts import NOT_SEEN, SEEN, TOO_SMALL
 
@@ -28,3 +28,15 @@ def test_a_page_says_what_its_verdicts_mean():
     for word in (SEEN, NOT_SEEN, TOO_SMALL):
         assert f"*{word.capitalize()}*:" in claims
     assert "the difference is as large, but reversed" in claims
+
+
+def test_panels_stand_in_rows_of_four():
+    """Table XII has eight measures with units of their own; one without a value has no panel."""
+    experiment, scale = read_experiment("table-12"), read_scale("lab")
+    values = {("ANNs", one): [1.0, 2.0] for one in experiment.measures if one != "loss MVM"}
+    figure = draw(experiment, scale, values)
+    assert figure is not None and [axes.get_ylabel() for axes in figure.axes if axes.axison] == [
+        one for one in experiment.measures if one != "loss MVM"
+    ]
+    grid = figure.axes[0].get_gridspec()
+    assert (grid.nrows, grid.ncols, len(figure.axes)) == (2, 4, 8)

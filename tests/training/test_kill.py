@@ -1,4 +1,4 @@
-"""Runs killed by SIGKILL, at random moments and in the middle of a checkpoint, go on to the same bits."""
+"""Runs killed by SIGKILL, in a step, in the middle of a checkpoint and at random moments, go on to the same bits."""
 
 from __future__ import annotations
 
@@ -26,12 +26,28 @@ CHANGES = {
     "workers": 1,
     "stdp": {"layers": 1, "images": 8},
 }
-PROGRAM = (
-    "import sys\n"
-    "from ashnets.runs import train\n"
-    "print('ready', flush=True)\n"
-    "train(sys.argv[1], corpus=sys.argv[2], output=sys.argv[3], resume=sys.argv[4] == 'True', progress=False)\n"
-)
+PROGRAM = """
+import importlib, os, signal, sys
+from ashnets.runs import train
+
+recipe, corpus, run, resume, module, name, calls = sys.argv[1:]
+if module:
+    place, left = importlib.import_module(module), int(calls)
+    plain = getattr(place, name)
+
+    def deadly(*arguments):
+        global left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(*arguments)
+
+    setattr(place, name, deadly)
+print("ready", flush=True)
+train(recipe, corpus=corpus, output=run, resume=resume == "True", progress=False)
+"""
+IN_A_STEP = "ashnets.training.learner", "step_ended"  # the weights have changed, and no file has
+IN_A_CHECKPOINT = "ashnets.training.checkpoint", "write_json"  # the tensors are written, and its state is not
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +55,8 @@ def undisturbed(corpus, recipe_data, tmp_path_factory) -> tuple[Path, Path, Path
     """Recipe, corpus and the folder of a run that nothing befell."""
     folder = tmp_path_factory.mktemp("undisturbed")
     recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({**recipe_data, **CHANGES}))
+    phases = [{**phase, "epochs": 1} for phase in recipe_data["phases"]]
+    recipe.write_text(yaml.safe_dump({**recipe_data, **CHANGES, "phases": phases}))
     train(recipe, corpus=corpus, output=folder / "run", progress=False)
     return recipe, corpus, folder / "run"
 
@@ -52,9 +69,13 @@ def writes_a_checkpoint(run: Path) -> bool:
         return False
 
 
-def start(recipe: Path, corpus: Path, run: Path) -> subprocess.Popen:
-    """Start the run in a separate process, or resume it; returns shortly before the training begins."""
-    arguments = [str(recipe), str(corpus), str(run), str((run / "recipe.yaml").exists())]
+def start(recipe: Path, corpus: Path, run: Path, place: tuple[str, str] = ("", ""), calls: int = 0) -> subprocess.Popen:
+    """Start the run in a separate process, or resume it; returns shortly before the training begins.
+
+    Args:
+        place, calls: module and name of a function; the process kills itself at this call of it, counted from 1.
+    """
+    arguments = [str(recipe), str(corpus), str(run), str((run / "recipe.yaml").exists()), *place, str(calls)]
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     return process
@@ -83,34 +104,42 @@ def assert_same_end(run: Path, other: Path) -> None:
         assert timeless[0] == timeless[1], name
 
 
-def kill_again_and_again(undisturbed, run: Path, plan: list[tuple[float, bool]]) -> int:
-    """Kill by the plan, then let the run end; returns how many kills there were."""
+def assert_it_ends_undisturbed(undisturbed, run: Path) -> None:
+    """Resume for the last time."""
     recipe, corpus, other = undisturbed
-    kills = 0
-    for seconds, in_checkpoint in plan:
-        kills += kill(start(recipe, corpus, run), run, seconds, in_checkpoint)
-        if (run / "model" / "training.json").exists():
-            break
-    last = start(recipe, corpus, run)
-    assert last.wait(timeout=600) == 0
+    assert start(recipe, corpus, run).wait(timeout=600) == 0
     assert_same_end(run, other)
     assert not list(run.rglob(".*.part"))
-    return kills
 
 
 @pytest.mark.timeout(1800)
 def test_killed_in_a_step_and_in_a_checkpoint(undisturbed, tmp_path):
-    assert kill_again_and_again(undisturbed, tmp_path / "run", [(0.7, True), (0.5, False)]) == 2
+    """In the third of four steps of the first epoch, then in the checkpoint after the seventh step.
+
+    That checkpoint is the sixth of the resumed run: one is of the end of the first phase.
+    """
+    recipe, corpus, _ = undisturbed
+    run, found = tmp_path / "run", []
+    for place, calls in ((IN_A_STEP, 3), (IN_A_CHECKPOINT, 6)):
+        assert start(recipe, corpus, run, place, calls).wait(timeout=600) == -signal.SIGKILL
+        found.append(([path.name for path in checkpoints(run / "checkpoints")][-1], writes_a_checkpoint(run)))
+    assert found == [("step-00000002", False), ("step-00000006", True)]
+    assert_it_ends_undisturbed(undisturbed, run)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_twenty_times(undisturbed, tmp_path):
     """At random moments from the first instant on, every other time inside a checkpoint."""
+    recipe, corpus, _ = undisturbed
     draw, kills = random.Random(0), 0
     for number in range(20):
-        plan = [(draw.uniform(0.0, 1.5), i % 2 == 1) for i in range(20 - kills)]
-        kills += kill_again_and_again(undisturbed, tmp_path / f"run-{number}", plan)
+        run = tmp_path / f"run-{number}"
+        for i in range(20 - kills):
+            kills += kill(start(recipe, corpus, run), run, draw.uniform(0.0, 1.5), i % 2 == 1)
+            if (run / "model" / "training.json").exists():
+                break
+        assert_it_ends_undisturbed(undisturbed, run)
         if kills >= 20:
             break
     assert kills >= 20

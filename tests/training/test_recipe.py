@@ -11,6 +11,7 @@ from torch import nn
 
 from ashnets.errors import ConfigurationError
 from ashnets.model import AshNetsForPreTraining
+from ashnets.model.tdbn import TdBN
 from ashnets.training.optim import build_optimizers, factor, part_of, phase_factor, set_learning_rates, warmup_steps
 from ashnets.training.reading import load_recipe
 from ashnets.training.recipe import Schedule, differences
@@ -92,8 +93,8 @@ def test_mistakes_are_named(write, changes, message):
         ("phases.epochs=1", r"several entries, counted from 0: name one of them, such as phases\.0\.epochs=1"),
         ("phases.objectives.itc=1", r"such as phases\.0\.objectives\.itc=1"),
         ("phase.0.epochs=1", r"has no 'phase' .* Did you mean phases\?"),
-        ("phases.0.epoch=1", r"unknown key epoch\. Did you mean epochs\?"),
-        ("sede=1", r"unknown key sede\. Did you mean seed\?"),
+        ("phases.0.epoch=1", r"^override 'phases\.0\.epoch=1': unknown key epoch\. Did you mean epochs\?"),
+        ("sede=1", r"^override 'sede=1': unknown key sede\. Did you mean seed\?"),
         (
             "model=ashnets-tiny.pictograms",
             r"names trained weights.*write model=ashnets-tiny\. .*set weights=ashnets-tiny\.pictograms",
@@ -159,7 +160,8 @@ def test_a_warm_up_takes_a_tenth_of_a_run_at_most():
 
 
 def test_the_optimizers_hold_every_parameter_once(write, small_pretraining_config):
-    recipe = load_recipe(write())
+    decays = {"transformer": 0.01, "concrete": 0.02, "spiking": 0.03, "collector": 0.04}
+    recipe = load_recipe(write(), [f"optimizers.{part}.weight_decay={decay}" for part, decay in decays.items()])
     model = AshNetsForPreTraining(small_pretraining_config)
     optimizers = build_optimizers(model, recipe)
     assert {k: type(v) for k, v in optimizers.items()} == {
@@ -170,9 +172,14 @@ def test_the_optimizers_hold_every_parameter_once(write, small_pretraining_confi
     }
     held = [id(p) for o in optimizers.values() for g in o.param_groups for p in g["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters())
-    gammas = {id(m.weight) for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.LayerNorm)}
-    decayed = {id(p) for o in optimizers.values() for g in o.param_groups if g["weight_decay"] for p in g["params"]}
-    assert gammas and not gammas & decayed
+    decay_of = {id(p): g["weight_decay"] for o in optimizers.values() for g in o.param_groups for p in g["params"]}
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.LayerNorm | TdBN)]
+    assert {type(m) for m in norms} >= {nn.BatchNorm2d, nn.LayerNorm, TdBN}
+    of_norms = {id(p) for m in norms for p in m.parameters()}
+    for name, parameter in model.named_parameters():
+        decayed = parameter.dim() >= 2 and id(parameter) not in of_norms
+        assert decay_of[id(parameter)] == (decays[part_of(name)] if decayed else 0), name
+    assert set(decay_of.values()) == {0, *decays.values()}
     set_learning_rates(optimizers, recipe, 0.5)
     assert {g["lr"] for g in optimizers["spiking"].param_groups} == {0.005}
     assert part_of("ashnets.vision.abstract_encoder.layers.conv1.conv.weight") == "spiking"
