@@ -24,7 +24,6 @@ PRETRAINING, SHEET = "pre-training", "sheet"  # what is measured of the pre-trai
 COSTS = {  # measure of pre-training → its metric
     "training epochs": "epochs",
     "seconds an epoch": "seconds an epoch",
-    "hours": "hours",
     "memory (MB)": "memory (MB)",
     "model parameters (M)": "parameters (M)",
     "loss MLM": "loss mlm",
