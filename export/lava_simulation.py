@@ -31,10 +31,7 @@ from ashnets.export.graph import check_spikes
 from ashnets.export.lava import read_lava
 from ashnets.words import install
 
-INSTALL = (
-    f"{install('lava')}, then `pip install --no-deps --ignore-requires-python -r requirements-lava.lock`; the file is "
-    "in the checkout"
-)
+INSTALL = f"{install('lava')}, then `pip install --no-deps --ignore-requires-python -r requirements-lava.lock`"
 _IMPORT_FAILED = 7
 _STEP = "ashnets-step"
 

@@ -131,7 +131,7 @@ def test_a_whole_model_gives_the_graph_of_its_branch(config: AshNetsConfig) -> N
 
 def test_a_model_without_a_spiking_branch_is_refused(config: AshNetsConfig) -> None:
     without = AshNetsConfig(**{**config.to_dict(), "summary_ratio": "ann"})
-    with pytest.raises(ConfigurationError, match="'ann' has none"):
+    with pytest.raises(ConfigurationError, match="AshNetsModel has no spiking branch: give a model that has one"):
         from_model(AshNetsModel(without))
 
 

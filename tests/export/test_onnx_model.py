@@ -172,7 +172,7 @@ def test_the_decay_of_a_large_membrane_is_exact_in_onnxruntime() -> None:
 
 def test_the_ann_variant_is_refused(config: AshNetsConfig, tmp_path: Path) -> None:
     model = HEADS["base"](AshNetsConfig(**{**config.to_dict(), "summary_ratio": "ann", "num_hidden_layers": 1}))
-    with pytest.raises(ConfigurationError, match="'ann' has none"):
+    with pytest.raises(ConfigurationError, match="AshNetsModel has no spiking branch: give a model that has one"):
         write_onnx_model(model, tmp_path / "model.onnx")
 
 
