@@ -20,8 +20,7 @@ from torch import nn
 
 from ashnets.errors import ConfigurationError, InputError
 from ashnets.export.folding import fold
-from ashnets.export.graph import NO_BRANCH
-from ashnets.model.abstract_encoder import AbstractEncoder
+from ashnets.export.graph import encoder_of
 from ashnets.model.integer import IntegerConstants, integer_constants
 from ashnets.model.spiking_layer import SpikingLayer
 
@@ -55,12 +54,8 @@ def integer_layers(model: nn.Module) -> tuple[IntegerLayer, ...]:
     Raises:
         ConfigurationError: no spiking branch, or one that a chip's integers cannot hold.
     """
-    encoders = [module for module in model.modules() if isinstance(module, AbstractEncoder)]
-    if len(encoders) != 1:
-        found = f"has {len(encoders)} spiking branches: give one of them" if encoders else NO_BRANCH
-        raise ConfigurationError(f"{type(model).__name__} {found}")
     layers = []
-    for name, module in encoders[0].layers.items():
+    for name, module in encoder_of(model).layers.items():
         block = cast(SpikingLayer, module)
         conv, lif = block.conv, block.lif
         try:

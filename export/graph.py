@@ -196,6 +196,15 @@ def check_spikes(spikes: torch.Tensor, input_shape: tuple[int, ...]) -> None:
         )
 
 
+def encoder_of(model: nn.Module, name: str | None = None) -> AbstractEncoder:
+    """The spiking branch of a model. Raises ConfigurationError if there is none, or more than one."""
+    encoders = [module for module in model.modules() if isinstance(module, AbstractEncoder)]
+    if len(encoders) != 1:
+        found = f"has {len(encoders)} spiking branches: give one of them" if encoders else NO_BRANCH
+        raise ConfigurationError(f"{name or type(model).__name__} {found}")
+    return encoders[0]
+
+
 def from_model(model: nn.Module, name: str | None = None) -> SpikingGraph:
     """The neutral graph of a model's spiking branch, in evaluation mode; in integers for ``precision="int8"``.
 
@@ -207,11 +216,7 @@ def from_model(model: nn.Module, name: str | None = None) -> SpikingGraph:
         ConfigurationError: the model has no spiking branch (variant ``ann``) or more than one, or weights
             that are not finite or do not fit into integers.
     """
-    encoders = [m for m in model.modules() if isinstance(m, AbstractEncoder)]
-    if len(encoders) != 1:
-        found = f"has {len(encoders)} spiking branches: give one of them" if encoders else NO_BRANCH
-        raise ConfigurationError(f"{name or type(model).__name__} {found}")
-    encoder = encoders[0]
+    encoder = encoder_of(model, name)
     config = encoder.config
     name = name or getattr(config, "name_or_path", "") or "ashnets"
     shape: tuple[int, int, int] = (3, config.image_size, config.image_size)

@@ -328,7 +328,7 @@ def _about_speeds() -> str:
         f"{all_of('batch')}, {rounds[0]} to {rounds[-1]} rounds, seed {all_of('seed')}, torch {all_of('torch')}. "
         "`results/throughput.csv` contains the quartiles over the rounds, and the versions; "
         "`python tests/bench/bench_throughput.py --output zoo/results/throughput.csv` measures it again. "
-        f"The speeds of these models were measured on this machine:\n\n{measured_on}"
+        f"Each speed was measured on one of these machines:\n\n{measured_on}"
     )
 
 
