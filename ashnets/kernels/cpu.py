@@ -27,7 +27,8 @@ from ashnets.kernels import buffers
 from ashnets.kernels.compiling import array, block_of, fused, kernel, rows
 from ashnets.kernels.halves import rounded, single
 from ashnets.kernels.prefetching import written_next
-from ashnets.kernels.threads import BACKWARD, over_neurons
+from ashnets.kernels.regions import in_shares
+from ashnets.kernels.threads import BACKWARD, over_neurons, start_threads
 from ashnets.kernels.vectors import full_vectors
 
 TYPES = (torch.float32, torch.bfloat16)  # of x
@@ -150,6 +151,11 @@ def _forward(x, v0, scale, shift, affine, beta, theta, s, v, block, low, high):
 
 
 @kernel
+def _forward_shared(parallel, workers, count, block, low, high, *arguments):
+    in_shares(parallel, workers, count, block, low, high, _forward, arguments)
+
+
+@kernel
 def _backward(
     x,
     v0,
@@ -202,6 +208,11 @@ def _backward(
                 _add_sums(exact[:n], x[t, a:b], mean[a:b], grad_sum[a:b], product_sum[a:b])
 
 
+@kernel
+def _backward_shared(parallel, workers, count, block, low, high, *arguments):
+    in_shares(parallel, workers, count, block, low, high, _backward, arguments)
+
+
 @fused
 def _add(x, total):
     full_vectors()
@@ -240,6 +251,11 @@ def _moments(x, mean, square, block, low, high):
             center[j] += more
 
 
+@kernel
+def _moments_shared(parallel, workers, count, block, low, high, *arguments):
+    in_shares(parallel, workers, count, block, low, high, _moments, arguments)
+
+
 @fused
 def _normalize_back(grad, x, mean, factor, grad_mean, product):
     full_vectors()
@@ -254,6 +270,11 @@ def _norm_backward(grad, x, mean, factor, grad_mean, product, block, low, high):
         b = min(a + block, high)
         for t in range(x.shape[0]):
             _normalize_back(grad[t, a:b], x[t, a:b], mean[a:b], factor[a:b], grad_mean[a:b], product[a:b])
+
+
+@kernel
+def _norm_backward_shared(parallel, workers, count, block, low, high, *arguments):
+    in_shares(parallel, workers, count, block, low, high, _norm_backward, arguments)
 
 
 @kernel
@@ -274,6 +295,11 @@ def _sample(spread, bar, low_keys, high_keys, out, block, low, high):
     for b in range(low, high):
         for t in range(out.shape[0]):
             _draw(spread, bar[b], low_keys[b, t], high_keys[b, t], out[t, b])
+
+
+@kernel
+def _sample_shared(parallel, workers, count, block, low, high, *arguments):
+    in_shares(parallel, workers, count, block, low, high, _sample, arguments)
 
 
 def lif_block(shape: tuple[int, int]) -> int:
@@ -315,7 +341,7 @@ def _first_is_faster(pairs: list[tuple[float, float]]) -> bool:
 def lif_forward(x, v, scale, shift, beta, theta):
     s, last = buffers.empty_like(x), torch.empty_like(v)
     over_neurons(
-        _forward,
+        _forward_shared,
         x.shape,
         lif_block(x.shape),
         array(x),
@@ -336,7 +362,7 @@ def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detac
     grad_x, grad_v0 = buffers.empty_like(x), torch.empty_like(v)
     grad_sum, product_sum = (torch.empty_like(v), torch.empty_like(v)) if sums else (None, None)
     over_neurons(
-        _backward,
+        _backward_shared,
         x.shape,
         lif_block(x.shape),
         array(x),
@@ -363,13 +389,13 @@ def lif_backward(x, v, scale, shift, mean, grad_s, grad_v, beta, theta, k, detac
 
 def moments(x):
     mean, square = (torch.empty_like(x[0], dtype=torch.float32) for _ in range(2))
-    over_neurons(_moments, x.shape, block_of(x.shape[0]), array(x), mean.numpy(), square.numpy())
+    over_neurons(_moments_shared, x.shape, block_of(x.shape[0]), array(x), mean.numpy(), square.numpy())
     return mean, square
 
 
 def norm_backward(grad, x, mean, factor, grad_mean, product):
     over_neurons(
-        _norm_backward, x.shape, block_of(x.shape[0]), *map(array, (grad, x, mean, factor, grad_mean, product))
+        _norm_backward_shared, x.shape, block_of(x.shape[0]), *map(array, (grad, x, mean, factor, grad_mean, product))
     )
 
 
@@ -382,11 +408,12 @@ def sample(spread, bar, keys, out):
     """
     low, high = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32), (keys >> np.uint64(32)).astype(np.uint32)
     images, positions = bar.shape
-    over_neurons(_sample, (out.shape[0] * positions, images), 1, spread, bar.numpy(), low, high, out.numpy())
+    over_neurons(_sample_shared, (out.shape[0] * positions, images), 1, spread, bar.numpy(), low, high, out.numpy())
 
 
 def compile_all() -> None:
     """Compile each kernel, or read it from disk, by a minimal call for each type."""
+    start_threads(1)
     v = torch.zeros(1)
     for kind in TYPES:
         x = torch.zeros(1, 1, dtype=kind)

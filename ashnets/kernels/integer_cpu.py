@@ -15,6 +15,7 @@ from ashnets.kernels import buffers
 from ashnets.kernels.compiling import array, block_of, fused, kernel, rows
 from ashnets.kernels.cpu import slope
 from ashnets.kernels.integer_reference import BIT, DECAY_ONE, MEMBRANE_LIMIT
+from ashnets.kernels.regions import in_shares
 from ashnets.kernels.threads import BACKWARD, over_neurons
 from ashnets.kernels.vectors import full_vectors
 
@@ -95,6 +96,11 @@ def _forward(a, v0, bias, m, bar, s, last, block, low, high):
 
 
 @kernel
+def _forward_shared(parallel, workers, count, block, low, high, *arguments):
+    in_shares(parallel, workers, count, block, low, high, _forward, arguments)
+
+
+@kernel
 def _backward(
     a, v0, bias, m, bar, step, grad_s, grad_v, k, through_reset, grad_a, grad_v0, grad_bias, block, low, high
 ):
@@ -131,6 +137,11 @@ def _backward(
             g[j] *= unit
 
 
+@kernel
+def _backward_shared(parallel, workers, count, block, low, high, *arguments):
+    in_shares(parallel, workers, count, block, low, high, _backward, arguments)
+
+
 def _bar(threshold: torch.Tensor) -> np.int32:
     # A NaN threshold is never crossed: min returns its first argument unless the second is smaller.
     return i32(max(-_FAR, min(_FAR, float(threshold) * BIT)))
@@ -139,7 +150,7 @@ def _bar(threshold: torch.Tensor) -> np.int32:
 def lif_forward(a, v, bias, threshold, decay):
     s, last = buffers.empty_like(a), torch.empty_like(v)
     over_neurons(
-        _forward,
+        _forward_shared,
         a.shape,
         block_of(a.shape[0]),
         array(a),
@@ -157,7 +168,7 @@ def lif_backward(a, v, bias, threshold, decay, step, grad_s, grad_v, k, detach):
     grad_a = buffers.empty_like(a)
     grad_v0, grad_bias = torch.empty_like(v), torch.empty_like(v)
     over_neurons(
-        _backward,
+        _backward_shared,
         a.shape,
         block_of(a.shape[0]),
         array(a),

@@ -6,29 +6,37 @@ import ctypes
 import os
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ashnets.kernels.compiling import kernel
+from ashnets.kernels.regions import in_shares
+
 BACKWARD = 6  # additions of a backward neuron-step of floats on Zen 4, three times the forward one; integers: about 5
 _SHARES = 8  # maximum shares per thread
 _STARTS = 2  # another thread pays if its work takes this many times as long as starting it
-_FEWEST, _MOST = 1 << 18, 1 << 22  # bounds of the neuron-steps that justify another thread
+_FEWEST, _MOST = 1 << 15, 1 << 22  # bounds of the neuron-steps that justify another thread; torch's own limit is 2^15
 
 
-def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *arguments: object, additions: int = 2) -> None:
-    """Call ``kernel(*arguments, block, low, high)`` over all neurons of (T, N), in several shares per thread.
+def over_neurons(region: Callable, shape: tuple[int, int], block: int, *arguments: object, additions: int = 2) -> None:
+    """Run the kernel of ``region`` over all neurons of (T, N), in several shares per thread.
 
-    A thread that is done takes the next share, so that one delayed thread does not delay the others.
-
-    A kernel must release the interpreter's lock and must not write outside its neurons.
+    The threads are torch's own if its OpenMP can be found: after a parallel operation torch's threads spin on their
+    cores for some milliseconds to wait for the next one, and other threads would have to share the cores.
 
     Args:
+        region: a compiled function that passes all its arguments to :func:`ashnets.kernels.regions.in_shares`. The
+            kernel must not write outside its neurons.
         additions: number of numpy's additions that take as long as a neuron-step of the kernel.
+
+    Raises:
+        MemoryError: there is no memory for what the kernel needs.
     """
     steps, neurons = shape
     blocks = -(-neurons // block)
@@ -37,21 +45,31 @@ def over_neurons(kernel: Callable, shape: tuple[int, int], block: int, *argument
     if workers > 1:
         workers = min(workers, amount // worth_a_thread())
     if workers <= 1:
-        kernel(*arguments, block, 0, neurons)
+        region(0, 1, 1, block, 0, neurons, *arguments)
         return
     count = min(blocks, workers * _SHARES, max(workers, 2 * amount // worth_a_thread()))
-    shares = iter(
-        [
-            (min(neurons, block * (blocks * i // count)), min(neurons, block * (blocks * (i + 1) // count)))
-            for i in range(count)
-        ]
-    )
+    parallel = 0 if _forked else _openmp()
+    if parallel:
+        region(parallel, workers, count, block, 0, neurons, *arguments)
+    else:
+        _pooled(region, block, neurons, workers, count, arguments)
 
-    def work() -> None:
-        for low, high in shares:  # the iterator of a list gives each share to one thread only
-            kernel(*arguments, block, low, high)
 
-    together(work, workers)
+def _pooled(region: Callable, block: int, neurons: int, workers: int, count: int, arguments: Sequence[object]) -> None:
+    # one pool per process: a forked process has none of its parent's threads
+    edges = [min(neurons, block * (-(-neurons // block) * i // count)) for i in range(count + 1)]
+    waiting = [
+        _pool(workers, os.getpid()).submit(region, 0, 1, 1, block, low, high, *arguments)
+        for low, high in pairwise(edges)
+    ]
+    wait(waiting)  # also after an error: the others still write to the arguments
+    for future in waiting:
+        future.result()
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="ashnets")
 
 
 @cache
@@ -62,7 +80,7 @@ def worth_a_thread() -> int:
     """
     x = np.ones(1 << 14, np.float32)
     addition = _median_seconds(lambda: np.add(x, x, out=x)) / x.size
-    start = _median_seconds(lambda: together(lambda: None, 2))
+    start = _median_seconds(lambda: start_threads(2))
     return _worth(start, addition)
 
 
@@ -81,30 +99,23 @@ def _median_seconds(work: Callable[[], object], rounds: int = 15) -> float:
     return sorted(seconds)[rounds // 2]
 
 
-def together(work: Callable[[], None], threads: int) -> None:
-    """Call ``work`` once in each of ``threads`` threads, including this one, and wait for all.
+@kernel
+def _nothing(block, low, high):
+    pass
 
-    The threads are torch's own if its OpenMP can be found: after a parallel operation torch's threads spin on their
-    cores for some milliseconds to wait for the next one, and other threads would have to share the cores.
 
-    Raises:
-        Exception: the first one that ``work`` raised.
-    """
-    parallel = None if _forked else _openmp()
-    if parallel is None:
-        _pooled(work, threads)
-        return
-    raised: list[BaseException] = []
+@kernel
+def _nothing_shared(parallel, workers, count, block, low, high):
+    in_shares(parallel, workers, count, block, low, high, _nothing, ())
 
-    def member(_: object) -> None:
-        try:
-            work()
-        except BaseException as error:  # exceptions cannot pass through OpenMP
-            raised.append(error)
 
-    parallel(_MEMBER(member), None, threads, 0)
-    if raised:
-        raise raised[0]
+def start_threads(workers: int) -> None:
+    """A region in which nothing is computed; it also compiles the region."""
+    parallel = 0 if _forked else _openmp()
+    if parallel:
+        _nothing_shared(parallel, workers, workers, 1, 0, workers)
+    else:
+        _pooled(_nothing_shared, 1, workers, workers, workers, ())
 
 
 _forked = False  # True in a forked process, which has none of the parent's OpenMP threads
@@ -118,35 +129,17 @@ def _after_fork() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
-_MEMBER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
 
 @cache
-def _openmp() -> Callable[..., None] | None:
-    """``GOMP_parallel`` of the library that this process's torch runs on (libgomp, or another with its interface)."""
+def _openmp() -> int:
+    """Address of ``GOMP_parallel`` of the library that this process's torch runs on (libgomp, or another with its
+    interface); 0 if there is none."""
     if not sys.platform.startswith("linux"):
-        return None
+        return 0
     mapped = {line.split(maxsplit=5)[-1].strip() for line in Path("/proc/self/maps").read_text().splitlines()}
     loaded = [Path(path) for path in mapped if Path(path).name.startswith(("libgomp", "libiomp", "libomp"))]
     own = [path for path in loaded if path.is_relative_to(Path(torch.__file__).parent)] or loaded
     if len(own) != 1:  # other packages include their own: any of them may be torch's
-        return None
+        return 0
     parallel = getattr(ctypes.CDLL(str(own[0])), "GOMP_parallel", None)
-    if parallel is not None:
-        parallel.argtypes, parallel.restype = [_MEMBER, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
-    return parallel
-
-
-def _pooled(work: Callable[[], None], threads: int) -> None:
-    # one pool per process: a forked process has none of its parent's threads
-    waiting = [_pool(threads - 1, os.getpid()).submit(work) for _ in range(threads - 1)]
-    try:
-        work()
-    finally:
-        for future in waiting:
-            future.result()
-
-
-@cache
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="ashnets")
+    return 0 if parallel is None else ctypes.cast(parallel, ctypes.c_void_p).value or 0

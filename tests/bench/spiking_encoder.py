@@ -1,4 +1,7 @@
-"""The abstract encoder on one group of φ images: training step and inference against a network of spikingjelly."""
+"""The abstract encoder on one group of φ images: training step and inference against a network of spikingjelly.
+
+The convolutions alone, with their real input spikes, show how fast any implementation of the neurons could become.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from images import spikes_of
 from measuring import interleaved
 from networks import BaselineEncoder, check_against_float64, inference, input_of, training_step
 from reporting import Report, Settings
+from torch import nn
 
 from ashnets.configuration import AshNetsConfig
 from ashnets.model.abstract_encoder import AbstractEncoder
@@ -22,6 +26,7 @@ QUICK = ["ashnets-tiny"]
 TIMES_BASELINE = {"ashnets-tiny": 3.5}  # of a training step
 TIMES_OTHERS = 2.2
 OURS, BASELINE, BASELINE_LAST = "ashnets", "spikingjelly", "spikingjelly, channels-last"
+CONVOLUTIONS = "its convolutions alone"
 SHAPE = (
     "spiking_channels",
     "spiking_grid_channels",
@@ -78,15 +83,44 @@ def benchmark(name: str, config: AshNetsConfig, settings: Settings, report: Repo
             )
         report.note(f"{name}, {what}: agreement", agreement)
         candidates = {n: partial(call, encoder, given[n]) for n, encoder in encoders.items()}
-        seconds = interleaved(candidates, settings.rounds)
+        seconds = interleaved({**candidates, CONVOLUTIONS: convolutions(ours, spikes, group, train)}, settings.rounds)
         case = f"{name}: {what}"
         times = [
             report.add_ratio(SECTION, case, f"{baseline} / {OURS}", seconds[baseline], seconds[OURS])
             for baseline in (BASELINE, BASELINE_LAST)
         ]
+        for baseline in (BASELINE, BASELINE_LAST):
+            report.add_ratio(SECTION, case, f"{baseline} / {CONVOLUTIONS}", seconds[baseline], seconds[CONVOLUTIONS])
         if train:
             least = TIMES_BASELINE.get(name, TIMES_OTHERS)
             report.aim(f"{SECTION}, {case}: faster {BASELINE} / {OURS}", min(times), at_least=least)
+
+
+def convolutions(
+    encoder: AbstractEncoder, spikes: torch.Tensor, group_size: int, train: bool
+) -> Callable[[], tuple[torch.Tensor, ...]]:
+    """A call of all convolutions for the inputs that they have in the encoder; in training also their gradients.
+
+    The first layer needs no gradient of its input.
+    """
+    seen: list[tuple[nn.Conv2d, torch.Tensor]] = []
+
+    def see(convolution: nn.Module, given: tuple[torch.Tensor], _: torch.Tensor) -> None:
+        seen.append((convolution, given[0].detach().requires_grad_(train and bool(seen))))
+
+    hooks = [block.conv.register_forward_hook(see) for block in encoder.layers.values()]
+    inference(encoder, spikes, group_size)
+    for hook in hooks:
+        hook.remove()
+
+    def run() -> tuple[torch.Tensor, ...]:
+        outputs = [convolution(x) for convolution, x in seen]
+        if not train:
+            return tuple(outputs)
+        leaves = [leaf for convolution, x in seen for leaf in (x, convolution.weight) if leaf.requires_grad]
+        return torch.autograd.grad(outputs, leaves, outputs)
+
+    return run
 
 
 def distance(found: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> float:

@@ -153,7 +153,7 @@ def test_a_bias_or_threshold_beyond_a_chip_s_acts_like_the_definition_s():
 @pytest.mark.parametrize("shape", [(160, 5000), (10, 90_001), (3, 1), (2000, 500)])
 def test_threads_and_blocks_change_nothing(monkeypatch, count, shape, pooled):
     if pooled:  # as where torch's OpenMP cannot be found
-        monkeypatch.setattr(threads, "_openmp", lambda: None)
+        monkeypatch.setattr(threads, "_openmp", lambda: 0)
     a, v, bias, grad_s, grad_v = tensors(*draw(3, *shape, 4000, 900))
     constants = (scalar(900), 1000, scalar(0.004), grad_s, grad_v, 2.0, True)
     true = integer_reference.lif_forward(a, v, bias, *constants[:2])

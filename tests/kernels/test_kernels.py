@@ -16,6 +16,8 @@ from numba.core import caching
 
 from ashnets.kernels import compiling, cpu, operators, reference, threads
 from ashnets.kernels.choosing import kernels_for
+from ashnets.kernels.compiling import kernel
+from ashnets.kernels.regions import in_shares
 from ashnets.kernels.threads import over_neurons
 
 
@@ -126,7 +128,7 @@ def test_norm_backward(steps, neurons, seed):
 def test_threads_and_blocks_change_nothing(monkeypatch, count, shape, pooled):
     monkeypatch.setattr(threads, "worth_a_thread", lambda: threads._FEWEST)
     if pooled:  # as where torch's OpenMP cannot be found
-        monkeypatch.setattr(threads, "_openmp", lambda: None)
+        monkeypatch.setattr(threads, "_openmp", lambda: 0)
     x, v, grad_s, grad_v = numbers(5, shape, shape[1:], shape, shape[1:])
     true = reference.lif_forward(x, v, None, None, 0.75, 0.9)
     before = torch.get_num_threads()
@@ -145,37 +147,64 @@ def test_threads_and_blocks_change_nothing(monkeypatch, count, shape, pooled):
 
 
 def test_the_threads_are_those_of_torch():
-    """The process has as many native threads after the kernel as after a parallel operation of torch."""
+    """A region has the threads that a parallel operation of torch has started, and no other."""
     code = """
-import os, torch
+import ctypes, os
+import numpy as np, torch
+from numba import njit
 from ashnets.kernels import threads
+from ashnets.kernels.regions import in_shares
+
 torch.set_num_threads(3)
 torch.zeros(1 << 20).add_(1)
 standing = set(os.listdir("/proc/self/task"))
-used = set()
-threads.together(lambda: used.add(threading.get_native_id()), 3)
-assert len(standing) >= 3 and {str(one) for one in used} <= standing == set(os.listdir("/proc/self/task")), used
+address = threads._openmp()
+libraries = {line.split()[-1] for line in open("/proc/self/maps") if "libgomp" in line and "/torch/" in line}
+team_size = ctypes.CDLL(*libraries).omp_get_num_threads
+team_size.argtypes, team_size.restype = [], ctypes.c_int
+
+@njit(nogil=True)
+def kernel(found, block, low, high):
+    found[low:high] = team_size()
+
+@njit(nogil=True)
+def region(parallel, workers, count, block, low, high, *arguments):
+    in_shares(parallel, workers, count, block, low, high, kernel, arguments)
+
+found = np.zeros(100, np.int32)
+region(address, 3, 24, 1, 0, 100, found)
+assert (found == 3).all() and len(standing) >= 3, (found, standing)
+assert standing == set(os.listdir("/proc/self/task"))
 """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", "import threading" + code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+@kernel
+def _fails_after_the_first_block(done, block, low, high):
+    done[low:high] += 1
+    if low > 0:
+        raise MemoryError
+
+
+@kernel
+def _failing(parallel, workers, count, block, low, high, *arguments):
+    in_shares(parallel, workers, count, block, low, high, _fails_after_the_first_block, arguments)
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_an_error_in_a_thread_is_raised(monkeypatch, pooled):
+def test_each_neuron_is_in_one_share_and_an_error_in_a_thread_is_raised(monkeypatch, pooled):
     monkeypatch.setattr(threads, "worth_a_thread", lambda: threads._FEWEST)
     if pooled:
-        monkeypatch.setattr(threads, "_openmp", lambda: None)
-
-    def kernel(block: int, low: int, high: int) -> None:
-        if low > 0:
-            raise ZeroDivisionError
-
+        monkeypatch.setattr(threads, "_openmp", lambda: 0)
+    done = np.zeros(10_001, np.int64)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with pytest.raises(ZeroDivisionError):
-            over_neurons(kernel, (100, 10_000), 64)
+        with pytest.raises(MemoryError):
+            over_neurons(_failing, (100, len(done)), 64, done)
     finally:
         torch.set_num_threads(before)
+    assert (done == 1).all()
 
 
 def test_a_forked_process_has_threads_of_its_own():
@@ -342,7 +371,7 @@ def test_kernels_are_not_kept_in_a_folder_named_tilde(monkeypatch):
     ("start", "addition", "worth"),
     [
         (1e-4, 1e-10, 1_000_000),  # 2 · start / (2 · addition)
-        (1e-6, 1e-10, 1 << 18),
+        (1e-6, 1e-10, 1 << 15),
         (1e-2, 1e-10, 1 << 22),
     ],
 )
