@@ -49,7 +49,11 @@ _STEPS = "plain settings / recipe"
 SPEEDS = {
     "spiking-lif": [(case, what) for case in ("T 10, N 65,536", "T 10, N 1,048,576", _LONG) for what in _LIF],
     "spiking-encoder": [
-        *((f"{models}: training step", what) for models in ("ashnets-tiny", _DEEP) for what in _BASELINES),
+        *(
+            (f"{models}: training step", what)
+            for models in ("ashnets-tiny", _DEEP)
+            for what in (*_BASELINES, "spikingjelly / its convolutions alone")
+        ),
         *((f"{models}: inference", _BASELINES[0]) for models in ("ashnets-tiny", _DEEP)),
     ],
     "spiking-model": [("ashnets-r101-l3, 4 pairs", f"{kind}, with / without SNN") for kind in ("time", "memory")],
