@@ -121,7 +121,8 @@ def test_measured_numbers_and_none_where_nothing_was_measured(tmp_path, monkeypa
     big = numbers("ashnets-r152")
     score = zoo_numbers.best(expected, "R@1")["R@1"]
     assert float(score) == max(float(row["R@1"]) for row in expected if row["branch"] == "both"), "no ablation"
-    for model, seeds in (("ashnets-tiny-ann", (0.4488, 0.4529, 0.4661)), ("ashnets-tiny-snn", (0.2098, 0.2271, 0.2140))):
+    of_seeds = {"ashnets-tiny-ann": (0.4488, 0.4529, 0.4661), "ashnets-tiny-snn": (0.2098, 0.2271, 0.2140)}
+    for model, seeds in of_seeds.items():
         value = f"{statistics.mean(seeds):.3f} ± {statistics.stdev(seeds):.3f}"
         line = table([model]).splitlines()[-1]
         assert line.endswith(f"| R@1 {value} (test-twitter-seen, text to image) |"), "text to image, of every seed"
