@@ -48,14 +48,19 @@ def over_neurons(region: Callable, shape: tuple[int, int], block: int, *argument
         region(0, 1, 1, block, 0, neurons, *arguments)
         return
     count = min(blocks, workers * _SHARES, max(workers, 2 * amount // worth_a_thread()))
+    _run(region, workers, count, block, neurons, arguments)
+
+
+def _run(region: Callable, workers: int, count: int, block: int, neurons: int, arguments: Sequence[object]) -> None:
+    """In OpenMP's threads, or in those of a pool where there is no OpenMP."""
     parallel = 0 if _forked else _openmp()
     if parallel:
         region(parallel, workers, count, block, 0, neurons, *arguments)
     else:
-        _pooled(region, block, neurons, workers, count, arguments)
+        _pooled(region, workers, count, block, neurons, arguments)
 
 
-def _pooled(region: Callable, block: int, neurons: int, workers: int, count: int, arguments: Sequence[object]) -> None:
+def _pooled(region: Callable, workers: int, count: int, block: int, neurons: int, arguments: Sequence[object]) -> None:
     # one pool per process: a forked process has none of its parent's threads
     edges = [min(neurons, block * (-(-neurons // block) * i // count)) for i in range(count + 1)]
     waiting = [
@@ -111,11 +116,7 @@ def _nothing_shared(parallel, workers, count, block, low, high):
 
 def start_threads(workers: int) -> None:
     """A region in which nothing is computed; it also compiles the region."""
-    parallel = 0 if _forked else _openmp()
-    if parallel:
-        _nothing_shared(parallel, workers, workers, 1, 0, workers)
-    else:
-        _pooled(_nothing_shared, 1, workers, workers, workers, ())
+    _run(_nothing_shared, workers, workers, 1, workers, ())
 
 
 _forked = False  # True in a forked process, which has none of the parent's OpenMP threads
