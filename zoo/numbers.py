@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from functools import cache
 from pathlib import Path
 
 from ashnets.digests import WEIGHTS_SHA256
@@ -303,7 +302,6 @@ def paper_flags(table: int, row: str | None = None) -> tuple[str, ...]:
     )
 
 
-@cache
 def _speeds() -> dict[str, dict[str, str]]:
     return {row["model"]: row for row in read_csv(ROOT / "results" / THROUGHPUT)}
 
