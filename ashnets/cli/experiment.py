@@ -61,8 +61,8 @@ def experiment(
     ordinary runs of `ashnets train` and `ashnets finetune` in OUTPUT/runs, which all experiments share: finished runs
     are not repeated, and --resume continues interrupted ones. OUTPUT/NAME receives results.csv, table.md (mean ±
     standard deviation over seeds), a plot, and page.md with the paper's numbers beside. The experiments are table-2 to
-    table-14, figure-3 to figure-5, time-axis, collector-scale and tuning-groups. For several devices, start the
-    command with torchrun.
+    table-14, figure-3 to figure-5, time-axis, collector-scale, tuning-groups and distillation. For several devices,
+    start the command with torchrun.
 
     \b
     Examples:

@@ -56,7 +56,8 @@ def _real_changes(path: Path, changes: Mapping[str, object]) -> JsonObject:
 def by_nature(recipe: Recipe, config: AshNetsConfig, without: Sequence[str], devices: int) -> JsonObject:
     """Key → value, for what a recipe with this model cannot keep."""
     lacking = {*without}
-    lacking |= set() if config.has_spiking_branch else {"stua", "mvm"}
+    lacking |= set() if config.has_spiking_branch else {"stua", "mvm", "distill"}
+    lacking |= set() if config.has_concrete_branch else {"distill"}
     lacking |= set() if config.collector else {"mvm"}
     found: JsonObject = {}
     for number, phase in enumerate(recipe.phases):

@@ -26,6 +26,7 @@ from ashnets.experiments.sheet import draw_batches
 from ashnets.experiments.units import Measured, Stage, Unit
 from ashnets.files import JsonObject, write_json
 from ashnets.hub.resolving import weights_sha256
+from ashnets.objectives import NAMES
 from ashnets.runs import finetune, train
 from ashnets.training.distributed import rank, world_size
 from ashnets.training.journal import EPOCHS, read_records
@@ -123,7 +124,7 @@ def _trained(stage: Stage) -> JsonObject:
         lasting.setdefault(one["phase"], []).append(end - start)
     # other programs disturb the fastest epoch of a phase least: it counts for all
     seconds = sum(len(some) * min(some) for some in lasting.values())
-    losses = [{key: one[key] for key in ("epoch", "itc", "itm", "mlm", "mvm", "stua") if key in one} for one in last]
+    losses = [{key: one[key] for key in ("epoch", *NAMES) if key in one} for one in last]
     return {
         "metrics": {
             "epochs": len(epochs),

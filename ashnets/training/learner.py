@@ -286,11 +286,14 @@ def _check_heads(recipe: Recipe, model: Any) -> None:
                 f"phases.{phase.name} is concrete_only, but {recipe.model} with changes={recipe.changes} has no "
                 "concrete branch: remove the phase, or set concrete_only to false"
             )
-        lacking = [name for name in phase.objectives if name in ("mvm", "stua") and not hasattr(model, name)]
+        both = all(getattr(model.config, f"has_{branch}_branch", False) for branch in ("spiking", "concrete"))
+        able = {"mvm": hasattr(model, "mvm"), "stua": hasattr(model, "stua"), "distill": both}
+        lacking = [name for name in phase.objectives if not able.get(name, True)]
         if lacking:
             raise ConfigurationError(
-                f"phases.{phase.name}.objectives: {', '.join(lacking)} need the spiking branch, and mvm the collector, "
-                f"which {recipe.model} with changes={recipe.changes} does not have: remove them"
+                f"phases.{phase.name}.objectives: {', '.join(lacking)} need the spiking branch, mvm also the collector "
+                f"and distill the concrete branch, but {recipe.model} with changes={recipe.changes} does not have all "
+                "of these: remove the objectives"
             )
     if recipe.stdp is not None and not model.config.has_spiking_branch:
         raise ConfigurationError(f"stdp: {recipe.model} with changes={recipe.changes} has no spiking layers to train")

@@ -21,6 +21,7 @@ LOSSES = {
     "mlm": "MLM: masked words",
     "mvm": "MVM: masked concepts",
     "stua": "STUA: spikes and text",
+    "distill": "distillation: spikes and concrete tokens",
 }
 WAYS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 RATES = {"rate_": "at inference, weights as published", "training_rate_": "in training mode"}

@@ -183,6 +183,8 @@ class PreTrainingStep(nn.Module):
             with full_precision(tau.device):
                 losses["stua"] = obj.stua_loss(spiking, described, model.stua.temperature(), positive)
             counts["stua"] = pairs
+        if "distill" in names:
+            losses["distill"], counts["distill"] = obj.distillation_loss(visual.abstract, visual.concrete), pairs
         fused = fused_pairs(batch.draws.fused, batch.group_size, self.fused_share)  # (F,)
         if "itm" in names:
             losses["itm"], counts["itm"], figures["itm_accuracy"] = self._itm(

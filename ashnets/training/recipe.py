@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ashnets.files import JsonObject
+from ashnets.objectives import OF_THE_SPIKES
 from ashnets.training.stdp import STDP
 
 GROUPINGS = ("random", "similar")
@@ -35,10 +36,12 @@ class Phase:
 
     Attributes:
         concrete_only: the visual tokens are F_CNN alone. The spiking branch, collector and summary ratio are frozen and
-            switched off. With ``stua`` among the objectives, the spiking branch and collector are not: STUA trains them
-            next to the concrete branch, so that F_SNN means something before SR gates it into the tokens.
+            switched off. With ``stua`` or ``distill`` among the objectives, the spiking branch and collector are not:
+            these train them next to the concrete branch, so that F_SNN means something before SR gates it into the
+            tokens.
         grouping: ``random``, or ``similar``: regrouped by ITC similarity before each epoch.
-        objectives: name → weight in the loss.
+        objectives: name → weight in the loss: the paper's ``itc``, ``itm``, ``mlm``, ``mvm``, ``stua``; and
+            ``distill``, which is not the paper's: F_SNN learns F_CNN (:mod:`ashnets.objectives.distill`).
         negative_temperature: τ of the draw of ITM's negatives; ITC's own τ by default. A matching head that is
             trained from scratch keeps answering "no match" if all negatives are hard: τ near 1 also draws easy ones.
         frozen: parts that are not trained: any of ``transformer``, ``concrete``, ``spiking``, ``collector`` and
@@ -56,7 +59,7 @@ class Phase:
     @property
     def spiking(self) -> bool:
         """Whether the spiking branch runs, where the model has one."""
-        return not self.concrete_only or "stua" in self.objectives
+        return not self.concrete_only or any(name in self.objectives for name in OF_THE_SPIKES)
 
     @property
     def beside(self) -> bool:

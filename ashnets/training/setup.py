@@ -140,7 +140,7 @@ def average_of(model: nn.Module, decay: float, warm_up: bool = False) -> Average
 def freeze(model: nn.Module, phase: Phase) -> None:
     """Set which parameters the phase trains."""
     for name, parameter in model.named_parameters():
-        idle = phase.concrete_only and _is_spiking(name) and not (phase.beside and _reached_by_stua(name))
+        idle = phase.concrete_only and _is_spiking(name) and not (phase.beside and _trained_beside(name))
         fixed = BACKBONE in phase.frozen and ".concrete_encoder.backbone." in name
         parameter.requires_grad_(not (idle or fixed or part_of(name) in phase.frozen))
 
@@ -166,7 +166,7 @@ def resting(model: AshNetsPreTrainedModel, phase: Phase) -> list[nn.Module]:
     return [part for name, part in parts.items() if name in names and part is not None]
 
 
-def _reached_by_stua(name: str) -> bool:
+def _trained_beside(name: str) -> bool:
     return ".abstract_encoder." in name or ".collector." in name or name.startswith("stua.")
 
 

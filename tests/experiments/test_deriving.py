@@ -64,7 +64,8 @@ def test_every_row_is_a_recipe_and_its_command_makes_it(name, scale):
             assert recipe == stage.settings() and recipe.seed == 3
             load_recipe(recipe_path(stage.recipe), list(stage.estimated or stage.overrides))
             objectives = {name for phase in recipe.phases for name in phase.objectives}
-            assert config.has_spiking_branch or not objectives & {"stua", "mvm"}
+            assert config.has_spiking_branch or not objectives & {"stua", "mvm", "distill"}
+            assert config.has_concrete_branch or "distill" not in objectives
             assert config.collector or "mvm" not in objectives
             assert config.has_concrete_branch or not any(phase.concrete_only for phase in recipe.phases)
             if recipe.phases[0].grouping != SINGLE:

@@ -1,4 +1,4 @@
-"""The five objectives against plain loops in float64 and hand-computed cases."""
+"""The objectives against plain loops in float64 and hand-computed cases."""
 
 from __future__ import annotations
 
@@ -230,3 +230,17 @@ def test_mvm_loss_by_hand():
     loss = obj.mvm_loss(nothing, torch.zeros(0, dtype=torch.long))
     loss.backward()
     assert loss.item() == 0 and nothing.grad is not None
+
+
+def test_distillation_by_hand():
+    """Cosines of 1, 0, −1 and 0.6, and of a silent token 0; a constant teacher; a gradient of bounded length."""
+    abstract = torch.tensor([[[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0], [3.0, 4.0], [0.0, 0.0]]], requires_grad=True)
+    concrete = torch.tensor([[[5.0, 0.0]] * 5], requires_grad=True)
+    loss = obj.distillation_loss(abstract, concrete)
+    assert loss.item() == pytest.approx(1 - (1 + 0 - 1 + 0.6 + 0) / 5)
+    loss.backward()
+    assert concrete.grad is None
+    assert abstract.grad is not None
+    assert abstract.grad[0, 0].tolist() == [0, 0], "it has the teacher's direction"
+    assert abstract.grad[0, 1].tolist() == pytest.approx([-1 / 3 / 5, 0])
+    assert abstract.grad[0, 4].tolist() == pytest.approx([-1 / 1e-2 / 5, 0])

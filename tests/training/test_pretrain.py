@@ -360,15 +360,27 @@ def group_of(name: str) -> str:
         ("mlm", {"backbone", "SR", "joint", "mlm"}),
         ("mvm", {"backbone", "SR", "joint", "mvm", "mask"}),
         ("stua", {"stua"}),  # SR is a constant in it, so that nothing reaches SR and the backbone
+        ("distill", set()),  # nor here, where F_CNN is the teacher
     ],
 )
 def test_where_gradients_go(model_of, batch, name, own):
-    """Every objective trains the spiking encoder, C and the transformer, and of the rest its own."""
+    """Every objective trains the spiking encoder and C, all but one the transformer, and of the rest its own."""
     model = model_of()
     losses, _ = step_of(model, [name])(batch, spikes_of(model, batch))
     losses[name].backward()
     reached = {group_of(n) for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
-    assert reached == {"spiking", "C", "transformer"} | own
+    text = set() if name == "distill" else {"transformer"}
+    assert reached == {"spiking", "C"} | text | own
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_distillation_equals_a_loop(model_of, batch, beside):
+    model = model_of()
+    losses, _ = step_of(model, ["distill"], concrete_only=beside, beside=beside)(batch, spikes_of(model, batch))
+    visual, *_ = parts(model, batch)
+    pairs = zip(visual.abstract.flatten(0, 1).tolist(), visual.concrete.flatten(0, 1).tolist(), strict=True)
+    cosines = [math.fsum(a * b for a, b in zip(s, c, strict=True)) / math.hypot(*s) / math.hypot(*c) for s, c in pairs]
+    assert losses["distill"].item() == pytest.approx(1 - math.fsum(cosines) / len(cosines), abs=1e-5)
 
 
 def test_stua_beside_the_concrete_branch(model_of, batch):

@@ -28,6 +28,7 @@ from ashnets.errors import ConfigurationError, DataError, OutputError, TrainingE
 from ashnets.evaluation.evaluating import DataPlace, evaluate_models
 from ashnets.evaluation.options import EvaluationOptions
 from ashnets.model.sampling import image_key
+from ashnets.objectives import NAMES
 from ashnets.runs import train
 from ashnets.training.checkpoint import checkpoints, tensors_of
 from ashnets.training.loader import calibration_batches
@@ -250,7 +251,14 @@ def test_the_loss_is_the_weighted_sum(finished):
 
 
 @pytest.mark.parametrize(
-    "names", [("itm", "mlm", "mvm"), ("itm", "mlm", "mvm", "itc"), ("itm", "mlm", "mvm", "itc", "stua"), ("stua",)]
+    "names",
+    [
+        ("itm", "mlm", "mvm"),
+        ("itm", "mlm", "mvm", "itc"),
+        ("itm", "mlm", "mvm", "itc", "stua"),
+        ("stua",),
+        ("distill",),
+    ],
 )
 def test_objectives_are_switched_separately(corpus, recipe, tmp_path, names):
     """Fig. 5: Base, Base + ITC, Base + ITC + STUA; and one alone."""
@@ -263,7 +271,7 @@ def test_objectives_are_switched_separately(corpus, recipe, tmp_path, names):
         overrides=["phases.0.epochs=1", "phases.1.epochs=1", f"phases.1.objectives={objectives}"],
     )
     last = records(tmp_path / "run")[-1]
-    assert {name for name in ("itc", "itm", "mlm", "mvm", "stua") if name in last} == set(names)
+    assert {name for name in NAMES if name in last} == set(names)
 
 
 def test_concrete_phase_leaves_the_spiking_branch_alone(finished):
@@ -534,6 +542,9 @@ def test_objectives_without_a_head_are_refused_at_the_start(corpus, recipe, tmp_
         train(recipe, overrides=["changes.summary_ratio=ann"], **options)
     with pytest.raises(ConfigurationError, match=r"objectives: mvm need"):
         train(recipe, overrides=["changes.collector=false"], **options)
+    snn = ["changes.summary_ratio=snn", "phases.0.concrete_only=false", "phases.1.objectives={itc: 1.0, distill: 1.0}"]
+    with pytest.raises(ConfigurationError, match=r"phases.spiking.objectives: distill need .* the concrete branch"):
+        train(recipe, overrides=snn, **options)
     integers = ["changes.precision=int8", "stdp={layers: 1}"]
     with pytest.raises(ConfigurationError, match="precision='int8'"):
         train(recipe, overrides=integers, **options)
