@@ -59,7 +59,7 @@ def _compiled() -> ModuleType:
         def on_start(self, event: event.Event) -> None:
             if self.start is None:
                 self.start = time.perf_counter()
-                log.warning("compiling the spiking kernels for this processor: a few seconds, once per installation")
+                log.warning("compiling the spiking kernels for this processor, once per installation: up to a minute")
 
         def on_end(self, event: event.Event) -> None:
             pass

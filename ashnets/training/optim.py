@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ashnets.model.tdbn import TdBN
-from ashnets.training.recipe import Optimizer, Recipe, Schedule
+from ashnets.training.recipe import BACKBONE, Optimizer, Recipe, Schedule
 
 
 def part_of(name: str) -> str:
@@ -29,6 +29,22 @@ def part_of(name: str) -> str:
     if ".collector." in name or ".summary_ratio." in name:
         return "collector"
     return "transformer"
+
+
+def optimizer_doubts(recipe: Recipe, backbone: str) -> list[str]:
+    """What is unusual about the optimizers for this kind of backbone, as sentences for the log.
+
+    The paper trains its CNNs by SGD with a rate of 0.01, which destroys a pre-trained ViT.
+    """
+    trained = any(not {"concrete", BACKBONE} & {*phase.frozen} for phase in recipe.phases)
+    if not (trained and backbone.startswith("vit") and recipe.optimizers["concrete"].kind == "sgd"):
+        return []
+    rate, usual = recipe.optimizers["concrete"].lr, recipe.optimizers["transformer"]
+    return [
+        f"optimizers.concrete is SGD with a rate of {rate:g}, but the backbone, {backbone}, is a transformer: those "
+        f"are trained by AdamW. Set optimizers.concrete={{kind: {usual.kind}, lr: {usual.lr:g}, "
+        f"weight_decay: {usual.weight_decay:g}}}"
+    ]
 
 
 def build_optimizers(model: nn.Module, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:

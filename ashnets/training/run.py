@@ -32,7 +32,7 @@ from ashnets.training.gauges import ablation_gauges, feature_gauges, inert_warni
 from ashnets.training.images import TrainingImages
 from ashnets.training.learner import Learner
 from ashnets.training.loop import Loop
-from ashnets.training.optim import warmup_steps
+from ashnets.training.optim import optimizer_doubts, warmup_steps
 from ashnets.training.precision import with_precision
 from ashnets.training.publish import write_model
 from ashnets.training.recipe import PRETRAINED, Phase, Recipe
@@ -146,7 +146,7 @@ class Run(Loop):
                 f"warm-up over {counted(capped, 'step')}, not schedule.warmup_steps={asked}: "
                 f"a tenth of the run's {total} at most"
             )
-        return notes
+        return notes + optimizer_doubts(self.recipe, getattr(self.config, "backbone", ""))
 
     def train(self) -> JsonObject:
         """Run all remaining epochs, then publish the model; returns the record of the run."""

@@ -14,9 +14,11 @@ from ashnets.data.draws import draw
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.training.learner import Learner
 from ashnets.training.means import Means
-from ashnets.training.optim import part_of
+from ashnets.training.optim import optimizer_doubts, part_of
 from ashnets.training.pretrain import Batch, Keys, PreTrainingStep
 from ashnets.training.reading import load_recipe
+from ashnets.zoo import config_of
+from ashnets.zoo.registry import recipe_path
 
 MASK, LENGTH, VOCABULARY, PAIRS, QUEUE = 4, 9, 60, 8, 20
 RATES = {"transformer": (5.0, 0.01), "concrete": (3.0, 0.02), "spiking": (2.0, 0.03), "collector": (4.0, 0.04)}
@@ -133,3 +135,28 @@ def test_steps_by_hand(learner_of, clip, scale):
             blend = {name: share * old[name] + (1 - share) * after[name] for name in after}
             torch.testing.assert_close(weights_of(copied), blend, rtol=1e-5, atol=1e-6)
     assert int(learner.queue.written) == 6 * PAIRS
+
+
+VIT = "model=ashnets-vit-b16"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "doubted"),
+    [
+        ("finetune-vqa-v2", [], False),
+        ("finetune-vqa-v2", [VIT], True),
+        ("finetune-vqa-v2", [VIT, "optimizers.concrete.kind=adamw"], False),
+        ("finetune-vqa-v2", [VIT, "phases.0.frozen=[backbone]"], False),
+        ("pretrain-coco-vg", [VIT], True),
+        ("pretrain-coco-vg", [VIT, "phases.0.frozen=[concrete]"], True),
+        ("pretrain-coco-vg-vit-b16", [], False),
+    ],
+)
+def test_sgd_for_a_vit_is_doubted(name, changes, doubted):
+    recipe = load_recipe(recipe_path(name), changes)
+    found = optimizer_doubts(recipe, config_of(recipe.model).backbone)
+    remedy = "Set optimizers.concrete={kind: adamw, lr: 0.0001, weight_decay: 0.01}"
+    assert [remedy in one for one in found] == [True] * doubted
+    if doubted:
+        told = load_recipe(recipe_path(name), [*changes, found[0].partition("Set ")[2]])
+        assert optimizer_doubts(told, config_of(told.model).backbone) == [], "the remedy can be copied"
