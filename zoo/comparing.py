@@ -6,7 +6,6 @@ only on request, with random weights, and each such column is labeled.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from ashnets.terminal import columns, table
 from ashnets.zoo.counting import count_sizes
 from ashnets.zoo.creating import create
 from ashnets.zoo.gallery_images import FOLDER, Images
+from ashnets.zoo.names import split
 from ashnets.zoo.numbers import AS_IT_IS, over_seeds
 from ashnets.zoo.registry import ROOT, config_of, entry, is_name
 
@@ -124,7 +124,9 @@ def random_model(name: str, images: Images, seed: int = SEED) -> AshNetsPreTrain
 
 def results_of(name: str) -> list[dict[str, str]]:
     """The rows of a model in all files of retrieval results, by its name without tag: those of every seed."""
-    bare = os.fspath(name).partition(".")[0]
+    if not is_name(name):
+        return []  # a folder or a repository, whatever it is called
+    bare = split(name).model
     found = []
     for path in sorted((ROOT / "results").glob("*.csv")):
         rows = [row for row in read_csv(path) if row.keys() >= {"model", *RESULTS} and row["model"] == bare]

@@ -170,7 +170,10 @@ def config_of(name: str | os.PathLike) -> AshNetsConfig:
 
 def is_name(name: str | os.PathLike) -> bool:
     """Whether ``name`` is a registry name, with or without tag and revision, and not a path."""
-    return isinstance(name, str) and split(name).model in _entries()
+    if not isinstance(name, str):
+        return False
+    parts = split(name)
+    return parts.model in _entries() and "/" not in (parts.tag or "")
 
 
 def untrained(name: str) -> str:

@@ -22,7 +22,7 @@ SplitOption = Annotated[
     list[str] | None, typer.Option("--split", help="Split of the corpus; repeatable. Default: all splits.")
 ]
 SampleOption = Annotated[int, typer.Option("--sample", min=1, help="Maximum number of images, selected at random.")]
-SeedOption = Annotated[int, typer.Option(help="Random seed for the selection of images and for random weights.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Random seed for the selection of images and for random weights.")]
 ProfileOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -40,7 +40,7 @@ def export(
         ),
     ] = None,
     weights: WeightsOption = "trained",
-    seed: Annotated[int, typer.Option(help="Random seed of random weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of random weights.")] = 0,
     images: Annotated[
         Path | None,
         typer.Option("--images", file_okay=False, help="Folder of images that calibrate random weights."),

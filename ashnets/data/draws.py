@@ -46,7 +46,8 @@ def draw(seed: int, epoch: int, image_keys: Sequence[int], length: int) -> Draws
     total = sum(_PAIR.values()) + 3 * length
     uniform = np.empty((len(image_keys), total), dtype=np.float32)
     for row, key in zip(uniform, image_keys, strict=True):
-        stream = np.random.Philox(key=[seed * 1_000_003 + epoch & 0xFFFFFFFFFFFFFFFF, key])
+        state = [seed * 1_000_003 + epoch & 0xFFFFFFFFFFFFFFFF, key & 0xFFFFFFFFFFFFFFFF]
+        stream = np.random.Philox(key=np.array(state, dtype=np.uint64))  # as a list, floats from 2⁶³ on
         np.random.Generator(stream).random(dtype=np.float32, out=row)
     parts = dict(zip(_PAIR, torch.from_numpy(uniform).split([*_PAIR.values(), 3 * length], 1), strict=False))
     words = torch.from_numpy(uniform[:, -3 * length :]).unflatten(1, (3, length))

@@ -6,6 +6,7 @@ copied once, unchanged, to an uncompressed Arrow file in the cache, which proces
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -45,8 +46,9 @@ def pack(path: Path) -> Path:
                 os.utime(packed)
             else:
                 for old in [*folder.glob("*.arrow"), *folder.glob("*.part")]:
-                    if old.name.startswith(name) or time.time() - old.stat().st_mtime > _KEPT_S:
-                        old.unlink()
+                    with contextlib.suppress(FileNotFoundError):  # another process has just renamed or removed it
+                        if old.name.startswith(name) or time.time() - old.stat().st_mtime > _KEPT_S:
+                            old.unlink()
                 aside = packed.with_suffix(".part")
                 try:
                     _copy(path, aside)

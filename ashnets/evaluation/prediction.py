@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ashnets.data.batches import Share
 from ashnets.data.benchmarks.records import Record
 from ashnets.data.loading import Batches, One, load_epoch
+from ashnets.errors import InputError
 from ashnets.evaluation.options import DEFAULT, RESET, EvaluationOptions, Variant, another_image
 from ashnets.model.ashnets import VisualOptions, VisualSemanticModule
 from ashnets.model.pretrained import AshNetsPreTrainedModel
@@ -93,6 +94,11 @@ def predict(
         logits = answer(model, one.to(model.device), **branches).logits  # (B, labels)
         assert logits is not None
         found[torch.as_tensor(share.indices)] = logits.float().cpu()
+    if not bool(found.isfinite().all()):
+        raise InputError(
+            f"{variant.name}: the model's logits contain NaN or infinity, which would count as the first answer: its "
+            "weights or an image are damaged; `ashnets verify` checks the model"
+        )
     return found
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from ashnets.errors import DataError
 from ashnets.files import JsonObject
 from ashnets.hub.resolving import resolve
 
@@ -14,9 +15,21 @@ TRAINED_ON = "trained on"  # key of a result if the model was trained on the eva
 
 
 def training_record(name: str | os.PathLike) -> JsonObject | None:
-    """The training record of a model by name or folder; None if it has none."""
+    """The training record of a model by name or folder; None if it has none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     path = Path(resolve(name)) / TRAINING_RECORD
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({error}): fetch the model again, or remove the file") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{path} contains no JSON object: fetch the model again, or remove the file")
+    return record
 
 
 def trained_splits(record: JsonObject | None, dataset: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ashnets.experiments.running import COSTS, SHEET, TRAINED, read_measured
@@ -58,7 +59,8 @@ def _reached(experiment: ExperimentFile, trained: JsonObject, seed: int, units: 
     found = {}
     for loss, metric in REACHED.items():
         limit = aim["last_phase"][-1].get(loss)
-        epochs = [one["epoch"] for one in trained["last_phase"] if limit is not None and one.get(loss, limit) <= limit]
+        last = trained["last_phase"]
+        epochs = [one["epoch"] for one in last if limit is not None and one.get(loss, math.inf) <= limit]
         if epochs:
             found[metric] = epochs[0]
     return found

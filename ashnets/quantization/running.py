@@ -44,6 +44,7 @@ from ashnets.environment import environment
 from ashnets.evaluation.record import TRAINING_RECORD, training_record
 from ashnets.quantization.spikes_changed import spikes_changed
 from ashnets.training.memory import keep_freed_memory
+from ashnets.training.publish import in_half
 from ashnets.training.reading import load_recipe
 from ashnets.training.recipe import Recipe, Schedule
 
@@ -243,10 +244,7 @@ def _write(
     """Write the published form in float16; the abstract encoder stays in float32: integers are computed from it."""
     model.save_pretrained(folder)
     path = folder / "model.safetensors"
-    halved = {
-        key: tensor.half() if tensor.is_floating_point() and WHOLE not in key else tensor
-        for key, tensor in load_file(path).items()
-    }
+    halved = {key: tensor if WHOLE in key else in_half(tensor) for key, tensor in load_file(path).items()}
     save_file(halved, folder / "half", metadata={"format": "pt"})
     (folder / "half").replace(path)
     processor.save_pretrained(folder)

@@ -295,6 +295,11 @@ def _check_heads(recipe: Recipe, model: Any) -> None:
                 f"and distill the concrete branch, but {recipe.model} with changes={recipe.changes} does not have all "
                 "of these: remove the objectives"
             )
+    if recipe.remember_features and not getattr(model.config, "has_concrete_branch", True):
+        raise ConfigurationError(
+            f"remember_features: {recipe.model} with changes={recipe.changes} has no concrete branch whose features "
+            "could be kept: set it to false"
+        )
     if recipe.stdp is not None and not model.config.has_spiking_branch:
         raise ConfigurationError(f"stdp: {recipe.model} with changes={recipe.changes} has no spiking layers to train")
     if recipe.stdp is not None and model.config.precision != "float":

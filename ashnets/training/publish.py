@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from ashnets.data.learned import write_sketch
@@ -32,9 +33,7 @@ def write_model(
     """
     with result_folder(run / MODEL, MODEL_MARK) as aside:
         model.save_pretrained(aside)
-        weights = load_file(aside / "model.safetensors")
-        halved = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-        del weights
+        halved = {key: in_half(tensor) for key, tensor in load_file(aside / "model.safetensors").items()}
         save_file(halved, aside / "half", metadata={"format": "pt"})
         (aside / "half").replace(aside / "model.safetensors")
         processor.save_pretrained(aside)
@@ -43,3 +42,14 @@ def write_model(
         for name in ("recipe.yaml", "log.jsonl"):
             shutil.copyfile(run / name, aside / name)
     return run / MODEL
+
+
+def in_half(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of floats in float16, or unchanged if float16 cannot hold it: it ends at 65,504.
+
+    A running variance may be larger, as for pixels on a scale of 0 to 255.
+    """
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    return half if torch.equal(half.isfinite(), tensor.isfinite()) else tensor

@@ -34,6 +34,7 @@ def check_recipe(recipe: Recipe, where: str) -> None:
         if not holds:
             raise ConfigurationError(f"{where}: {message}")
 
+    need(isinstance(recipe.changes, dict), f"changes={recipe.changes!r} must be keys with values, or {{}} for none")
     need(bool(recipe.phases), "phases is empty; a run needs at least one")
     names = [phase.name for phase in recipe.phases]
     need(len(set(names)) == len(names), f"phases {names} share a name")
@@ -63,10 +64,14 @@ def check_recipe(recipe: Recipe, where: str) -> None:
     for name, optimizer in recipe.optimizers.items():
         need(optimizer.kind in ("adamw", "sgd"), f"optimizers.{name}.kind={optimizer.kind!r} is not adamw or sgd")
         need(optimizer.lr > 0, f"optimizers.{name}.lr={optimizer.lr!r} must be positive")
+        decay = optimizer.weight_decay
+        need(decay >= 0, f"optimizers.{name}.weight_decay={decay!r} must not be negative")
     need(
         recipe.schedule.kind in ("milestones", "cosine"),
         f"schedule.kind={recipe.schedule.kind!r} is not milestones or cosine",
     )
+    gamma = recipe.schedule.gamma
+    need(0 < gamma <= 1, f"schedule.gamma={gamma!r} must be above 0 and at most 1")
     milestones = recipe.schedule.milestones
     rising = milestones == sorted(set(milestones))
     need(rising, f"schedule.milestones={milestones} must be epochs in ascending order")
@@ -141,6 +146,8 @@ def _check_task(recipe: TaskRecipe, need: Callable[[bool, str], None]) -> None:
     need(recipe.start is None, f"start={recipe.start!r}: fine-tuning starts from a model: set model to its folder")
     need(recipe.stdp is None, "stdp is a stage of pre-training: remove it")
     if recipe.task == "retrieval":
+        for key in ("train_items", "valid_items"):
+            need(not getattr(recipe, key), f"{key}={getattr(recipe, key)} is not for retrieval: set it to 0")
         return
     need(
         recipe.passes == 1,

@@ -78,6 +78,8 @@ def _from_folder(folder: Path, side: int, limit: int, seed: int) -> Images:
 
 
 def _draw(count: int, limit: int, seed: int) -> list[int]:
+    if seed < 0:
+        raise ConfigurationError(f"seed={seed} must not be negative")
     return sorted(np.random.default_rng(seed).permutation(count)[:limit].tolist())
 
 

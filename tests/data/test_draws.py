@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -39,3 +41,10 @@ def test_shapes_and_uniformity():
     assert (columns < 0.1).mean(0) == pytest.approx(0.1, abs=5 * np.sqrt(0.09 / 4000))
     correlation = np.corrcoef(columns.T) - np.eye(columns.shape[1])
     assert np.abs(correlation).max() < 5.5 / np.sqrt(4000), "no two numbers of an image go together"
+
+
+def test_epochs_differ_for_seeds_of_any_size():
+    """A key of 64 bits, of which floats would keep 53: the epoch is in the last ones."""
+    for seed in (2**43, 9_300_000_000_000, 2**63 - 1):
+        epochs = [draw(seed, epoch, [5], 6).augment for epoch in range(3)]
+        assert not any((a == b).any() for a, b in itertools.combinations(epochs, 2)), seed

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import socket
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,23 @@ def test_a_package_is_fetched_checked_and_never_half_written(package, tmp_path):
     with pytest.raises(DataError, match=r"could not be fetched.*put the file into the cache"):
         fetch_deb(package, tmp_path / "other", ((tmp_path / "nowhere").as_uri(),))
     assert list((tmp_path / "other").iterdir()) == []
+
+
+@pytest.mark.parametrize("answer", [b"hello\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nab"])
+def test_a_broken_answer_is_named(package, tmp_path, answer):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        with pytest.raises(DataError, match="could not be fetched"):
+            fetch_deb(package, tmp_path / "new", (f"http://127.0.0.1:{server.getsockname()[1]}",))
+        serving.join()
 
 
 @pytest.mark.parametrize("content", [b"", b"!<arch>\n", b"text", b"!<arch>\n" + b"x" * 80])

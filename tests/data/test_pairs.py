@@ -236,6 +236,13 @@ def test_processes_that_open_at_once_share_one_unpacked_file(tmp_path, cache):
     assert sorted(file.suffix for file in (cache / "images").iterdir() if file.suffix != ".lock") == [".arrow"]
 
 
+def test_files_that_vanish_during_the_cleaning_disturb_no_one(tmp_path, cache):
+    """As when other processes rename what they have unpacked: here, links to nothing."""
+    (cache / "images").mkdir(parents=True, exist_ok=True)
+    (cache / "images" / "other.part").symlink_to(tmp_path / "gone")
+    assert len(parquet(tmp_path / "a.parquet", [encoded(Image.fromarray(noise(16, 16, 4)))]).rgba(range(1))) == 1
+
+
 def test_a_changed_parquet_is_unpacked_again(tmp_path, cache):
     path = tmp_path / "a.parquet"
     first = parquet(path, [OPAQUE["rgb.png"]]).decode(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections import Counter
 from html import unescape
@@ -13,13 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ashnets.errors import ConfigurationError, DataError, WeightsError
+from ashnets.errors import ConfigurationError, DataError, InputError, WeightsError
 from ashnets.evaluation.classification import confusion
 from ashnets.evaluation.evaluating import DataPlace, Subject, evaluate_models, evaluate_split
 from ashnets.evaluation.evaluating import evaluate as evaluate_all
 from ashnets.evaluation.options import EvaluationOptions, Variant
 from ashnets.evaluation.page import chosen_examples
 from ashnets.evaluation.prediction import Questions, predict, shares_of
+from ashnets.evaluation.record import training_record
 from ashnets.metrics.scoring import score
 from ashnets.tasks.data import open_task_data
 from ashnets.tasks.registry import CLASSIFICATIONS
@@ -392,3 +394,21 @@ def test_invalid_evaluations_are_refused(benchmarks, small_model, tmp_path):
         evaluate_task(model, "ve", easy, processor, candidates=3, progress=False)
     with pytest.raises(ConfigurationError, match="Did you mean easy-vqa"):
         open_task_data("easyvqa", benchmarks["easy-vqa"])
+
+
+def test_logits_that_are_not_finite_are_no_answers(benchmarks, small_model):
+    model, processor = small_model("ve")
+    with torch.no_grad():
+        for parameter in model.classifier.parameters():
+            parameter.fill_(math.nan)
+    data = open_task_data("snli-ve", benchmarks["snli-ve"])
+    with pytest.raises(InputError, match="logits contain NaN or infinity"):
+        evaluate_task(model, "ve", data, processor, progress=False)
+
+
+@pytest.mark.parametrize("content", ['{"data": ', "[1]", "[" * 100_000])
+def test_a_damaged_training_record_is_named(tmp_path, content):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "training.json").write_text(content)
+    with pytest.raises(DataError, match=r"training\.json"):
+        training_record(tmp_path)

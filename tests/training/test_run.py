@@ -545,6 +545,10 @@ def test_objectives_without_a_head_are_refused_at_the_start(corpus, recipe, tmp_
     snn = ["changes.summary_ratio=snn", "phases.0.concrete_only=false", "phases.1.objectives={itc: 1.0, distill: 1.0}"]
     with pytest.raises(ConfigurationError, match=r"phases.spiking.objectives: distill need .* the concrete branch"):
         train(recipe, overrides=snn, **options)
+    snn = ["changes.summary_ratio=snn", "phases.0.concrete_only=false", "remember_features=true", "views=1"]
+    snn += [f"phases.{i}.{key}" for i in (0, 1) for key in ("frozen=[backbone]", "objectives={itc: 1.0}")]
+    with pytest.raises(ConfigurationError, match=r"remember_features: .* no concrete branch"):
+        train(recipe, overrides=snn, **options)
     integers = ["changes.precision=int8", "stdp={layers: 1}"]
     with pytest.raises(ConfigurationError, match="precision='int8'"):
         train(recipe, overrides=integers, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 from ashnets.errors import ConfigurationError, TrainingError, WeightsError
 from ashnets.model.heads import AshNetsForPreTraining
 from ashnets.training.checkpoint import save_checkpoint
+from ashnets.training.publish import in_half
 from ashnets.training.reading import load_recipe
 from ashnets.training.recipe import Phase
 from ashnets.training.setup import average_of, build_model, freeze, start_from, weights_folder
@@ -269,3 +271,11 @@ def test_what_is_frozen_gets_no_gradient_and_stays(small):
         if ".concrete_encoder." in name:
             assert parameter.grad is None and torch.equal(parameter, before[name])
     assert not torch.equal(model.itm.weight, before["itm.weight"])
+
+
+def test_what_float16_cannot_hold_is_published_in_float32():
+    for values in ([1.0, 65504.0], [math.nan, 1.0], [math.inf, 2.0]):
+        assert in_half(torch.tensor(values)).dtype == torch.float16
+    large = torch.tensor([83614.7, 1.0])
+    assert torch.equal(in_half(large), large) and in_half(large).dtype == torch.float32
+    assert in_half(torch.tensor([2**40])).dtype == torch.int64

@@ -72,7 +72,7 @@ def test_results_are_the_files(repository: Path) -> None:
     assert rows[label.format("concrete alone, ")] == [cell("ashnets-tiny", "concrete alone"), "-"]
     assert rows["seeds of R@1 / R@10"] == ["0, 1, 2", "0, 1, 2"]
     assert results_of("ashnets-tiny.pictograms") == results_of("ashnets-tiny") != []
-    assert results_of("runs/tiny") == []
+    assert results_of("runs/tiny") == results_of("ashnets-tiny.mine/model") == []
 
 
 def means(columns: Iterator[list[float]]) -> Iterator[str]:

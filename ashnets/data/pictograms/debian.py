@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import lzma
 import os
 import tarfile
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def fetch_deb(package: DebianPackage, cache: Path, archives: tuple[str, ...] = _
         try:
             with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:
                 data = answer.read(_MAX_PACKAGE_BYTES)
-        except (urllib.error.URLError, OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reasons.append(f"{address}: {error}")
             continue
         with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as aside:
