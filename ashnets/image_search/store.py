@@ -55,8 +55,8 @@ _HEAD = {
     "unreadable": dict,
 }
 _GENERATION = r"(images-\d+\.jsonl|vectors-\d+\.(faiss|safetensors))"
-_REMOVABLE = re.compile(rf"{_GENERATION}|\.(index\.json|{_GENERATION})\.\d+\.part", re.ASCII)
-_NOTE = re.compile(r"[0-9a-f]{24}\.safetensors|\.[0-9a-f]{24}\.safetensors\.\d+\.part", re.ASCII)
+_REMOVABLE = re.compile(rf"{_GENERATION}|\.(index\.json|{_GENERATION})\.[0-9a-f]+\.part", re.ASCII)
+_NOTE = re.compile(r"[0-9a-f]{24}\.safetensors|\.[0-9a-f]{24}\.safetensors\.[0-9a-f]+\.part", re.ASCII)
 
 
 @dataclass(frozen=True)
